@@ -1,0 +1,75 @@
+"""The seam between guestwire and a guest: whole commands go down, whole replies come up.
+
+Above it: `agent/`, which knows what the commands mean. Below it: one implementation a carrier. `unix.py` carries bytes over
+a UNIX socket and needs `wire/`; others (libvirt, another node) carry the command as it is.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from guestwire.wire import Command, Reply
+
+
+class ChannelState(Enum):
+    """What is known about the agent behind a channel, without asking it."""
+
+    UP = "up"
+    """It answered a sync, and has answered since."""
+    SILENT = "silent"
+    """It can be reached and does not answer: calls fail at once, and it is checked again in the background."""
+    GONE = "gone"
+    """There is nothing to reach: no socket, or nobody listens."""
+
+
+class Notice(Enum):
+    """What somebody beside the channel (QMP) knows about the guest."""
+
+    PORT_OPENED = "port opened"
+    PORT_CLOSED = "port closed"
+    SUSPENDED = "suspended"
+    WOKEN = "woken"
+    RESET = "reset"
+    STOPPED = "stopped"
+
+
+Late = Callable[[Reply], None]
+"""Told the reply of a command that its caller had given up: there may be a file handle in it, or a process's only output."""
+
+
+class Channel(Protocol):
+    """Carries commands to one guest agent. Any number of callers; replies never get mixed up."""
+
+    @property
+    def state(self) -> ChannelState:
+        """What is known about the agent now."""
+        ...
+
+    async def execute(
+        self, command: Command, arguments: dict[str, Any] | None = None, *, late: Late | None = None
+    ) -> bytes:
+        """Executes `command` in the guest.
+
+        Args:
+            command: what to execute; its time-out counts from now, waiting for others included.
+            arguments: JSON-able, as the QGA schema names them.
+            late: called with the reply when it comes after this call has ended.
+
+        Returns:
+            The JSON text behind `return`; `null` for a command that says nothing on success.
+
+        Raises:
+            AgentNotRunning: nobody answers.
+            CommandTimeout: no answer in time. A changing command may still be executed.
+            CommandFailed: the answer is lost.
+            AgentError: the agent's own error.
+        """
+        ...
+
+    def notice(self, notice: Notice) -> None:
+        """Tells the channel what it can't see itself."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the connection and every call on it."""
+        ...

@@ -1,0 +1,121 @@
+"""What QMP says of a VM: whether it runs, and what happens beside the guest agent's channel.
+
+QMP takes one client a socket: give guestwire a socket of its own. When another client holds it, QEMU is at least known to run.
+"""
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
+
+from guestwire.channels.base import Channel, Notice
+
+CONNECT_TIMEOUT: Final = 3.0
+RETRY: Final = 0.5
+RETRY_AT_MOST: Final = 4.0
+
+NOTICES: Final = {
+    "SUSPEND": Notice.SUSPENDED,
+    "SUSPEND_DISK": Notice.SUSPENDED,
+    "WAKEUP": Notice.WOKEN,
+    "RESET": Notice.RESET,
+    "SHUTDOWN": Notice.STOPPED,
+}
+PORT_CHANGE: Final = "VSERPORT_CHANGE"
+
+_library_log = logging.getLogger("qemu.qmp")
+_library_log.setLevel(logging.CRITICAL)  # it logs what it also raises
+
+
+class Monitor:
+    """Watches one VM's QMP socket until it is closed. Must be made where an event loop runs.
+
+    Args:
+        path: the QMP socket.
+        guest: how messages name the guest.
+        agent: the guest agent's socket; tells its port from the VM's others.
+        channel: told what happens.
+    """
+
+    def __init__(self, path: Path, guest: str, agent: Path | None, channel: Channel | None) -> None:
+        self._path = path
+        self._guest = guest
+        self._agent = agent
+        self._channel = channel
+        self._running = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
+
+    async def is_running(self) -> bool:
+        """Whether the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
+        if not self._running.is_set() and self._path_exists():
+            self._wake.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._running.wait(), 1.0)
+        return self._running.is_set()
+
+    async def close(self) -> None:
+        """Ends the watch."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def _path_exists(self) -> bool:
+        return self._path.is_socket()
+
+    async def _watch(self) -> None:
+        pause = RETRY
+        while True:
+            if await self._attend():
+                pause = RETRY
+            self._running.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+            self._wake.clear()
+            pause = min(pause * 2, RETRY_AT_MOST)
+
+    async def _attend(self) -> bool:
+        """One connection from beginning to end; False when there was none."""
+        client = QMPClient(self._guest)
+        try:
+            await asyncio.wait_for(client.connect(str(self._path)), CONNECT_TIMEOUT)
+        except TimeoutError:
+            self._running.set()
+            return True
+        except (ConnectError, OSError):
+            return False
+        self._running.set()
+        try:
+            await self._listen(client)
+        finally:
+            with contextlib.suppress(QMPError, EOFError, OSError):
+                await asyncio.wait_for(client.disconnect(), CONNECT_TIMEOUT)
+        return True
+
+    async def _listen(self, client: QMPClient) -> None:
+        with client.listener((*NOTICES, PORT_CHANGE)) as events:
+            hearing = asyncio.create_task(self._hear(client, events))
+            try:
+                await client.runstate_changed()
+            finally:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
+
+    async def _hear(self, client: QMPClient, events: EventListener) -> None:
+        async for event in events:
+            notice = await self._port(client) if event["event"] == PORT_CHANGE else NOTICES[str(event["event"])]
+            if notice and self._channel:
+                self._channel.notice(notice)
+
+    async def _port(self, client: QMPClient) -> Notice | None:
+        """Which way our port went; the event names a device and not a socket, so QEMU is asked."""
+        try:
+            devices: Any = await client.execute("query-chardev")
+        except QMPError:
+            return None
+        for device in devices:
+            if self._agent and str(self._agent) in str(device.get("filename")):
+                return Notice.PORT_OPENED if device.get("frontend-open") else Notice.PORT_CLOSED
+        return None
