@@ -37,7 +37,7 @@ import msgspec
 
 from guestwire.channels.base import ChannelState, Late, Notice
 from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError, ProtocolError
-from guestwire.wire import Answered, Command, Effect, Event, Lost, Reply, Session, State, Synchronised, Unanswered
+from guestwire.wire import Answered, Command, Event, Lost, Reply, Session, State, Synchronised, Unanswered
 
 WINDOW: Final = 4
 """Commands ahead of their replies: two to four raise the rate by 1.6 to 2, more gains nothing."""
@@ -285,7 +285,7 @@ class UnixChannel:
             _fail(call, CommandFailed(self._guest, call.command.name, event.why))
 
     def _may_repeat(self, call: _Call) -> bool:
-        return self._agent_hung_up and call.command.effect is Effect.READS and not call.again
+        return self._agent_hung_up and call.command.repeatable and not call.again
 
     def _synchronised(self) -> None:
         self._enter(Phase.UP)

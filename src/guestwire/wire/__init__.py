@@ -3,7 +3,7 @@
 Read `session.py` first: it begins with the rules and the table of states.
 """
 
-from guestwire.wire.frames import Command, Effect, Reply, decode_reply, encode_command, encode_sync
+from guestwire.wire.frames import Command, Reply, decode_reply, encode_command, encode_sync
 from guestwire.wire.session import (
     Answered,
     Event,
@@ -18,7 +18,6 @@ from guestwire.wire.session import (
 __all__ = [
     "Answered",
     "Command",
-    "Effect",
     "Event",
     "LocalMistake",
     "Lost",

@@ -5,7 +5,6 @@ Source: the QGA schema's guest-sync-delimited, and what real agents answer.
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -22,28 +21,20 @@ MAX_DEPTH: Final = 32
 """Levels of nesting in a reply; the deepest one of the QGA schema has seven."""
 
 
-class Effect(Enum):
-    """What a command does to the guest. Only a reading one may ever be sent a second time."""
-
-    READS = "reads"
-    WRITES = "writes"
-    DISRUPTS = "disrupts"
-
-
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command of the guest agent, as the QGA schema has it.
 
     Attributes:
         name: for example `guest-ping`.
-        effect: see `Effect`.
+        repeatable: True for one that only reads: it may be sent again when its answer was lost. Others never are.
         answers: False for `success-response: false`: on success the agent says nothing.
         timeout: seconds until the caller is told that there is no answer; bytes of a long answer extend it.
         reply_limit: bytes of the longest reply that is accepted.
     """
 
     name: str
-    effect: Effect = Effect.READS
+    repeatable: bool = False
     answers: bool = True
     timeout: float = 5.0
     reply_limit: int = DEFAULT_REPLY_LIMIT

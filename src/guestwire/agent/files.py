@@ -1,0 +1,168 @@
+"""Files in a guest, by handle.
+
+A handle that was opened is always closed: on errors, when the caller goes away, when the answer to the open comes late, and
+when the agent was silent at the time and comes back. Agents never give a handle's number twice, also not after a restart, so closing late does no harm.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from guestwire.agent.asker import Asker
+from guestwire.agent.commands import FILE_CLOSE, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE
+from guestwire.agent.results import FilePiece
+from guestwire.channels import ChannelState
+from guestwire.errors import AgentError, CommandFailed, GuestError
+from guestwire.wire import Reply
+
+PIECE: Final = 256 * 1024
+"""Bytes of one guest-file-read: 64 KiB to 1 MiB are fastest, and small pieces let other calls through."""
+
+AHEAD: Final = 3
+"""Reads ahead of their answers: the agent works while we decode."""
+
+CLOSE_LATER_ATTEMPTS: Final = 3000
+CLOSE_LATER_EVERY: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Bytes of a file in the pieces they came in; `truncated` when the end was not seen."""
+
+    pieces: list[bytes]
+    truncated: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(map(len, self.pieces))
+
+
+class Files:
+    """Reads and writes one guest's files."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def read(self, path: str, *, offset: int = 0, count: int) -> Contents:
+        """At most `count` bytes of the file `path`, from `offset` on.
+
+        Raises:
+            AgentError: the guest's own reason (no such file, is a directory, …).
+            GuestError: see `Channel.execute`.
+        """
+        async with self._opened(path, "r") as handle:
+            if offset:
+                await self._asker.ask(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
+            return await self._read(handle, count)
+
+    async def write(self, path: str, content: bytes) -> None:
+        """Makes `content` the whole file `path`; all of it is written, or it is an error.
+
+        Raises:
+            GuestError: as for `read`.
+        """
+        async with self._opened(path, "wb") as handle:
+            rest = memoryview(content)
+            while True:
+                written = await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
+                rest = rest[written.count :]
+                if not rest:
+                    return
+                if written.count < 1:
+                    raise AgentError(
+                        "GenericError", f"the guest took no more, {len(rest)} bytes are missing in '{path}'"
+                    )
+
+    async def write_encoded(self, path: str, content: str) -> None:
+        """Hands base64 to the agent as it is, which takes it leniently, as Proxmox VE does.
+
+        Raises:
+            GuestError: as for `read`.
+        """
+        async with self._opened(path, "wb") as handle:
+            await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": content})
+
+    async def _read(self, handle: int, count: int) -> Contents:
+        pieces: list[bytes] = []
+        while left := count - sum(map(len, pieces)):
+            before = len(pieces)
+            async with contextlib.aclosing(self._pieces(handle, left)) as answers:
+                async for piece in answers:
+                    pieces.append(piece.data)
+                    if piece.eof:
+                        return Contents(pieces, truncated=False)
+            if not any(pieces[before:]):
+                break
+        return Contents(pieces, truncated=True)
+
+    async def _pieces(self, handle: int, count: int) -> AsyncGenerator[FilePiece, None]:
+        """The answers to reads of `count` bytes in all, some of them sent ahead."""
+        sizes = deque(min(PIECE, count - start) for start in range(0, count, PIECE))
+        ahead: deque[asyncio.Task[FilePiece]] = deque()
+        try:
+            while sizes or ahead:
+                while sizes and len(ahead) < AHEAD:
+                    ahead.append(self._asker.keep(self._read_piece(handle, sizes.popleft())))
+                yield await ahead.popleft()
+        finally:
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def _read_piece(self, handle: int, size: int) -> FilePiece:
+        piece = await self._asker.ask(FILE_READ, {"handle": handle, "count": size})
+        if len(piece.data) > size:
+            raise CommandFailed(
+                self._asker.guest, FILE_READ.command.name, f"{len(piece.data)} bytes where {size} were asked for"
+            )
+        return piece
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, path: str, mode: str) -> AsyncIterator[int]:
+        handle = await self._asker.ask(FILE_OPEN, {"path": path, "mode": mode}, late=self._close_unwanted)
+        try:
+            yield handle
+        except BaseException:
+            self._asker.keep(self._close_surely(handle))
+            raise
+        await self._close(handle)
+
+    async def _close(self, handle: int) -> None:
+        """Closes at the end of good work; an error here (a full disk shows itself now) is the caller's."""
+        try:
+            await self._asker.ask(FILE_CLOSE, {"handle": handle})
+        except AgentError:
+            raise
+        except BaseException:
+            self._asker.keep(self._close_surely(handle))
+            raise
+
+    def _close_unwanted(self, reply: Reply) -> None:
+        """The answer to an open that nobody waits for any more."""
+        if reply.value is not msgspec.UNSET:
+            with contextlib.suppress(msgspec.DecodeError):
+                self._asker.keep(self._close_surely(msgspec.json.decode(reply.value, type=int)))
+
+    async def _close_surely(self, handle: int) -> None:
+        """Tries until the agent has answered, for ten minutes and more."""
+        for _ in range(CLOSE_LATER_ATTEMPTS):
+            if await self._closed(handle):
+                return
+            await asyncio.sleep(CLOSE_LATER_EVERY)
+
+    async def _closed(self, handle: int) -> bool:
+        if self._asker.channel.state is not ChannelState.UP:
+            return False
+        try:
+            await self._asker.ask(FILE_CLOSE, {"handle": handle})
+        except AgentError:
+            return True
+        except GuestError:
+            return False
+        return True
