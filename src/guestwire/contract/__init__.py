@@ -1,0 +1,24 @@
+"""The contract: every endpoint of the API as a record (`ENDPOINTS`), from which everything else follows."""
+
+from guestwire.contract.context import Context, VmSummary
+from guestwire.contract.endpoint import Effect, Endpoint, Privileges, Registry
+from guestwire.contract.openapi import openapi
+from guestwire.contract.parameters import Parameters, rules, validate
+from guestwire.contract.registry import ENDPOINTS
+from guestwire.contract.text import ByteText, to_bytes
+
+__all__ = [
+    "ENDPOINTS",
+    "ByteText",
+    "Context",
+    "Effect",
+    "Endpoint",
+    "Parameters",
+    "Privileges",
+    "Registry",
+    "VmSummary",
+    "openapi",
+    "rules",
+    "to_bytes",
+    "validate",
+]

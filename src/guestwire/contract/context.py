@@ -1,0 +1,46 @@
+"""What an endpoint may use: the seam between the contract and whoever knows the VMs.
+
+Above it: the functions in `endpoints/`. Below it: `inventory/`, or whatever else knows nodes, VMs and how to reach them.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from guestwire.agent import GuestAgent
+
+
+class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One VM in a list; `status` is `running` or `stopped`."""
+
+    vmid: int
+    status: str
+    name: str | None = None
+
+
+class Context(Protocol):
+    """Node, VMs and guests."""
+
+    @property
+    def node(self) -> str:
+        """This node's name."""
+        ...
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the server's certificate, `AA:BB:…`; None without TLS."""
+        ...
+
+    async def agent(self, vmid: int) -> GuestAgent:
+        """The agent of a running VM.
+
+        Raises:
+            VmNotFound: there is no such VM.
+            AgentNotConfigured: it has no agent.
+            VmNotRunning: it is stopped.
+        """
+        ...
+
+    async def vms(self) -> list[VmSummary]:
+        """All VMs of the node, by id."""
+        ...

@@ -1,0 +1,73 @@
+"""The server itself, its node, and the VMs on it."""
+
+import msgspec
+
+from guestwire import __version__
+from guestwire.contract.context import Context, VmSummary
+from guestwire.contract.endpoint import Registry
+from guestwire.contract.parameters import OfNode, Parameters
+
+endpoints = Registry()
+
+SUBDIRECTORIES = ("version", "cluster", "nodes", "storage", "access", "pools")
+"""What Proxmox VE lists, in its order: clients look for names here, and get 501 for what is not served."""
+
+API_VERSION = "9.2"
+"""The release of Proxmox VE whose agent API this is: clients compare it to know which privileges exist."""
+
+
+class Subdirectory(msgspec.Struct, frozen=True):
+    """One name below a path."""
+
+    subdir: str
+
+
+class Version(msgspec.Struct, frozen=True):
+    """As Proxmox VE's: `version` is compared by clients; `repoid` names what really answers, in hexadecimal digits."""
+
+    version: str
+    release: str
+    repoid: str
+    guestwire: str
+
+
+class Node(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One node; `status` is `unknown` as long as there are no statistics of it."""
+
+    node: str
+    id: str
+    type: str = msgspec.field(default_factory=lambda: "node")
+    status: str = msgspec.field(default_factory=lambda: "unknown")
+    ssl_fingerprint: str | None = None
+
+
+class VmList(OfNode, frozen=True, kw_only=True):
+    """Parameters of the list of VMs."""
+
+    full: bool = False
+
+
+@endpoints.endpoint("GET", "/", Parameters, privileges=None)
+async def index(_context: Context, _parameters: Parameters) -> list[Subdirectory]:
+    """Names the parts of the API."""
+    return [Subdirectory(name) for name in SUBDIRECTORIES]
+
+
+@endpoints.endpoint("GET", "/version", Parameters, privileges=None)
+async def version(_context: Context, _parameters: Parameters) -> Version:
+    """Says which API this is."""
+    return Version(
+        version=API_VERSION, release=API_VERSION, repoid=__version__.encode().hex().ljust(8, "0"), guestwire=__version__
+    )
+
+
+@endpoints.endpoint("GET", "/nodes", Parameters, privileges=None)
+async def nodes(context: Context, _parameters: Parameters) -> list[Node]:
+    """Lists the nodes."""
+    return [Node(node=context.node, id=f"node/{context.node}", ssl_fingerprint=context.fingerprint)]
+
+
+@endpoints.endpoint("GET", "/nodes/{node}/qemu", VmList, privileges=None)
+async def vms(context: Context, _parameters: VmList) -> list[VmSummary]:
+    """Lists the VMs on a node."""
+    return await context.vms()

@@ -1,0 +1,127 @@
+"""The OpenAPI document, made from the registry."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from guestwire import __version__
+from guestwire.contract.endpoint import Endpoint
+from guestwire.contract.parameters import Rule, rules
+from guestwire.contract.text import ByteText
+
+OPENAPI_VERSION: Final = "3.1.0"
+PREFIX: Final = "/api2/json"
+COMPONENT: Final = "#/components/schemas/{name}"
+
+_REFUSALS: Final = {
+    "400": "Parameters are wrong; `errors` names them.",
+    "401": "No credentials, or bad ones.",
+    "403": "The privilege is missing; `message` names it.",
+    "500": "The guest or its agent is the reason; `message` says which.",
+}
+
+
+def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """The document for the JSON format of the API."""
+    endpoints = list(endpoints)
+    results, components = msgspec.json.schema_components(
+        [endpoint.returns for endpoint in endpoints], schema_hook=_schema_hook, ref_template=COMPONENT
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint, result in zip(endpoints, results, strict=True):
+        paths.setdefault(PREFIX + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, result)
+    return {
+        "openapi": OPENAPI_VERSION,
+        "info": {"title": "guestwire", "version": __version__, "description": "The guest agent API of Proxmox VE."},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": {"token": _TOKEN}},
+    }
+
+
+_TOKEN: Final = {
+    "type": "apiKey",
+    "in": "header",
+    "name": "Authorization",
+    "description": "PVEAPIToken=USER@REALM!NAME=SECRET",
+}
+
+
+def _schema_hook(kind: type) -> dict[str, Any]:
+    if kind is ByteText:
+        return {"type": "string", "description": "One code point U+0000 to U+00FF for each byte."}
+    raise NotImplementedError(kind)
+
+
+def _operation(endpoint: Endpoint, result: dict[str, Any]) -> dict[str, Any]:
+    known = rules(endpoint.parameters).values()
+    in_path = [rule for rule in known if f"{{{rule.name}}}" in endpoint.path]
+    others = [rule for rule in known if rule not in in_path]
+    operation: dict[str, Any] = {
+        "operationId": _operation_id(endpoint),
+        "summary": endpoint.summary,
+        "parameters": [_parameter(rule, "path") for rule in in_path],
+        "responses": _responses(result),
+        "x-effect": endpoint.effect.value,
+    }
+    if endpoint.privileges:
+        operation["x-privileges"] = {"path": endpoint.privileges.path, "anyOf": list(endpoint.privileges.any_of)}
+    if endpoint.method == "GET":
+        operation["parameters"] += [_parameter(rule, "query") for rule in others]
+    elif others:
+        operation["requestBody"] = _body(others)
+    return operation
+
+
+def _operation_id(endpoint: Endpoint) -> str:
+    words = [word for word in endpoint.path.split("/") if word and not word.startswith("{")]
+    return "-".join([endpoint.method.lower(), *words])
+
+
+def _responses(result: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"data": result}, "required": ["data"]}
+    answer = {"description": "Done.", "content": {"application/json": {"schema": schema}}}
+    return {"200": answer, **{code: {"description": text} for code, text in _REFUSALS.items()}}
+
+
+def _parameter(rule: Rule, where: str) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "in": where,
+        "required": rule.required,
+        "description": rule.description,
+        "schema": _schema(rule),
+    }
+
+
+def _body(known: list[Rule]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {rule.name: _schema(rule) | {"description": rule.description} for rule in known},
+        "required": [rule.name for rule in known if rule.required],
+        "additionalProperties": False,
+    }
+    kinds = ("application/json", "application/x-www-form-urlencoded")
+    return {"required": bool(schema["required"]), "content": {kind: {"schema": schema} for kind in kinds}}
+
+
+_KEYWORDS: Final = {
+    "default": "default",
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "min_length": "minLength",
+    "max_length": "maxLength",
+    "enum": "enum",
+    "format": "format",
+}
+
+
+def _schema(rule: Rule) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": rule.kind}
+    if rule.kind == "array":
+        schema["items"] = {"type": "string"}
+    for attribute, keyword in _KEYWORDS.items():
+        if (value := getattr(rule, attribute)) is not None:
+            schema[keyword] = list(value) if isinstance(value, tuple) else value
+    return schema

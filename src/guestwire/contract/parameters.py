@@ -1,0 +1,232 @@
+"""Parameters of endpoints: declared as msgspec structs, checked by the rules and with the words of Proxmox VE.
+
+A struct's fields say all there is to say: type, limits, default, format, whether it is a secret. `rules` reads them, the
+validation here and the OpenAPI document follow from them.
+
+Source: PVE::JSONSchema as its answers show it (recorded cases `bool/`, `bool-json/`, `vmid=`, `file-read/count=`, …).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, TypeVar
+
+import msgspec
+from msgspec import Meta, inspect
+
+from guestwire.errors import InvalidParameters
+
+MISSING: Final = "property is missing and it is not optional"
+UNKNOWN: Final = "property is not defined in schema and the schema does not allow additional properties"
+
+
+class Parameters(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
+    """Base of all parameter structs; `allows_others` is True where unknown parameters are ignored."""
+
+    allows_others: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A named format of Proxmox VE: what fits, and what the thing is called."""
+
+    pattern: re.Pattern[str]
+    thing: str
+
+
+FORMATS: Final = {
+    "pve-vmid": Format(re.compile(r"[1-9][0-9]{2,8}"), "VM ID"),
+    "pve-node": Format(re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?"), "node name"),
+}
+
+Node = Annotated[str, Meta(description="The node's name, or localhost.", extra={"format": "pve-node"})]
+Vmid = Annotated[int, Meta(description="The VM's id.", ge=100, le=999_999_999, extra={"format": "pve-vmid"})]
+
+
+class OfNode(Parameters, frozen=True, kw_only=True):
+    """Parameters of what happens on a node."""
+
+    node: Node
+
+
+class OfVm(OfNode, frozen=True, kw_only=True):
+    """Parameters of what happens in a VM."""
+
+    vmid: Vmid
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """All that is known of one parameter. `kind` is Proxmox VE's: string, integer, boolean or array (of strings)."""
+
+    name: str
+    attribute: str
+    kind: str
+    required: bool
+    default: Any = None
+    minimum: int | None = None
+    maximum: int | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    enum: tuple[str, ...] | None = None
+    format: str | None = None
+    secret: bool = False
+    description: str = ""
+
+
+_KINDS: Final = {
+    inspect.StrType: "string",
+    inspect.IntType: "integer",
+    inspect.BoolType: "boolean",
+    inspect.ListType: "array",
+}
+
+
+@cache
+def rules(parameters: type[Parameters]) -> Mapping[str, Rule]:
+    """The rule of each parameter by its name."""
+    info = inspect.type_info(parameters)
+    assert isinstance(info, inspect.StructType)  # noqa: S101  # Parameters is a struct
+    return {field.encode_name: _rule(field) for field in info.fields}
+
+
+def _rule(field: inspect.Field) -> Rule:
+    kind, extra, described = field.type, {}, {}
+    if isinstance(kind, inspect.UnionType):
+        kind = next(member for member in kind.types if not isinstance(member, inspect.NoneType))
+    if isinstance(kind, inspect.Metadata):
+        extra, described, kind = kind.extra or {}, kind.extra_json_schema or {}, kind.type
+    return Rule(
+        name=field.encode_name,
+        attribute=field.name,
+        kind=_KINDS[type(kind)],
+        required=field.required,
+        default=None if field.default is msgspec.NODEFAULT else field.default,
+        minimum=getattr(kind, "ge", None),
+        maximum=getattr(kind, "le", None),
+        min_length=getattr(kind, "min_length", None),
+        max_length=getattr(kind, "max_length", None),
+        enum=extra.get("enum"),
+        format=extra.get("format"),
+        secret=bool(extra.get("secret")),
+        description=str(described.get("description", "")),
+    )
+
+
+def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
+    """The struct, made of what a client gave: texts, or JSON values.
+
+    Raises:
+        InvalidParameters: with a text for each parameter that is missing, unknown or wrong.
+    """
+    known = rules(parameters)
+    errors: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for name, rule in known.items():
+        value = given.get(name)
+        if value is not None:
+            values[rule.attribute] = _checked(rule, value, errors)
+        elif rule.required:
+            errors[name] = MISSING
+    if not parameters.allows_others:
+        errors.update((name, UNKNOWN) for name in given if name not in known)
+    if errors:
+        raise InvalidParameters(errors)
+    return parameters(**values)
+
+
+def _checked(rule: Rule, value: Any, errors: dict[str, str]) -> Any:
+    if rule.kind == "array":
+        return _array(rule, value, errors)
+    try:
+        return _SCALARS[rule.kind](rule, value)
+    except ValueError as error:
+        errors[rule.name] = str(error)
+        return None
+
+
+def _array(rule: Rule, value: Any, errors: dict[str, str]) -> list[str]:
+    """An array of strings; one scalar stands for an array of it, unless it is one that Perl takes for false."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and value not in ("", "0", 0):
+        value = [value]
+    if not isinstance(value, list):
+        errors[rule.name] = "type check ('array') failed"
+        return []
+    texts = []
+    for position, item in enumerate(value):
+        try:
+            texts.append(_text("string", item))
+        except ValueError as error:
+            errors[f"{rule.name}[{position}]"] = str(error)
+    return texts
+
+
+def _string(rule: Rule, value: Any) -> str:
+    text = _text(rule.kind, value)
+    _check_format(rule, text)
+    if rule.max_length is not None and len(text) > rule.max_length:
+        raise ValueError(f"value may only be {rule.max_length} characters long")
+    if rule.min_length is not None and len(text) < rule.min_length:
+        raise ValueError(f"value must be at least {rule.min_length} characters long")
+    if rule.enum and text not in rule.enum:
+        raise ValueError(f"value '{text}' does not have a value in the enumeration '{', '.join(rule.enum)}'")
+    return text
+
+
+_integer_text = re.compile(r"[+-]?[0-9]+")
+
+LONGEST_INTEGER: Final = 4096
+"""Digits; Python refuses to read longer ones, and no limit of the API has more than ten."""
+
+
+def _integer(rule: Rule, value: Any) -> int:
+    text = _text(rule.kind, value)
+    if not _integer_text.fullmatch(text) or len(text) > LONGEST_INTEGER:
+        raise ValueError(f"type check ('integer') failed - got '{text[:LONGEST_INTEGER]}'")
+    _check_format(rule, text)
+    number = int(text)
+    if rule.maximum is not None and number > rule.maximum:
+        raise ValueError(f"value must have a maximum value of {rule.maximum}")
+    if rule.minimum is not None and number < rule.minimum:
+        raise ValueError(f"value must have a minimum value of {rule.minimum}")
+    return number
+
+
+def _boolean(rule: Rule, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = _text(rule.kind, value)
+    if text not in ("0", "1"):
+        raise ValueError(f"type check ('boolean') failed - got '{text}'")
+    return text == "1"
+
+
+_SCALARS: Final[dict[str, Callable[[Rule, Any], Any]]] = {"string": _string, "integer": _integer, "boolean": _boolean}
+
+
+def _check_format(rule: Rule, text: str) -> None:
+    if rule.format and not FORMATS[rule.format].pattern.fullmatch(text):
+        raise ValueError(f"invalid format - value does not look like a valid {FORMATS[rule.format].thing}\n")
+
+
+def _text(kind: str, value: Any) -> str:
+    """A scalar as text, as Perl would print it."""
+    match value:
+        case str():
+            return value
+        case None:
+            raise ValueError(MISSING)
+        case bool():
+            raise ValueError(f"type check ('{kind}') failed - got JSON::PP::Boolean")
+        case int():
+            return str(value)
+        case float():
+            return format(value, ".15g")
+        case list():
+            raise ValueError(f"type check ('{kind}') failed - got ARRAY")
+        case _:
+            raise ValueError(f"type check ('{kind}') failed - got HASH")
