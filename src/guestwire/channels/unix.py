@@ -31,7 +31,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -96,8 +96,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # a stream socket gives no other
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # a stream socket gives no other
 
     def data_received(self, data: bytes) -> None:
         self._channel._received(self, data)  # noqa: SLF001  # its other half

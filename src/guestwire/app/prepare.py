@@ -1,0 +1,39 @@
+"""What is done before the service runs: the state directory, the certificate and the administrator's token."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from guestwire.access import admin_token
+from guestwire.errors import ConfigurationError
+from guestwire.inventory import Config, read_config
+from guestwire.server.certificate_maker import ensure_certificate
+
+
+def serve(path: Path) -> NoReturn:
+    """Prepares, then becomes the service (`python -m guestwire.app`), which needs less memory than what prepares it.
+
+    Raises:
+        ConfigurationError: the file or the state directory can't be used.
+    """
+    prepare(read_config(path))
+    os.execv(sys.executable, [sys.executable, "-m", "guestwire.app", str(path)])  # noqa: S606  # no shell is wanted
+
+
+def prepare(config: Config) -> None:
+    """Makes what is not there yet.
+
+    Raises:
+        ConfigurationError: the state directory can't be used.
+    """
+    state_dir = Path(config.server.state_dir)
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{state_dir}: {error.strerror}; guestwire keeps its state there ('state_dir')"
+        ) from error
+    if config.server.tls:
+        ensure_certificate(state_dir, config.server.node, config.server.address[0])
+    admin_token(state_dir)

@@ -1,0 +1,96 @@
+"""The service: configuration, inventory, access and server, and the signals that reload and stop it."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from guestwire import __version__
+from guestwire.access import Tokens, admin_token
+from guestwire.app.notify import notify
+from guestwire.errors import ConfigurationError
+from guestwire.inventory import Config, Inventory, read_config
+from guestwire.server import Certificate, Gateway, Listener
+
+log = logging.getLogger("guestwire")
+
+
+def run(path: Path) -> None:
+    """Serves what the configuration file says, until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: the file, the state directory or the address can't be used.
+    """
+    config = read_config(path)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _run(_serve(path, config))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop  # noqa: PLC0415  # optional: faster where it can be had
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _serve(path: Path, config: Config) -> None:
+    state_dir = Path(config.server.state_dir)
+    host, port = config.server.address
+    cert = Certificate.in_folder(state_dir) if config.server.tls else None
+    tokens = Tokens()
+    tokens.add(admin_token(state_dir))
+    inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
+    inventory.apply(config.vm)
+    listener = Listener(Gateway(inventory, tokens), host, port, cert.context() if cert else None)
+    try:
+        port = await _listen(listener, config)
+        log.info(
+            "guestwire %s serves %d VMs of node %s on %s port %d",
+            __version__,
+            len(config.vm),
+            inventory.node,
+            host,
+            port,
+        )
+        await _until_stopped(path, config, inventory)
+        await listener.stop()
+    finally:
+        await inventory.close()
+
+
+async def _listen(listener: Listener, config: Config) -> int:
+    try:
+        return await listener.start()
+    except OSError as error:
+        raise ConfigurationError(f"can't listen on {config.server.listen}: {error.strerror}") from error
+
+
+async def _until_stopped(path: Path, config: Config, inventory: Inventory) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, path, config, inventory)
+    notify("READY=1")
+    await stop.wait()
+    notify("STOPPING=1")
+    log.info("stopping: calls in flight come to their end")
+
+
+def _reload(path: Path, config: Config, inventory: Inventory) -> None:
+    """Reads the VMs again; a file with mistakes changes nothing."""
+    notify("RELOADING=1")
+    try:
+        new = read_config(path)
+    except ConfigurationError as error:
+        log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
+    else:
+        inventory.apply(new.vm)
+        note = "" if new.server == config.server else "; changes under [server] need a restart"
+        log.info("reloaded: %d VMs%s", len(new.vm), note)
+    notify("READY=1")

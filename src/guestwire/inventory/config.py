@@ -1,0 +1,170 @@
+"""The configuration file: TOML, read strictly; what is unknown or wrong is refused with its line and key."""
+
+import re
+import socket
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from guestwire.errors import ConfigurationError
+
+NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
+
+MAX_SOCKET_PATH: Final = 107
+"""Bytes: the kernel's limit for the name of a UNIX socket."""
+
+
+def _host_name() -> str:
+    return socket.gethostname().partition(".")[0]
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[server]`."""
+
+    listen: str = "127.0.0.1:8006"
+    node: str = msgspec.field(default_factory=_host_name)
+    tls: bool = True
+    state_dir: str = "/var/lib/guestwire"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[vm]]`. Without `qmp` and `running`, a VM runs when its agent's socket is there."""
+
+    vmid: Annotated[int, Meta(ge=100, le=999_999_999)]
+    name: str | None = None
+    agent: str | None = None
+    qmp: str | None = None
+    running: bool | None = None
+
+    @property
+    def agent_path(self) -> Path | None:
+        """The agent's socket."""
+        return _socket_path(self.agent)
+
+    @property
+    def qmp_path(self) -> Path | None:
+        """The QMP socket."""
+        return _socket_path(self.qmp)
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    server: ServerConfig = msgspec.field(default_factory=ServerConfig)
+    vm: list[VmConfig] = msgspec.field(default_factory=list)
+
+
+def _socket_path(url: str | None) -> Path | None:
+    return Path(url.removeprefix("unix:")) if url else None
+
+
+def read_config(path: Path) -> Config:
+    """Reads and checks the file.
+
+    Raises:
+        ConfigurationError: naming file, line, key, and what is allowed.
+    """
+    try:
+        text = path.read_text()
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(_explained(path, text, str(error))) from error
+    _check(path, text, config)
+    return config
+
+
+_at = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.DOTALL)
+_field = re.compile(r"`([^`]+)`$")
+
+
+def _explained(path: Path, text: str, problem: str) -> str:
+    """What msgspec found wrong, with the line of the key they are about."""
+    found = _at.fullmatch(problem)
+    what, where = (found["what"], found["where"] or "") if found else (problem, "")
+    table, _, key = where.rpartition(".") if not where.endswith("]") else (where, "", "")
+    if unknown := _field.search(what):
+        table, key = where, unknown[1]
+        known = _fields(table)
+        what = f"unknown key '{key}'; known are {known}" if "unknown" in what else f"the key '{key}' is missing"
+    elif key:
+        what = f"'{key}': {what}"
+    return f"{path}, line {_line(text, table, key)}: {what}"
+
+
+def _fields(table: str) -> str:
+    struct: type[msgspec.Struct] = ServerConfig if table == "server" else VmConfig if table.startswith("vm") else Config
+    return ", ".join(field.name for field in msgspec.structs.fields(struct))
+
+
+_header = re.compile(r"\s*\[{1,2}\s*([\w\"'-]+)")
+
+
+def _line(text: str, table: str, key: str) -> int:
+    """The line of `key` in the table `server`, `vm[0]`…; the table's own line when the key is not there, else the first."""
+    name, _, position = table.partition("[")
+    wanted, seen = int(position.rstrip("]")) if position else 0, -1
+    inside, header = not table, 1
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := _header.match(line):
+            is_ours = found[1].strip("\"'") == (name or key)
+            seen += is_ours
+            inside = is_ours and seen == wanted
+            header = number if inside else header
+            if inside and not table:
+                return number
+        elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+            return number
+    return header
+
+
+def _check(path: Path, text: str, config: Config) -> None:
+    """What types can't say."""
+
+    def refuse(table: str, key: str, what: str) -> None:
+        raise ConfigurationError(f"{path}, line {_line(text, table, key)}: '{key}': {what}")
+
+    _check_server(config.server, refuse)
+    seen: dict[int, int] = {}
+    for position, vm in enumerate(config.vm):
+        if vm.vmid in seen:
+            refuse(f"vm[{position}]", "vmid", f"VM {vm.vmid} stands in this file twice")
+        seen[vm.vmid] = position
+        _check_socket(vm.agent, f"vm[{position}]", "agent", refuse)
+        _check_socket(vm.qmp, f"vm[{position}]", "qmp", refuse)
+
+
+Refuse = Callable[[str, str, str], Any]
+
+
+def _check_server(server: ServerConfig, refuse: Refuse) -> None:
+    host, _, port = server.listen.rpartition(":")
+    if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:  # noqa: PLR2004  # a TCP port
+        refuse("server", "listen", f"'{server.listen}' is not HOST:PORT")
+    if not NODE_NAME.fullmatch(server.node):
+        refuse("server", "node", f"'{server.node}' is not a node's name: letters, digits and dashes")
+    if not Path(server.state_dir).is_absolute():
+        refuse("server", "state_dir", f"'{server.state_dir}' is not an absolute path")
+
+
+def _check_socket(url: str | None, table: str, key: str, refuse: Refuse) -> None:
+    if url is None:
+        return
+    path = url.removeprefix("unix:")
+    if not url.startswith("unix:/") or len(path.encode()) > MAX_SOCKET_PATH:
+        refuse(table, key, f"'{url}' is not unix:/PATH with a path of {MAX_SOCKET_PATH} bytes at most")

@@ -1,0 +1,152 @@
+"""The VMs of this node: their channels, kept open, and leases on them, so that a reload takes nothing from a call in flight."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from guestwire.agent import GuestAgent, KeptResults
+from guestwire.channels import Channel, Monitor, UnixChannel
+from guestwire.contract import VmSummary
+from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
+from guestwire.inventory.config import VmConfig
+
+
+class Vm:
+    """One VM as it is configured, with what reaches it. Must be made where an event loop runs, and closed."""
+
+    def __init__(self, config: VmConfig, kept: KeptResults) -> None:
+        self.config = config
+        self.leases = 0
+        self.unused = asyncio.Event()
+        self.unused.set()
+        guest = f"VM {config.vmid}"
+        self._channel: Channel | None = UnixChannel(config.agent_path, guest) if config.agent_path else None
+        self._monitor = Monitor(config.qmp_path, guest, config.agent_path, self._channel) if config.qmp_path else None
+        self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
+
+    async def is_running(self) -> bool:
+        """As QMP says; else as the configuration says; else whether the agent's socket is there."""
+        if self._monitor:
+            return await self._monitor.is_running()
+        if self.config.running is not None:
+            return self.config.running
+        return _exists(self.config)
+
+    async def close(self) -> None:
+        """Ends what reaches it."""
+        if self._monitor:
+            await self._monitor.close()
+        if self.agent:
+            await self.agent.close()
+        if self._channel:
+            await self._channel.close()
+
+    def lease(self) -> None:
+        """Somebody uses it."""
+        self.leases += 1
+        self.unused.clear()
+
+    def release(self) -> None:
+        """And does not any more."""
+        self.leases -= 1
+        if not self.leases:
+            self.unused.set()
+
+    def reaches_as(self, config: VmConfig) -> bool:
+        """Whether `config` is reached the same way."""
+        return (self.config.agent, self.config.qmp) == (config.agent, config.qmp)
+
+
+def _exists(config: VmConfig) -> bool:
+    return config.agent_path is not None and config.agent_path.is_socket()
+
+
+class Inventory:
+    """All VMs of one node."""
+
+    def __init__(self, node: str, fingerprint: str | None = None) -> None:
+        self.node = node
+        self.fingerprint = fingerprint
+        self._vms: dict[int, Vm] = {}
+        self._kept = KeptResults()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def apply(self, configs: Iterable[VmConfig]) -> None:
+        """Makes these the VMs. One that is reached as before keeps its channel; one that goes away ends its calls first."""
+        old, self._vms = self._vms, {}
+        for config in configs:
+            vm = old.get(config.vmid)
+            if vm and vm.reaches_as(config):
+                vm.config = config
+                self._vms[config.vmid] = old.pop(config.vmid)
+            else:
+                self._vms[config.vmid] = Vm(config, self._kept)
+        for vm in old.values():
+            task = asyncio.get_running_loop().create_task(_retire(vm), name=f"retire VM {vm.config.vmid}")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    @property
+    def vms(self) -> Mapping[int, Vm]:
+        """The VMs by id."""
+        return self._vms
+
+    async def close(self) -> None:
+        """Closes all channels."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, *(vm.close() for vm in self._vms.values()), return_exceptions=True)
+
+
+async def _retire(vm: Vm) -> None:
+    try:
+        await vm.unused.wait()
+    finally:
+        await vm.close()
+
+
+class Lease:
+    """What one call uses of the inventory (a `contract.Context`); release it when the call has ended."""
+
+    __slots__ = ("_inventory", "_used")
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._used: list[Vm] = []
+
+    @property
+    def node(self) -> str:
+        """See `Context.node`."""
+        return self._inventory.node
+
+    @property
+    def fingerprint(self) -> str | None:
+        """See `Context.fingerprint`."""
+        return self._inventory.fingerprint
+
+    async def agent(self, vmid: int) -> GuestAgent:
+        """See `Context.agent`."""
+        vm = self._inventory.vms.get(vmid)
+        if vm is None:
+            raise VmNotFound(vmid, self.node)
+        if vm.agent is None:
+            raise AgentNotConfigured(vmid)
+        vm.lease()
+        self._used.append(vm)
+        if not await vm.is_running():
+            raise VmNotRunning(vmid)
+        return vm.agent
+
+    async def vms(self) -> list[VmSummary]:
+        """See `Context.vms`."""
+        vms = [vm for _, vm in sorted(self._inventory.vms.items())]
+        running = await asyncio.gather(*(vm.is_running() for vm in vms))
+        return [
+            VmSummary(vmid=vm.config.vmid, name=vm.config.name, status="running" if runs else "stopped")
+            for vm, runs in zip(vms, running, strict=True)
+        ]
+
+    def release(self) -> None:
+        """The call has ended."""
+        for vm in self._used:
+            vm.release()
+        self._used.clear()

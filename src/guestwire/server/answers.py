@@ -1,0 +1,142 @@
+"""Answers in the formats of the API (`json`, `extjs`), with Proxmox VE's reason phrases.
+
+Long texts are turned into JSON a slice at a time, and the loop runs between the slices: a large file delays nobody.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from aiohttp.web import BaseRequest, Response, StreamResponse
+
+from guestwire.contract import ByteText
+from guestwire.errors import GuestwireError, InvalidParameters, NotAuthenticated, NotImplementedHere
+from guestwire.server.refusals import Refusal
+
+FORMATS: Final = frozenset({"json", "extjs"})
+
+JSON_HEADERS: Final = {
+    "Content-Type": "application/json;charset=UTF-8",
+    "Cache-Control": "max-age=0",
+    "Pragma": "no-cache",
+    "Server": "guestwire",
+}
+TEXT_HEADERS: Final = {"Content-Type": "text/plain;charset=UTF-8", "Server": "guestwire"}
+BARE_HEADERS: Final = {"Server": "guestwire"}
+
+COMPRESS_OVER: Final = 1024
+"""Bytes; shorter answers are never compressed."""
+
+COMPRESS_ELSEWHERE_OVER: Final = 64 * 1024
+"""Bytes; longer ones are compressed in a thread."""
+
+
+@dataclass(slots=True)
+class Body:
+    """JSON with long texts cut out: `parts` are bytes, and `ByteText`s that stand between them."""
+
+    parts: list[bytes | ByteText]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(part.json_size() if isinstance(part, ByteText) else len(part) for part in self.parts)
+
+    def slices(self) -> Iterator[bytes]:
+        """All of it, in pieces that take little time each."""
+        for part in self.parts:
+            if isinstance(part, ByteText):
+                yield from part.json_slices()
+            else:
+                yield part
+
+
+_PLACE: Final = "\ue000guestwire\ue001"
+"""Marks where a long text goes; a result that holds this very text is encoded in one piece instead."""
+
+_PLACE_JSON: Final = msgspec.json.encode(_PLACE)[1:-1]
+
+
+def encode(answer: dict[str, Any]) -> Body:
+    """The answer as JSON."""
+    texts: list[ByteText] = []
+
+    def set_aside(value: object) -> str:
+        if not isinstance(value, ByteText):
+            raise TypeError(f"{type(value)} is no part of an answer")
+        texts.append(value)
+        return _PLACE
+
+    encoded = msgspec.json.encode(answer, enc_hook=set_aside)
+    if not texts:
+        return Body([encoded])
+    pieces = encoded.split(_PLACE_JSON)
+    if len(pieces) != len(texts) + 1:
+        return Body([msgspec.json.encode(answer, enc_hook=str)])
+    parts: list[bytes | ByteText] = [pieces[0]]
+    for text, piece in zip(texts, pieces[1:], strict=True):
+        parts += [text, piece]
+    return Body(parts)
+
+
+def success(form: str, result: object) -> Body:
+    """A result in the format `form`."""
+    return encode({"data": result} if form == "json" else {"data": result, "success": 1})
+
+
+def failure(form: str, error: GuestwireError) -> tuple[int, str, Body]:
+    """Status, reason phrase and body of an error in the format `form`."""
+    message = str(error) if isinstance(error, NotImplementedHere) else f"{error}\n"
+    answer: dict[str, Any] = {"data": None, "message": message}
+    if isinstance(error, InvalidParameters):
+        answer["errors"] = error.errors
+    if form == "json":
+        return error.status, reason_phrase(str(error)), encode(answer)
+    status = error.status if error.status >= 500 else str(error.status)  # noqa: PLR2004  # Perl's number, and its text
+    return 200, "OK", encode(answer | {"success": 0, "status": status})
+
+
+_TYPOGRAPHY: Final = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\r": " ", "\t": " "})
+
+
+def reason_phrase(text: str) -> str:
+    """The first line of `text`, in ASCII: a status line carries no more."""
+    return text.partition("\n")[0].translate(_TYPOGRAPHY).encode("ascii", "replace").decode()
+
+
+def refusal(error: Refusal | NotAuthenticated) -> Response:
+    """Plain HTTP: a text, or for a missing login nothing at all, not even a Content-Type."""
+    if isinstance(error, NotAuthenticated):
+        response = Response(status=error.status, reason=reason_phrase(str(error)), headers=BARE_HEADERS)
+        response.headers.popall("Content-Type", None)
+        return response
+    headers = TEXT_HEADERS if error.body else BARE_HEADERS
+    response = Response(status=error.code, reason=reason_phrase(str(error)), body=error.body.encode(), headers=headers)
+    response.force_close()
+    return response
+
+
+async def send(request: BaseRequest, status: int, reason: str, body: Body) -> StreamResponse:
+    """Answers `request`; a long body goes out slice by slice."""
+    size = body.size
+    if size > COMPRESS_OVER and "gzip" in request.headers.get("Accept-Encoding", "").lower():
+        packed = await asyncio.to_thread(_gzip, body) if size > COMPRESS_ELSEWHERE_OVER else _gzip(body)
+        return Response(status=status, reason=reason, body=packed, headers=JSON_HEADERS | {"Content-Encoding": "gzip"})
+    if len(body.parts) == 1:
+        return Response(status=status, reason=reason, body=b"".join(body.slices()), headers=JSON_HEADERS)
+    response = StreamResponse(status=status, reason=reason, headers=JSON_HEADERS)
+    response.content_length = size
+    await response.prepare(request)
+    for piece in body.slices():
+        await response.write(piece)
+        await asyncio.sleep(0)
+    await response.write_eof()
+    return response
+
+
+def _gzip(body: Body) -> bytes:
+    packer = zlib.compressobj(level=1, wbits=31)
+    return b"".join([*map(packer.compress, body.slices()), packer.flush()])

@@ -1,0 +1,146 @@
+"""One request from beginning to end, with the checks in Proxmox VE's order.
+
+HTTP, authentication, route, conflicting path parameters, permission, node, parameters; then the endpoint's own: VM, agent.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Final
+
+import msgspec
+from aiohttp.web import BaseRequest, Response, StreamResponse
+
+from guestwire.access import Subject, Tokens, authorize
+from guestwire.contract import ENDPOINTS, Endpoint, openapi, validate
+from guestwire.errors import GuestError, GuestwireError, NotAuthenticated, UnknownNode
+from guestwire.inventory import Inventory, Lease
+from guestwire.server import answers, requests
+from guestwire.server.refusals import Refusal
+from guestwire.server.router import Router
+
+log = logging.getLogger("guestwire.requests")
+
+OPENAPI_PATH: Final = "/api2/openapi.json"
+THIS_NODE: Final = "localhost"
+
+CLIENT_LEFT: Final = 499
+"""The status in the log when there was nobody left to answer."""
+
+LONGEST_LOGGED_PATH: Final = 200
+
+
+class Gateway:
+    """Answers requests: a handler for aiohttp's `Server`."""
+
+    def __init__(self, inventory: Inventory, tokens: Tokens) -> None:
+        self._inventory = inventory
+        self._tokens = tokens
+        self._router = Router(ENDPOINTS)
+        self._openapi = msgspec.json.encode(openapi(ENDPOINTS))
+
+    async def __call__(self, request: BaseRequest) -> StreamResponse:
+        """Answers one request, and logs a line about it."""
+        record = _Record(request)
+        try:
+            response = await self._answer(request, record)
+        except Exception:
+            log.exception("id=%s unexpected error", record.id)
+            response = answers.refusal(Refusal(500, f"internal error, see the log for {record.id}"))
+        except asyncio.CancelledError:
+            record.write(CLIENT_LEFT)
+            raise
+        record.write(response.status)
+        return response
+
+    async def _answer(self, request: BaseRequest, record: "_Record") -> StreamResponse:
+        try:
+            requests.check_http(request)
+            target = _target(request)
+            subject = record.subject = self._tokens.authenticate(_authorization(request))
+            if target is None:
+                return Response(body=self._openapi, headers=answers.JSON_HEADERS)
+            await _continue(request)
+        except (Refusal, NotAuthenticated) as error:
+            return answers.refusal(error)
+        if target.format not in answers.FORMATS:
+            return answers.refusal(Refusal(501, f"no formatter for uri {target.path}, {target.format}"))
+        return await self._in_format(request, target, subject)
+
+    async def _in_format(self, request: BaseRequest, target: requests.Target, subject: Subject) -> StreamResponse:
+        try:
+            result = await self._call(request, target, subject)
+        except GuestwireError as error:
+            status, reason, body = answers.failure(target.format, error)
+        else:
+            status, reason, body = 200, "OK", answers.success(target.format, result)
+        return await answers.send(request, status, reason, body)
+
+    async def _call(self, request: BaseRequest, target: requests.Target, subject: Subject) -> object:
+        endpoint, in_path = self._router.find(request.method, target.path)
+        given = requests.merge_path(await requests.parameters(request, target.query), in_path)
+        _authorize(subject, endpoint, in_path)
+        self._check_node(in_path)
+        parameters = validate(endpoint.parameters, given)
+        lease = Lease(self._inventory)
+        try:
+            async with asyncio.timeout(endpoint.timeout):
+                return await endpoint.function(lease, parameters)
+        except TimeoutError:
+            raise GuestError(f"{endpoint.name} took longer than {endpoint.timeout:g} seconds") from None
+        finally:
+            lease.release()
+
+    def _check_node(self, in_path: dict[str, str]) -> None:
+        node = in_path.get("node", THIS_NODE)
+        if node not in (self._inventory.node, THIS_NODE):
+            raise UnknownNode(node)
+
+
+def _target(request: BaseRequest) -> requests.Target | None:
+    """What the request is for; None for the API's description."""
+    raw = request.message.path
+    if raw.partition("?")[0] == OPENAPI_PATH and request.method == "GET":
+        return None
+    return requests.target(raw)
+
+
+def _authorization(request: BaseRequest) -> str | None:
+    """The header's value; several count as one list, as HTTP has it."""
+    return ", ".join(request.headers.getall("Authorization", ())) or None
+
+
+def _authorize(subject: Subject, endpoint: Endpoint, in_path: dict[str, str]) -> None:
+    if endpoint.privileges:
+        authorize(subject, endpoint.privileges.path.format_map(in_path), endpoint.privileges.any_of)
+
+
+async def _continue(request: BaseRequest) -> None:
+    """Tells a client that waits for it to send its body."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
+class _Record:
+    """What the log says of one request; the query stays out of it, for it may hold content or passwords."""
+
+    __slots__ = ("_began", "_request", "id", "subject")
+
+    def __init__(self, request: BaseRequest) -> None:
+        self._request = request
+        self._began = time.perf_counter()
+        self.id = secrets.token_hex(6)
+        self.subject: Subject | None = None
+
+    def write(self, status: int) -> None:
+        """One line."""
+        if not log.isEnabledFor(logging.INFO):
+            return
+        path = self._request.message.path.partition("?")[0][:LONGEST_LOGGED_PATH]
+        took = (time.perf_counter() - self._began) * 1000
+        log.info(
+            "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",
+            self.id, self._request.remote, self.subject or "-", self._request.method, path, status, took,
+        )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Finds the endpoint of a method and a path."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from guestwire.contract import Endpoint
+from guestwire.errors import NotImplementedHere
+
+_parameter = re.compile(r"\{(\w+)\}")
+_anything: Final = re.compile(r"\S+")
+
+
+class _Step:
+    """One place in the tree of paths."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, _Step] = {}
+        self.parameter: tuple[str, _Step] | None = None
+        self.endpoints: dict[str, Endpoint] = {}
+
+
+class Router:
+    """A tree of path steps; empty steps don't count, a parameter is anything without white space."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self._root = _Step()
+        for endpoint in endpoints:
+            self._add(endpoint)
+
+    def find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
+        """The endpoint, and the parameters in the path.
+
+        Raises:
+            NotImplementedHere: there is none.
+        """
+        step, in_path = self._root, {}
+        for word in path.split("/"):
+            if not word:
+                continue
+            if word in step.named:
+                step = step.named[word]
+            elif step.parameter and _anything.fullmatch(word):
+                name, step = step.parameter
+                in_path[name] = word
+            else:
+                raise NotImplementedHere(method, path)
+        if method not in step.endpoints:
+            raise NotImplementedHere(method, path)
+        return step.endpoints[method], in_path
+
+    def _add(self, endpoint: Endpoint) -> None:
+        step = self._root
+        for word in filter(None, endpoint.path.split("/")):
+            step = _next(step, word)
+        step.endpoints[endpoint.method] = endpoint
+
+
+def _next(step: _Step, word: str) -> _Step:
+    if found := _parameter.fullmatch(word):
+        step.parameter = step.parameter or (found[1], _Step())
+        return step.parameter[1]
+    return step.named.setdefault(word, _Step())
