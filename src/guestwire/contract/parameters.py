@@ -217,7 +217,7 @@ def _text(kind: str, value: Any) -> str:
     """A scalar as text, as Perl would print it."""
     match value:
         case str():
-            return value
+            return _utf8(value)
         case None:
             raise ValueError(MISSING)
         case bool():
@@ -230,3 +230,11 @@ def _text(kind: str, value: Any) -> str:
             raise ValueError(f"type check ('{kind}') failed - got ARRAY")
         case _:
             raise ValueError(f"type check ('{kind}') failed - got HASH")
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("value is not UTF-8 text") from None
+    return text

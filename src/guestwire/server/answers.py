@@ -99,7 +99,10 @@ def failure(form: str, error: GuestwireError) -> tuple[int, str, Body]:
     return 200, "OK", encode(answer | {"success": 0, "status": status})
 
 
-_TYPOGRAPHY: Final = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\r": " ", "\t": " "})
+_TYPOGRAPHY: Final = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', **dict.fromkeys(map(chr, (*range(32), 127)), "?")}
+)
+"""Quotes as typewriters have them, and no control characters."""
 
 
 def reason_phrase(text: str) -> str:

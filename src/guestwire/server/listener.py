@@ -1,5 +1,6 @@
 """Listens, and ends in order: no new connections, calls in flight come to their end, then the rest is closed."""
 
+import re
 import ssl
 from typing import Any, Final
 
@@ -22,24 +23,59 @@ LINGER: Final = 0.5
 BACKLOG: Final = 512
 
 
-class _Connection(RequestHandler):
-    """aiohttp's connection, with our words for what is not HTTP."""
+_host = re.compile(rb"\r\nhost:", re.IGNORECASE)
+_request_line = re.compile(rb"[A-Z]+ \S+ HTTP/1\.1\r\n")
+_transfer_encoding = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
-    __slots__ = ()
+
+class _Connection(RequestHandler):
+    """aiohttp's connection, where Proxmox VE takes more (no Host header) or has its own words for what it refuses."""
+
+    __slots__ = ("_head", "_inside")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head = b""
+        self._inside = False
+
+    def data_received(self, data: bytes) -> None:
+        """Sees what a request begins with before it is parsed."""
+        waiting = self._waiter is not None
+        if waiting and not self._inside:
+            data = self._head = _with_host(data)
+        seen = self._request_count
+        super().data_received(data)
+        self._inside = waiting and self._request_count == seen
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,  # noqa: ARG002  # aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
         """Answers what could not be parsed."""
         if isinstance(exc, LineTooLong):
-            refused = (
-                Refusal(431, "Request header too large")
-                if request.method != "UNKNOWN"
-                else Refusal(414, "URI too long")
-            )
+            refused = _too_long(self._head)
+        elif found := _transfer_encoding.search(self._head):
+            refused = Refusal(501, f"Unknown transfer encoding '{found[1].decode('latin-1')}'")
         else:
             refused = Refusal(status, (message or "bad request").strip().partition("\n")[0])
         return answers.refusal(refused)
+
+
+def _with_host(data: bytes) -> bytes:
+    """The beginning of a request, with a Host header where HTTP/1.1 wants one and the client sent none."""
+    if _host.search(data) or b"\r\n\r\n" not in data or not (line := _request_line.match(data)):
+        return data
+    return data[: line.end()] + b"Host: localhost\r\n" + data[line.end() :]
+
+
+def _too_long(head: bytes) -> Refusal:
+    line = head.find(b"\r\n")
+    if line < 0 or line > MAX_LINE:
+        return Refusal(414, f"the URL is longer than {MAX_LINE} bytes")
+    return Refusal(431, f"a header is longer than {MAX_LINE} bytes")
 
 
 class _Server(Server):

@@ -25,6 +25,9 @@ JSON: Final = "application/json"
 CACHE_BUSTER: Final = "_dc"
 """A parameter that browsers add to get a fresh answer; it means nothing."""
 
+KEEP_BYTES: Final = "surrogateescape"
+"""Bytes that are not UTF-8 are kept so that the parameter's check can refuse them: nothing is changed in silence."""
+
 _absolute = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _api = re.compile(r"/api2/([a-z]+)(/.*)?")
 
@@ -101,7 +104,7 @@ async def _body(request: BaseRequest) -> dict[str, Any]:
     body = await request.read() if request.can_read_body else b""
     if _media_type(request.headers.get("Content-Type", "")) == JSON:
         return decode_json(body)
-    return decode_form(body.decode("utf-8", "replace"))
+    return decode_form(body.decode("utf-8", KEEP_BYTES))
 
 
 _json = msgspec.json.Decoder()
@@ -134,7 +137,7 @@ def decode_form(text: str) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not pair:
             continue
-        name, value_text = unquote_plus(key), unquote_plus(value) if equals else None
+        name, value_text = unquote_plus(key), unquote_plus(value, errors=KEEP_BYTES) if equals else None
         before = given.get(name)
         if before is None or value_text is None:
             given[name] = value_text
