@@ -1,0 +1,199 @@
+"""Builds the small guest: a kernel, and one initramfs with busybox, the guest agent and what it calls.
+
+The result is cached; its key is everything that goes into it, so a changed recipe or package makes another image.
+"""
+
+import contextlib
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final, Literal
+
+from guestwire.errors import GuestImageError
+from guestwire.guests import cpio, elf, modules
+from guestwire.guests.packages import Archive, this_host, unpack
+
+AgentSource = Literal["host", "trixie"]
+
+PACKAGES: Final = ("qemu-guest-agent", "passwd", "libpam-modules", "libpam-modules-bin", "busybox-static")
+
+PROGRAMS: Final = (
+    "usr/sbin/qemu-ga",
+    "usr/sbin/chpasswd",
+    "usr/sbin/unix_chkpwd",
+    "usr/lib/x86_64-linux-gnu/security/pam_unix.so",
+    "usr/lib/x86_64-linux-gnu/security/pam_permit.so",
+    "usr/lib/x86_64-linux-gnu/libnss_files.so.2",
+)
+"""Copied from the packages, with the libraries they need; a library that a newer system has no more is left out."""
+
+OPTIONAL: Final = frozenset({"usr/lib/x86_64-linux-gnu/libnss_files.so.2"})
+
+BUSYBOX: Final = "bin/busybox"
+LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
+
+FOLDERS: Final = (
+    "dev", "dev/pts", "etc", "home", "home/labuser", "lib", "lib64", "mnt", "mnt/data", "proc", "root", "run", "sys", "tmp", "usr",
+    "usr/bin", "usr/lib", LIBRARIES, f"{LIBRARIES}/security", "usr/sbin", "var", "var/lib", "var/log",
+)  # fmt: skip
+
+LINKS: Final = {"bin": "usr/bin", "sbin": "usr/sbin", "lib/x86_64-linux-gnu": f"/{LIBRARIES}", "var/run": "/run"}
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImage:
+    """A guest that can be booted: kernel, initramfs, and the version of the agent in it."""
+
+    kernel: Path
+    initramfs: Path
+    agent_version: str
+
+
+def default_cache() -> Path:
+    """Where built guests are kept: `$XDG_CACHE_HOME/guestwire`, or `~/.cache/guestwire`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guestwire"
+
+
+def build(cache: Path, *, agent: AgentSource = "host") -> GuestImage:
+    """Builds the guest, or finds it in the cache. Blocks; takes some ten seconds, and next to nothing when it is there.
+
+    Args:
+        cache: a folder of ours; several processes may use it at once.
+        agent: the host distribution's guest agent, or the newer one of Debian 13.
+
+    Raises:
+        GuestImageError: this host's packages are not known, or can't be had; it says which.
+    """
+    host = this_host()
+    if agent == "trixie" and host.id != "debian":
+        raise GuestImageError(f"Debian 13's agent needs Debian's archive, and this is {host.id}")
+    suite = host.suite if agent == "host" else agent
+    folder = cache / f"guest-{suite}-{_recipe_key()}"
+    with _locked(cache, folder.name):
+        if not (folder / "guest.json").exists():
+            _build(cache, folder, suite)
+    described = json.loads((folder / "guest.json").read_text())
+    return GuestImage(folder / "kernel", folder / "initramfs", described["agent_version"])
+
+
+@contextlib.contextmanager
+def _locked(cache: Path, name: str) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _recipe_key() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(str(resources.files("guestwire.guests"))).rglob("*")):
+        if path.is_file() and path.suffix != ".pyc" and path.name not in ("machine.py", "__main__.py"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _build(cache: Path, folder: Path, suite: str) -> None:
+    host = this_host()
+    with tempfile.TemporaryDirectory(dir=cache, prefix="unfinished-") as name:
+        work = Path(name)
+        own = Archive(work / "apt", host, host.suite)
+        packages = (own if suite == host.suite else Archive(work / f"apt-{suite}", host, suite)).download(PACKAGES)
+        unpack(packages, work / "tree")
+        unpack(own.download_kernel(), work / "kernel-tree")
+        ready = work / "ready"
+        ready.mkdir()
+        shutil.copyfile(_one(work / "kernel-tree/boot", "vmlinuz-*"), ready / "kernel")
+        entries = _entries(work / "tree", work / "kernel-tree")
+        (ready / "initramfs").write_bytes(gzip.compress(cpio.archive(entries), 6, mtime=0))
+        (ready / "guest.json").write_text(json.dumps({"agent_version": _agent_version(packages)}))
+        shutil.rmtree(folder, ignore_errors=True)
+        ready.rename(folder)
+
+
+def _agent_version(packages: list[Path]) -> str:
+    name = next(path.name for path in packages if path.name.startswith("qemu-guest-agent_"))
+    found = re.search(r"_(?:\d+%3a)?(\d+(?:\.\d+)*)", name)
+    return found[1] if found else "unknown"
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise GuestImageError(f"the kernel's package has no {pattern}")
+    return found[-1]
+
+
+def _entries(tree: Path, kernel_tree: Path) -> dict[str, cpio.Entry]:
+    """The guest's first root file system by path."""
+    entries = {folder: cpio.directory() for folder in FOLDERS}
+    entries |= {path: cpio.link(target) for path, target in LINKS.items()}
+    entries["dev/console"] = cpio.character_device(5, 1)
+    entries["dev/null"] = cpio.character_device(1, 3, 0o666)
+    entries |= _programs(tree)
+    entries |= _own_files()
+    entries["etc/os-release"] = cpio.file(_os_release(tree))
+    entries["lib/modules"] = cpio.directory()
+    for number, (name, content) in enumerate(modules.in_order(kernel_tree)):
+        entries[f"lib/modules/{number:02d}-{name}.ko"] = cpio.file(content)
+    return entries
+
+
+def _os_release(tree: Path) -> bytes:
+    """Of the host: the guest is made of its packages, but for the file that would say so."""
+    path = tree / "usr/lib/os-release"
+    return path.read_bytes() if path.exists() else Path("/etc/os-release").read_bytes()
+
+
+def _programs(tree: Path) -> dict[str, cpio.Entry]:
+    entries = {"usr/bin/busybox": cpio.file(_find(tree, BUSYBOX).read_bytes(), 0o755)}
+    waiting = [path for path in PROGRAMS if path not in OPTIONAL or _exists(tree, path)]
+    while waiting:
+        path = waiting.pop()
+        if path in entries:
+            continue
+        content = _find(tree, path).read_bytes()
+        entries[path] = cpio.file(content, 0o755)
+        waiting += [f"{LIBRARIES}/{name}" for name in elf.needed(content) if not name.startswith("ld-linux")]
+        if loader := elf.interpreter(content):
+            entries[loader.lstrip("/")] = cpio.file(_find(tree, f"{LIBRARIES}/{Path(loader).name}").read_bytes(), 0o755)
+    return entries
+
+
+def _exists(tree: Path, path: str) -> bool:
+    return any(candidate.exists() for candidate in _places(tree, path))
+
+
+def _find(tree: Path, path: str) -> Path:
+    """A file of the tree, in `/usr` or out of it: not all packages have moved there."""
+    for candidate in _places(tree, path):
+        if candidate.exists():
+            return candidate
+    raise GuestImageError(f"no package has {path}, which the guest needs")
+
+
+def _places(tree: Path, path: str) -> list[Path]:
+    moved = path.removeprefix("usr/")
+    return [tree / moved, tree / "usr" / moved, tree / "usr" / moved.replace("bin/", "sbin/", 1)]
+
+
+def _own_files() -> dict[str, cpio.Entry]:
+    """The files in `root/`: programs where they are in `sbin` or called `init`."""
+    entries = {}
+    root = Path(str(resources.files("guestwire.guests") / "root"))
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        name = str(path.relative_to(root))
+        runs = name == "init" or name.startswith("sbin/")
+        place = name.replace("sbin/", "usr/sbin/", 1) if name.startswith("sbin/") else name
+        mode = 0o755 if runs else 0o640 if name == "etc/shadow" else 0o644
+        entries[place] = cpio.file(path.read_bytes(), mode)
+        entries |= {str(parent): cpio.directory() for parent in Path(place).parents if str(parent) != "."}
+    return entries
