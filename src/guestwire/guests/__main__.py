@@ -16,7 +16,7 @@ async def _stay() -> None:
             print(
                 f"agent {image.agent_version} at {machine.agent_socket}, QMP at {machine.qmp_socket}, log {machine.serial_log}"
             )
-            await machine.wait_exit(timeout=7 * 86400)
+            await machine.wait_exit(within=7 * 86400)
 
 
 try:

@@ -21,7 +21,7 @@ _trying = asyncio.Lock()
 
 async def accelerator(image: GuestImage, cache: Path | None = None) -> str:
     """`kvm` or `tcg`; the verdict is kept in `cache` for this kernel and machine."""
-    if not DEVICE.exists():  # noqa: ASYNC240  # a look at /dev
+    if not DEVICE.exists():
         return EMULATION
     verdict = (cache or default_cache()) / f"accelerator-{_key()}"
     async with _trying:
@@ -49,8 +49,10 @@ async def _boots(image: GuestImage) -> bool:
     with tempfile.TemporaryDirectory(prefix="gw-kvm-") as folder:
         machine = Machine(image, Path(folder), accel=KVM)
         try:
-            await machine.start(PROOF_TIMEOUT)
+            await machine.start()
+            await machine.wait_for_agent(PROOF_TIMEOUT)
         except GuestImageError:
             return False
-        await machine.stop()
-        return True
+        finally:
+            await machine.stop()
+    return True

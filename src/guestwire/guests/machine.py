@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -66,11 +66,11 @@ class Machine:
     ) -> None:
         await self.stop()
 
-    async def start(self, within: float = 90.0) -> None:
-        """Starts QEMU and waits until the guest's agent answers.
+    async def start(self, within: float = 20.0) -> None:
+        """Starts QEMU; `wait_for_agent` waits for the guest, where nobody else is connected to its agent.
 
         Raises:
-            GuestImageError: it does not within that many seconds; with the end of the serial log.
+            GuestImageError: QEMU does not come up within that many seconds.
         """
         if self.running:
             raise GuestImageError(f"VM {self.vmid} runs already")
@@ -82,7 +82,7 @@ class Machine:
             stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
-            await self.wait_for_agent(within)
+            await self._wait(self._monitor_answers, within, "no answer from QEMU")
         except BaseException:
             await self.stop()
             raise
@@ -115,16 +115,17 @@ class Machine:
         Raises:
             GuestImageError: it does not within that many seconds.
         """
+        await self._wait(self._agent_answers, within, "no answer from its agent")
+
+    async def _wait(self, answers: Callable[[], Awaitable[bool]], within: float, problem: str) -> None:
         try:
             async with asyncio.timeout(within):
-                while not await self._agent_answers():
+                while not await answers():
                     if not self.running:
                         raise GuestImageError(f"VM {self.vmid}: QEMU has ended: {await self._last_words()}")
-                    await asyncio.sleep(0.05)  # QEMU's socket is not there yet
+                    await asyncio.sleep(0.05)  # its socket is not there yet
         except TimeoutError:
-            raise GuestImageError(
-                f"VM {self.vmid}: no answer from its agent in {within:g} seconds; {self._log_end()}"
-            ) from None
+            raise GuestImageError(f"VM {self.vmid}: {problem} in {within:g} seconds; {self._log_end()}") from None
 
     async def wake(self, within: float = 30.0) -> None:
         """Wakes a guest that is suspended to RAM; waits until it is.
@@ -190,7 +191,7 @@ class Machine:
             half, rest = mark[:8], mark[8:]
             writer.write(f"\nstty -echo; echo {half}''{rest}\n".encode())
             await reader.readuntil(f"{mark}\r\n".encode())
-            writer.write(f"( {command}\n) 2>&1; echo; echo {half}''{rest} $?\n".encode())
+            writer.write(f"( {command}\n) 2>&1; s=$?; echo; echo {half}''{rest} $s\n".encode())
             seen = await reader.readuntil(f"\n{mark} ".encode())
             status = int(await reader.readline())
         finally:
@@ -219,6 +220,12 @@ class Machine:
         finally:
             with contextlib.suppress(QMPError, EOFError, OSError):
                 await client.disconnect()
+
+    async def _monitor_answers(self) -> bool:
+        with contextlib.suppress(GuestImageError):
+            async with self._monitor():
+                return True
+        return False
 
     async def _agent_answers(self) -> bool:
         number = secrets.randbelow(2**31)
