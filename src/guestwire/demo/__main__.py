@@ -1,0 +1,148 @@
+"""`./dev demo [--once]`."""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from guestwire.demo.server import Answer, DemoError, Server
+from guestwire.demo.steps import STEPS, Scene, Step
+from guestwire.errors import GuestwireError
+from guestwire.guests import Machine, accelerator, build, default_cache
+
+LONGEST_ANSWER: Final = 60
+SECRET: Final = "password"  # noqa: S105  # a parameter's name
+
+
+def main() -> None:
+    """Runs the demo; exit status 0 only when every route did what it should in the guest."""
+    parser = argparse.ArgumentParser(
+        prog="./dev demo", description="Boots a real guest, serves it, and drives every route over HTTPS."
+    )
+    parser.add_argument("--once", action="store_true", help="end after the table")
+    parser.add_argument(
+        "--agent", choices=("host", "trixie"), default="host", help="whose guest agent: the host's, or Debian 13's"
+    )
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    try:
+        failed = asyncio.run(_demo(console, options.agent, once=options.once))
+    except KeyboardInterrupt:
+        console.print("stopped")
+        failed = 0
+    except GuestwireError as error:
+        console.print(f"demo: {error}", style="red", markup=False)
+        sys.exit(error.exit_code)
+    sys.exit(1 if failed else 0)
+
+
+async def _demo(console: Console, agent: Any, *, once: bool) -> int:
+    began = time.monotonic()
+    with console.status("building the guest from packages (once; it is cached)"):
+        image = await asyncio.to_thread(build, default_cache(), agent=agent)
+    with console.status("finding out whether KVM works here (once)"):
+        accel = await accelerator(image)
+    with tempfile.TemporaryDirectory(prefix="gw-demo-") as name:
+        folder = Path(name)
+        machine = Machine(image, folder, accel=accel)
+        with console.status(f"booting the guest with {accel}"):
+            await machine.start()
+        try:
+            async with Server(folder, machine) as server:
+                scene = Scene(machine, server)
+                await scene.usable()
+                console.print(
+                    f"guest agent {image.agent_version} up after {time.monotonic() - began:.1f} s ({accel})\n"
+                )
+                failed = await _drive(console, scene)
+                if not once:
+                    await _stay(console, server, machine)
+        finally:
+            await machine.stop()
+    return failed
+
+
+async def _drive(console: Console, scene: Scene) -> int:
+    """Every step, shown as it is done; returns how many failed."""
+    table = Table(title="Every route, over HTTPS, in a real guest", title_justify="left")
+    for heading, style in (("request", "bold"), ("answer", ""), ("ms", "cyan"), ("checked in the guest", "")):
+        table.add_column(
+            heading, style=style, justify="right" if heading == "ms" else "left", no_wrap=True, overflow="ellipsis"
+        )
+    failed = 0
+    with Live(table, console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        for step in STEPS:
+            answer, verdict, good = await _do(scene, step)
+            failed += not good
+            milliseconds = f"{answer.seconds * 1000:.1f}" if answer else "-"
+            table.add_row(
+                Text(_request(step)),
+                Text(_short(answer)),
+                milliseconds,
+                Text(verdict, style="green" if good else "red"),
+            )
+            if console.is_terminal:
+                live.refresh()
+    console.print(f"\n{len(STEPS) - failed} of {len(STEPS)} routes did what they should.")
+    return failed
+
+
+async def _do(scene: Scene, step: Step) -> tuple[Answer | None, str, bool]:
+    parameters = {
+        name: str(scene.notes.get("pid")) if value == "{pid}" else value for name, value in step.parameters.items()
+    }
+    answer = None
+    try:
+        answer = await scene.server.call(step.method, step.name, parameters)
+        return answer, await step.check(scene, answer), True
+    except (GuestwireError, TimeoutError, OSError, KeyError, TypeError) as error:
+        return answer, f"{type(error).__name__}: {error}" if not isinstance(error, DemoError) else str(error), False
+
+
+def _request(step: Step) -> str:
+    shown = {name: "…" if name == SECRET else value for name, value in step.parameters.items()}
+    values = " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in shown.items()
+    )
+    return f"{step.method} agent/{step.name}".rstrip("/") + (f" {_cut(values)}" if values else "")
+
+
+def _short(answer: Answer | None) -> str:
+    if answer is None:
+        return "-"
+    return _cut(f"{answer.status} {json.dumps(answer.body, ensure_ascii=False)}")
+
+
+def _cut(text: str) -> str:
+    text = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return text if len(text) <= LONGEST_ANSWER else text[: LONGEST_ANSWER - 1] + "…"
+
+
+async def _stay(console: Console, server: Server, machine: Machine) -> None:
+    curl = f"curl --cacert {server.state_dir}/server.pem -H 'Authorization: PVEAPIToken={server.token}'"
+    lines = (
+        f"address  https://127.0.0.1:{server.port}",
+        f"token    {server.token}",
+        "",
+        f"{curl} -X POST {server.url}/ping",
+        f"{curl} {server.url}/get-osinfo",
+        f"{curl} -X POST {server.url}/exec -d command=uname -d command=-a",
+        "",
+        "Ctrl-C ends it.",
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    await machine.wait_exit(within=30 * 86400)
+
+
+main()
