@@ -115,10 +115,13 @@ class Server:
         assert self._session  # noqa: S101  # entered
         loop = asyncio.get_running_loop()
         began = loop.time()
-        given = {"params": parameters} if method == "GET" else {"json": parameters} if parameters else {}
-        timeout = aiohttp.ClientTimeout(total=60)
+        reads = method == "GET"
         async with self._session.request(
-            method, f"{self.url}/{name}".rstrip("/"), timeout=timeout, **given
+            method,
+            f"{self.url}/{name}".rstrip("/"),
+            params=parameters if reads else None,
+            json=None if reads else parameters or None,
+            timeout=aiohttp.ClientTimeout(total=60),
         ) as response:
             text = await response.text()
         return Answer(response.status, response.reason or "", json.loads(text) if text else None, loop.time() - began)

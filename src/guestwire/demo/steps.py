@@ -25,11 +25,11 @@ class Scene:
     server: Server
     notes: dict[str, Any] = field(default_factory=dict)
 
-    async def equal(self, command: str, expected: object) -> str:
-        """The shell command's output in the guest must be `expected`."""
+    async def equal(self, what: str, command: str, expected: object) -> str:
+        """The shell command's output in the guest must be `expected`; `what` names its source."""
         seen = (await self.machine.shell(command)).strip()
         expect(seen == str(expected), f"`{command}` in the guest says {seen!r}, the answer {expected!r}")
-        return f"{_shortened(command)} says the same"
+        return f"{what} says the same"
 
     async def usable(self) -> None:
         """Waits until the guest answers through the server.
@@ -43,14 +43,6 @@ class Scene:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise DemoError(f"the guest did not answer again in {BOOT_TIMEOUT:g} seconds") from None
-
-
-def _shortened(command: str) -> str:
-    """The command without what follows it in a pipe, and without all but the last word of a path."""
-    words = command.partition("|")[0].split()
-    return " ".join(
-        [words[0], *(word.rpartition("/")[2] for word in words[1:] if not word.startswith(("-", "'", "$", "{", "==")))]
-    )
 
 
 Check = Callable[[Scene, Answer], Awaitable[str]]
@@ -90,12 +82,12 @@ async def pings(scene: Scene, answer: Answer) -> str:
 
 async def host_name(scene: Scene, answer: Answer) -> str:
     """The guest's host name."""
-    return await scene.equal("hostname", answer.result["host-name"])
+    return await scene.equal("hostname", "hostname", answer.result["host-name"])
 
 
 async def osinfo(scene: Scene, answer: Answer) -> str:
     """The guest's kernel."""
-    return await scene.equal("uname -r", answer.result["kernel-release"])
+    return await scene.equal("uname -r", "uname -r", answer.result["kernel-release"])
 
 
 async def clock(scene: Scene, answer: Answer) -> str:
@@ -108,7 +100,9 @@ async def clock(scene: Scene, answer: Answer) -> str:
 async def timezone(scene: Scene, answer: Answer) -> str:
     """The guest's time zone."""
     hours, minutes = divmod(abs(answer.result["offset"]) // 60, 60)
-    return await scene.equal("date +%z", f"{'-' if answer.result['offset'] < 0 else '+'}{hours:02d}{minutes:02d}")
+    return await scene.equal(
+        "date +%z", "date +%z", f"{'-' if answer.result['offset'] < 0 else '+'}{hours:02d}{minutes:02d}"
+    )
 
 
 async def users(scene: Scene, answer: Answer) -> str:
@@ -120,40 +114,50 @@ async def users(scene: Scene, answer: Answer) -> str:
 
 async def vcpus(scene: Scene, answer: Answer) -> str:
     """The guest's processors."""
-    return await scene.equal("nproc", len(answer.result))
+    return await scene.equal("nproc", "nproc", len(answer.result))
 
 
 async def file_systems(scene: Scene, answer: Answer) -> str:
     """The guest's data disk."""
     mounted = {system["mountpoint"]: system for system in answer.result}
-    return await scene.equal("awk '$2 == \"/mnt/data\" {print $3}' /proc/mounts", mounted["/mnt/data"]["type"])
+    return await scene.equal(
+        "/proc/mounts", "awk '$2 == \"/mnt/data\" {print $3}' /proc/mounts", mounted["/mnt/data"]["type"]
+    )
 
 
 async def memory_blocks(scene: Scene, answer: Answer) -> str:
     """The guest's memory blocks."""
-    return await scene.equal("ls -d /sys/devices/system/memory/memory[0-9]* | wc -l", len(answer.result))
+    return await scene.equal(
+        "/sys/devices/system/memory", "ls -d /sys/devices/system/memory/memory[0-9]* | wc -l", len(answer.result)
+    )
 
 
 async def memory_block_info(scene: Scene, answer: Answer) -> str:
     """Their size."""
-    return await scene.equal("cat /sys/devices/system/memory/block_size_bytes", f"{answer.result['size']:x}")
+    return await scene.equal(
+        "block_size_bytes", "cat /sys/devices/system/memory/block_size_bytes", f"{answer.result['size']:x}"
+    )
 
 
 async def agent_info(scene: Scene, answer: Answer) -> str:
     """The agent's version."""
-    return await scene.equal("qemu-ga --version | grep -o '[0-9][0-9.]*' | head -n 1", answer.result["version"])
+    return await scene.equal(
+        "qemu-ga --version", "qemu-ga --version | grep -o '[0-9][0-9.]*' | head -n 1", answer.result["version"]
+    )
 
 
 async def interfaces(scene: Scene, answer: Answer) -> str:
     """The guest's network card."""
     cards = {card["name"]: card for card in answer.result}
-    return await scene.equal("cat /sys/class/net/eth0/address", cards["eth0"]["hardware-address"])
+    return await scene.equal(
+        "/sys/class/net/eth0", "cat /sys/class/net/eth0/address", cards["eth0"]["hardware-address"]
+    )
 
 
 async def written(scene: Scene, answer: Answer) -> str:
     """The file has the bytes."""
     expect(answer.data is None, "an answer where none is expected")
-    return await scene.equal("od -An -tx1 -v /mnt/data/demo.txt | tr -d ' \\n'", TEXT.encode("latin-1").hex())
+    return await scene.equal("od", "od -An -tx1 -v /mnt/data/demo.txt | tr -d ' \\n'", TEXT.encode("latin-1").hex())
 
 
 async def read_back(_: Scene, answer: Answer) -> str:
