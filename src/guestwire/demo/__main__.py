@@ -79,46 +79,6 @@ async def _drive(console: Console, scene: Scene) -> int:
     table.add_column("ms", justify="right", style="cyan", no_wrap=True)
     table.add_column("checked in the guest")
     failed = 0
-    except GuestwireError as error:
-        console.print(f"demo: {error}", style="red", markup=False)
-        sys.exit(error.exit_code)
-    sys.exit(1 if failed else 0)
-
-
-async def _demo(console: Console, agent: Any, *, once: bool) -> int:
-    began = time.monotonic()
-    with console.status("building the guest from packages (once; it is cached)"):
-        image = await asyncio.to_thread(build, default_cache(), agent=agent)
-    with console.status("finding out whether KVM works here (once)"):
-        accel = await accelerator(image)
-    with tempfile.TemporaryDirectory(prefix="gw-demo-") as name:
-        folder = Path(name)
-        machine = Machine(image, folder, accel=accel)
-        with console.status(f"booting the guest with {accel}"):
-            await machine.start()
-        try:
-            async with Server(folder, machine) as server:
-                scene = Scene(machine, server)
-                await scene.usable()
-                console.print(
-                    f"guest agent {image.agent_version} up after {time.monotonic() - began:.1f} s ({accel})\n"
-                )
-                failed = await _drive(console, scene)
-                if not once:
-                    await _stay(console, server, machine)
-        finally:
-            await machine.stop()
-    return failed
-
-
-async def _drive(console: Console, scene: Scene) -> int:
-    """Every step, shown as it is done; returns how many failed."""
-    table = Table(title="Every route, over HTTPS, in a real guest", title_justify="left")
-    for heading, style in (("request", "bold"), ("answer", ""), ("ms", "cyan"), ("checked in the guest", "")):
-        table.add_column(
-            heading, style=style, justify="right" if heading == "ms" else "left", no_wrap=True, overflow="ellipsis"
-        )
-    failed = 0
     with Live(table, console=console, auto_refresh=False, vertical_overflow="visible") as live:
         for step in STEPS:
             answer, verdict, good = await _do(scene, step)
