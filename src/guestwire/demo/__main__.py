@@ -85,7 +85,7 @@ async def _drive(console: Console, scene: Scene) -> int:
             failed += not good
             milliseconds = f"{answer.seconds * 1000:.1f}" if answer else "-"
             table.add_row(
-                Text(_request(step)),
+                Text(_request(step, _parameters(scene, step))),
                 Text(_short(answer)),
                 milliseconds,
                 Text(verdict, style="green" if good else "red"),
@@ -103,14 +103,19 @@ async def _do(scene: Scene, step: Step) -> tuple[Answer | None, str, bool]:
     }
     answer = None
     try:
-        answer = await scene.server.call(step.method, step.name, parameters)
+        answer = await scene.server.call(step.method, step.name, _parameters(scene, step))
         return answer, await step.check(scene, answer), True
     except (GuestwireError, TimeoutError, OSError, KeyError, TypeError) as error:
         return answer, f"{type(error).__name__}: {error}" if not isinstance(error, DemoError) else str(error), False
 
 
-def _request(step: Step) -> str:
-    shown = {name: "…" if name == SECRET else value for name, value in step.parameters.items()}
+def _parameters(scene: Scene, step: Step) -> dict[str, Any]:
+    """The step's parameters; `{pid}` stands for the process that an earlier step started."""
+    return {name: scene.notes.get("pid", 0) if value == "{pid}" else value for name, value in step.parameters.items()}
+
+
+def _request(step: Step, parameters: dict[str, Any]) -> str:
+    shown = {name: "…" if name == SECRET else value for name, value in parameters.items()}
     values = " ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in shown.items()

@@ -108,7 +108,7 @@ async def timezone(scene: Scene, answer: Answer) -> str:
 async def users(scene: Scene, answer: Answer) -> str:
     """Who is logged in to the guest."""
     return await scene.equal(
-        "who | awk '{print $1}' | sort -u", "\n".join(sorted({user["user"] for user in answer.result}))
+        "who", "who | awk '{print $1}' | sort -u", "\n".join(sorted({user["user"] for user in answer.result}))
     )
 
 

@@ -1,0 +1,176 @@
+"""A real guest agent, alone in a sandbox: no VM around it, and nothing of the host can be changed from inside.
+
+Needs the programs qemu-ga and bwrap (Debian: qemu-guest-agent, bubblewrap).
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from guestwire.errors import GuestImageError
+
+HARMFUL: Final = (
+    "guest-shutdown",
+    "guest-suspend-ram",
+    "guest-suspend-disk",
+    "guest-suspend-hybrid",
+    "guest-set-time",
+    "guest-fsfreeze-freeze",
+    "guest-fsfreeze-freeze-list",
+)
+"""Commands that would reach the host's kernel; always disabled."""
+
+START_TIMEOUT: Final = 10.0
+
+_COPIED: Final = ("os-release", "ld.so.cache", "pam.d", "security", "login.defs", "nsswitch.conf")
+
+
+def missing_programs() -> list[str]:
+    """What a sandbox needs and this host lacks."""
+    return [program for program in ("qemu-ga", "bwrap") if not shutil.which(program, path=_path())]
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+class SandboxedAgent:
+    """`async with` starts it; it is started again when it ends, as it does when a client hangs up in mid-answer.
+
+    Args:
+        socket: where it listens; its folder must be there.
+        name: its host name.
+        blocked: commands that are disabled, beside the harmful ones.
+    """
+
+    def __init__(self, socket: Path, *, name: str = "guest", blocked: Iterable[str] = ()) -> None:
+        self.socket = socket
+        self._name = name
+        self._blocked = ",".join((*HARMFUL, *blocked))
+        self._folder = Path(tempfile.mkdtemp(prefix="gw-sandbox-"))
+        self.home = self._folder / "root"
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._furnish()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(), name=f"keep {self._name}")
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while not self.socket.is_socket():
+                    if self._keeper.done():
+                        await self._keeper
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            await self.stop()
+            raise GuestImageError(f"qemu-ga did not come up in a sandbox in {START_TIMEOUT:g} seconds") from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Ends it, and removes its folder."""
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def kill(self) -> None:
+        """Ends the agent at once; it comes up again by itself."""
+        if self._process and self._process.returncode is None:
+            self._signal(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await asyncio.wait_for(self._process.wait(), START_TIMEOUT)
+
+    def pause(self) -> None:
+        """Stops the agent where it is."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self._signal(signal.SIGCONT)
+
+    def handles(self) -> list[str]:
+        """Paths below the agent's home that it has open now."""
+        found = []
+        for pid in self._pids():
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.append(str(link.readlink()))
+        return [path for path in found if path.startswith("/root/")]
+
+    def _signal(self, signum: signal.Signals) -> None:
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+
+    def _pids(self) -> list[int]:
+        """The agent's processes on the host: bwrap's descendants of that name."""
+        if not self._process or self._process.returncode is not None:
+            return []
+        return [pid for pid in _descendants(self._process.pid) if _command(pid) == "qemu-ga"]
+
+    async def _keep(self) -> None:
+        while True:
+            self.socket.unlink(missing_ok=True)
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL, env=os.environ | {"PATH": _path()},
+            )  # fmt: skip
+            await self._process.wait()
+            await asyncio.sleep(0.1)
+
+    def _command(self) -> list[str]:
+        folder = self._folder
+        return [
+            "bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--die-with-parent", "--hostname", self._name,
+            "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin",
+            "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
+            "--bind", str(folder / "etc"), "/etc", "--bind", str(self.home), "/root", "--bind", str(folder / "state"), "/state",
+            "--bind", str(self.socket.parent), "/qga", "--ro-bind", "/sys", "/sys", "--proc", "/proc", "--dev", "/dev",
+            "--tmpfs", "/tmp", "--tmpfs", "/run", "--chdir", "/", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",  # noqa: S108  # inside the sandbox
+            "sh", "-c", 'trap "" PIPE; exec qemu-ga -m unix-listen -p "$0" -t /state -b "$1"', f"/qga/{self.socket.name}", self._blocked,
+        ]  # fmt: skip
+
+    def _furnish(self) -> None:
+        for name in ("root", "etc", "state"):
+            (self._folder / name).mkdir(mode=0o755, exist_ok=True)
+        self._folder.chmod(0o755)
+        etc = self._folder / "etc"
+        for name in _COPIED:
+            source = Path("/etc") / name
+            if source.is_dir():
+                shutil.copytree(source, etc / name, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+            elif source.exists():
+                shutil.copyfile(source, etc / name)
+        (etc / "hostname").write_text(f"{self._name}\n")
+        (etc / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nlabuser:x:1000:1000::/home/labuser:/bin/sh\n")
+        (etc / "shadow").write_text("root:*:19000:0:99999:7:::\nlabuser:*:19000:0:99999:7:::\n")
+        (etc / "group").write_text("root:x:0:\nlabuser:x:1000:\n")
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (task / "children").read_text().split())
+    return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
