@@ -98,9 +98,6 @@ async def _drive(console: Console, scene: Scene) -> int:
 
 
 async def _do(scene: Scene, step: Step) -> tuple[Answer | None, str, bool]:
-    parameters = {
-        name: str(scene.notes.get("pid")) if value == "{pid}" else value for name, value in step.parameters.items()
-    }
     answer = None
     try:
         answer = await scene.server.call(step.method, step.name, _parameters(scene, step))
