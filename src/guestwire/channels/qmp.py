@@ -54,7 +54,8 @@ class Monitor:
         if not self._running.is_set() and self._path_exists():
             self._wake.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._running.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._running.wait()
         return self._running.is_set()
 
     async def close(self) -> None:
@@ -72,7 +73,8 @@ class Monitor:
                 pause = RETRY
             self._running.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
             self._wake.clear()
             pause = min(pause * 2, RETRY_AT_MOST)
 
@@ -80,7 +82,8 @@ class Monitor:
         """One connection from beginning to end; False when there was none."""
         client = QMPClient(self._guest)
         try:
-            await asyncio.wait_for(client.connect(str(self._path)), CONNECT_TIMEOUT)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await client.connect(str(self._path))
         except TimeoutError:
             self._running.set()
             return True
@@ -91,7 +94,8 @@ class Monitor:
             await self._listen(client)
         finally:
             with contextlib.suppress(QMPError, EOFError, OSError):
-                await asyncio.wait_for(client.disconnect(), CONNECT_TIMEOUT)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await client.disconnect()
         return True
 
     async def _listen(self, client: QMPClient) -> None:

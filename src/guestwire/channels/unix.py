@@ -214,10 +214,10 @@ class UnixChannel:
                 del self._late[next(iter(self._late))]
 
     def _doubt(self, call: _Call) -> None:
-        """A time-out: is anybody there? Others may have a right to be slow, so their connection is not given up."""
+        """A time-out: is anybody there? A connection that still carries something for somebody is not given up."""
         if call.id is None or self._phase is not Phase.UP:
             return
-        if self._sent or self._session.receiving:
+        if self._sent or self._late or self._session.receiving:
             self._resync()
         else:
             self._disconnect("no answer in time")
@@ -412,7 +412,8 @@ class UnixChannel:
         self._look()
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), None if self._phase is Phase.UP else pause)
+                async with asyncio.timeout(None if self._phase is Phase.UP else pause):
+                    await self._wake.wait()
                 pause = RECHECK
             except TimeoutError:
                 pause = min(pause * 2, RECHECK_GONE_AT_MOST) if self._phase is Phase.GONE else RECHECK

@@ -150,7 +150,8 @@ class Machine:
         """
         if self._process:
             try:
-                await asyncio.wait_for(self._process.wait(), within)
+                async with asyncio.timeout(within):
+                    await self._process.wait()
             except TimeoutError:
                 raise GuestImageError(
                     f"VM {self.vmid} still runs after {within:g} seconds; {self._log_end()}"
@@ -164,7 +165,8 @@ class Machine:
             if self.running:
                 self._process.send_signal(signum)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), 5)
+                    async with asyncio.timeout(5):
+                        await self._process.wait()
         self._process = None
 
     async def shell(self, command: str, within: float = 20.0) -> str:
@@ -213,7 +215,8 @@ class Machine:
     async def _monitor(self) -> AsyncIterator[QMPClient]:
         client = QMPClient(f"VM {self.vmid}")
         try:
-            await asyncio.wait_for(client.connect(str(self._own_qmp)), 10)
+            async with asyncio.timeout(10):
+                await client.connect(str(self._own_qmp))
             yield client
         except (ConnectError, ExecuteError, TimeoutError) as error:
             raise GuestImageError(f"VM {self.vmid}: QMP: {error!r}") from error
@@ -279,7 +282,8 @@ async def _run(*command: str) -> None:
         )
     except FileNotFoundError as error:
         raise GuestImageError(f"the program {command[0]} is missing; `./dev setup` installs what is needed") from error
-    _, stderr = await asyncio.wait_for(process.communicate(), TOOL_TIMEOUT)
+    async with asyncio.timeout(TOOL_TIMEOUT):
+        _, stderr = await process.communicate()
     if process.returncode:
         raise GuestImageError(f"{command[0]} failed: {stderr.decode('utf-8', 'replace').strip()}")
 

@@ -92,7 +92,8 @@ class SandboxedAgent:
             self._signal(signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            await asyncio.wait_for(self._process.wait(), START_TIMEOUT)
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._process.wait()
 
     def pause(self) -> None:
         """Stops the agent where it is."""

@@ -59,6 +59,7 @@ _replies = msgspec.json.Decoder(Reply)
 _encoder = msgspec.json.Encoder()
 _strings = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _not_brackets = bytes(set(range(256)) - set(b"[]{}"))
+_all_square = bytes.maketrans(b"{}", b"[]")
 
 
 def encode_command(command_id: int, name: str, arguments: dict[str, Any]) -> bytes:
@@ -98,9 +99,9 @@ def check_depth(line: bytes, limit: int = MAX_DEPTH) -> None:
     """
     if line.count(b"[") + line.count(b"{") <= limit:
         return
-    brackets = _strings.sub(b"", line).translate(None, delete=_not_brackets)
+    brackets = _strings.sub(b"", line).translate(_all_square, delete=_not_brackets)
     for _ in range(limit):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
     if brackets:
         raise ProtocolError(f"nested more than {limit} levels deep")
 

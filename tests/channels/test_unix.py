@@ -1,0 +1,256 @@
+import asyncio
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from waiting import until
+
+from guestwire.channels import ChannelState, Notice, UnixChannel
+from guestwire.channels.unix import MAX_WAITING, WINDOW
+from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError
+from guestwire.testing import CLOSE, Exchange, FakeGuest, Fault, faults
+from guestwire.testing.fake import Action
+from guestwire.wire import Command, Reply
+
+PING = Command("guest-ping", repeatable=True)
+CHANGE = Command("guest-set-time")
+SHUTDOWN = Command("guest-shutdown", answers=False)
+OPEN = Command("guest-file-open", timeout=0.2)
+
+
+async def test_a_call_connects_syncs_and_returns_the_json_behind_return(channel: UnixChannel, guest: FakeGuest) -> None:
+    assert json.loads(await channel.execute(Command("guest-get-host-name"))) == {"host-name": "fake"}
+    assert [request["execute"] for request in guest.received] == ["guest-sync-delimited", "guest-get-host-name"]
+    assert channel.state is ChannelState.UP
+
+
+async def test_one_connection_serves_many_calls(channel: UnixChannel, guest: FakeGuest) -> None:
+    for _ in range(20):
+        await channel.execute(PING)
+
+    assert sum(request["execute"] == "guest-sync-delimited" for request in guest.received) == 1
+
+
+async def test_the_agents_error_is_handed_on_as_it_is(channel: UnixChannel) -> None:
+    with pytest.raises(AgentError) as caught:
+        await channel.execute(Command("guest-frobnicate"))
+
+    assert (caught.value.error_class, caught.value.description) == (
+        "CommandNotFound",
+        "The command guest-frobnicate has not been found",
+    )
+
+
+async def test_commands_are_sent_ahead_but_not_more_than_the_window(channel: UnixChannel, guest: FakeGuest) -> None:
+    await channel.execute(PING)
+    guest.delay["guest-get-time"] = 0.05
+    guest.replies["guest-get-time"] = 1
+    calls = [asyncio.create_task(channel.execute(Command("guest-get-time"))) for _ in range(3 * WINDOW)]
+    await asyncio.sleep(0.02)
+
+    assert channel._session.in_flight == WINDOW
+    await asyncio.gather(*calls)
+
+
+async def test_a_command_that_says_nothing_on_success_travels_alone(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.fault = lambda exchange: [CLOSE] if exchange.request["execute"] == "guest-shutdown" else exchange.honest
+    results = await asyncio.gather(*(channel.execute(command) for command in (PING, PING, SHUTDOWN, PING, PING)))
+
+    assert results == [b"{}", b"{}", b"null", b"{}", b"{}"]
+
+
+async def test_a_command_that_says_nothing_on_success_is_done_when_its_time_is_up(channel: UnixChannel) -> None:
+    assert await channel.execute(Command("guest-suspend-ram", answers=False, timeout=0.1)) == b"null"
+    assert await channel.execute(PING) == b"{}"
+
+
+@pytest.mark.parametrize("notice", [Notice.SUSPENDED, Notice.STOPPED])
+async def test_qmp_tells_that_such_a_command_is_done(channel: UnixChannel, notice: Notice) -> None:
+    call = asyncio.create_task(channel.execute(Command("guest-suspend-ram", answers=False, timeout=60)))
+    await asyncio.sleep(0.05)
+    channel.notice(notice)
+
+    assert await asyncio.wait_for(call, 5) == b"null"
+
+
+async def test_such_a_command_may_still_fail(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.mute.clear()
+
+    with pytest.raises(AgentError, match="has not been found"):
+        await channel.execute(SHUTDOWN)
+
+
+async def test_a_command_that_reads_is_sent_again_when_the_agent_hung_up(
+    channel: UnixChannel, guest: FakeGuest
+) -> None:
+    guest.fault = hangs_up_once()
+
+    assert await channel.execute(PING) == b"{}"
+    assert guest.names() == ["guest-ping", "guest-ping"]
+
+
+async def test_a_command_that_changes_is_never_sent_twice(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.fault = hangs_up_once()
+
+    with pytest.raises(CommandFailed, match="VM 100 qga command 'guest-set-time' failed"):
+        await channel.execute(CHANGE)
+    assert guest.names() == ["guest-set-time"]
+    assert await channel.execute(PING) == b"{}"
+
+
+async def test_a_command_that_reads_is_not_sent_a_third_time(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.fault = faults.closes_at(0)
+
+    with pytest.raises(CommandFailed):
+        await channel.execute(PING)
+    assert guest.names() == ["guest-ping", "guest-ping"]
+
+
+def hangs_up_once() -> Fault:
+    """Hangs up on the first command, and is honest from then on."""
+    commands: list[Exchange] = []
+
+    def fault(exchange: Exchange) -> Iterable[Action]:
+        commands.append(exchange)
+        return [CLOSE] if len(commands) == 1 else exchange.honest
+
+    return faults.on_commands(fault)
+
+
+async def test_a_command_has_its_own_time_out(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.delay["guest-set-time"] = 0.5
+    guest.replies["guest-set-time"] = {}
+
+    with pytest.raises(CommandTimeout, match="VM 100 qga command 'guest-set-time' failed - got timeout"):
+        await channel.execute(Command("guest-set-time", timeout=0.1))
+    await asyncio.sleep(0.6)
+    assert await channel.execute(PING) == b"{}"
+
+
+async def test_bytes_of_a_long_answer_extend_the_time(channel: UnixChannel, guest: FakeGuest) -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            request = json.loads(line.rpartition(b"\xff")[2])
+            is_sync = request["execute"] == "guest-sync-delimited"
+            value = request["id"] if is_sync else "x" * 20
+            answer = (b"\xff" if is_sync else b"") + json.dumps({"return": value, "id": request["id"]}).encode() + b"\n"
+            for start in range(0, len(answer), 10 if not is_sync else 1000):
+                writer.write(answer[start : start + 10 if not is_sync else None])
+                await asyncio.sleep(0 if is_sync else 0.05)
+        writer.close()
+
+    await guest.stop()
+    server = await asyncio.start_unix_server(trickle, guest.path)
+    try:
+        assert await channel.execute(Command("guest-get-host-name", timeout=0.15)) == b'"' + b"x" * 20 + b'"'
+    finally:
+        await channel.close()
+        server.close()
+
+
+async def test_a_caller_that_goes_away_leaves_its_reply_to_nobody_else(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.delay["guest-get-time"] = 0.1
+    guest.replies |= {"guest-get-time": "the one who left", "guest-get-users": "mine"}
+    leaving = asyncio.create_task(channel.execute(Command("guest-get-time")))
+    await asyncio.sleep(0.05)
+    leaving.cancel()
+    with suppress(asyncio.CancelledError):
+        await leaving
+
+    assert await channel.execute(Command("guest-get-users")) == b'"mine"'
+
+
+async def test_a_late_reply_is_handed_to_whoever_cares(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray()
+    guest.delay["guest-file-open"] = 0.4
+    seen: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    with pytest.raises(CommandTimeout):
+        await channel.execute(OPEN, {"path": "/f"}, late=seen.set_result)
+    reply = await asyncio.wait_for(seen, 5)
+
+    assert json.loads(bytes(reply.value)) in guest.open_handles  # type: ignore[arg-type]
+
+
+async def test_without_a_socket_a_call_fails_at_once(folder: Path) -> None:
+    channel = UnixChannel(folder / "missing", "VM 100")
+    try:
+        with pytest.raises(AgentNotRunning, match="QEMU guest agent is not running") as caught:
+            await channel.execute(PING)
+        assert "No such file" in caught.value.why
+        assert channel.state is ChannelState.GONE
+    finally:
+        await channel.close()
+
+
+async def test_an_agent_that_comes_up_later_is_found(folder: Path) -> None:
+    guest = FakeGuest(folder / "late.qga")
+    channel = UnixChannel(guest.path, "VM 100")
+    with pytest.raises(AgentNotRunning):
+        await channel.execute(PING)
+    async with guest:
+        assert await channel.execute(PING) == b"{}"
+        await channel.close()
+
+
+async def test_an_agent_that_was_restarted_is_found_without_anybody_asking(
+    channel: UnixChannel, guest: FakeGuest
+) -> None:
+    await channel.execute(PING)
+    await guest.stop()
+    await guest.start()
+    await until(lambda: channel.state is ChannelState.UP and len(guest.received) > 2)
+
+    assert [request["execute"] for request in guest.received][2:] == ["guest-sync-delimited"]
+
+
+@pytest.mark.parametrize("notice", [Notice.RESET, Notice.PORT_CLOSED])
+async def test_a_vm_that_was_reset_has_lost_what_it_was_asked(
+    channel: UnixChannel, guest: FakeGuest, notice: Notice
+) -> None:
+    await channel.execute(PING)
+    guest.fault = faults.on_commands(lambda _: [])
+    call = asyncio.create_task(channel.execute(Command("guest-fstrim", timeout=600)))
+    await asyncio.sleep(0.05)
+    channel.notice(notice)
+
+    with pytest.raises(CommandFailed, match=notice.value):
+        await asyncio.wait_for(call, 5)
+
+
+async def test_half_a_line_of_another_client_does_no_harm(guest: FakeGuest) -> None:
+    _, writer = await asyncio.open_unix_connection(guest.path)
+    writer.write(b'{"execute": "guest-get-host-name", "arg')
+    await writer.drain()
+    channel = UnixChannel(guest.path, "VM 100")
+    call = asyncio.create_task(channel.execute(PING))
+    await asyncio.sleep(0.05)
+    writer.close()
+
+    assert await asyncio.wait_for(call, 5) == b"{}"
+    await channel.close()
+
+
+async def test_too_many_waiting_calls_are_refused(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.fault = faults.silent()
+    calls = [asyncio.create_task(channel.execute(PING)) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(GuestError):
+        await asyncio.wait_for(channel.execute(PING), 1)
+    await channel.close()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, GuestError) for result in results)
+
+
+async def test_closing_ends_every_call(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.fault = faults.silent()
+    calls = [asyncio.create_task(channel.execute(PING)) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    await channel.close()
+
+    assert all(isinstance(result, GuestError) for result in await asyncio.gather(*calls, return_exceptions=True))
+    with pytest.raises(GuestError):
+        await channel.execute(PING)

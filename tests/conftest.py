@@ -1,0 +1,84 @@
+"""What all tests use: short folders for sockets, real agents in sandboxes, a real guest; and a check that nothing is left behind."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guestwire.channels import UnixChannel
+from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
+from guestwire.testing import FakeGuest, SandboxedAgent
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left_behind() -> AsyncIterator[None]:
+    """A test ends with the tasks it began with."""
+    before = asyncio.all_tasks()
+    yield
+    left = _new_tasks(before)
+    for _ in range(20):
+        if not left:
+            return
+        await asyncio.sleep(0.01)
+        left = _new_tasks(before)
+    for task in left:
+        task.cancel()
+    pytest.fail(f"tasks are left behind: {sorted(task.get_name() for task in left)}")
+
+
+def _new_tasks(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose name is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def guest(folder: Path) -> AsyncIterator[FakeGuest]:
+    """A fake guest."""
+    async with FakeGuest(folder / "fake.qga") as guest:
+        yield guest
+
+
+@pytest.fixture
+async def channel(guest: FakeGuest) -> AsyncIterator[UnixChannel]:
+    """A channel to the fake guest."""
+    channel = UnixChannel(guest.path, "VM 100")
+    yield channel
+    await channel.close()
+
+
+@pytest.fixture(scope="session")
+async def agent() -> AsyncIterator[SandboxedAgent]:
+    """A real guest agent, alone in a sandbox; its socket serves one client at a time."""
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        async with SandboxedAgent(Path(name) / "real.qga", name="guest100") as agent:
+            yield agent
+
+
+@pytest.fixture(scope="session")
+async def image() -> GuestImage:
+    """The small guest, with this host's agent."""
+    return await asyncio.to_thread(build, default_cache())
+
+
+@pytest.fixture(scope="session")
+async def machine(image: GuestImage) -> AsyncIterator[Machine]:
+    """A real guest, booted."""
+    folder = Path(tempfile.mkdtemp(prefix="gw-"))
+    machine = Machine(image, folder, accel=await accelerator(image))
+    try:
+        await machine.start()
+        await machine.wait_for_agent()
+        yield machine
+    finally:
+        await machine.stop()
+        shutil.rmtree(folder)
