@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
 from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.testing import FakeGuest, SandboxedAgent
@@ -62,6 +63,24 @@ async def agent() -> AsyncIterator[SandboxedAgent]:
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         async with SandboxedAgent(Path(name) / "real.qga", name="guest100") as agent:
             yield agent
+
+
+@pytest.fixture
+async def fake_agent(channel: UnixChannel) -> AsyncIterator[GuestAgent]:
+    """The typed agent of the fake guest."""
+    agent = GuestAgent(channel, "VM 100", KeptResults())
+    yield agent
+    await agent.close()
+
+
+@pytest.fixture
+async def real_agent(agent: SandboxedAgent) -> AsyncIterator[GuestAgent]:
+    """The typed agent of a real one in a sandbox."""
+    channel = UnixChannel(agent.socket, "VM 100")
+    typed = GuestAgent(channel, "VM 100", KeptResults())
+    yield typed
+    await typed.close()
+    await channel.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,14 @@ from guestwire.errors import GuestError
 async def until(holds: Callable[[], bool], within: float = 5.0) -> None:
     """Waits until `holds()`; fails after `within` seconds."""
     async with asyncio.timeout(within):
-        while not holds():  # noqa: ASYNC110  # only asking tells
+        while not holds():
             await asyncio.sleep(0.01)
 
 
 async def until_succeeds(call: Callable[[], Awaitable[object]], within: float = 5.0) -> None:
     """Calls again and again until there is no `GuestError`; fails after `within` seconds."""
     async with asyncio.timeout(within):
-        while not await succeeds(call()):  # noqa: ASYNC110  # the same
+        while not await succeeds(call()):
             await asyncio.sleep(0.02)
 
 

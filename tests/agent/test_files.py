@@ -1,0 +1,192 @@
+import asyncio
+import base64
+import os
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from waiting import until
+
+from guestwire.agent import Contents, GuestAgent
+from guestwire.agent.files import PIECE
+from guestwire.errors import AgentError, CommandFailed, GuestError
+from guestwire.testing import FakeGuest, SandboxedAgent
+
+MANY = 2**30
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_pieces_become_one_base64_text(pieces: list[bytes]) -> None:
+    encoded = b"".join(Contents(pieces, truncated=False).base64())
+
+    assert base64.b64decode(encoded, validate=True) == b"".join(pieces)
+
+
+async def test_reads_a_whole_file(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray(os.urandom(3 * PIECE + 7))
+    contents = await fake_agent.files.read("/f", count=MANY)
+
+    assert b"".join(contents.pieces) == guest.files["/f"]
+    assert not contents.truncated
+    assert contents.size == 3 * PIECE + 7
+
+
+@pytest.mark.parametrize(
+    ("offset", "count", "expected", "truncated"),
+    [(0, 3, b"012", True), (4, 3, b"456", True), (8, 5, b"89", False), (8, 2, b"89", True), (100, 5, b"", False)],
+)
+async def test_reads_a_part(
+    fake_agent: GuestAgent, guest: FakeGuest, offset: int, count: int, expected: bytes, truncated: bool
+) -> None:
+    guest.files["/f"] = bytearray(b"0123456789")
+    contents = await fake_agent.files.read("/f", offset=offset, count=count)
+
+    assert (b"".join(contents.pieces), contents.truncated) == (expected, truncated)
+
+
+async def test_a_guest_that_gives_less_than_asked_is_asked_again(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray(range(200))
+    give = guest._read
+    guest.replies["guest-file-read"] = lambda arguments: (
+        give(arguments["handle"], min(arguments["count"], 30)) | {"eof": False}
+    )
+
+    contents = await fake_agent.files.read("/f", count=100)
+
+    assert b"".join(contents.pieces) == bytes(range(100))
+
+
+async def test_a_guest_that_gives_more_than_asked_is_not_believed(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray(10)
+    guest.replies["guest-file-read"] = {"count": 5, "buf-b64": "AAAAAAA=", "eof": True}
+
+    with pytest.raises(CommandFailed, match="5 bytes where 2 were asked for"):
+        await fake_agent.files.read("/f", count=2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["text", None, {"count": 3}, {"count": 3, "buf-b64": "?", "eof": False}, {"count": 3, "buf-b64": 3, "eof": 1}],
+)
+async def test_an_answer_of_another_shape_is_an_error(fake_agent: GuestAgent, guest: FakeGuest, answer: object) -> None:
+    guest.files["/f"] = bytearray(10)
+    guest.replies["guest-file-read"] = answer
+
+    with pytest.raises(CommandFailed, match="unexpected answer"):
+        await fake_agent.files.read("/f", count=100)
+    await until(lambda: not guest.open_handles)
+
+
+async def test_writes_all_of_it_also_when_the_guest_takes_a_little_at_a_time(
+    fake_agent: GuestAgent, guest: FakeGuest
+) -> None:
+    take = guest._write
+    guest.replies["guest-file-write"] = lambda arguments: take(
+        arguments["handle"], base64.b64decode(arguments["buf-b64"])[:7]
+    )
+    await fake_agent.files.write("/f", bytes(range(100)))
+
+    assert guest.files["/f"] == bytes(range(100))
+
+
+async def test_a_guest_that_takes_nothing_is_an_error_that_says_what_is_missing(
+    fake_agent: GuestAgent, guest: FakeGuest
+) -> None:
+    guest.replies["guest-file-write"] = {"count": 0, "eof": False}
+
+    with pytest.raises(AgentError, match="5 bytes are missing in '/f'"):
+        await fake_agent.files.write("/f", b"12345")
+    await until(lambda: not guest.open_handles)
+
+
+async def test_an_empty_file_is_written_too(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    await fake_agent.files.write("/f", b"")
+
+    assert guest.files["/f"] == b""
+
+
+async def test_a_handle_is_closed_when_its_reader_goes_away(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray(10 * PIECE)
+    guest.delay["guest-file-read"] = 0.05
+    reading = asyncio.create_task(fake_agent.files.read("/f", count=MANY))
+    await until(lambda: bool(guest.open_handles))
+    reading.cancel()
+    with suppress(asyncio.CancelledError):
+        await reading
+
+    await until(lambda: not guest.open_handles)
+
+
+async def test_a_handle_is_closed_when_its_number_comes_late(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    await fake_agent.files.write("/f", b"")
+    guest.delay["guest-file-open"] = 0.2
+    reading = asyncio.create_task(fake_agent.files.read("/f", count=1))
+    await asyncio.sleep(0.05)
+    reading.cancel()
+
+    await until(lambda: "guest-file-close" in guest.names())
+    assert not guest.open_handles
+
+
+async def test_closing_the_agent_ends_what_is_still_under_way(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    guest.fault = lambda exchange: [] if exchange.request["execute"] == "guest-file-read" else exchange.honest
+    guest.files["/f"] = bytearray(10)
+    reading = asyncio.create_task(fake_agent.files.read("/f", count=1))
+    await until(lambda: "guest-file-read" in guest.names())
+    await fake_agent.close()
+
+    with pytest.raises((GuestError, asyncio.CancelledError)):
+        await reading
+
+
+@pytest.mark.agent
+async def test_a_real_guests_file_is_read_and_written(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
+    content = os.urandom(2**20 + 1)
+    await real_agent.files.write("/root/f", content)
+    contents = await real_agent.files.read("/root/f", count=MANY)
+
+    assert b"".join(contents.pieces) == content == await asyncio.to_thread((agent.home / "f").read_bytes)
+
+
+@pytest.mark.agent
+async def test_after_errors_no_handle_is_open_in_a_real_guest(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
+    (agent.home / "dir").mkdir(exist_ok=True)
+    with pytest.raises(AgentError):
+        await real_agent.files.read("/root/dir", count=10)
+    with pytest.raises(AgentError):
+        await real_agent.files.write_encoded("/root/f", "no base64")
+    await real_agent.files.write("/root/g", bytes(8 * PIECE))
+    for _ in range(5):
+        reading = asyncio.create_task(real_agent.files.read("/root/g", count=MANY))
+        await asyncio.sleep(0.003)
+        reading.cancel()
+    with pytest.raises(AgentError):
+        await real_agent.files.read("/root/g", offset=2**63 - 1, count=10)
+
+    await until(lambda: not agent.handles())
+
+
+@pytest.mark.agent
+async def test_a_handle_is_closed_when_a_real_agent_was_stopped_and_goes_on(
+    real_agent: GuestAgent, agent: SandboxedAgent
+) -> None:
+    await real_agent.files.write("/root/g", bytes(20 * PIECE))
+    reading = asyncio.create_task(real_agent.files.read("/root/g", count=MANY))
+    await until(lambda: agent.handles() == ["/root/g"])
+    agent.pause()
+    reading.cancel()
+    await asyncio.sleep(0.5)
+    assert agent.handles() == ["/root/g"]
+    agent.resume()
+
+    await until(lambda: not agent.handles(), within=10)
+
+
+@pytest.mark.agent
+async def test_an_open_handle_would_be_seen(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
+    """The check above can fail."""
+    await real_agent.files.write("/root/g", bytes(20 * PIECE))
+    reading = asyncio.create_task(real_agent.files.read("/root/g", count=MANY))
+    await until(lambda: agent.handles() == ["/root/g"])
+    await reading
