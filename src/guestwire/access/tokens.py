@@ -86,7 +86,7 @@ _token = re.compile(r"[^\s!@=]+@[^\s!@=]+![^\s!@=]+=[^\s=]+")
 
 
 def _read(path: Path) -> str:
-    token = path.read_text().strip()
+    token = path.read_text(encoding="utf-8", errors="replace").strip()
     if not _token.fullmatch(token):
         raise ConfigurationError(
             f"{path}: not one line of the form USER@REALM!NAME=SECRET; remove the file to get a new token"

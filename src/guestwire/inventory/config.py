@@ -14,8 +14,13 @@ from guestwire.errors import ConfigurationError
 
 NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
 
+MAX_PORT: Final = 65535
+
 MAX_SOCKET_PATH: Final = 107
 """Bytes: the kernel's limit for the name of a UNIX socket."""
+
+
+_listen = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]\s]+):[0-9]{1,5}")
 
 
 def _host_name() -> str:
@@ -79,7 +84,9 @@ def read_config(path: Path) -> Config:
         data = tomllib.loads(text)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: nested too deeply") from error
+    except ValueError as error:  # also a number or text that Python refuses to read
         raise ConfigurationError(f"{path}: {error}") from error
     try:
         config = msgspec.convert(data, Config)
@@ -90,19 +97,22 @@ def read_config(path: Path) -> Config:
 
 
 _at = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.DOTALL)
-_field = re.compile(r"`([^`]+)`$")
+_field = re.compile(r"(unknown|required) field `([^`]+)`")
+_item = re.compile(r"(?P<array>[^.\[]*)\[\d+\]")
 
 
 def _explained(path: Path, text: str, problem: str) -> str:
     """What msgspec found wrong, with the line of the key they are about."""
     found = _at.fullmatch(problem)
     what, where = (found["what"], found["where"] or "") if found else (problem, "")
-    table, _, key = where.rpartition(".") if not where.endswith("]") else (where, "", "")
-    if unknown := _field.search(what):
-        table, key = where, unknown[1]
+    if field := _field.search(what):
+        table, key = where, field[2]
         known = _fields(table)
-        what = f"unknown key '{key}'; known are {known}" if "unknown" in what else f"the key '{key}' is missing"
-    elif key:
+        what = f"unknown key '{key}'; known are {known}" if field[1] == "unknown" else f"the key '{key}' is missing"
+    else:
+        table, _, key = where.rpartition(".")
+        if item := _item.fullmatch(key):
+            key = item["array"]
         what = f"'{key}': {what}"
     return f"{path}, line {_line(text, table, key)}: {what}"
 
@@ -119,7 +129,7 @@ def _line(text: str, table: str, key: str) -> int:
     """The line of `key` in the table `server`, `vm[0]`…; the table's own line when the key is not there, else the first."""
     name, _, position = table.partition("[")
     wanted, seen = int(position.rstrip("]")) if position else 0, -1
-    inside, header = not table, 1
+    inside, header = not table, 0
     for number, line in enumerate(text.splitlines(), 1):
         if found := _header.match(line):
             is_ours = found[1].strip("\"'") == (name or key)
@@ -130,7 +140,13 @@ def _line(text: str, table: str, key: str) -> int:
                 return number
         elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
             return number
-    return header
+    return header or _line_of_word(text, key) or 1
+
+
+def _line_of_word(text: str, key: str) -> int:
+    """Where `key` stands in a table that is written in one line; 0 when nowhere."""
+    word = re.compile(rf"\b{re.escape(key)}\b")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if key and word.search(line)), 0)
 
 
 def _check(path: Path, text: str, config: Config) -> None:
@@ -153,9 +169,8 @@ Refuse = Callable[[str, str, str], Any]
 
 
 def _check_server(server: ServerConfig, refuse: Refuse) -> None:
-    host, _, port = server.listen.rpartition(":")
-    if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:  # noqa: PLR2004  # a TCP port
-        refuse("server", "listen", f"'{server.listen}' is not HOST:PORT")
+    if not _listen.fullmatch(server.listen) or server.address[1] > MAX_PORT:
+        refuse("server", "listen", f"'{server.listen}' is not HOST:PORT; an IPv6 address needs brackets")
     if not NODE_NAME.fullmatch(server.node):
         refuse("server", "node", f"'{server.node}' is not a node's name: letters, digits and dashes")
     if not Path(server.state_dir).is_absolute():

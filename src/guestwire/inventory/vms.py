@@ -68,7 +68,7 @@ class Inventory:
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
         self._kept = KeptResults()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Vm] = {}
 
     def apply(self, configs: Iterable[VmConfig]) -> None:
         """Makes these the VMs. One that is reached as before keeps its channel; one that goes away ends its calls first."""
@@ -82,8 +82,8 @@ class Inventory:
                 self._vms[config.vmid] = Vm(config, self._kept)
         for vm in old.values():
             task = asyncio.get_running_loop().create_task(_retire(vm), name=f"retire VM {vm.config.vmid}")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._retiring[task] = vm
+            task.add_done_callback(self._retiring.pop)
 
     @property
     def vms(self) -> Mapping[int, Vm]:
@@ -92,16 +92,17 @@ class Inventory:
 
     async def close(self) -> None:
         """Closes all channels."""
-        for task in self._retiring:
+        retiring = dict(self._retiring)
+        for task in retiring:
             task.cancel()
-        await asyncio.gather(*self._retiring, *(vm.close() for vm in self._vms.values()), return_exceptions=True)
+        await asyncio.gather(*retiring, return_exceptions=True)
+        vms = (*retiring.values(), *self._vms.values())
+        await asyncio.gather(*(vm.close() for vm in vms), return_exceptions=True)
 
 
 async def _retire(vm: Vm) -> None:
-    try:
-        await vm.unused.wait()
-    finally:
-        await vm.close()
+    await vm.unused.wait()
+    await vm.close()
 
 
 class Lease:

@@ -57,6 +57,8 @@ class _Connection(RequestHandler):
         """Answers what could not be parsed."""
         if isinstance(exc, LineTooLong):
             refused = _too_long(self._head)
+        elif self._head.count(b"\r\n") > MAX_HEADERS:
+            refused = Refusal(431, f"more than {MAX_HEADERS} headers")
         elif found := _transfer_encoding.search(self._head):
             refused = Refusal(501, f"Unknown transfer encoding '{found[1].decode('latin-1')}'")
         else:

@@ -118,7 +118,9 @@ def decode_json(body: bytes) -> dict[str, Any]:
     """
     try:
         given = _json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise InvalidParameters({"body": "malformed JSON - not UTF-8 text"}) from error
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidParameters({"body": f"malformed JSON - {error}"}) from error
     if given is None:
         return {}

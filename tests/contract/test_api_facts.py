@@ -1,0 +1,88 @@
+"""Our endpoint records against the facts of Proxmox VE's API, in both directions."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from guestwire.contract import ENDPOINTS, Endpoint, rules
+from guestwire.contract.parameters import Rule
+
+FACTS: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("pve-agent-api.toml").read_text(encoding="utf-8"))
+PVE: Final = {(fact["method"], fact["path"]): fact for fact in FACTS["endpoint"]}
+OURS: Final = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
+
+AGENT: Final = "/nodes/{node}/qemu/{vmid}/agent"
+ROOT: Final = ("GET", "/")
+"""Served by Proxmox VE too; its schema leaves it out."""
+
+
+def names(keys: set[tuple[str, str]]) -> list[str]:
+    return sorted(" ".join(key) for key in keys)
+
+
+def test_the_facts_hold_every_endpoint_once() -> None:
+    assert len(PVE) == len(FACTS["endpoint"])
+
+
+def test_every_endpoint_of_the_facts_is_ours() -> None:
+    assert names(PVE.keys() - OURS.keys()) == []
+
+
+def test_every_endpoint_of_ours_is_in_the_facts() -> None:
+    assert names(OURS.keys() - PVE.keys()) == names({ROOT})
+
+
+@pytest.mark.parametrize("key", PVE, ids=" ".join)
+def test_an_endpoint_has_the_parameters_of_proxmox_ve(key: tuple[str, str]) -> None:
+    assert our_parameters(OURS[key]) == expected_parameters(PVE[key])
+
+
+@pytest.mark.parametrize("key", PVE, ids=" ".join)
+def test_an_endpoint_has_the_privileges_of_proxmox_ve(key: tuple[str, str]) -> None:
+    privileges = OURS[key].privileges
+    ours = {"path": privileges.path, "any-of": list(privileges.any_of)} if privileges else None
+
+    assert ours == PVE[key].get("privileges")
+
+
+@pytest.mark.parametrize("key", PVE, ids=" ".join)
+def test_an_endpoint_allows_other_parameters_as_proxmox_ve_does(key: tuple[str, str]) -> None:
+    assert OURS[key].parameters.allows_others == PVE[key].get("allows-others", False)
+
+
+@pytest.mark.parametrize("key", [key for key in PVE if key[1].startswith(AGENT + "/")], ids=" ".join)
+def test_an_endpoint_is_named_by_the_last_word_of_its_path(key: tuple[str, str]) -> None:
+    assert key[1] == f"{AGENT}/{OURS[key].name}"
+
+
+def expected_parameters(fact: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    in_path = {name: rule for name, rule in FACTS["path-parameters"].items() if f"{{{name}}}" in fact["path"]}
+    return {name: with_default(rule) for name, rule in {**in_path, **fact.get("parameters", {})}.items()}
+
+
+def with_default(rule: dict[str, Any]) -> dict[str, Any]:
+    """Perl takes an absent boolean for false: it has that default, said or not."""
+    unsaid = {"default": False} if rule["type"] == "boolean" and rule.get("optional") else {}
+    return unsaid | rule
+
+
+def our_parameters(endpoint: Endpoint) -> dict[str, dict[str, Any]]:
+    return {name: as_fact(rule) for name, rule in rules(endpoint.parameters).items()}
+
+
+def as_fact(rule: Rule) -> dict[str, Any]:
+    fact = {
+        "type": rule.kind,
+        "items": "string" if rule.kind == "array" else None,
+        "format": rule.format,
+        "minimum": rule.minimum,
+        "maximum": rule.maximum,
+        "min-length": rule.min_length,
+        "max-length": rule.max_length,
+        "enum": list(rule.enum) if rule.enum else None,
+        "optional": True if not rule.required else None,
+        "default": rule.default,
+    }
+    return {key: value for key, value in fact.items() if value is not None}

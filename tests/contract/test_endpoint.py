@@ -1,0 +1,108 @@
+"""The registry: how a record comes to be, and what it refuses."""
+
+import pytest
+
+from guestwire.contract import ENDPOINTS, Context, Effect, Endpoint, Parameters, Privileges, Registry
+from guestwire.contract.endpoint import DEFAULT_TIMEOUT
+
+
+async def nothing(_context: Context, _parameters: Parameters) -> int:
+    """Does nothing.
+
+    And takes its time.
+    """
+    return 0
+
+
+async def silent(_context: Context, _parameters: Parameters) -> None:
+    pass
+
+
+def registry(*paths: str) -> Registry:
+    made = Registry()
+    for path in paths:
+        made.endpoint("GET", path, Parameters, privileges=None)(nothing)
+    return made
+
+
+def test_the_decorator_returns_the_record_and_adds_it() -> None:
+    made = Registry()
+
+    endpoint = made.endpoint("GET", "/a/b-c", Parameters, privileges=None)(nothing)
+
+    assert list(made) == [endpoint]
+
+
+def test_a_record_takes_name_summary_and_result_from_path_and_function() -> None:
+    privileges = Privileges("/vms/{vmid}", ("VM.Audit",))
+
+    endpoint = Registry().endpoint(
+        "POST", "/a/b-c", Parameters, privileges=privileges, effect=Effect.WRITES, timeout=3
+    )(nothing)
+
+    assert endpoint == Endpoint(
+        method="POST",
+        path="/a/b-c",
+        name="b-c",
+        summary="Does nothing.",
+        parameters=Parameters,
+        returns=int,
+        privileges=privileges,
+        effect=Effect.WRITES,
+        timeout=3,
+        function=nothing,
+    )
+
+
+def test_a_record_that_says_nothing_of_them_reads_and_has_the_default_time() -> None:
+    endpoint = Registry().endpoint("GET", "/a", Parameters, privileges=None)(nothing)
+
+    assert (endpoint.effect, endpoint.timeout) == (Effect.READS, DEFAULT_TIMEOUT)
+
+
+def test_a_function_without_result_and_docstring_makes_a_record_too() -> None:
+    endpoint = Registry().endpoint("GET", "/a", Parameters, privileges=None)(silent)
+
+    assert (endpoint.returns, endpoint.summary) == (type(None), "")
+
+
+def test_a_method_and_path_is_taken_once() -> None:
+    made = registry("/a")
+
+    with pytest.raises(ValueError, match="GET /a is there already"):
+        made.endpoint("GET", "/a", Parameters, privileges=None)(silent)
+    assert [endpoint.function for endpoint in made] == [nothing]
+
+
+def test_the_same_path_may_have_several_methods() -> None:
+    made = registry("/a")
+    made.endpoint("POST", "/a", Parameters, privileges=None)(nothing)
+
+    assert [endpoint.method for endpoint in made] == ["GET", "POST"]
+
+
+def test_a_registry_is_made_of_others_in_their_order() -> None:
+    assert [endpoint.path for endpoint in Registry(registry("/b", "/a"), registry("/c"))] == ["/b", "/a", "/c"]
+
+
+def test_registries_that_overlap_make_no_registry() -> None:
+    with pytest.raises(ValueError, match="GET /a is there already"):
+        Registry(registry("/a"), registry("/a"))
+
+
+def test_children_are_the_names_one_step_below_sorted_and_once() -> None:
+    made = registry("/a", "/a/c", "/a/b/x", "/a/b/y", "/a/b", "/ab/z", "/d")
+
+    assert made.children("/a") == ["b", "c"]
+    assert made.children("/a/b") == ["x", "y"]
+
+
+@pytest.mark.parametrize("path", ["/a/c", "/nothing", "/A"])
+def test_where_nothing_is_below_there_are_no_children(path: str) -> None:
+    assert registry("/a/c").children(path) == []
+
+
+@pytest.mark.parametrize("endpoint", list(ENDPOINTS), ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
+def test_every_endpoint_has_a_summary_of_one_sentence_and_some_time(endpoint: Endpoint) -> None:
+    assert endpoint.summary.endswith(".")
+    assert endpoint.timeout >= DEFAULT_TIMEOUT

@@ -1,0 +1,67 @@
+"""The endpoints beside the agent's: the server, its node, and the VMs on it."""
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from guestwire import __version__
+from guestwire.agent import GuestAgent
+from guestwire.contract import ENDPOINTS, VmSummary, validate
+from guestwire.errors import VmNotFound
+
+
+class TwoVms:
+    """A `contract.Context` that is only asked for what is known without a guest."""
+
+    node = "pve1"
+
+    def __init__(self, fingerprint: str | None = None) -> None:
+        self.fingerprint = fingerprint
+
+    async def agent(self, vmid: int) -> GuestAgent:
+        raise VmNotFound(vmid, self.node)
+
+    async def vms(self) -> list[VmSummary]:
+        return [VmSummary(100, "running", "web"), VmSummary(101, "stopped")]
+
+
+async def get(path: str, context: TwoVms | None = None, **given: Any) -> Any:
+    [endpoint] = [endpoint for endpoint in ENDPOINTS if (endpoint.method, endpoint.path) == ("GET", path)]
+    result = await endpoint.function(context or TwoVms(), validate(endpoint.parameters, given))
+    return msgspec.to_builtins(result)
+
+
+async def test_the_root_names_what_clients_look_for() -> None:
+    names = [one["subdir"] for one in await get("/")]
+
+    assert {"version", "nodes", "access"} <= set(names)
+    assert len(set(names)) == len(names)
+
+
+async def test_the_version_is_one_that_clients_can_compare_and_says_who_answers() -> None:
+    answer = await get("/version")
+
+    assert re.fullmatch(r"\d+\.\d+", answer["version"])
+    assert re.fullmatch(r"[0-9a-fA-F]{8,64}", answer["repoid"])
+    assert answer["guestwire"] == __version__
+    assert bytes.fromhex(answer["repoid"]).rstrip(b"\0").decode() == __version__
+
+
+async def test_the_list_of_nodes_is_this_one() -> None:
+    assert await get("/nodes", TwoVms("AA:BB")) == [
+        {"node": "pve1", "id": "node/pve1", "type": "node", "status": "unknown", "ssl_fingerprint": "AA:BB"}
+    ]
+
+
+async def test_without_tls_a_node_has_no_fingerprint() -> None:
+    assert await get("/nodes") == [{"node": "pve1", "id": "node/pve1", "type": "node", "status": "unknown"}]
+
+
+@pytest.mark.parametrize("given", [{}, {"full": "0"}, {"full": "1"}])
+async def test_vms_are_listed_with_their_names_where_they_have_one(given: dict[str, Any]) -> None:
+    assert await get("/nodes/{node}/qemu", node="pve1", **given) == [
+        {"vmid": 100, "status": "running", "name": "web"},
+        {"vmid": 101, "status": "stopped"},
+    ]

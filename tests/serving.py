@@ -1,0 +1,92 @@
+"""The real command `guestwire serve`, in a process of its own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+STARTS_WITHIN = 20.0
+
+
+@dataclass
+class Serving:
+    """A server that runs; `log` is what it wrote so far."""
+
+    folder: Path
+    port: int
+    process: asyncio.subprocess.Process
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(
+        cls, config: Callable[[Path, int], str], environment: dict[str, str] | None = None
+    ) -> AsyncIterator[Self]:
+        """Serves the configuration that `config` makes for a folder and a port; stops at the end."""
+        with tempfile.TemporaryDirectory(prefix="gw-") as name:
+            folder, port = Path(name), free_port()
+            (folder / "guestwire.toml").write_text(config(folder, port))
+            server = cls(folder, port, await start(folder, environment or {}))
+            try:
+                await server.listens()
+                yield server
+            finally:
+                await server.stop()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text()
+
+    @property
+    def token(self) -> str:
+        return (self.folder / "state" / "admin-token").read_text().strip()
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """Trusts the server's certificate, and no other."""
+        return ssl.create_default_context(cafile=str(self.folder / "state" / "server.pem"))
+
+    async def listens(self) -> None:
+        async with asyncio.timeout(STARTS_WITHIN):
+            while not await self._accepts():
+                assert self.process.returncode is None, self.log
+                await asyncio.sleep(0.02)
+
+    async def _accepts(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def signal(self, signum: signal.Signals) -> None:
+        self.process.send_signal(signum)
+
+    async def stop(self) -> None:
+        """Ends it, as systemd does."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(10):
+            assert await self.process.wait() == 0, self.log
+
+
+async def start(folder: Path, environment: dict[str, str]) -> asyncio.subprocess.Process:
+    with (folder / "server.log").open("wb") as log:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "guestwire", "serve", "--config", str(folder / "guestwire.toml"),
+            stdout=log, stderr=log, env=os.environ | environment,
+        )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
