@@ -135,7 +135,10 @@ def test_an_address_is_a_host_and_a_port_with_ipv6_in_brackets(
     ],
 )
 def test_any_other_address_is_refused(refusal: Refusal, listen: str) -> None:
-    assert refusal(f'[server]\nlisten = "{listen}"\n') == f"line 2: 'listen': '{listen}' is not HOST:PORT; an IPv6 address needs brackets"
+    assert (
+        refusal(f'[server]\nlisten = "{listen}"\n')
+        == f"line 2: 'listen': '{listen}' is not HOST:PORT; an IPv6 address needs brackets"
+    )
 
 
 @pytest.mark.parametrize("node", ["", "-a", "a-", "a_b", "a.b", "ä", "a b", "a\\n"])
