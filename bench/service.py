@@ -1,0 +1,97 @@
+"""The service under test: the command `guestwire serve`, in a process of its own, with its own certificate and token."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.errors import BenchError
+from bench.https import NODE, Address
+
+START_TIMEOUT: Final = 20.0
+STOP_TIMEOUT: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """What the service shall serve."""
+
+    vmid: int
+    agent: Path
+    qmp: Path | None = None
+
+    def __str__(self) -> str:
+        qmp = f'qmp = "unix:{self.qmp}"\n' if self.qmp else ""
+        return f'[[vm]]\nvmid = {self.vmid}\nagent = "unix:{self.agent}"\n{qmp}'
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that runs."""
+
+    address: Address
+    pid: int
+
+    def memory(self, field: str) -> float:
+        """`VmHWM` (the highest there was) or `VmRSS` (now) in MB."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == field:
+                return int(value.split()[0]) * 1024 / 1e6
+        raise BenchError(f"/proc/{self.pid}/status has no {field}")
+
+
+@contextlib.asynccontextmanager
+async def serve(folder: Path, vms: Sequence[Vm]) -> AsyncIterator[Service]:
+    """Starts the service, waits until it listens, and ends it."""
+    port = _free_port()
+    state = folder / "state"
+    config = folder / "guestwire.toml"
+    server = f'[server]\nlisten = "127.0.0.1:{port}"\nnode = "{NODE}"\nstate_dir = "{state}"\n'
+    config.write_text("\n".join((server, *map(str, vms))))
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "guestwire", "serve", "--config", str(config), stdout=output, stderr=output
+        )
+    try:
+        await _wait(process, port, log)
+        yield Service(Address(port, (state / "admin-token").read_text().strip(), state / "server.pem"), process.pid)
+    finally:
+        await _stop(process)
+
+
+async def _wait(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_TIMEOUT):
+            while process.returncode is None:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.05)
+    raise BenchError(f"the service did not start: {_end(log)}")
+
+
+def _end(log: Path) -> str:
+    return log.read_text()[-800:].strip()
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
