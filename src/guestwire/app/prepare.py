@@ -3,12 +3,21 @@
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from guestwire.access import admin_token
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, read_config
 from guestwire.server.certificate_maker import ensure_certificate
+
+SMALL: Final = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024),
+    "SSL_CERT_FILE": os.devnull,
+    "SSL_CERT_DIR": os.devnull,
+}
+"""Environment that keeps the service small, where nothing else is set: what a large answer took goes back to the system (glibc),
+and aiohttp does not load the host's certificate authorities, which a server has no use for."""
 
 
 def serve(path: Path) -> NoReturn:
@@ -18,7 +27,8 @@ def serve(path: Path) -> NoReturn:
         ConfigurationError: the file or the state directory can't be used.
     """
     prepare(read_config(path))
-    os.execv(sys.executable, [sys.executable, "-m", "guestwire.app", str(path)])  # noqa: S606  # no shell is wanted
+    command = [sys.executable, "-m", "guestwire.app", str(path)]
+    os.execve(sys.executable, command, SMALL | os.environ)  # noqa: S606  # no shell is wanted
 
 
 def prepare(config: Config) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 from guestwire import __version__
 from guestwire.access import Tokens, admin_token
+from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
@@ -25,7 +25,7 @@ def run(path: Path) -> None:
         ConfigurationError: the file, the state directory or the address can't be used.
     """
     config = read_config(path)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr()
     _run(_serve(path, config))
 
 

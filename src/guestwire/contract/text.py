@@ -8,12 +8,11 @@ from typing import Final
 
 import msgspec
 
-SLICE: Final = 256 * 1024
-"""Bytes that are turned into JSON at once: about half a millisecond of work."""
+SLICE: Final = 64 * 1024
+"""Bytes that are turned into JSON at once: about a quarter of a millisecond."""
 
-_MORE_THAN_ONE_BYTE: Final = {code: len(msgspec.json.encode(chr(code))) - 2 for code in range(256)}
-_PLAIN: Final = bytes(code for code, size in _MORE_THAN_ONE_BYTE.items() if size == 1)
-_EXTRA: Final = {code: size - 1 for code, size in _MORE_THAN_ONE_BYTE.items() if size > 1}
+_EXTRA: Final = bytes(len(msgspec.json.encode(chr(code))) - len('""') - 1 for code in range(256))
+"""How many bytes more than one each code point takes in JSON: one as UTF-8 or behind a backslash, five as a number."""
 
 
 def to_bytes(text: str) -> bytes:
@@ -33,9 +32,14 @@ class ByteText:
     def __str__(self) -> str:
         return b"".join(self.pieces).decode("latin-1")
 
-    def json_size(self) -> int:
-        """Bytes of its JSON text, without the quotes."""
-        return sum(map(_json_size, self.pieces))
+    @property
+    def size(self) -> int:
+        """Bytes, as they came."""
+        return sum(map(len, self.pieces))
+
+    def json_sizes(self) -> Iterator[int]:
+        """Bytes of each piece's JSON text, counted: that takes a sixth of the time that making it does."""
+        return map(_json_size, self.pieces)
 
     def json_slices(self) -> Iterator[bytes]:
         """Its JSON text without the quotes, in slices."""
@@ -45,7 +49,5 @@ class ByteText:
 
 
 def _json_size(piece: bytes) -> int:
-    unusual = piece.translate(None, delete=_PLAIN)
-    if not unusual:
-        return len(piece)
-    return len(piece) + sum(extra * unusual.count(code) for code, extra in _EXTRA.items())
+    extra = piece.translate(_EXTRA)
+    return len(piece) + sum(more * extra.count(more) for more in set(_EXTRA) - {0})

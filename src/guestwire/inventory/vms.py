@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from guestwire.agent import GuestAgent, KeptResults
-from guestwire.channels import Channel, Monitor, UnixChannel
+from guestwire.channels import Channel, ChannelState, Monitor, UnixChannel
 from guestwire.contract import VmSummary
 from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
 from guestwire.inventory.config import VmConfig
@@ -19,8 +19,10 @@ class Vm:
         self.unused = asyncio.Event()
         self.unused.set()
         guest = f"VM {config.vmid}"
-        self._channel: Channel | None = UnixChannel(config.agent_path, guest) if config.agent_path else None
-        self._monitor = Monitor(config.qmp_path, guest, config.agent_path, self._channel) if config.qmp_path else None
+        socket = config.agent_path
+        self._socket = socket
+        self._channel: Channel | None = UnixChannel(socket, guest) if socket else None
+        self._monitor = Monitor(config.qmp_path, guest, socket, self._channel) if config.qmp_path else None
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
 
     async def is_running(self) -> bool:
@@ -29,7 +31,10 @@ class Vm:
             return await self._monitor.is_running()
         if self.config.running is not None:
             return self.config.running
-        return _exists(self.config)
+        return self._answers() or (self._socket is not None and self._socket.is_socket())
+
+    def _answers(self) -> bool:
+        return self._channel is not None and self._channel.state is ChannelState.UP
 
     async def close(self) -> None:
         """Ends what reaches it."""
@@ -54,10 +59,6 @@ class Vm:
     def reaches_as(self, config: VmConfig) -> bool:
         """Whether `config` is reached the same way."""
         return (self.config.agent, self.config.qmp) == (config.agent, config.qmp)
-
-
-def _exists(config: VmConfig) -> bool:
-    return config.agent_path is not None and config.agent_path.is_socket()
 
 
 class Inventory:

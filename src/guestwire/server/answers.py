@@ -5,7 +5,7 @@ Long texts are turned into JSON a slice at a time, and the loop runs between the
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from guestwire.contract import ByteText
+from guestwire.contract.text import SLICE
 from guestwire.errors import GuestwireError, InvalidParameters, NotAuthenticated, NotImplementedHere
 from guestwire.server.refusals import Refusal
 
@@ -41,9 +42,18 @@ class Body:
     parts: list[bytes | ByteText]
 
     @property
-    def size(self) -> int:
-        """Bytes in all."""
-        return sum(part.json_size() if isinstance(part, ByteText) else len(part) for part in self.parts)
+    def is_long(self) -> bool:
+        """Whether it takes more than one slice of work."""
+        return sum(part.size for part in self.parts if isinstance(part, ByteText)) > SLICE
+
+    async def size(self) -> int:
+        """Bytes in all; the loop runs while they are counted."""
+        size = 0
+        for part in self.parts:
+            for more in part.json_sizes() if isinstance(part, ByteText) else (len(part),):
+                size += more
+                await asyncio.sleep(0)
+        return size
 
     def slices(self) -> Iterator[bytes]:
         """All of it, in pieces that take little time each."""
@@ -124,14 +134,14 @@ def refusal(error: Refusal | NotAuthenticated) -> Response:
 
 async def send(request: BaseRequest, status: int, reason: str, body: Body) -> StreamResponse:
     """Answers `request`; a long body goes out slice by slice."""
-    size = body.size
-    if size > COMPRESS_OVER and "gzip" in request.headers.get("Accept-Encoding", "").lower():
-        packed = await asyncio.to_thread(_gzip, body) if size > COMPRESS_ELSEWHERE_OVER else _gzip(body)
-        return Response(status=status, reason=reason, body=packed, headers=JSON_HEADERS | {"Content-Encoding": "gzip"})
-    if len(body.parts) == 1:
-        return Response(status=status, reason=reason, body=b"".join(body.slices()), headers=JSON_HEADERS)
+    packs = "gzip" in request.headers.get("Accept-Encoding", "").lower()
+    if not body.is_long:
+        data = b"".join(body.slices())
+        return await _in_one(status, reason, data, packs=packs and len(data) > COMPRESS_OVER)
+    if packs:
+        return _packed(status, reason, await asyncio.to_thread(_gzip, body.slices()))
     response = StreamResponse(status=status, reason=reason, headers=JSON_HEADERS)
-    response.content_length = size
+    response.content_length = await body.size()
     await response.prepare(request)
     for piece in body.slices():
         await response.write(piece)
@@ -140,6 +150,18 @@ async def send(request: BaseRequest, status: int, reason: str, body: Body) -> St
     return response
 
 
-def _gzip(body: Body) -> bytes:
+async def _in_one(status: int, reason: str, data: bytes, *, packs: bool) -> Response:
+    if not packs:
+        return Response(status=status, reason=reason, body=data, headers=JSON_HEADERS)
+    if len(data) > COMPRESS_ELSEWHERE_OVER:
+        return _packed(status, reason, await asyncio.to_thread(_gzip, [data]))
+    return _packed(status, reason, _gzip([data]))
+
+
+def _packed(status: int, reason: str, data: bytes) -> Response:
+    return Response(status=status, reason=reason, body=data, headers=JSON_HEADERS | {"Content-Encoding": "gzip"})
+
+
+def _gzip(pieces: Iterable[bytes]) -> bytes:
     packer = zlib.compressobj(level=1, wbits=31)
-    return b"".join([*map(packer.compress, body.slices()), packer.flush()])
+    return b"".join([*map(packer.compress, pieces), packer.flush()])

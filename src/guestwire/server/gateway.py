@@ -4,6 +4,7 @@ HTTP, authentication, route, conflicting path parameters, permission, node, para
 """
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
@@ -29,6 +30,9 @@ CLIENT_LEFT: Final = 499
 """The status in the log when there was nobody left to answer."""
 
 LONGEST_LOGGED_PATH: Final = 200
+
+_PROCESS: Final = secrets.token_hex(3)
+_numbers: Final = itertools.count(1)
 
 
 class Gateway:
@@ -100,7 +104,7 @@ class Gateway:
 
 def _target(request: BaseRequest) -> requests.Target | None:
     """What the request is for; None for the API's description."""
-    raw = request.message.path
+    raw = request.raw_path
     if raw.partition("?")[0] == OPENAPI_PATH and request.method == "GET":
         return None
     return requests.target(raw)
@@ -131,14 +135,14 @@ class _Record:
     def __init__(self, request: BaseRequest) -> None:
         self._request = request
         self._began = time.perf_counter()
-        self.id = secrets.token_hex(6)
+        self.id = f"{_PROCESS}{next(_numbers):06x}"
         self.subject: Subject | None = None
 
     def write(self, status: int) -> None:
         """One line."""
         if not log.isEnabledFor(logging.INFO):
             return
-        path = self._request.message.path.partition("?")[0][:LONGEST_LOGGED_PATH]
+        path = self._request.raw_path.partition("?")[0][:LONGEST_LOGGED_PATH]
         took = (time.perf_counter() - self._began) * 1000
         log.info(
             "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",

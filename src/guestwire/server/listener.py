@@ -68,7 +68,9 @@ class _Connection(RequestHandler):
 
 def _with_host(data: bytes) -> bytes:
     """The beginning of a request, with a Host header where HTTP/1.1 wants one and the client sent none."""
-    if _host.search(data) or b"\r\n\r\n" not in data or not (line := _request_line.match(data)):
+    if b"\r\nHost:" in data or _host.search(data):
+        return data
+    if b"\r\n\r\n" not in data or not (line := _request_line.match(data)):
         return data
     return data[: line.end()] + b"Host: localhost\r\n" + data[line.end() :]
 

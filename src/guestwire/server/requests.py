@@ -47,7 +47,7 @@ def target(raw: str) -> Target:
     Raises:
         Refusal: 501 for a path that can't be one of the API, 404 for one elsewhere.
     """
-    path, _, query = _absolute.sub("", raw, count=1).partition("?")
+    path, _, query = (raw if raw.startswith("/") else _absolute.sub("", raw, count=1)).partition("?")
     path = unquote(path.partition("#")[0])
     if found := _api.fullmatch(path):
         return Target(found[1], found[2] or "/", query)
