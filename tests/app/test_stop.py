@@ -40,6 +40,11 @@ async def until_it_refuses(server: Serving) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_it_has_ended(server: Serving) -> None:
+    async with asyncio.timeout(10):
+        assert await server.process.wait() == 0, server.log
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_a_call_in_flight_gets_its_answer_while_new_connections_are_refused(
     server: Serving, guest: FakeGuest, signum: signal.Signals
@@ -53,8 +58,7 @@ async def test_a_call_in_flight_gets_its_answer_while_new_connections_are_refuse
 
     assert not call.done()
     assert (await call).data == {"result": {"host-name": "fake"}}
-    async with asyncio.timeout(10):
-        assert await server.process.wait() == 0
+    await until_it_has_ended(server)
 
 
 async def test_calls_that_wait_for_each_other_all_come_to_their_end(server: Serving, guest: FakeGuest) -> None:
@@ -68,6 +72,7 @@ async def test_calls_that_wait_for_each_other_all_come_to_their_end(server: Serv
     answers = [answer for answer in await asyncio.gather(*calls, return_exceptions=True) if isinstance(answer, Answer)]
     assert {answer.status for answer in answers} == {200}
     assert len(answers) == guest.names().count("guest-get-host-name")
+    await until_it_has_ended(server)
 
 
 async def test_an_idle_connection_does_not_keep_it(server: Serving) -> None:
@@ -78,8 +83,7 @@ async def test_an_idle_connection_does_not_keep_it(server: Serving) -> None:
         server.signal(signal.SIGTERM)
 
         assert await connection.rest() == b""
-        async with asyncio.timeout(10):
-            assert await server.process.wait() == 0
+        await until_it_has_ended(server)
 
 
 async def test_a_connection_that_says_nothing_does_not_keep_it(server: Serving) -> None:

@@ -1,6 +1,7 @@
 """The service: configuration, inventory, access and server, and the signals that reload and stop it."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Coroutine
@@ -57,6 +58,7 @@ async def _serve(path: Path, config: Config) -> None:
             host,
             port,
         )
+        gc.freeze()  # what is there now stays: collections need not look at it again and again
         await _until_stopped(path, config, inventory)
         await listener.stop()
     finally:

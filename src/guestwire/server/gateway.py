@@ -55,7 +55,7 @@ class Gateway:
         except asyncio.CancelledError:
             record.write(CLIENT_LEFT)
             raise
-        record.write(response.status)
+        asyncio.get_running_loop().call_soon(record.write, response.status)  # the answer goes first
         return response
 
     async def _answer(self, request: BaseRequest, record: "_Record") -> StreamResponse:
