@@ -21,10 +21,11 @@ from guestwire.channels import ChannelState
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.wire import Reply
 
-PIECE: Final = 256 * 1024
-"""Bytes of one guest-file-read: 64 KiB to 1 MiB are fastest, and small pieces let other calls through."""
+PIECE: Final = 272 * 1024
+"""Bytes of one guest-file-read: 64 KiB to 1 MiB are fastest, and small pieces let other calls through. It is a little more than
+the 264 KiB from which on memory goes back to the system at once (`app/prepare.py`)."""
 
-AHEAD: Final = 3
+AHEAD: Final = 2
 """Reads ahead of their answers: the agent works while we decode."""
 
 CLOSE_LATER_ATTEMPTS: Final = 3000

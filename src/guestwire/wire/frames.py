@@ -126,7 +126,8 @@ class LineBuffer:
         if end < 0:
             self._scanned = len(self._buffer)
             return None
-        line = bytes(self._buffer[:end])
+        with memoryview(self._buffer) as view:
+            line = bytes(view[:end])
         del self._buffer[: end + 1]
         self._scanned = 0
         return line
