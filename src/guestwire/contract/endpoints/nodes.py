@@ -1,6 +1,9 @@
 """The server itself, its node, and the VMs on it."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from guestwire import __version__
 from guestwire.contract.context import Context, VmSummary
@@ -44,7 +47,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
 class VmList(OfNode, frozen=True, kw_only=True):
     """Parameters of the list of VMs."""
 
-    full: bool = False
+    full: Annotated[bool, Meta(description="As clients of Proxmox VE send it; the list is the same.")] = False
 
 
 @endpoints.endpoint("GET", "/", Parameters, privileges=None)
