@@ -1,0 +1,263 @@
+"""Agents that do what they never should, behind one server, all at the same time: each harms its own calls and nothing else."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from calling import Answer, Client, agent, site, vm
+from serving import Serving
+
+from guestwire.testing import FakeGuest, Fault, SandboxedAgent, faults
+from guestwire.testing.fake import honest
+
+MIB = 1024 * 1024
+
+FAULTS: dict[str, Fault] = {
+    "is silent": faults.silent(),
+    "hangs in a command": faults.hangs(),
+    "answers garbage to everything": faults.garbage(),
+    "answers garbage to commands": faults.says(b"hello, this is not JSON\n"),
+    "answers bytes that are no text": faults.says(b"\x00\x80\xfe\n"),
+    "answers with a list": faults.says(b"[1, 2]\n"),
+    "answers with empty lines": faults.floods(b"\n", 1000),
+    "floods with short lines": faults.floods(b"{}\n" * 1000, 300),
+    "floods with stray replies": faults.floods(b'{"return": {}}\n' * 1000, 300),
+    "nests deeply": faults.nests(100_000),
+    "nests just over the limit": faults.nests(33),
+    "sends wrong ids": faults.wrong_ids(),
+    "sends ids of the future": faults.wrong_ids(shift=1000),
+    "sends half a line": faults.half_line(),
+    "sends 100 MB without a newline": faults.floods(b"x" * MIB, 100),
+    "sends an endless text": faults.floods(b'{"return": "' + b"x" * MIB, 100),
+    "sends bytes 0xFF": faults.floods(b"\xff" * MIB, 100),
+    "closes at the first byte": faults.closes_at(0),
+    "closes in mid-line": faults.closes_at(10),
+}
+
+MESSAGES = re.compile(r"QEMU guest agent is not running|VM \d+ qga command 'guest-get-host-name' failed - .+")
+"""What Proxmox VE says of an agent that is the reason."""
+
+IN_TIME = 10.0
+"""Seconds; the command's time-out is 5."""
+
+AT_ONCE = 2.0
+"""Seconds; it is 0.3 at most."""
+
+BACK_WITHIN = 5.0
+"""Seconds; it is about half of one."""
+
+KEEPS_ANSWERING_SYNCS = {"sends half a line", "answers with empty lines"}
+WAITS_FOR_MORE = {"sends half a line"}
+
+
+@dataclass
+class Call:
+    """A call and how long it took; no answer when it was not there in time."""
+
+    answer: Answer | None
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        return f"{self.answer.status} {self.answer.reason}" if self.answer else "no answer in time"
+
+
+@dataclass
+class Story:
+    """What happened to one faulty VM: the first call, the ones after it, and how long it took to come back."""
+
+    first: Call
+    others: list[Call]
+    back: float
+
+
+@dataclass
+class Neighbour:
+    """An honest VM beside them."""
+
+    calls: list[Call] = field(default_factory=list)
+
+
+@dataclass
+class Told:
+    """All of it."""
+
+    stories: dict[str, Story]
+    neighbour: Neighbour
+    memory: int
+    log: str
+
+
+async def timed(call: Awaitable[Answer]) -> Call:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        async with asyncio.timeout(IN_TIME):
+            return Call(await call, loop.time() - began)
+    except TimeoutError:
+        return Call(None, loop.time() - began)
+
+
+async def story(client: Client, vmid: int, begin: Callable[[], None], end: Callable[[], None]) -> Story:
+    """Honest, then faulty, then honest again."""
+
+    def ask() -> Awaitable[Answer]:
+        return client.get(agent("get-host-name", vmid))
+
+    assert (await ask()).status == 200
+    begin()
+    first = await timed(ask())
+    others = [await timed(ask())]
+    if others[0].seconds < AT_ONCE:
+        others += [await timed(ask()) for _ in range(5)]
+    end()
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(30):
+        while (await ask()).status != 200:
+            await asyncio.sleep(0.02)
+    return Story(first, others, asyncio.get_running_loop().time() - began)
+
+
+async def faulty(client: Client, folder: Path, vmid: int, fault: Fault) -> Story:
+    async with FakeGuest(folder / f"{vmid}.qga") as guest:
+        return await story(
+            client, vmid, lambda: setattr(guest, "fault", fault), lambda: setattr(guest, "fault", honest)
+        )
+
+
+async def neighbours(client: Client, folder: Path, vmid: int, neighbour: Neighbour) -> None:
+    async with FakeGuest(folder / f"{vmid}.qga", replies={"guest-get-host-name": {"host-name": "honest"}}):
+        while True:
+            neighbour.calls.append(await timed(client.get(agent("get-host-name", vmid))))
+            await asyncio.sleep(0.02)
+
+
+def most_memory(pid: int) -> int:
+    """Bytes that a process had at most."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+@pytest.fixture(scope="module")
+async def told() -> AsyncIterator[Told]:
+    vmids = {name: 100 + number for number, name in enumerate(FAULTS)}
+    async with Serving.of(site(vm(999), *map(vm, vmids.values()))) as server:
+        client, neighbour = Client(server), Neighbour()
+        beside = asyncio.create_task(neighbours(client, server.folder, 999, neighbour))
+        stories = await asyncio.gather(
+            *(faulty(client, server.folder, vmid, FAULTS[name]) for name, vmid in vmids.items())
+        )
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
+        yield Told(dict(zip(vmids, stories, strict=True)), neighbour, most_memory(server.process.pid), server.log)
+
+
+def but_for(known: set[str], reason: str) -> list[object]:
+    """Every fault; those where a gap is known are expected to fail."""
+    mark = pytest.mark.xfail(strict=True, reason=reason)
+    return [pytest.param(name, marks=mark if name in known else ()) for name in FAULTS]
+
+
+@pytest.mark.parametrize(
+    "name", but_for(WAITS_FOR_MORE, "half a line extends the time again and again, though nothing more comes")
+)
+async def test_its_calls_fail_in_time_with_proxmox_ves_words(told: Told, name: str) -> None:
+    call = told.stories[name].first
+
+    assert call.answer, call.reason
+    assert call.answer.status == 500
+    assert MESSAGES.fullmatch(call.answer.reason), call.reason
+    assert call.answer.json == {"data": None, "message": call.answer.json["message"]}
+
+
+@pytest.mark.parametrize(
+    "name", but_for(KEEPS_ANSWERING_SYNCS, "an agent that answers syncs counts as up, whatever it does to commands")
+)
+async def test_after_the_first_call_the_others_fail_at_once(told: Told, name: str) -> None:
+    for call in told.stories[name].others:
+        assert call.answer, call.reason
+        assert call.answer.status == 500
+        assert MESSAGES.fullmatch(call.answer.reason)
+        assert call.seconds < AT_ONCE
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_when_its_agent_is_back_it_is_usable_soon(told: Told, name: str) -> None:
+    assert told.stories[name].back < BACK_WITHIN
+
+
+async def test_an_honest_vm_beside_them_notices_nothing(told: Told) -> None:
+    calls = told.neighbour.calls
+
+    assert len(calls) > 50
+    assert {call.reason for call in calls} == {"200 OK"}
+    assert all(call.answer and call.answer.data == {"result": {"host-name": "honest"}} for call in calls)
+    assert max(call.seconds for call in calls) < AT_ONCE
+
+
+async def test_the_servers_memory_stays_bounded(told: Told) -> None:
+    assert told.memory < 250 * MIB
+
+
+async def test_the_log_holds_no_error_of_the_servers_own(told: Told) -> None:
+    assert not any(word in told.log for word in ("Traceback", "unexpected error", "internal error"))
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    async with Serving.of(site(vm(100))) as server:
+        yield server
+
+
+async def test_an_agent_that_closes_at_any_byte_breaks_one_call(server: Serving) -> None:
+    client = Client(server)
+    async with FakeGuest(server.folder / "100.qga") as guest:
+        assert (await client.get(agent("get-host-name"))).status == 200
+        for position in range(0, 50, 3):
+            guest.fault = faults.closes_at(position)
+            assert MESSAGES.fullmatch((await client.get(agent("get-host-name"))).reason)
+            guest.fault = honest
+            assert (await client.get(agent("get-host-name"))).data == {"result": {"host-name": "fake"}}
+
+
+async def test_an_agent_that_answers_everything_twice_is_understood(server: Serving) -> None:
+    client = Client(server)
+    async with FakeGuest(server.folder / "100.qga", fault=faults.twice()):
+        for _ in range(20):
+            assert (await client.get(agent("get-host-name"))).data == {"result": {"host-name": "fake"}}
+
+
+async def test_an_agent_that_never_answered_is_not_running(server: Serving) -> None:
+    client = Client(server)
+    async with FakeGuest(server.folder / "100.qga", fault=faults.silent()):
+        calls = [await timed(client.get(agent("get-host-name"))) for _ in range(4)]
+
+    assert {call.reason for call in calls} == {"500 QEMU guest agent is not running"}
+    assert all(call.seconds < AT_ONCE for call in calls[1:])
+
+
+@pytest.mark.xfail(strict=True, reason="the channel connects again and again, without a pause, as long as a call waits")
+async def test_an_agent_that_hangs_up_when_it_is_synced_is_not_running_and_left_alone(server: Serving) -> None:
+    async with FakeGuest(server.folder / "100.qga", fault=faults.closes_on_sync()) as guest:
+        call = await timed(Client(server).get(agent("get-host-name")))
+
+    assert len(guest.received) < 100
+    assert call.reason == "500 QEMU guest agent is not running"
+    assert call.seconds < AT_ONCE
+
+
+@pytest.mark.agent
+async def test_a_real_agent_that_is_stopped_fails_at_once_after_its_first_call_and_comes_back(server: Serving) -> None:
+    async with SandboxedAgent(server.folder / "100.qga", name="fake") as real:
+        try:
+            found = await story(Client(server), 100, real.pause, real.resume)
+        finally:
+            real.resume()
+
+    assert found.first.reason == "500 VM 100 qga command 'guest-get-host-name' failed - got timeout"
+    assert {call.reason for call in found.others} == {"500 QEMU guest agent is not running"}
+    assert max(call.seconds for call in found.others) < AT_ONCE
+    assert found.back < BACK_WITHIN
