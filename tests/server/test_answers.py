@@ -1,0 +1,126 @@
+"""Answers: legal reason phrases for any text, and JSON that is the same however it was put together."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guestwire.contract import ByteText
+from guestwire.errors import AgentNotRunning, Forbidden, GuestwireError, InvalidParameters, NotImplementedHere
+from guestwire.server import answers
+from guestwire.server.refusals import Refusal
+
+
+@given(text=st.text(st.characters()))
+def test_any_text_gives_a_legal_reason_phrase(text: str) -> None:
+    phrase = answers.reason_phrase(text)
+
+    assert phrase.isascii()
+    assert phrase.isprintable()
+    assert len(phrase) == len(text.partition("\n")[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("QEMU guest agent is not running", "QEMU guest agent is not running"),
+        ("Agent error: no \u201cfile\u201d of \u2018mine\u2019", "Agent error: no \"file\" of 'mine'"),
+        ("two\nlines", "two"),
+        ("a\rb\tc\x00d\x7f", "a?b?c?d?"),
+        ("h\xe9llo \u4e2d\U0001f600", "h?llo ??"),
+        ("", ""),
+    ],
+)
+def test_a_reason_phrase_is_the_first_line_in_ascii(text: str, phrase: str) -> None:
+    assert answers.reason_phrase(text) == phrase
+
+
+PIECES = st.lists(st.binary(max_size=300), max_size=4)
+
+
+def joined(body: answers.Body) -> bytes:
+    return b"".join(body.slices())
+
+
+@given(pieces=PIECES)
+async def test_a_long_text_becomes_one_code_point_a_byte_and_its_size_is_known_before(pieces: list[bytes]) -> None:
+    body = answers.success("json", {"content": ByteText(pieces), "more": 1})
+
+    assert json.loads(joined(body)) == {"data": {"content": b"".join(pieces).decode("latin-1"), "more": 1}}
+    assert await body.size() == len(joined(body))
+
+
+@given(content=st.binary(max_size=50), mark=st.booleans())
+def test_a_text_that_looks_like_the_mark_of_a_place_changes_nothing(content: bytes, mark: bool) -> None:
+    other = answers._PLACE if mark else "other"
+    body = answers.success("json", {other: other, "content": ByteText([content])})
+
+    assert json.loads(joined(body)) == {"data": {other: other, "content": content.decode("latin-1")}}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(result=JSON)
+def test_any_result_is_answered_as_it_is(result: Any) -> None:
+    assert json.loads(joined(answers.success("json", result))) == {"data": result}
+    assert json.loads(joined(answers.success("extjs", result))) == {"data": result, "success": 1}
+
+
+def test_only_what_belongs_into_an_answer_is_put_there() -> None:
+    with pytest.raises(TypeError):
+        answers.success("json", {"what": object()})
+
+
+FAILURES: list[tuple[GuestwireError, int, str, int | str]] = [
+    (AgentNotRunning("VM 100", "silence"), 500, "QEMU guest agent is not running", 500),
+    (Forbidden("/vms/100", ("A", "B")), 403, "Permission check failed (/vms/100, A|B)", "403"),
+    (NotImplementedHere("GET", "/x"), 501, "Method 'GET /x' not implemented", 501),
+    (InvalidParameters({"pid": "wrong"}), 400, "Parameter verification failed.", "400"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "reason", "_inside"), FAILURES)
+def test_an_error_is_status_reason_and_message(
+    error: GuestwireError, status: int, reason: str, _inside: object
+) -> None:
+    code, phrase, body = answers.failure("json", error)
+
+    assert (code, phrase) == (status, reason)
+    assert json.loads(joined(body))["data"] is None
+    assert json.loads(joined(body))["message"].rstrip("\n") == reason
+
+
+@pytest.mark.parametrize(("error", "_status", "reason", "inside"), FAILURES)
+def test_in_extjs_the_status_stands_inside(error: GuestwireError, _status: int, reason: str, inside: object) -> None:
+    code, phrase, body = answers.failure("extjs", error)
+
+    answer = json.loads(joined(body))
+    assert (code, phrase) == (200, "OK")
+    assert (answer["success"], answer["status"], answer["message"].strip()) == (0, inside, reason)
+
+
+def test_wrong_parameters_are_named() -> None:
+    _, _, body = answers.failure("json", InvalidParameters({"pid": "wrong"}))
+
+    assert json.loads(joined(body))["errors"] == {"pid": "wrong"}
+
+
+@pytest.mark.parametrize(("body", "sent"), [(None, b"some reason"), ("", b""), ("more \xe9", "more \xe9".encode())])
+def test_a_refusal_says_its_reason_as_text_unless_it_has_another(body: str | None, sent: bytes) -> None:
+    response = answers.refusal(Refusal(506, "some reason", body))
+
+    assert (response.status, response.reason, response.body) == (506, "some reason", sent)
+    assert response.keep_alive is False
+
+
+def test_a_refusal_is_told_with_its_status() -> None:
+    refusal = Refusal(414, "too long")
+
+    assert (refusal.code, str(refusal), refusal.body) == (414, "too long", "too long")
