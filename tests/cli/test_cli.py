@@ -1,0 +1,65 @@
+"""The command `guestwire`."""
+
+from pathlib import Path
+
+import pytest
+from calling import Ended, guestwire
+
+import guestwire as package
+from guestwire import errors
+
+
+async def test_the_version_is_one_line() -> None:
+    assert await guestwire("--version") == Ended(0, f"guestwire {package.__version__}\n", "")
+
+
+async def test_without_arguments_it_helps() -> None:
+    ended = await guestwire()
+
+    assert ended.code == 2
+    assert all(word in ended.output + ended.errors for word in ("Usage", "serve", "--version"))
+
+
+async def test_help_is_asked_for_with_success() -> None:
+    ended = await guestwire("--help")
+
+    assert (ended.code, ended.errors) == (0, "")
+    assert "Reach inside QEMU virtual machines through their guest agents." in ended.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [("serve",), ("none",), ("--none",), ("serve", "--config"), ("serve", "--config", "x", "more")]
+)
+async def test_a_wrong_use_is_explained_and_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    ended = await guestwire(*arguments)
+
+    assert (ended.code, ended.output) == (2, "")
+    assert "Error" in ended.errors
+    assert "Traceback" not in ended.errors
+
+
+async def test_an_error_is_one_line_and_the_exit_code_of_its_kind(folder: Path) -> None:
+    ended = await guestwire("serve", "--config", str(folder))
+
+    assert ended.code == errors.ConfigurationError.exit_code == 78
+    assert ended.errors == f"guestwire: {folder}: Is a directory\n"
+
+
+def kinds(base: type[errors.GuestwireError] = errors.GuestwireError) -> list[type[errors.GuestwireError]]:
+    return [
+        base,
+        *(kind for below in base.__subclasses__() if below.__module__ == base.__module__ for kind in kinds(below)),
+    ]
+
+
+def test_every_error_stands_in_the_tree_at_the_top_of_its_file() -> None:
+    tree = errors.__doc__ or ""
+
+    assert [kind.__name__ for kind in kinds() if kind.__name__ not in tree] == []
+    assert sum("Error" in line or "──" in line for line in tree.splitlines() if line.startswith("    ")) == len(kinds())
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_error_has_an_exit_code_that_a_shell_can_see_and_a_status(kind: type[errors.GuestwireError]) -> None:
+    assert 0 < kind.exit_code < 126
+    assert 400 <= kind.status < 600
