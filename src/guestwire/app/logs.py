@@ -1,5 +1,7 @@
 """The log: a line a record to standard error, where systemd or a file takes it up."""
 
+import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -27,6 +29,32 @@ class _Formatter(logging.Formatter):
         return f"{self._text},{int(record.msecs):03d}"
 
 
+class _Handler(logging.Handler):
+    """Writes what a turn of the event loop has to say at once, at its end; outside of a loop each record by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes one record."""
+        self._lines.append(self.format(record))
+        if len(self._lines) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is there."""
+        with self.lock or contextlib.nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                sys.stderr.write("\n".join(lines) + "\n")
+                sys.stderr.flush()
+
+
 def log_to_stderr() -> None:
     """Sets logging up for the whole process.
 
@@ -35,6 +63,6 @@ def log_to_stderr() -> None:
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001  # the HOWTO's own words
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

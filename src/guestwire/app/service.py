@@ -58,11 +58,18 @@ async def _serve(path: Path, config: Config) -> None:
             host,
             port,
         )
-        gc.freeze()  # what is there now stays: collections need not look at it again and again
+        _collect_rarely()
         await _until_stopped(path, config, inventory)
         await listener.stop()
     finally:
         await inventory.close()
+
+
+def _collect_rarely() -> None:
+    """What is there now stays, so collections need not look at it; calls leave next to no circles, so they can be far between."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def _listen(listener: Listener, config: Config) -> int:

@@ -1,0 +1,36 @@
+"""Passwords of realm pve: argon2id, with the least memory that OWASP's cheat sheet on password storage recommends."""
+
+import asyncio
+from typing import Final
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+AT_ONCE: Final = 1
+"""Passwords that are hashed at the same time: each takes 19 MiB."""
+
+_hasher: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+_turn: Final = asyncio.Semaphore(AT_ONCE)
+
+NOBODY: Final = _hasher.hash("nobody's password")
+"""What the password of an unknown user is compared with, so that the time it takes does not tell that there is none."""
+
+
+async def hash_password(password: str) -> str:
+    """The hash to keep; it names its own parameters."""
+    async with _turn:
+        return await asyncio.to_thread(_hasher.hash, password)
+
+
+async def is_password(hashed: str | None, password: str) -> bool:
+    """Whether `password` is the one behind the hash; takes as long when there is none."""
+    async with _turn:
+        matches = await asyncio.to_thread(_matches, hashed or NOBODY, password)
+    return matches and hashed is not None
+
+
+def _matches(hashed: str, password: str) -> bool:
+    try:
+        return _hasher.verify(hashed, password)
+    except (VerificationError, InvalidHashError):
+        return False

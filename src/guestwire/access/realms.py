@@ -1,0 +1,74 @@
+"""Realms: where a user's password is checked. `pve` has its own passwords, `pam` the accounts of the host."""
+
+import asyncio
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from guestwire.access.passwords import is_password
+
+PVE: Final = "pve"
+PAM: Final = "pam"
+
+PAM_SERVICE: Final = "login"
+PAM_AT_ONCE: Final = 2
+PAM_TIMEOUT: Final = 30.0
+
+_turn: Final = asyncio.Semaphore(PAM_AT_ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """One realm, as `/access/domains` lists it."""
+
+    realm: str
+    type: str
+    comment: str
+
+
+REALMS: Final = (
+    Realm(PAM, PAM, "Linux PAM standard authentication"),
+    Realm(PVE, PVE, "guestwire authentication server"),
+)
+
+
+def pam_problem() -> str | None:
+    """Why realm pam can't be used here; None when it can. Blocks: it looks for the library."""
+    try:
+        importlib.import_module("pamela")
+    except (ImportError, OSError, TypeError, AttributeError) as error:
+        return f"no PAM library: {error}"
+    return None
+
+
+async def is_login(user: str, password: str, hashed: str | None) -> bool:
+    """Whether `password` is right for `user` (`NAME@REALM`); `hashed` is what realm pve keeps, None when there is nothing."""
+    name, _, realm = user.rpartition("@")
+    if realm == PAM:
+        return await _is_pam_login(name, password)
+    return await is_password(hashed if realm == PVE else None, password)
+
+
+async def _is_pam_login(name: str, password: str) -> bool:
+    if "\0" in password or "\0" in name:
+        return False
+    async with _turn, asyncio.timeout(PAM_TIMEOUT):
+        return await asyncio.to_thread(_ask_pam, name, password)
+
+
+def _ask_pam(name: str, password: str) -> bool:
+    if pam_problem():
+        return False
+    pamela: Any = importlib.import_module("pamela")
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: pamela.authenticate(name, password, service=PAM_SERVICE),
+        lambda: pamela.check_account(name, service=PAM_SERVICE),
+    )
+    try:
+        for step in steps:
+            step()
+    except pamela.PAMError:
+        return False
+    return True
