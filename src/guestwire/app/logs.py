@@ -1,11 +1,10 @@
 """The log: a line a record to standard error, where systemd or a file takes it up."""
 
 import asyncio
-import contextlib
 import logging
 import sys
 import time
-from typing import Final
+from typing import Final, TextIO
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -29,30 +28,25 @@ class _Formatter(logging.Formatter):
         return f"{self._text},{int(record.msecs):03d}"
 
 
-class _Handler(logging.Handler):
-    """Writes what a turn of the event loop has to say at once, at its end; outside of a loop each record by itself."""
+class _AtTheEndOfATurn(logging.StreamHandler[TextIO]):
+    """Writes what one turn of the event loop has to say at once, when the answers are out."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sys.stderr)
         self._lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Takes one record."""
-        self._lines.append(self.format(record))
-        if len(self._lines) > 1:
-            return
-        try:
+        if not self._lines:
             asyncio.get_running_loop().call_soon(self.flush)
-        except RuntimeError:
-            self.flush()
+        self._lines.append(self.format(record))
 
     def flush(self) -> None:
         """Writes what is there."""
-        with self.lock or contextlib.nullcontext():
-            lines, self._lines = self._lines, []
-            if lines:
-                sys.stderr.write("\n".join(lines) + "\n")
-                sys.stderr.flush()
+        lines, self._lines = self._lines, []
+        if lines:
+            self.stream.write("\n".join(lines) + "\n")
+        super().flush()
 
 
 def log_to_stderr() -> None:
@@ -63,6 +57,10 @@ def log_to_stderr() -> None:
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001  # the HOWTO's own words
-    handler = _Handler()
+    handler, of_requests = logging.StreamHandler(sys.stderr), _AtTheEndOfATurn()
     handler.setFormatter(_Formatter())
+    of_requests.setFormatter(_Formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    requests = logging.getLogger("guestwire.requests")
+    requests.addHandler(of_requests)
+    requests.propagate = False

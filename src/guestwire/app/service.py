@@ -46,8 +46,10 @@ async def _serve(path: Path, config: Config) -> None:
     tokens = Tokens()
     tokens.add(admin_token(state_dir))
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
+    stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
     listener = Listener(Gateway(inventory, tokens), host, port, cert.context() if cert else None)
+    _collect_rarely()
     try:
         port = await _listen(listener, config)
         log.info(
@@ -58,11 +60,23 @@ async def _serve(path: Path, config: Config) -> None:
             host,
             port,
         )
-        _collect_rarely()
-        await _until_stopped(path, config, inventory)
+        notify("READY=1")
+        await stop.wait()
+        notify("STOPPING=1")
+        log.info("stopping: calls in flight come to their end")
         await listener.stop()
     finally:
         await inventory.close()
+
+
+def _heed_signals(path: Path, config: Config, inventory: Inventory) -> asyncio.Event:
+    """SIGHUP reloads; SIGTERM and SIGINT set the event."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, path, config, inventory)
+    return stop
 
 
 def _collect_rarely() -> None:
@@ -77,18 +91,6 @@ async def _listen(listener: Listener, config: Config) -> int:
         return await listener.start()
     except OSError as error:
         raise ConfigurationError(f"can't listen on {config.server.listen}: {error.strerror}") from error
-
-
-async def _until_stopped(path: Path, config: Config, inventory: Inventory) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, path, config, inventory)
-    notify("READY=1")
-    await stop.wait()
-    notify("STOPPING=1")
-    log.info("stopping: calls in flight come to their end")
 
 
 def _reload(path: Path, config: Config, inventory: Inventory) -> None:
