@@ -103,7 +103,7 @@ class Machine:
             "-drive", f"file={self._swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
             "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,{server(self.agent_socket)}",
-            "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "-device", "virtio-rng-pci",
+            "-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0", "-device", "virtio-rng-pci",
             "-chardev", f"socket,id=qmp,{server(self.qmp_socket)}", "-mon", "chardev=qmp,mode=control",
             "-chardev", f"socket,id=own,{server(self._own_qmp)}", "-mon", "chardev=own,mode=control",
             "-serial", f"file:{self.serial_log}", "-chardev", f"socket,id=shell,{server(self._shell_socket)}", "-serial", "chardev:shell",
