@@ -16,7 +16,15 @@
     │   ├── Forbidden           the subject lacks the privilege
     │   ├── NotImplementedHere  no such method and path
     │   ├── UnknownNode         the path names another node
-    │   └── InvalidParameters   one text for each parameter that is wrong
+    │   ├── InvalidParameters   one text for each parameter that is wrong
+    │   ├── AccessRefused       users, groups, roles, ACLs or pools can't be changed so
+    │   └── BuiltInRole         a built-in role can't be changed
+    ├── StoreError              the store of users and access can't do it
+    │   ├── StoreRefused        the change would leave something that can't be
+    │   ├── StoreConflict       somebody else was faster
+    │   ├── StoreBusy           no answer in time
+    │   ├── StoreDamaged        its file is broken
+    │   └── StoreTooNew         its file is of a newer guestwire
     └── GuestImageError         the small guest can't be built or booted
 
 Each knows the HTTP status it means (`status`) and the exit code of a command line that ends with it (`exit_code`).
@@ -132,15 +140,16 @@ class NotAuthenticated(RequestError):
 
 
 class Forbidden(RequestError):
-    """The failed check, as Proxmox VE shows it: path and privileges, any of which would do."""
+    """The failed check, as Proxmox VE shows it: path and privileges, any of which would do; or other words; or no detail."""
 
     status = 403
     exit_code = 5
 
-    def __init__(self, path: str, privileges: tuple[str, ...]) -> None:
+    def __init__(self, path: str = "", privileges: tuple[str, ...] = (), *, why: str = "") -> None:
         self.path = path
         self.privileges = privileges
-        super().__init__(f"Permission check failed ({path}, {'|'.join(privileges)})")
+        detail = why or ", ".join(filter(None, (path, "|".join(privileges))))
+        super().__init__(f"Permission check failed ({detail})" if detail else "Permission check failed")
 
 
 class NotImplementedHere(RequestError):
@@ -170,6 +179,82 @@ class InvalidParameters(RequestError):
     def __init__(self, errors: Mapping[str, str]) -> None:
         self.errors = dict(errors)
         super().__init__("Parameter verification failed.")
+
+
+class AccessRefused(RequestError):
+    """Users, groups, roles, ACLs or pools can't be changed so; in the words of Proxmox VE."""
+
+    status = 500
+
+
+class BuiltInRole(RequestError):
+    """Worded as Proxmox VE words it; `what` is "modified" or "deleted"."""
+
+    status = 500
+
+    def __init__(self, roleid: str, what: str) -> None:
+        self.roleid = roleid
+        super().__init__(f"auto-generated role '{roleid}' cannot be {what}")
+
+
+class StoreError(GuestwireError):
+    """The store of users and access can't be read or written; the text names it and says why."""
+
+    exit_code = 74
+
+
+class StoreRefused(StoreError):
+    """The change would leave something that can't be: a member who is no user, a VM in two pools. Nothing was changed."""
+
+    status = 400
+    exit_code = 2
+
+
+class StoreConflict(StoreError):
+    """The store changed since version `expected` was read; it is at version `found`. Nothing was changed."""
+
+    status = 409
+    exit_code = 75
+
+    def __init__(self, expected: int, found: int) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"somebody else changed users or access meanwhile (version {expected} was read, {found} is there); look and try again"
+        )
+
+
+class StoreBusy(StoreError):
+    """The store did not answer in time. A change that was under way may still be made: look before you try again."""
+
+    status = 503
+    exit_code = 75
+
+
+class StoreDamaged(StoreError):
+    """The store's file is broken, or no store at all."""
+
+    exit_code = 65
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path}: {why}; with the server stopped, put a backup in its place: guestwire access restore BACKUP"
+        )
+
+
+class StoreTooNew(StoreError):
+    """The store's file was written by a newer guestwire; it was not changed."""
+
+    exit_code = 78
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        self.path = path
+        self.found = found
+        self.known = known
+        super().__init__(
+            f"{path}: store format {found} is of a newer guestwire, this one knows up to {known}; nothing was changed; install the newer one"
+        )
 
 
 class GuestImageError(GuestwireError):

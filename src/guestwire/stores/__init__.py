@@ -1,0 +1,45 @@
+"""Where users, tokens, roles, ACL entries, pools, keys and audit records are kept: one small interface, and what stands behind it."""
+
+from guestwire.stores.base import AuditLog, KeptStore, Store, edit
+from guestwire.stores.copies import backup, restore
+from guestwire.stores.memory import MemoryStore
+from guestwire.stores.records import (
+    AclEntry,
+    AuditFilter,
+    AuditRecord,
+    Change,
+    Group,
+    Pool,
+    Put,
+    Remove,
+    Role,
+    SigningKey,
+    Token,
+    User,
+)
+from guestwire.stores.sqlite import SqliteStore
+from guestwire.stores.view import View
+
+__all__ = [
+    "AclEntry",
+    "AuditFilter",
+    "AuditLog",
+    "AuditRecord",
+    "Change",
+    "Group",
+    "KeptStore",
+    "MemoryStore",
+    "Pool",
+    "Put",
+    "Remove",
+    "Role",
+    "SigningKey",
+    "SqliteStore",
+    "Store",
+    "Token",
+    "User",
+    "View",
+    "backup",
+    "edit",
+    "restore",
+]

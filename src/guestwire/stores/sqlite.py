@@ -1,0 +1,189 @@
+"""A store in one SQLite file: any number of processes of one host may use it at once.
+
+One thread does everything that touches the file. The view is in memory; five times a second the thread asks SQLite whether another
+process has written (`PRAGMA data_version`, which reads shared memory and no disk), and reads everything anew if the version rose.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from guestwire.errors import StoreConflict, StoreError
+from guestwire.stores import rows
+from guestwire.stores.audit import storable
+from guestwire.stores.base import Tell
+from guestwire.stores.changes import settle
+from guestwire.stores.copies import InUse, backup
+from guestwire.stores.records import AuditFilter, AuditRecord, Change
+from guestwire.stores.schema import connect, data_version, transaction, translated
+from guestwire.stores.view import View, empty
+from guestwire.stores.watchers import Watchers
+from guestwire.stores.worker import Worker
+
+LOOK_EVERY: Final = 0.2
+BUSY: Final = 5.0
+"""How many seconds SQLite waits for another process's lock."""
+WITHIN: Final = 15.0
+"""How many seconds a caller waits at most: longer than `BUSY`, so that the cause is told."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class SqliteStore:
+    """A `KeptStore` in a file; made by `open`."""
+
+    def __init__(self, path: Path, *, busy: float, within: float) -> None:
+        self.path = path
+        self._busy = busy
+        self._within = within
+        self._view = empty()
+        self._watchers = Watchers()
+        self._connection: sqlite3.Connection | None = None
+        self._in_use: InUse | None = None
+        self._seen = 0
+        self._trouble = ""
+        self._worker = Worker(f"store {path.name}", self._look, LOOK_EVERY)
+
+    @classmethod
+    async def open(cls, path: Path, *, busy: float = BUSY, within: float = WITHIN) -> Self:
+        """The store in `path`; the file is made when there is none, with mode 0600.
+
+        Args:
+            path: its folder must be there. SQLite puts files with `-wal` and `-shm` beside it, and this one with `.lock`.
+            busy: seconds that SQLite waits for other processes.
+            within: seconds that any call may take.
+
+        Raises:
+            StoreTooNew: the file is of a newer guestwire; it is not changed.
+            StoreDamaged: the file is broken, or another program's.
+            StoreBusy: another process keeps it locked.
+            StoreError: it can't be made or read.
+        """
+        store = cls(path, busy=busy, within=within)
+        try:
+            await store._worker.call(store._open, within)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    def view(self) -> View:
+        """See `Store.view`."""
+        return self._view
+
+    async def change(self, version: int, changes: Sequence[Change]) -> View:
+        """See `Store.change`."""
+        return await self._call(lambda connection: self._change(connection, version, changes))
+
+    def watch(self, tell: Tell) -> Callable[[], None]:
+        """See `Store.watch`."""
+        return self._watchers.add(tell)
+
+    async def append_audit(self, records: Sequence[AuditRecord]) -> None:
+        """See `AuditLog.append_audit`."""
+        ready = [storable(record) for record in records]
+
+        def append(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                rows.append_audit(connection, ready)
+
+        await self._call(append)
+
+    async def audit(
+        self, wanted: AuditFilter | None = None, *, after: int | None = None, limit: int = 1000
+    ) -> list[AuditRecord]:
+        """See `AuditLog.audit`."""
+        return await self._call(lambda connection: rows.read_audit(connection, wanted or AuditFilter(), after, limit))
+
+    async def prune_audit(self, *, before: float, max_rows: int) -> int:
+        """See `AuditLog.prune_audit`."""
+
+        def prune(connection: sqlite3.Connection) -> int:
+            with transaction(connection):
+                return rows.prune_audit(connection, before, max_rows)
+
+        return await self._call(prune)
+
+    async def backup(self, target: Path) -> None:
+        """See `KeptStore.backup`. Done in a thread of its own: others need not wait for it."""
+        copier = Worker("store backup", lambda: None, 1.0)
+        try:
+            await copier.call(lambda: backup(self.path, target), within=600.0)
+        finally:
+            await copier.stop(lambda: None, within=1.0)
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._worker.stop(self._close, self._within)
+
+    async def _call(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        def translated_job() -> T:
+            with translated(self.path):
+                return job(self._open_connection())
+
+        return await self._worker.call(translated_job, self._within)
+
+    # From here on: in the thread.
+
+    def _open(self) -> None:
+        with translated(self.path):
+            self._in_use = InUse(self.path)
+            self._connection = connect(self.path, self._busy)
+            self._reload(self._connection)
+
+    def _close(self) -> None:
+        with translated(self.path):
+            if self._connection:
+                self._connection.close()
+            if self._in_use:
+                self._in_use.release()
+        self._connection = self._in_use = None
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"{self.path}: the store is closed")
+        return self._connection
+
+    def _change(self, connection: sqlite3.Connection, version: int, changes: Sequence[Change]) -> View:
+        self._catch_up(connection)
+        with transaction(connection):
+            found = rows.version(connection)
+            if found != version or found != self._view.version:
+                raise StoreConflict(version, found)
+            view, outcome = settle(self._view, changes)
+            rows.write(connection, outcome, view.version)
+        self._swap(view)
+        return view
+
+    def _look(self) -> None:
+        """Whether another process wrote. Trouble is told once; the view stays as it is."""
+        if self._connection is None:
+            return
+        try:
+            with translated(self.path):
+                self._catch_up(self._connection)
+            self._trouble = ""
+        except StoreError as error:
+            if str(error) != self._trouble:
+                log.warning("%s", error)
+            self._trouble = str(error)
+
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        seen = data_version(connection)
+        if seen != self._seen:
+            if rows.version(connection) != self._view.version:
+                self._reload(connection)
+            self._seen = seen
+
+    def _reload(self, connection: sqlite3.Connection) -> None:
+        with transaction(connection, "DEFERRED"):
+            view = rows.read(connection)
+        self._swap(view)
+
+    def _swap(self, view: View) -> None:
+        self._view = view
+        self._watchers.tell(view)
