@@ -1,0 +1,260 @@
+"""Who may do what: pure decisions over a `View`, by the rules of Proxmox VE 9.
+
+1. `root@pam` may do everything; no ACL is asked.
+2. Who is unknown, disabled or expired may do nothing. Nor may a token that is, or whose user is.
+3. A token without privilege separation may do exactly what its user may. One with it may do what its own ACL entries give AND
+   its user may. Its own entries are those that name the token: what its user and the user's groups are given is the user's part.
+4. A path is walked from `/` down. At each step the entries of the user count, or where there is none, those of all the user's groups
+   together. Above the last step only entries that propagate count. If there are any, they replace what was found so far.
+5. If `NoAccess` is among what was found, it is all that was found.
+6. A VM in a pool has also what rule 4 and 5 find on `/pool/POOLID`, and this does not propagate. But a `NoAccess` of the VM's path keeps
+   the pool out, and a `NoAccess` of the pool overrules the rest.
+7. An entry whose role does not exist is no entry.
+
+A subject is a text, `name@realm` or `name@realm!token`. Times are seconds since the epoch and come from the caller.
+
+What is asked again is remembered as long as its view, for the last few thousand pairs of subject and path; only names of privileges
+are, and they are the roles' own sets where one role decides. Where a privilege comes from is looked up when it is asked.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from guestwire.access.paths import normalize, steps
+from guestwire.access.privileges import ALL
+from guestwire.access.roles import ADMINISTRATOR, NO_ACCESS, roles
+from guestwire.errors import Forbidden
+from guestwire.stores import AclEntry, Token, User, View
+
+SUPERUSER: Final = "root@pam"
+
+REMEMBERED: Final = 4096
+"""Pairs of subject and path a view remembers."""
+
+NOTHING: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Where a privilege comes from: an ACL entry that gives a role which has it; `pool` when it reaches a VM by way of a pool."""
+
+    entry: AclEntry
+    pool: str | None = None
+
+    @property
+    def propagates(self) -> bool:
+        """Whether it reaches what is below the path that was asked about."""
+        return self.entry.propagate and self.pool is None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One privilege that a subject has. A token with privilege separation needs two grants: the token's own come first, its user's after."""
+
+    propagates: bool
+    grants: tuple[Grant, ...]
+
+
+Grants = tuple[Grant, ...]
+
+ROOT: Final[Grants] = (Grant(AclEntry("/", "user", SUPERUSER, ADMINISTRATOR)),)
+"""What `root@pam` has; nobody wrote it."""
+
+
+def check(view: View, subject: str, path: str, any_of: Iterable[str], now: float) -> Forbidden | None:
+    """Whether `subject` has one of the privileges `any_of` on `path`: None, or the refusal as it is to be shown."""
+    held = held_on(view, subject, path, now)
+    for privilege in any_of:
+        if privilege in held:
+            return None
+    return Forbidden(normalize(path) or path, tuple(any_of))
+
+
+def held_on(view: View, subject: str, path: str, now: float) -> frozenset[str]:
+    """The names of the privileges that `subject` has on `path`."""
+    memory = view.derived(_Memory)
+    found = memory.decisions.get((subject, path))
+    if found is None:
+        found = memory.remember((subject, path), _decide(view, memory, subject, path))
+    until, held = found
+    return held if now <= until else NOTHING
+
+
+def privileges(view: View, subject: str, path: str, now: float) -> Mapping[str, Held]:
+    """Which privileges `subject` has on `path`, by name, and from where."""
+    who = _who(view, subject)
+    where = normalize(path)
+    if who is None or where is None or now > who.until:
+        return {}
+    memory = view.derived(_Memory)
+    user = _by_privilege(memory, _user_grants(view, memory, who, where))
+    if who.separated is None:
+        return {name: Held(_any(grants), grants) for name, grants in user.items()}
+    own = _by_privilege(memory, _grants(view, memory, [("token", who.separated)], where))
+    return {
+        name: Held(_any(own[name]) and _any(user[name]), own[name] + user[name])
+        for name in sorted(own.keys() & user.keys())
+    }
+
+
+def permissions(view: View, subject: str, path: str, now: float) -> dict[str, int]:
+    """As `GET /access/permissions` tells it: 1 for a privilege that propagates, 0 for one that holds on this path alone."""
+    return {name: int(held.propagates) for name, held in privileges(view, subject, path, now).items()}
+
+
+TOP: Final = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
+"""Paths that are told of even where no ACL entry is."""
+
+
+def all_permissions(view: View, subject: str, now: float) -> dict[str, dict[str, int]]:
+    """As `GET /access/permissions` without a path tells it: `permissions` of every path with an ACL entry or a VM in a pool, where there are any."""
+    paths = {*TOP, *view.acl_paths, *(f"/vms/{vmid}" for vmid in view.pool_of)}
+    found = ((path, permissions(view, subject, path, now)) for path in sorted(paths))
+    return {path: held for path, held in found if held}
+
+
+class _Memory:
+    """What a view's decisions share."""
+
+    def __init__(self, view: View) -> None:
+        self.roles = view.derived(roles)
+        self.decisions: dict[tuple[str, str], _Decision] = {}
+
+    def remember(self, question: tuple[str, str], decision: "_Decision") -> "_Decision":
+        """Forgets all when there are too many: that costs less than to know which is the oldest."""
+        if len(self.decisions) >= REMEMBERED:
+            self.decisions.clear()
+        self.decisions[question] = decision
+        return decision
+
+
+_Decision = tuple[float, frozenset[str]]
+"""Until when (the subject expires), and what."""
+
+_nobody: Final[_Decision] = (math.inf, NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Who:
+    """A subject that may act: `separated` is the key of a token with privilege separation; `until`: seconds since the epoch."""
+
+    userid: str
+    separated: str | None
+    until: float
+
+
+def split(subject: str) -> tuple[str, str | None]:
+    """The userid, and the name of the token if `subject` is one. A user's name may hold `!` and `@`, a token's can't."""
+    userid, mark, token = subject.rpartition("!")
+    return (userid, token) if mark and "@" not in token else (subject, None)
+
+
+def _who(view: View, subject: str) -> _Who | None:
+    """None: unknown or disabled."""
+    userid, name = split(subject)
+    user = view.users.get(userid)
+    if (user is None and userid != SUPERUSER) or (user is not None and not user.enable):
+        return None
+    if name is None:
+        return _Who(userid, None, _until(user))
+    token = view.tokens.get(subject)
+    if token is None:
+        return None
+    return _Who(userid, subject if token.privsep else None, min(_until(user), _until(token)))
+
+
+def _until(record: User | Token | None) -> float:
+    return record.expire if record and record.expire else math.inf
+
+
+def _decide(view: View, memory: _Memory, subject: str, path: str) -> _Decision:
+    who, where = _who(view, subject), normalize(path)
+    if who is None or where is None:
+        return _nobody
+    held = _names(memory, _user_grants(view, memory, who, where))
+    if who.separated is not None and held:
+        held &= _names(memory, _grants(view, memory, [("token", who.separated)], where))
+    return who.until, held
+
+
+def _user_grants(view: View, memory: _Memory, who: _Who, path: str) -> Grants:
+    if who.userid == SUPERUSER:
+        return ROOT
+    groups = (("group", groupid) for groupid in view.groups_of.get(who.userid, ()))
+    return _grants(view, memory, [("user", who.userid), *groups], path)
+
+
+def _grants(view: View, memory: _Memory, subjects: list[tuple[str, str]], path: str) -> Grants:
+    """Rules 4 to 6. The first of `subjects` goes before the others."""
+    known = [entries for subject in subjects if (entries := view.acl_of.get(subject))]
+    if not known:
+        return ()
+    has_first = subjects[0] in view.acl_of
+    own = _walk(view, memory, known, has_first, path)
+    pool = _pool(view, path)
+    if pool is None or _forbids(own):
+        return tuple(Grant(entry) for entry in own)
+    shared = _walk(view, memory, known, has_first, f"/pool/{pool}")
+    if _forbids(shared):
+        own = []
+    return (*(Grant(entry) for entry in own), *(Grant(entry, pool) for entry in shared))
+
+
+def _walk(
+    view: View,
+    memory: _Memory,
+    known: list[Mapping[str, tuple[AclEntry, ...]]],
+    has_first: bool,  # noqa: FBT001 - of one caller
+    path: str,
+) -> list[AclEntry]:
+    """Rules 4, 5 and 7. `known`: entries of the subjects by path; with `has_first`, the first of them goes before the others."""
+    found: list[AclEntry] = []
+    for step in steps(path):
+        if step not in view.acl_paths:
+            continue
+        last = step == path
+        here = _entries(memory, known[:1], step, last) if has_first else []
+        found = here or _entries(memory, known[has_first:], step, last) or found
+    return [entry for entry in found if entry.roleid == NO_ACCESS] or found
+
+
+def _entries(memory: _Memory, known: list[Mapping[str, tuple[AclEntry, ...]]], step: str, last: bool) -> list[AclEntry]:  # noqa: FBT001 - of one caller
+    return [
+        entry
+        for entries in known
+        for entry in entries.get(step, ())
+        if (last or entry.propagate) and entry.roleid in memory.roles
+    ]
+
+
+def _pool(view: View, path: str) -> str | None:
+    """The pool of the VM that the path means."""
+    _, found, vmid = path.rpartition("/vms/")
+    if not found or path != f"/vms/{vmid}" or not vmid.isascii() or not vmid.isdigit() or vmid.startswith("0"):
+        return None
+    return view.pool_of.get(int(vmid))
+
+
+def _forbids(entries: list[AclEntry]) -> bool:
+    return bool(entries) and entries[0].roleid == NO_ACCESS
+
+
+def _names(memory: _Memory, grants: Grants) -> frozenset[str]:
+    if grants is ROOT:
+        return ALL
+    sets = [memory.roles[grant.entry.roleid] for grant in grants]
+    return sets[0].union(*sets[1:]) if sets else NOTHING
+
+
+def _by_privilege(memory: _Memory, grants: Grants) -> dict[str, Grants]:
+    found: dict[str, list[Grant]] = {}
+    for grant in grants:
+        for name in memory.roles[grant.entry.roleid]:
+            found.setdefault(name, []).append(grant)
+    return {name: tuple(found[name]) for name in sorted(found)}
+
+
+def _any(grants: Grants) -> bool:
+    return any(grant.propagates for grant in grants)

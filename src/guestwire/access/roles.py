@@ -1,0 +1,57 @@
+"""Roles: the built-in ones, made from the levels of `privileges.py`, and those somebody made, which are in the view."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from guestwire.access.privileges import ALL, CATEGORIES
+from guestwire.errors import BuiltInRole
+from guestwire.stores import View
+
+ADMINISTRATOR: Final = "Administrator"
+NO_ACCESS: Final = "NoAccess"
+
+Roles = Mapping[str, frozenset[str]]
+
+
+def _made_from_levels() -> Iterator[tuple[str, frozenset[str]]]:
+    auditor, admin = frozenset[str](), frozenset[str]()
+    for category, levels in CATEGORIES.items():
+        all_three = levels.admin | levels.user | levels.audit
+        yield f"PVE{category}Admin", all_three
+        if levels.user:
+            yield f"PVE{category}User", levels.user | levels.audit
+        auditor |= levels.audit
+        admin |= all_three
+    yield "PVEAuditor", auditor
+    # Who may change what devices a mapping means can reach the host's hardware: Proxmox VE leaves it out here.
+    yield "PVEAdmin", admin - {"Mapping.Modify"}
+
+
+BUILT_IN: Final[Roles] = {
+    ADMINISTRATOR: ALL,
+    NO_ACCESS: frozenset(),
+    **dict(_made_from_levels()),
+    "PVETemplateUser": frozenset({"VM.Clone", "VM.Audit"}),
+}
+"""Privileges by roleid."""
+
+
+def roles(view: View) -> Roles:
+    """All roles; a stored one never stands in for a built-in one, and has no privilege that there isn't."""
+    own = {role.roleid: role.privileges & ALL for role in view.roles.values()}
+    return {**own, **BUILT_IN}
+
+
+def role_privileges(view: View, roleid: str) -> frozenset[str] | None:
+    """The privileges of a role, built-in or own; None: there is no such role."""
+    return view.derived(roles).get(roleid)
+
+
+def refuse_built_in(roleid: str, what: str) -> None:
+    """Before a role is changed; `what` is "modified" or "deleted".
+
+    Raises:
+        BuiltInRole: this one can't be.
+    """
+    if roleid in BUILT_IN:
+        raise BuiltInRole(roleid, what)
