@@ -24,7 +24,7 @@ ROLES = (*BUILT_IN, *OWN_ROLES, "NoAccess", "gone")
 
 def world(random: Random) -> View:
     """A view at random."""
-    users = [User(f"u{number}@pve", _often(random), _expire(random)) for number in range(random.randint(1, 4))]
+    users = [User(f"u{number}@pve", _often(random), _expire(random)) for number in range(random.randint(1, 3))]
     if random.random() < 0.1:
         users.append(User("root@pam", _often(random), _expire(random)))
     ids = [user.userid for user in users]
@@ -36,7 +36,7 @@ def world(random: Random) -> View:
         *(("group", group.groupid) for group in groups),
         *(("token", token.key) for token in tokens),
     ]
-    acl = [_entry(random, *random.choice(subjects)) for _ in range(random.randint(0, 14))]
+    acl = [_entry(random, *random.choice(subjects)) for _ in range(random.randint(0, 40))]
     records: list[Stored] = [*users, *tokens, *groups, *roles, *acl, *_pools(random)]
     return of(1, records)
 
@@ -71,5 +71,6 @@ def _pools(random: Random) -> Iterator[Pool]:
 
 def question(random: Random, view: View) -> tuple[str, str]:
     """A subject and a path; now and then ones that are not there."""
-    subjects = [*view.users, *view.tokens, *view.tokens, "root@pam", "nobody@pve", "u0@pve!none"]
+    strangers = ["root@pam", "nobody@pve", "u0@pve!none"]
+    subjects = strangers if random.random() < 0.05 else [*view.users, *view.tokens]
     return random.choice(subjects), random.choice(PATHS)

@@ -27,6 +27,7 @@ from guestwire.access.privileges import ALL
 from guestwire.access.roles import ADMINISTRATOR, NO_ACCESS, roles
 from guestwire.errors import Forbidden
 from guestwire.stores import AclEntry, Token, User, View
+from guestwire.stores.view import AclOfSubject
 
 SUPERUSER: Final = "root@pam"
 
@@ -89,10 +90,12 @@ def privileges(view: View, subject: str, path: str, now: float) -> Mapping[str, 
     if who is None or where is None or now > who.until:
         return {}
     memory = view.derived(_Memory)
-    user = _by_privilege(memory, _user_grants(view, memory, who, where))
+    root = who.userid == SUPERUSER
+    grants = ROOT if root else _grants(_of_user(view, memory, who.userid, where), view, where)
+    user = _by_privilege(memory, grants)
     if who.separated is None:
         return {name: Held(_any(grants), grants) for name, grants in user.items()}
-    own = _by_privilege(memory, _grants(view, memory, [("token", who.separated)], where))
+    own = _by_privilege(memory, _grants(_of_token(view, memory, who.separated, where), view, where))
     return {
         name: Held(_any(own[name]) and _any(user[name]), own[name] + user[name])
         for name in sorted(own.keys() & user.keys())
@@ -116,11 +119,12 @@ def all_permissions(view: View, subject: str, now: float) -> dict[str, dict[str,
 
 
 class _Memory:
-    """What a view's decisions share."""
+    """What a view's decisions share. `users` has at most one item for each user of the view."""
 
     def __init__(self, view: View) -> None:
         self.roles = view.derived(roles)
         self.decisions: dict[tuple[str, str], _Decision] = {}
+        self.users: dict[str, _Sources] = {}
 
     def remember(self, question: tuple[str, str], decision: "_Decision") -> "_Decision":
         """Forgets all when there are too many: that costs less than to know which is the oldest."""
@@ -173,79 +177,102 @@ def _decide(view: View, memory: _Memory, subject: str, path: str) -> _Decision:
     who, where = _who(view, subject), normalize(path)
     if who is None or where is None:
         return _nobody
-    held = _names(memory, _user_grants(view, memory, who, where))
+    held = ALL if who.userid == SUPERUSER else _names(memory, _of_user(view, memory, who.userid, where))
     if who.separated is not None and held:
-        held &= _names(memory, _grants(view, memory, [("token", who.separated)], where))
+        held &= _names(memory, _of_token(view, memory, who.separated, where))
     return who.until, held
 
 
-def _user_grants(view: View, memory: _Memory, who: _Who, path: str) -> Grants:
-    if who.userid == SUPERUSER:
-        return ROOT
-    groups = (("group", groupid) for groupid in view.groups_of.get(who.userid, ()))
-    return _grants(view, memory, [("user", who.userid), *groups], path)
+Entries = tuple[AclEntry, ...]
+Found = tuple[Entries, Entries]
+"""The entries that decide: of the path itself, and of the pool."""
+
+_nothing_found: Final[Found] = ((), ())
 
 
-def _grants(view: View, memory: _Memory, subjects: list[tuple[str, str]], path: str) -> Grants:
-    """Rules 4 to 6. The first of `subjects` goes before the others."""
-    known = [entries for subject in subjects if (entries := view.acl_of.get(subject))]
-    if not known:
-        return ()
-    has_first = subjects[0] in view.acl_of
-    own = _walk(view, memory, known, has_first, path)
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """The ACL entries of a subject by path, and those of each of its groups that has any."""
+
+    own: AclOfSubject
+    groups: tuple[AclOfSubject, ...]
+
+
+def _of_user(view: View, memory: _Memory, userid: str, path: str) -> Found:
+    sources = memory.users.get(userid)
+    if sources is None:
+        groups = (view.acl_of.get(("group", groupid)) for groupid in sorted(view.groups_of.get(userid, ())))
+        own = view.acl_of.get(("user", userid), _no_entries)
+        sources = memory.users[userid] = _Sources(own, tuple(entries for entries in groups if entries))
+    return _found(view, memory, sources, path)
+
+
+def _of_token(view: View, memory: _Memory, token: str, path: str) -> Found:
+    return _found(view, memory, _Sources(view.acl_of.get(("token", token), _no_entries), ()), path)
+
+
+_no_entries: Final[AclOfSubject] = {}
+
+
+def _found(view: View, memory: _Memory, sources: _Sources, path: str) -> Found:
+    """Rules 4 to 7."""
+    if not sources.own and not sources.groups:
+        return _nothing_found
+    own = _walk(view, memory, sources, path)
     pool = _pool(view, path)
     if pool is None or _forbids(own):
-        return tuple(Grant(entry) for entry in own)
-    shared = _walk(view, memory, known, has_first, f"/pool/{pool}")
-    if _forbids(shared):
-        own = []
-    return (*(Grant(entry) for entry in own), *(Grant(entry, pool) for entry in shared))
+        return own, ()
+    shared = _walk(view, memory, sources, f"/pool/{pool}")
+    return (() if _forbids(shared) else own), shared
 
 
-def _walk(
-    view: View,
-    memory: _Memory,
-    known: list[Mapping[str, tuple[AclEntry, ...]]],
-    has_first: bool,  # noqa: FBT001 - of one caller
-    path: str,
-) -> list[AclEntry]:
-    """Rules 4, 5 and 7. `known`: entries of the subjects by path; with `has_first`, the first of them goes before the others."""
-    found: list[AclEntry] = []
+def _walk(view: View, memory: _Memory, sources: _Sources, path: str) -> Entries:
+    """Rules 4, 5 and 7."""
+    found: Entries = ()
     for step in steps(path):
-        if step not in view.acl_paths:
-            continue
-        last = step == path
-        here = _entries(memory, known[:1], step, last) if has_first else []
-        found = here or _entries(memory, known[has_first:], step, last) or found
-    return [entry for entry in found if entry.roleid == NO_ACCESS] or found
+        if step in view.acl_paths:
+            found = _at(memory, sources, step, last=step == path) or found
+    for entry in found:
+        if entry.roleid == NO_ACCESS:
+            return (entry,)
+    return found
 
 
-def _entries(memory: _Memory, known: list[Mapping[str, tuple[AclEntry, ...]]], step: str, last: bool) -> list[AclEntry]:  # noqa: FBT001 - of one caller
-    return [
-        entry
-        for entries in known
-        for entry in entries.get(step, ())
-        if (last or entry.propagate) and entry.roleid in memory.roles
-    ]
+def _at(memory: _Memory, sources: _Sources, step: str, *, last: bool) -> Entries:
+    """The entries that count at one step."""
+    own = sources.own.get(step)
+    if own and (counting := _counting(memory, own, last=last)):
+        return counting
+    entries = [entry for group in sources.groups if step in group for entry in group[step]]
+    return _counting(memory, entries, last=last) if entries else ()
+
+
+def _counting(memory: _Memory, entries: Iterable[AclEntry], *, last: bool) -> Entries:
+    return tuple(entry for entry in entries if (last or entry.propagate) and entry.roleid in memory.roles)
 
 
 def _pool(view: View, path: str) -> str | None:
     """The pool of the VM that the path means."""
-    _, found, vmid = path.rpartition("/vms/")
-    if not found or path != f"/vms/{vmid}" or not vmid.isascii() or not vmid.isdigit() or vmid.startswith("0"):
+    vmid = path[5:]
+    if not path.startswith("/vms/") or not vmid.isdigit() or vmid[0] == "0":
         return None
     return view.pool_of.get(int(vmid))
 
 
-def _forbids(entries: list[AclEntry]) -> bool:
+def _forbids(entries: Entries) -> bool:
     return bool(entries) and entries[0].roleid == NO_ACCESS
 
 
-def _names(memory: _Memory, grants: Grants) -> frozenset[str]:
-    if grants is ROOT:
-        return ALL
-    sets = [memory.roles[grant.entry.roleid] for grant in grants]
-    return sets[0].union(*sets[1:]) if sets else NOTHING
+def _names(memory: _Memory, found: Found) -> frozenset[str]:
+    sets = {entry.roleid: memory.roles[entry.roleid] for entries in found for entry in entries}
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    return NOTHING.union(*sets.values())
+
+
+def _grants(found: Found, view: View, path: str) -> Grants:
+    pool = _pool(view, path)
+    return (*(Grant(entry) for entry in found[0]), *(Grant(entry, pool) for entry in found[1]))
 
 
 def _by_privilege(memory: _Memory, grants: Grants) -> dict[str, Grants]:

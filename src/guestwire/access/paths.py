@@ -7,6 +7,7 @@ LONGEST: Final = 1024
 """Characters; Proxmox VE has no limit, and no path that is meant seriously has a tenth of it."""
 
 _characters = re.compile(r"[A-Za-z0-9._/-]+")
+_normal = re.compile(r"/|(/[A-Za-z0-9._-]+)+")
 _slashes = re.compile(r"/+")
 
 _name = r"[A-Za-z0-9._-]+"
@@ -22,6 +23,8 @@ def normalize(path: str) -> str | None:
 
     `..` has no meaning: it is a name like any other, as in Proxmox VE.
     """
+    if len(path) <= LONGEST and _normal.fullmatch(path):
+        return path
     if not path or len(path) > LONGEST or not _characters.fullmatch(path):
         return None
     return "/" + _slashes.sub("/", path).strip("/")
@@ -34,5 +37,9 @@ def is_known(path: str) -> bool:
 
 def steps(path: str) -> list[str]:
     """The normal path and all that lie above it, from `/` down."""
-    ends = [end for end, character in enumerate(path) if character == "/" and end]
-    return ["/", *(path[:end] for end in ends), path] if path != "/" else ["/"]
+    found = ["/"]
+    end = path.find("/", 1)
+    while end > 0:
+        found.append(path[:end])
+        end = path.find("/", end + 1)
+    return [*found, path] if path != "/" else found

@@ -42,11 +42,6 @@ def roles(view: View) -> Roles:
     return {**own, **BUILT_IN}
 
 
-def role_privileges(view: View, roleid: str) -> frozenset[str] | None:
-    """The privileges of a role, built-in or own; None: there is no such role."""
-    return view.derived(roles).get(roleid)
-
-
 def refuse_built_in(roleid: str, what: str) -> None:
     """Before a role is changed; `what` is "modified" or "deleted".
 
