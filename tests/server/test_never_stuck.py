@@ -208,32 +208,38 @@ async def test_the_log_holds_no_error_of_the_servers_own(told: Told) -> None:
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[Serving]:
-    async with Serving.of(site(vm(100))) as server:
+    """Each test has a VM of its own, for what is known of one lasts longer than a test."""
+    async with Serving.of(site(*map(vm, range(100, 105)))) as server:
         yield server
 
 
 async def test_an_agent_that_closes_at_any_byte_breaks_one_call(server: Serving) -> None:
     client = Client(server)
     async with FakeGuest(server.folder / "100.qga") as guest:
-        assert (await client.get(agent("get-host-name"))).status == 200
+        assert (await client.get(agent("get-host-name", 100))).status == 200
         for position in range(0, 50, 3):
             guest.fault = faults.closes_at(position)
-            assert MESSAGES.fullmatch((await client.get(agent("get-host-name"))).reason)
+            assert MESSAGES.fullmatch((await client.get(agent("get-host-name", 100))).reason)
             guest.fault = honest
-            assert (await client.get(agent("get-host-name"))).data == {"result": {"host-name": "fake"}}
+            assert (await client.get(agent("get-host-name", 100))).data == {"result": {"host-name": "fake"}}
 
 
-async def test_an_agent_that_answers_everything_twice_is_understood(server: Serving) -> None:
-    client = Client(server)
-    async with FakeGuest(server.folder / "100.qga", fault=faults.twice()):
-        for _ in range(20):
-            assert (await client.get(agent("get-host-name"))).data == {"result": {"host-name": "fake"}}
+async def test_an_agent_that_answers_everything_twice_gives_nobody_a_wrong_answer(server: Serving) -> None:
+    client, names = Client(server), iter(range(1000))
+    async with FakeGuest(server.folder / "101.qga", fault=faults.twice()) as guest:
+        guest.replies["guest-get-host-name"] = lambda _: {"host-name": str(next(names))}
+        answers = [await client.get(agent("get-host-name", 101)) for _ in range(20)]
+
+    given = [int(answer.data["result"]["host-name"]) for answer in answers if answer.status == 200]
+    assert given == sorted(set(given))
+    assert given[0] == 0
+    assert all(MESSAGES.fullmatch(answer.reason) for answer in answers if answer.status != 200)
 
 
 async def test_an_agent_that_never_answered_is_not_running(server: Serving) -> None:
     client = Client(server)
-    async with FakeGuest(server.folder / "100.qga", fault=faults.silent()):
-        calls = [await timed(client.get(agent("get-host-name"))) for _ in range(4)]
+    async with FakeGuest(server.folder / "102.qga", fault=faults.silent()):
+        calls = [await timed(client.get(agent("get-host-name", 102))) for _ in range(4)]
 
     assert {call.reason for call in calls} == {"500 QEMU guest agent is not running"}
     assert all(call.seconds < AT_ONCE for call in calls[1:])
@@ -241,8 +247,8 @@ async def test_an_agent_that_never_answered_is_not_running(server: Serving) -> N
 
 @pytest.mark.xfail(strict=True, reason="the channel connects again and again, without a pause, as long as a call waits")
 async def test_an_agent_that_hangs_up_when_it_is_synced_is_not_running_and_left_alone(server: Serving) -> None:
-    async with FakeGuest(server.folder / "100.qga", fault=faults.closes_on_sync()) as guest:
-        call = await timed(Client(server).get(agent("get-host-name")))
+    async with FakeGuest(server.folder / "103.qga", fault=faults.closes_on_sync()) as guest:
+        call = await timed(Client(server).get(agent("get-host-name", 103)))
 
     assert len(guest.received) < 100
     assert call.reason == "500 QEMU guest agent is not running"
@@ -251,13 +257,13 @@ async def test_an_agent_that_hangs_up_when_it_is_synced_is_not_running_and_left_
 
 @pytest.mark.agent
 async def test_a_real_agent_that_is_stopped_fails_at_once_after_its_first_call_and_comes_back(server: Serving) -> None:
-    async with SandboxedAgent(server.folder / "100.qga", name="fake") as real:
+    async with SandboxedAgent(server.folder / "104.qga", name="fake") as real:
         try:
-            found = await story(Client(server), 100, real.pause, real.resume)
+            found = await story(Client(server), 104, real.pause, real.resume)
         finally:
             real.resume()
 
-    assert found.first.reason == "500 VM 100 qga command 'guest-get-host-name' failed - got timeout"
+    assert found.first.reason == "500 VM 104 qga command 'guest-get-host-name' failed - got timeout"
     assert {call.reason for call in found.others} == {"500 QEMU guest agent is not running"}
     assert max(call.seconds for call in found.others) < AT_ONCE
     assert found.back < BACK_WITHIN
