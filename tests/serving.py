@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,12 +27,21 @@ class Serving:
     @classmethod
     @contextlib.asynccontextmanager
     async def of(
-        cls, config: Callable[[Path, int], str], environment: dict[str, str] | None = None
+        cls,
+        config: Callable[[Path, int], str],
+        environment: dict[str, str] | None = None,
+        prepare: Callable[[Path], Awaitable[None]] | None = None,
     ) -> AsyncIterator[Self]:
-        """Serves the configuration that `config` makes for a folder and a port; stops at the end."""
+        """Serves the configuration that `config` makes for a folder and a port; stops at the end.
+
+        `prepare` may write to the state directory before the server's first start.
+        """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             folder, port = Path(name), free_port()
             (folder / "guestwire.toml").write_text(config(folder, port))
+            if prepare:
+                (folder / "state").mkdir(mode=0o700)
+                await prepare(folder / "state")
             server = cls(folder, port, await start(folder, environment or {}))
             try:
                 await server.listens()

@@ -8,7 +8,8 @@
     --> 200 OK                          Proxmox VE's answer: status, reason phrase, and on the next line the body
     ==> 200 OK                          ours, where Proxmox VE's is a defect (match `better`)
 
-`{x*1000}` stands for a thousand x. `{pid}` in a request is the pid of the case before, in an answer any number.
+`{x*1000}` stands for a thousand x. `{pid}` in a request is the pid of the case before, in an answer any number; `{ticket}`, `{csrf}` and
+`{secret}` are live values of user admin@pve.
 `(123 bytes)` stands for a body of that length. `no host` means: without a Host header.
 Matches: `exact` (status, reason, body), `shape` (status, and the same keys: values depend on the guest), `status`, `better`.
 """

@@ -5,8 +5,10 @@ import gzip
 import json
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from cases import Case
 
@@ -64,16 +66,23 @@ def _head(data: bytes) -> tuple[int, str, dict[str, str]]:
     return int(found[1]), found[2], {name.lower(): value for name, value in pairs}
 
 
-def request(case: Case, headers: list[tuple[str, str]], pid: int) -> bytes:
-    """The bytes of a case's request, with `headers` beside its own."""
-    body = case.body.encode().replace(rb"\xe9", b"\xe9") if case.body else b""
-    headers = [*headers, *case.headers]
+def request(case: Case, headers: list[tuple[str, str]], live: dict[str, str]) -> bytes:
+    """The bytes of a case's request, with `headers` beside its own; `live` has the values of `{pid}`, `{ticket}` and their like."""
+    body = _filled(case.body or "", {name: quote(value) for name, value in live.items()}).encode()
+    body = body.replace(rb"\xe9", b"\xe9")
+    headers = [*headers, *((name, _filled(value, live)) for name, value in case.headers)]
     if case.has_host:
         headers.insert(0, ("Host", "pve1"))
     if case.method in WITH_BODY or body:
         headers.append(("Content-Length", str(len(body))))
     if any(name == "Transfer-Encoding" for name, _ in headers):
         headers = [header for header in headers if header[0] != "Content-Length"]
-    target = case.target.replace("{pid}", str(pid))
+    target = _filled(case.target, live)
     lines = [f"{case.method} {target} {case.version}", *(f"{name}: {value}" for name, value in headers)]
     return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body
+
+
+def _filled(text: str, live: Mapping[str, str]) -> str:
+    for name, value in live.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text

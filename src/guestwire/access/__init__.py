@@ -1,6 +1,7 @@
-"""Who calls, and what they may do."""
+"""Who calls, and what they may do: `engine.py` decides, `control.py` is what the server uses."""
 
-from guestwire.access.decision import authorize
-from guestwire.access.tokens import Subject, Tokens, admin_token
+from guestwire.access.control import Access
+from guestwire.access.credentials import Credentials, credentials
+from guestwire.access.subject import Subject
 
-__all__ = ["Subject", "Tokens", "admin_token", "authorize"]
+__all__ = ["Access", "Credentials", "Subject", "credentials"]

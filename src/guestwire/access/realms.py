@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,10 +43,17 @@ def pam_problem() -> str | None:
     return None
 
 
-async def is_login(user: str, password: str, hashed: str | None) -> bool:
-    """Whether `password` is right for `user` (`NAME@REALM`); `hashed` is what realm pve keeps, None when there is nothing."""
+async def is_login(user: str, password: str, hashed: str | None, usable: Collection[str]) -> bool:
+    """Whether `password` is right for `user` (`NAME@REALM`).
+
+    Args:
+        user: also one that is not known.
+        password: as it was given.
+        hashed: what realm pve keeps, None when there is nothing.
+        usable: the realms that can be used here.
+    """
     name, _, realm = user.rpartition("@")
-    if realm == PAM:
+    if realm == PAM and realm in usable:
         return await _is_pam_login(name, password)
     return await is_password(hashed if realm == PVE else None, password)
 

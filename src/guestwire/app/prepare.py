@@ -1,14 +1,20 @@
 """What is done before the service runs: the state directory, the certificate and the administrator's token."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from guestwire.access import admin_token
+from guestwire.access import Access
+from guestwire.app.admin_token import ensure_admin_token
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, read_config
 from guestwire.server.certificate_maker import ensure_certificate
+from guestwire.stores import SqliteStore
+
+STORE: Final = "access.db"
+"""In the state directory."""
 
 SMALL: Final = {
     "MALLOC_ARENA_MAX": "1",
@@ -48,4 +54,13 @@ def prepare(config: Config) -> None:
         ) from error
     if config.server.tls:
         ensure_certificate(state_dir, config.server.node, config.server.address[0])
-    admin_token(state_dir)
+    asyncio.run(_prepare_access(state_dir))
+
+
+async def _prepare_access(state_dir: Path) -> None:
+    store = await SqliteStore.open(state_dir / STORE)
+    try:
+        await ensure_admin_token(state_dir, store)
+        await Access(store).rotate_keys()
+    finally:
+        await store.close()

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from guestwire import __version__
-from guestwire.access import Tokens, admin_token
+from guestwire.access import Access
+from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
+from guestwire.app.prepare import STORE
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
 from guestwire.server import Certificate, Gateway, Listener
+from guestwire.stores import SqliteStore
 
 log = logging.getLogger("guestwire")
 
@@ -43,12 +46,12 @@ async def _serve(path: Path, config: Config) -> None:
     state_dir = Path(config.server.state_dir)
     host, port = config.server.address
     cert = Certificate.in_folder(state_dir) if config.server.tls else None
-    tokens = Tokens()
-    tokens.add(admin_token(state_dir))
+    store = await SqliteStore.open(state_dir / STORE)
+    access = Access(store, usable_realms=await asyncio.to_thread(_usable_realms))
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
     stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
-    listener = Listener(Gateway(inventory, tokens), host, port, cert.context() if cert else None)
+    listener = Listener(Gateway(inventory, access), host, port, cert.context() if cert else None)
     _collect_rarely()
     try:
         port = await _listen(listener, config)
@@ -67,6 +70,15 @@ async def _serve(path: Path, config: Config) -> None:
         await listener.stop()
     finally:
         await inventory.close()
+        await store.close()
+
+
+def _usable_realms() -> tuple[Realm, ...]:
+    """All realms, without pam where it can't be used."""
+    if problem := pam_problem():
+        log.warning("realm %s is off: %s", PAM, problem)
+        return tuple(realm for realm in REALMS if realm.realm != PAM)
+    return REALMS
 
 
 def _heed_signals(path: Path, config: Config, inventory: Inventory) -> asyncio.Event:

@@ -1,7 +1,7 @@
 """The contract: every endpoint of the API as a record (`ENDPOINTS`), from which everything else follows."""
 
 from guestwire.contract.context import Context, VmSummary
-from guestwire.contract.endpoint import Effect, Endpoint, Privileges, Registry
+from guestwire.contract.endpoint import Effect, Endpoint, Registry
 from guestwire.contract.openapi import openapi
 from guestwire.contract.parameters import Parameters, rules, validate
 from guestwire.contract.registry import ENDPOINTS
@@ -14,7 +14,6 @@ __all__ = [
     "Effect",
     "Endpoint",
     "Parameters",
-    "Privileges",
     "Registry",
     "VmSummary",
     "openapi",

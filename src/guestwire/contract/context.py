@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from guestwire.access import Access, Subject
 from guestwire.agent import GuestAgent
 
 
@@ -19,7 +20,22 @@ class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Context(Protocol):
-    """Node, VMs and guests."""
+    """Node, VMs, guests and access, for one call."""
+
+    @property
+    def access(self) -> Access:
+        """Users, and what they may do."""
+        ...
+
+    @property
+    def subject(self) -> Subject:
+        """Who calls; nobody (a user without name) where no login is needed."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The client's."""
+        ...
 
     @property
     def node(self) -> str:
@@ -42,5 +58,5 @@ class Context(Protocol):
         ...
 
     async def vms(self) -> list[VmSummary]:
-        """All VMs of the node, by id."""
+        """All VMs of the node, by id, whoever asks."""
         ...

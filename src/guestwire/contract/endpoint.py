@@ -2,7 +2,7 @@
 
 To add an endpoint is to add one function with its record, in one file of `endpoints/`:
 
-    @endpoints.endpoint("GET", "/nodes/{node}/qemu/{vmid}/agent/file-read", FileRead, privileges=..., ...)
+    @endpoints.endpoint("GET", "/nodes/{node}/qemu/{vmid}/agent/file-read", FileRead, check=..., ...)
     async def file_read(context: Context, parameters: FileRead) -> FileContent:
         \"\"\"One line that says what it does.\"\"\"
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar, get_type_hints
 
+from guestwire.access.checks import Check, LoggedIn
 from guestwire.contract.context import Context
 from guestwire.contract.parameters import Parameters
 
@@ -30,14 +31,6 @@ class Effect(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Privileges:
-    """Any one of `any_of` on the access path `path` (a template of path parameters) is enough."""
-
-    path: str
-    any_of: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One endpoint.
 
@@ -48,7 +41,8 @@ class Endpoint:
         summary: one line.
         parameters: all of them, those in the path too.
         returns: the type of the result.
-        privileges: None when everybody who is logged in may call it.
+        check: what a caller needs.
+        tokens: whether it can be called with an API token, too.
         effect: see `Effect`.
         timeout: seconds it may take at most.
         function: does it.
@@ -60,13 +54,15 @@ class Endpoint:
     summary: str
     parameters: type[Parameters]
     returns: Any
-    privileges: Privileges | None
+    check: Check
     effect: Effect
     timeout: float
     function: Function
+    tokens: bool = True
 
 
 DEFAULT_TIMEOUT: Final = 15.0
+LOGGED_IN: Final = LoggedIn()
 
 
 class Registry:
@@ -97,7 +93,8 @@ class Registry:
         path: str,
         parameters: type[P],
         *,
-        privileges: Privileges | None,
+        check: Check = LOGGED_IN,
+        tokens: bool = True,
         effect: Effect = Effect.READS,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Callable[[Callable[[Context, P], Awaitable[Any]]], Endpoint]:
@@ -111,7 +108,8 @@ class Registry:
                 summary=(function.__doc__ or "").strip().partition("\n")[0],
                 parameters=parameters,
                 returns=get_type_hints(function)["return"],
-                privileges=privileges,
+                check=check,
+                tokens=tokens,
                 effect=effect,
                 timeout=timeout,
                 function=function,

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from guestwire import __version__
+from guestwire.access.checks import Everybody, Privileges
 from guestwire.contract.endpoint import Endpoint
 from guestwire.contract.parameters import Rule, rules
 from guestwire.contract.text import ByteText
@@ -65,8 +66,12 @@ def _operation(endpoint: Endpoint, result: dict[str, Any]) -> dict[str, Any]:
         "responses": _responses(result),
         "x-effect": endpoint.effect.value,
     }
-    if endpoint.privileges:
-        operation["x-privileges"] = {"path": endpoint.privileges.path, "anyOf": list(endpoint.privileges.any_of)}
+    if isinstance(endpoint.check, Privileges):
+        operation["x-privileges"] = {"path": endpoint.check.path, "anyOf": list(endpoint.check.any_of)}
+    elif isinstance(endpoint.check, Everybody):
+        operation["security"] = []
+    else:
+        operation["x-needs"] = str(endpoint.check).replace("`", "")
     if endpoint.method == "GET":
         operation["parameters"] += [_parameter(rule, "query") for rule in others]
     elif others:

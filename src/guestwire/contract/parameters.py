@@ -29,16 +29,44 @@ class Parameters(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A named format of Proxmox VE: what fits, and what the thing is called."""
+    """A named format of Proxmox VE: what fits, and what is said of a value that doesn't."""
 
     pattern: re.Pattern[str]
-    thing: str
+    problem: str
 
+
+REALM: Final = r"[A-Za-z][A-Za-z0-9.\-_]+"
+USERID: Final = rf"[^\s:/@!]+@{REALM}"
+TOKENID: Final = r"[A-Za-z][A-Za-z0-9.\-_]+"
+NAME: Final = r"[A-Za-z0-9.\-_]+"
+POOLID: Final = rf"{NAME}(?:/{NAME}){{0,2}}"
 
 FORMATS: Final = {
-    "pve-vmid": Format(re.compile(r"[1-9][0-9]{2,8}"), "VM ID"),
-    "pve-node": Format(re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?"), "node name"),
+    "pve-vmid": Format(re.compile(r"[1-9][0-9]{2,8}"), "value does not look like a valid VM ID"),
+    "pve-node": Format(
+        re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?"), "value does not look like a valid node name"
+    ),
+    "pve-userid": Format(re.compile(USERID), "value '{value}' does not look like a valid user name"),
+    "pve-tokenid": Format(re.compile(rf"{USERID}!{TOKENID}"), "value '{value}' does not look like a valid token ID"),
+    "pve-realm": Format(re.compile(REALM), "value '{value}' does not look like a valid realm"),
+    "pve-groupid": Format(re.compile(NAME), "group name '{value}' contains invalid characters"),
+    "pve-roleid": Format(re.compile(NAME), "role name '{value}' contains invalid characters"),
+    "pve-poolid": Format(re.compile(POOLID), "pool name '{value}' contains invalid characters"),
+    "pve-priv": Format(re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)+"), "invalid privilege '{value}'"),
+    "pve-configid": Format(re.compile(r"(?i)[a-z][a-z0-9_-]+"), "invalid configuration ID '{value}'"),
+    "pve-storage-id": Format(re.compile(NAME), "storage ID '{value}' contains illegal characters"),
+    "email-opt": Format(re.compile(r"|[^\s@]+@[^\s@]+"), "value does not look like a valid email address"),
 }
+LIST: Final = "-list"
+"""At the end of a format's name: several of them in one text."""
+
+_between: Final = re.compile(r"[,;\s\0]+")
+
+
+def split_list(text: str) -> list[str]:
+    """The items of a text that holds a list, as Proxmox VE takes it apart."""
+    return [item for item in _between.split(text) if item]
+
 
 Node = Annotated[str, Meta(description="The node's name, or localhost.", extra={"format": "pve-node"})]
 Vmid = Annotated[int, Meta(description="The VM's id.", ge=100, le=999_999_999, extra={"format": "pve-vmid"})]
@@ -74,6 +102,8 @@ class Rule:
     max_length: int | None = None
     enum: tuple[str, ...] | None = None
     format: str | None = None
+    pattern: str | None = None
+    requires: str | None = None
     secret: bool = False
     description: str = ""
 
@@ -112,6 +142,8 @@ def _rule(field: inspect.Field) -> Rule:
         max_length=getattr(kind, "max_length", None),
         enum=extra.get("enum"),
         format=extra.get("format"),
+        pattern=extra.get("pattern"),
+        requires=extra.get("requires"),
         secret=bool(extra.get("secret")),
         description=str(described.get("description", "")),
     )
@@ -130,6 +162,8 @@ def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
         value = given.get(name)
         if value is not None:
             values[rule.attribute] = _checked(rule, value, errors)
+            if rule.requires and given.get(rule.requires) is None:
+                errors[rule.requires] = f"missing property - '{name}' requires this property"
         elif rule.required:
             errors[name] = MISSING
     if not parameters.allows_others:
@@ -209,8 +243,13 @@ _SCALARS: Final[dict[str, Callable[[Rule, Any], Any]]] = {"string": _string, "in
 
 
 def _check_format(rule: Rule, text: str) -> None:
-    if rule.format and not FORMATS[rule.format].pattern.fullmatch(text):
-        raise ValueError(f"invalid format - value does not look like a valid {FORMATS[rule.format].thing}\n")
+    if rule.pattern and not re.fullmatch(rule.pattern, text):
+        raise ValueError("value does not match the regex pattern")
+    if rule.format:
+        form = FORMATS[rule.format.removesuffix(LIST)]
+        for item in split_list(text) if rule.format.endswith(LIST) else (text,):
+            if not form.pattern.fullmatch(item):
+                raise ValueError(f"invalid format - {form.problem.format(value=item)}\n")
 
 
 def _text(kind: str, value: Any) -> str:

@@ -28,10 +28,10 @@ def _section(endpoint: Endpoint) -> str:
 
 
 def _facts(endpoint: Endpoint) -> str:
-    needed = endpoint.privileges
-    privileges = " or ".join(f"`{name}`" for name in dict.fromkeys(needed.any_of)) if needed else "none but a login"
-    path = f" on `{needed.path}`" if needed else ""
-    return f"Privileges: {privileges}{path}. Effect: {endpoint.effect.value}. Time: {endpoint.timeout:g} s at most."
+    ticket = "" if endpoint.tokens else " Not with an API token."
+    return (
+        f"Privileges: {endpoint.check}.{ticket} Effect: {endpoint.effect.value}. Time: {endpoint.timeout:g} s at most."
+    )
 
 
 def _row(rule: Rule) -> str:

@@ -3,6 +3,6 @@
 from typing import Final
 
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.endpoints import agent, nodes
+from guestwire.contract.endpoints import access, agent, nodes, pools
 
-ENDPOINTS: Final = Registry(nodes.endpoints, agent.endpoints)
+ENDPOINTS: Final = Registry(nodes.endpoints, agent.endpoints, access.endpoints, pools.endpoints)

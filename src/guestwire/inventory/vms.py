@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from guestwire.access import Access, Subject
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import Channel, ChannelState, Monitor, UnixChannel
 from guestwire.contract import VmSummary
@@ -107,11 +108,14 @@ async def _retire(vm: Vm) -> None:
 
 
 class Lease:
-    """What one call uses of the inventory (a `contract.Context`); release it when the call has ended."""
+    """What one call may use (a `contract.Context`); release it when the call has ended."""
 
-    __slots__ = ("_inventory", "_used")
+    __slots__ = ("_inventory", "_used", "access", "address", "subject")
 
-    def __init__(self, inventory: Inventory) -> None:
+    def __init__(self, inventory: Inventory, access: Access, subject: Subject, address: str) -> None:
+        self.access = access
+        self.subject = subject
+        self.address = address
         self._inventory = inventory
         self._used: list[Vm] = []
 

@@ -8,23 +8,27 @@ import itertools
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
-from guestwire.access import Subject, Tokens, authorize
+from guestwire.access import Access, Subject, credentials
+from guestwire.access.checks import Everybody
 from guestwire.contract import ENDPOINTS, Endpoint, openapi, validate
-from guestwire.errors import GuestError, GuestwireError, NotAuthenticated, UnknownNode
+from guestwire.errors import Forbidden, GuestError, GuestwireError, NotAuthenticated, NotImplementedHere, UnknownNode
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, requests
 from guestwire.server.refusals import Refusal
-from guestwire.server.router import Router
+from guestwire.server.router import Route, Router
 
 log = logging.getLogger("guestwire.requests")
 
 OPENAPI_PATH: Final = "/api2/openapi.json"
 THIS_NODE: Final = "localhost"
+
+NOBODY: Final = Subject("")
 
 CLIENT_LEFT: Final = 499
 """The status in the log when there was nobody left to answer."""
@@ -38,9 +42,9 @@ _numbers: Final = itertools.count(1)
 class Gateway:
     """Answers requests: a handler for aiohttp's `Server`."""
 
-    def __init__(self, inventory: Inventory, tokens: Tokens) -> None:
+    def __init__(self, inventory: Inventory, access: Access) -> None:
         self._inventory = inventory
-        self._tokens = tokens
+        self._access = access
         self._router = Router(ENDPOINTS)
         self._openapi = msgspec.json.encode(openapi(ENDPOINTS))
 
@@ -62,7 +66,8 @@ class Gateway:
         try:
             requests.check_http(request)
             target = _target(request)
-            subject = record.subject = self._tokens.authenticate(_authorization(request))
+            route = self._router.find(request.method, target.path) if target else None
+            subject = record.subject = self._who(request, route)
             if target is None:
                 return Response(body=self._openapi, headers=answers.JSON_HEADERS)
             await _continue(request)
@@ -70,24 +75,40 @@ class Gateway:
             return answers.refusal(error)
         if target.format not in answers.FORMATS:
             return answers.refusal(Refusal(501, f"no formatter for uri {target.path}, {target.format}"))
-        return await self._in_format(request, target, subject)
+        return await self._in_format(request, target, route, subject)
 
-    async def _in_format(self, request: BaseRequest, target: requests.Target, subject: Subject) -> StreamResponse:
+    def _who(self, request: BaseRequest, route: Route | None) -> Subject:
+        """Who calls; nobody, where nobody has to."""
+        if route and isinstance(route.endpoint.check, Everybody):
+            return NOBODY
+        given = credentials(_header(request, "Cookie"), _header(request, "Authorization"))
+        subject = self._access.authenticate(given)
+        if given.ticket and request.method != "GET":
+            self._access.check_csrf(subject, request.headers.get("CSRFPreventionToken", ""))
+        return subject
+
+    async def _in_format(
+        self, request: BaseRequest, target: requests.Target, route: Route | None, subject: Subject
+    ) -> StreamResponse:
         try:
-            result = await self._call(request, target, subject)
+            result = await self._call(request, target, route, subject)
         except GuestwireError as error:
             status, reason, body = answers.failure(target.format, error)
         else:
             status, reason, body = 200, "OK", answers.success(target.format, result)
         return await answers.send(request, status, reason, body)
 
-    async def _call(self, request: BaseRequest, target: requests.Target, subject: Subject) -> object:
-        endpoint, in_path = self._router.find(request.method, target.path)
-        given = requests.merge_path(await requests.parameters(request, target.query), in_path)
-        _authorize(subject, endpoint, in_path)
-        self._check_node(in_path)
+    async def _call(
+        self, request: BaseRequest, target: requests.Target, route: Route | None, subject: Subject
+    ) -> object:
+        if route is None:
+            raise NotImplementedHere(request.method, target.path)
+        endpoint = route.endpoint
+        given = requests.merge_path(await requests.parameters(request, target.query), route.in_path)
+        self._authorize(subject, endpoint, target, given)
+        self._check_node(route.in_path)
         parameters = validate(endpoint.parameters, given)
-        lease = Lease(self._inventory)
+        lease = Lease(self._inventory, self._access, subject, request.remote or "")
         try:
             async with asyncio.timeout(endpoint.timeout):
                 return await endpoint.function(lease, parameters)
@@ -95,6 +116,13 @@ class Gateway:
             raise GuestError(f"{endpoint.name} took longer than {endpoint.timeout:g} seconds") from None
         finally:
             lease.release()
+
+    def _authorize(
+        self, subject: Subject, endpoint: Endpoint, target: requests.Target, given: Mapping[str, object]
+    ) -> None:
+        if subject.token is not None and not endpoint.tokens:
+            raise Forbidden(why=f"URI '{target.path}' not available with API token, need proper ticket.")
+        self._access.require(subject, endpoint.check, given)
 
     def _check_node(self, in_path: dict[str, str]) -> None:
         node = in_path.get("node", THIS_NODE)
@@ -110,14 +138,9 @@ def _target(request: BaseRequest) -> requests.Target | None:
     return requests.target(raw)
 
 
-def _authorization(request: BaseRequest) -> str | None:
-    """The header's value; several count as one list, as HTTP has it."""
-    return ", ".join(request.headers.getall("Authorization", ())) or None
-
-
-def _authorize(subject: Subject, endpoint: Endpoint, in_path: dict[str, str]) -> None:
-    if endpoint.privileges:
-        authorize(subject, endpoint.privileges.path.format_map(in_path), endpoint.privileges.any_of)
+def _header(request: BaseRequest, name: str) -> str:
+    """The header's value, "" when it is not there; several count as one list, as HTTP has it."""
+    return ", ".join(request.headers.getall(name, ()))
 
 
 async def _continue(request: BaseRequest) -> None:
@@ -146,5 +169,5 @@ class _Record:
         took = (time.perf_counter() - self._began) * 1000
         log.info(
             "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",
-            self.id, self._request.remote, self.subject or "-", self._request.method, path, status, took,
+            self.id, self._request.remote, self.subject if self.subject and self.subject.user else "-", self._request.method, path, status, took,
         )  # fmt: skip

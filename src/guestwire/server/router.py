@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from guestwire.contract import Endpoint
-from guestwire.errors import NotImplementedHere
 
 _parameter = re.compile(r"\{(\w+)\}")
 _anything: Final = re.compile(r"\S+")
@@ -20,6 +20,14 @@ class _Step:
         self.endpoints: dict[str, Endpoint] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An endpoint, and the parameters in the path."""
+
+    endpoint: Endpoint
+    in_path: dict[str, str]
+
+
 class Router:
     """A tree of path steps; empty steps don't count, a parameter is anything without white space."""
 
@@ -28,12 +36,8 @@ class Router:
         for endpoint in endpoints:
             self._add(endpoint)
 
-    def find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
-        """The endpoint, and the parameters in the path.
-
-        Raises:
-            NotImplementedHere: there is none.
-        """
+    def find(self, method: str, path: str) -> Route | None:
+        """The endpoint of a method and path; None when there is none."""
         step, in_path = self._root, {}
         for word in path.split("/"):
             if not word:
@@ -44,10 +48,9 @@ class Router:
                 name, step = step.parameter
                 in_path[name] = word
             else:
-                raise NotImplementedHere(method, path)
-        if method not in step.endpoints:
-            raise NotImplementedHere(method, path)
-        return step.endpoints[method], in_path
+                return None
+        endpoint = step.endpoints.get(method)
+        return Route(endpoint, in_path) if endpoint else None
 
     def _add(self, endpoint: Endpoint) -> None:
         step = self._root

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from guestwire.access.checks import Privileges
 from guestwire.agent import Ask
 from guestwire.agent import commands as qga
 from guestwire.contract.context import Context
-from guestwire.contract.endpoint import DEFAULT_TIMEOUT, Effect, Endpoint, Privileges, Registry
+from guestwire.contract.endpoint import DEFAULT_TIMEOUT, Effect, Endpoint, Registry
 from guestwire.contract.parameters import OfVm
 from guestwire.contract.text import ByteText, to_bytes
 from guestwire.errors import AgentError, GuestError
@@ -64,7 +65,7 @@ class Simple:
     method: str
     name: str
     ask: Ask[Any]
-    privileges: Privileges
+    check: Privileges
     effect: Effect
     summary: str
 
@@ -118,7 +119,7 @@ for _simple in SIMPLE:
             summary=_simple.summary,
             parameters=OfVm,
             returns=Forwarded,
-            privileges=_simple.privileges,
+            check=_simple.check,
             effect=_simple.effect,
             timeout=_simple.ask.command.timeout + DEFAULT_TIMEOUT,
             function=_forwarding(_simple),
@@ -138,7 +139,7 @@ class Index(OfVm, frozen=True, kw_only=True):
     allows_others = True
 
 
-@endpoints.endpoint("GET", PATH, Index, privileges=None)
+@endpoints.endpoint("GET", PATH, Index)
 async def index(_context: Context, _parameters: Index) -> list[Name]:
     """Names the endpoints below; the VM need not exist."""
     return [Name(name) for name in endpoints.children(PATH)]
@@ -154,7 +155,7 @@ class Legacy(OfVm, frozen=True, kw_only=True):
     "POST",
     PATH,
     Legacy,
-    privileges=EVERYTHING_TWICE,
+    check=EVERYTHING_TWICE,
     effect=Effect.DISRUPTS,
     timeout=max(simple.ask.command.timeout for simple in SIMPLE) + DEFAULT_TIMEOUT,
 )
@@ -173,7 +174,7 @@ class SetUserPassword(OfVm, frozen=True, kw_only=True):
     crypted: Annotated[bool, Meta(description="The password is a hash already.")] = False
 
 
-@endpoints.endpoint("POST", f"{PATH}/set-user-password", SetUserPassword, privileges=EVERYTHING, effect=Effect.WRITES)
+@endpoints.endpoint("POST", f"{PATH}/set-user-password", SetUserPassword, check=EVERYTHING, effect=Effect.WRITES)
 async def set_user_password(context: Context, parameters: SetUserPassword) -> Forwarded:
     """Sets the password of a user in the guest."""
     agent = await context.agent(parameters.vmid)
@@ -208,7 +209,7 @@ class Started(msgspec.Struct, frozen=True):
     pid: int
 
 
-@endpoints.endpoint("POST", f"{PATH}/exec", Exec, privileges=EVERYTHING, effect=Effect.DISRUPTS)
+@endpoints.endpoint("POST", f"{PATH}/exec", Exec, check=EVERYTHING, effect=Effect.DISRUPTS)
 async def execute(context: Context, parameters: Exec) -> Started:
     """Starts a program in the guest; exec-status tells how it ends."""
     agent = await context.agent(parameters.vmid)
@@ -236,7 +237,7 @@ class ProcessState(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=Tr
     err_truncated: int | None = None
 
 
-@endpoints.endpoint("GET", f"{PATH}/exec-status", ExecStatus, privileges=EVERYTHING, timeout=120)
+@endpoints.endpoint("GET", f"{PATH}/exec-status", ExecStatus, check=EVERYTHING, timeout=120)
 async def exec_status(context: Context, parameters: ExecStatus) -> ProcessState:
     """Tells whether a process still runs, or how it ended and what it wrote."""
     agent = await context.agent(parameters.vmid)
@@ -277,7 +278,7 @@ class FileContent(msgspec.Struct, frozen=True, rename="kebab"):
     truncated: int | UnsetType = msgspec.field(name="truncated", default=UNSET)
 
 
-@endpoints.endpoint("GET", f"{PATH}/file-read", FileRead, privileges=FILE_READ, timeout=600)
+@endpoints.endpoint("GET", f"{PATH}/file-read", FileRead, check=FILE_READ, timeout=600)
 async def file_read(context: Context, parameters: FileRead) -> FileContent:
     """Reads a file, 16 MiB at most; offset and count read a part."""
     agent = await context.agent(parameters.vmid)
@@ -294,7 +295,7 @@ class FileWrite(OfVm, frozen=True, kw_only=True):
     encode: Annotated[bool, Meta(description="The content is text; otherwise it is base64 already.")] = True
 
 
-@endpoints.endpoint("POST", f"{PATH}/file-write", FileWrite, privileges=FILE_WRITE, effect=Effect.WRITES, timeout=60)
+@endpoints.endpoint("POST", f"{PATH}/file-write", FileWrite, check=FILE_WRITE, effect=Effect.WRITES, timeout=60)
 async def file_write(context: Context, parameters: FileWrite) -> None:
     """Writes a whole file."""
     agent = await context.agent(parameters.vmid)

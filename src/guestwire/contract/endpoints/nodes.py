@@ -50,13 +50,13 @@ class VmList(OfNode, frozen=True, kw_only=True):
     full: Annotated[bool, Meta(description="As clients of Proxmox VE send it; the list is the same.")] = False
 
 
-@endpoints.endpoint("GET", "/", Parameters, privileges=None)
+@endpoints.endpoint("GET", "/", Parameters)
 async def index(_context: Context, _parameters: Parameters) -> list[Subdirectory]:
     """Names the parts of the API."""
     return [Subdirectory(name) for name in SUBDIRECTORIES]
 
 
-@endpoints.endpoint("GET", "/version", Parameters, privileges=None)
+@endpoints.endpoint("GET", "/version", Parameters)
 async def version(_context: Context, _parameters: Parameters) -> Version:
     """Says which API this is."""
     return Version(
@@ -64,13 +64,14 @@ async def version(_context: Context, _parameters: Parameters) -> Version:
     )
 
 
-@endpoints.endpoint("GET", "/nodes", Parameters, privileges=None)
+@endpoints.endpoint("GET", "/nodes", Parameters)
 async def nodes(context: Context, _parameters: Parameters) -> list[Node]:
     """Lists the nodes."""
     return [Node(node=context.node, id=f"node/{context.node}", ssl_fingerprint=context.fingerprint)]
 
 
-@endpoints.endpoint("GET", "/nodes/{node}/qemu", VmList, privileges=None)
+@endpoints.endpoint("GET", "/nodes/{node}/qemu", VmList)
 async def vms(context: Context, _parameters: VmList) -> list[VmSummary]:
-    """Lists the VMs on a node."""
-    return await context.vms()
+    """Lists the VMs on a node that the caller may see (`VM.Audit`)."""
+    may, subject = context.access.may, context.subject
+    return [vm for vm in await context.vms() if may(subject, f"/vms/{vm.vmid}", ("VM.Audit",))]

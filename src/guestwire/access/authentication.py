@@ -1,0 +1,76 @@
+"""Who sends a request, by its ticket or its API token."""
+
+import hashlib
+import hmac
+import secrets
+import uuid
+from typing import Final
+
+from guestwire.access import keys, tickets
+from guestwire.access.credentials import Credentials
+from guestwire.access.engine import split
+from guestwire.access.subject import Subject
+from guestwire.errors import NotAuthenticated
+from guestwire.stores.view import View
+
+NO_TICKET: Final = "No ticket"
+FAILED: Final = "Authentication failed!"
+BAD_CSRF: Final = "Permission denied - invalid csrf token"
+
+
+def authenticate(view: View, credentials: Credentials, now: float) -> Subject:
+    """Who this is; `now` in seconds since the epoch.
+
+    Raises:
+        NotAuthenticated: nobody; or nobody who may come in.
+    """
+    if credentials.ticket:
+        user = tickets.user_of_ticket(keys.keys_of(view, "ticket"), credentials.ticket, now)
+        subject = Subject(user) if user else None
+    elif credentials.token:
+        subject = _token_subject(view, credentials.token, now)
+    else:
+        raise NotAuthenticated(NO_TICKET)
+    if subject is None or not may_come_in(view, subject.user, now):
+        raise NotAuthenticated(FAILED)
+    return subject
+
+
+def check_csrf(view: View, subject: Subject, token: str, now: float) -> None:
+    """Whether a request with a ticket that changes something was meant by its user.
+
+    Raises:
+        NotAuthenticated: the CSRF token is not one of this user.
+    """
+    if not tickets.is_csrf_of(keys.keys_of(view, "csrf"), subject.user, token, now):
+        raise NotAuthenticated(BAD_CSRF)
+
+
+def may_come_in(view: View, userid: str, now: float) -> bool:
+    """Whether the user is there, enabled and not expired."""
+    user = view.users.get(userid)
+    return user is not None and user.enable and not (user.expire and user.expire < now)
+
+
+def _token_subject(view: View, text: str, now: float) -> Subject | None:
+    name, _, secret = text.partition("=")
+    token = view.tokens.get(name)
+    known = token.secret_hash if token else b""
+    if not hmac.compare_digest(secret_hash(secret), known) or token is None:
+        return None
+    userid, tokenid = split(name)
+    return None if token.expire and token.expire < now else Subject(userid, tokenid)
+
+
+def new_secret() -> str:
+    """A token's secret: a random UUID."""
+    return str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+
+
+def secret_hash(secret: str) -> bytes:
+    """What is kept of a token's secret.
+
+    A plain SHA-256 is enough: secrets are random numbers of 122 bits, which nobody can try out; a slow hash would
+    protect passwords that people choose, and cost every request what it costs the attacker.
+    """
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

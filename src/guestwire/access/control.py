@@ -1,0 +1,216 @@
+"""Access control of one server: what the gateway and the endpoints of `/access` use."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from guestwire.access import authentication, checks, engine, keys, passwords, realms, requirements, tickets
+from guestwire.access.capabilities import capabilities
+from guestwire.access.credentials import Credentials
+from guestwire.access.realms import PVE, REALMS, Realm
+from guestwire.access.requirements import GROUPS, Question
+from guestwire.access.roles import Roles, roles
+from guestwire.access.subject import Subject
+from guestwire.access.throttle import FAILED, Throttle
+from guestwire.errors import AccessRefused, Forbidden, NotAuthenticated
+from guestwire.stores.base import Store, edit
+from guestwire.stores.records import Change
+from guestwire.stores.view import View
+
+Wanted = tuple[str, Sequence[str]]
+"""A path, and privileges on it, all of which are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A ticket, and the CSRF token that goes with it; neither is shown."""
+
+    ticket: str
+    csrf: str
+
+    def __repr__(self) -> str:
+        return "Login(…)"
+
+
+class Access:
+    """Decides from the store's view, and changes it.
+
+    Args:
+        store: belongs to whoever made it.
+        realms: which can be used here.
+        throttle: for failed logins.
+        clock: seconds since the epoch; another one in tests.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        usable_realms: Sequence[Realm] = REALMS,
+        throttle: Throttle | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._throttle = throttle or Throttle()
+        self._clock = clock
+        self.realms: Final = tuple(usable_realms)
+
+    @property
+    def view(self) -> View:
+        """All users and what they may do, now."""
+        return self._store.view()
+
+    # Who calls, and may they?
+
+    def authenticate(self, credentials: Credentials) -> Subject:
+        """See `authentication.authenticate`."""
+        return authentication.authenticate(self.view, credentials, self._clock())
+
+    def check_csrf(self, subject: Subject, token: str) -> None:
+        """See `authentication.check_csrf`."""
+        authentication.check_csrf(self.view, subject, token, self._clock())
+
+    def require(self, subject: Subject, check: checks.Check, given: Mapping[str, Any]) -> None:
+        """The one place where access is decided; see `requirements.require`."""
+        requirements.require(self._question(subject, given), check)
+
+    def may(self, subject: Subject, path: str, any_of: Iterable[str]) -> bool:
+        """Whether the subject has one of these privileges on the path."""
+        return self._question(subject).refused(path, any_of) is None
+
+    def may_modify_acl(self, subject: Subject, path: str) -> bool:
+        """Whether the subject may change the ACL of the path."""
+        return requirements.modify_refusal(self._question(subject), path) is None
+
+    def check_may_give(self, subject: Subject, path: str, given: Iterable[str]) -> None:
+        """Who may not change permissions as such, but has a VM, pool or storage, may give what it has itself.
+
+        Raises:
+            Forbidden: a role has a privilege that the subject has not.
+        """
+        if self.may(subject, path, ("Permissions.Modify",)):
+            return
+        held = engine.held_on(self.view, str(subject), path, self._clock())
+        for role in given:
+            if more := roles(self.view).get(role, frozenset()) - held:
+                raise Forbidden(path, why=f"{path}, role '{role}' has more than you have: {', '.join(sorted(more))}")
+
+    def _question(self, subject: Subject, given: Mapping[str, Any] | None = None) -> Question:
+        return Question(self.view, subject, given or {}, self._clock())
+
+    # What may be seen
+
+    def visible_users(self, subject: Subject, any_of: Sequence[str]) -> frozenset[str]:
+        """The users that the subject may see: all, the members of its groups, itself."""
+        if self.may(subject, GROUPS, any_of):
+            return frozenset(self.view.users)
+        groups = requirements.groups_held(self._question(subject), any_of)
+        members = (self.view.groups[groupid].members for groupid in groups)
+        return frozenset({subject.user}).union(*members)
+
+    def visible_subject(self, subject: Subject, wanted: str | None) -> str:
+        """Whose permissions are shown: the caller's own, its token's, or anybody's to an auditor.
+
+        Raises:
+            Forbidden: not these.
+            AccessRefused: there is no such user or token.
+        """
+        if wanted is None or wanted == str(subject):
+            return str(subject)
+        if engine.split(wanted)[0] != subject.user:
+            requirements.require(self._question(subject), checks.Privileges("/access", ("Sys.Audit",)))
+        if wanted not in self.view.users and wanted not in self.view.tokens:
+            raise AccessRefused(f"no such user ('{wanted}')")
+        return wanted
+
+    def permissions(self, subject: str, path: str | None) -> dict[str, dict[str, int]]:
+        """Privileges by path, each with whether it propagates."""
+        if path is None:
+            return engine.all_permissions(self.view, subject, self._clock())
+        return {path: engine.permissions(self.view, subject, path, self._clock())}
+
+    def capabilities(self, userid: str) -> dict[str, dict[str, int]]:
+        """What a login page wants to know; see `capabilities.py`."""
+        return capabilities(self.view, userid, self._clock())
+
+    def roles(self) -> Roles:
+        """All roles with their privileges."""
+        return roles(self.view)
+
+    # Logins
+
+    async def login(self, username: str, password: str, address: str, wanted: Wanted | None = None) -> Login:
+        """Logs a user in, by its password or by a ticket that is still valid.
+
+        Args:
+            username: `NAME@REALM`.
+            password: or a ticket.
+            address: the client's; failed logins are counted by it.
+            wanted: the login fails when the user lacks one of these privileges.
+
+        Raises:
+            NotAuthenticated: no; after three seconds.
+        """
+        async with self._throttle.attempt(address, username):
+            if not await self._is_login(username, password) or not self._holds(username, wanted):
+                raise NotAuthenticated(FAILED)
+        return await self._new_login(username)
+
+    async def _is_login(self, username: str, password: str) -> bool:
+        now = self._clock()
+        if tickets.user_of_ticket(keys.keys_of(self.view, "ticket"), password, now) == username:
+            return authentication.may_come_in(self.view, username, now)
+        user = self.view.users.get(username)
+        is_right = await realms.is_login(username, password, user.password_hash if user else None, self._usable())
+        return is_right and authentication.may_come_in(self.view, username, now)
+
+    def _holds(self, username: str, wanted: Wanted | None) -> bool:
+        subject = Subject(username)
+        return wanted is None or all(self.may(subject, wanted[0], (privilege,)) for privilege in wanted[1])
+
+    async def _new_login(self, username: str) -> Login:
+        await self.rotate_keys()
+        now = self._clock()
+        ticket_key, csrf_key = (keys.keys_of(self.view, kind)[0] for kind in keys.KINDS)
+        return Login(tickets.make_ticket(ticket_key, username, now), tickets.make_csrf(csrf_key, username, now))
+
+    async def rotate_keys(self) -> None:
+        """Makes new keys and throws old ones away, when it is time."""
+        if keys.due_changes(self.view, self._clock()):
+            await self.update(lambda view: keys.due_changes(view, self._clock()))
+
+    def _usable(self) -> frozenset[str]:
+        return frozenset(realm.realm for realm in self.realms)
+
+    # Changes
+
+    async def update(self, decide: Callable[[View], Sequence[Change]]) -> None:
+        """Changes the store; see `stores.edit`."""
+        await edit(self._store, decide)
+
+    def check_realm(self, userid: str) -> None:
+        """Refuses a user of a realm that is not there.
+
+        Raises:
+            AccessRefused: it is not.
+        """
+        realm = userid.rpartition("@")[2]
+        if realm not in self._usable():
+            raise AccessRefused(f"domain '{realm}' does not exist")
+
+    async def new_password(self, userid: str, password: str) -> str:
+        """The hash of a new password.
+
+        Raises:
+            AccessRefused: the user's realm keeps none.
+        """
+        realm = userid.rpartition("@")[2]
+        if realm != PVE:
+            raise AccessRefused(f"realm '{realm}' keeps its passwords elsewhere: change it on the host, with passwd")
+        return await passwords.hash_password(password)
+
+    def new_secret(self) -> tuple[str, bytes]:
+        """A new token's secret, and what is kept of it."""
+        secret = authentication.new_secret()
+        return secret, authentication.secret_hash(secret)

@@ -1,0 +1,184 @@
+"""Pools: VMs that are meant together in permissions.
+
+Source: Proxmox VE's API under `/pools`.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from guestwire.access import administration as admin
+from guestwire.access.checks import Privileges
+from guestwire.contract.context import Context
+from guestwire.contract.endpoint import Effect, Registry
+from guestwire.contract.parameters import Parameters, split_list
+from guestwire.errors import AccessRefused, Forbidden
+from guestwire.stores.records import Pool
+
+endpoints = Registry()
+
+AUDIT: Final = Privileges("/pool/{poolid}", ("Pool.Audit",))
+ALLOCATE: Final = Privileges("/pool/{poolid}", ("Pool.Allocate",))
+SEES: Final = ("Pool.Allocate", "Pool.Audit")
+
+Poolid = Annotated[str, Meta(description="The pool.", extra={"format": "pve-poolid"})]
+Kind = Annotated[str, Meta(description="Only members of this kind.", extra={"enum": ("qemu", "lxc", "storage")})]
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A VM in a pool; one that is not on this node has no status."""
+
+    id: str
+    node: str
+    type: str
+    vmid: int
+    status: str | None = None
+    name: str | None = None
+
+
+class PoolInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A pool with its members."""
+
+    members: list[Member]
+    comment: str | None = None
+
+
+class ListedPool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A pool in the list; members only when one pool was asked for."""
+
+    poolid: str
+    comment: str | None = None
+    members: list[Member] | None = None
+
+
+class ListPools(Parameters, frozen=True, kw_only=True):
+    """Parameters of the list of pools."""
+
+    poolid: Poolid | None = None
+    type: (
+        Annotated[
+            str,
+            Meta(
+                description="Only members of this kind.",
+                extra={"enum": ("qemu", "lxc", "storage"), "requires": "poolid"},
+            ),
+        ]
+        | None
+    ) = None
+
+
+class OnePool(Parameters, frozen=True, kw_only=True):
+    """A pool."""
+
+    poolid: Poolid
+
+
+class ShowPool(OnePool, frozen=True, kw_only=True):
+    """A pool to be shown."""
+
+    type: Kind | None = None
+
+
+class CreatePool(OnePool, frozen=True, kw_only=True):
+    """Parameters of a new pool."""
+
+    comment: Annotated[str, Meta(description="A comment.")] | None = None
+
+
+class UpdatePool(CreatePool, frozen=True, kw_only=True):
+    """Parameters of a change to a pool."""
+
+    vms: Annotated[str, Meta(description="VMs, with commas between.", extra={"format": "pve-vmid-list"})] | None = None
+    storage: (
+        Annotated[str, Meta(description="There is no storage here.", extra={"format": "pve-storage-id-list"})] | None
+    ) = None
+    delete: Annotated[bool, Meta(description="Takes the VMs out.")] = False
+    allow_move: Annotated[bool, Meta(description="Takes VMs from other pools.")] = False
+
+
+async def _members(context: Context, pool: Pool, kind: str | None) -> list[Member]:
+    if kind not in (None, "qemu"):
+        return []
+    known = {vm.vmid: vm for vm in await context.vms()}
+    members = []
+    for vmid in sorted(pool.vms):
+        vm = known.get(vmid)
+        members.append(
+            Member(f"qemu/{vmid}", context.node, "qemu", vmid, vm.status if vm else None, vm.name if vm else None)
+        )
+    return members
+
+
+@endpoints.endpoint("GET", "/pools", ListPools)
+async def pools(context: Context, parameters: ListPools) -> list[ListedPool]:
+    """Lists the pools that the caller may see, or one of them with its members."""
+    view = context.access.view
+    if parameters.poolid is not None:
+        pool = admin.existing_pool(view, parameters.poolid)
+        _check_sees(context, pool.poolid)
+        members = await _members(context, pool, parameters.type)
+        return [ListedPool(pool.poolid, pool.comment or None, members)]
+    return [
+        ListedPool(poolid, pool.comment or None)
+        for poolid, pool in sorted(view.pools.items())
+        if context.access.may(context.subject, f"/pool/{poolid}", SEES)
+    ]
+
+
+def _check_sees(context: Context, poolid: str) -> None:
+    if not context.access.may(context.subject, f"/pool/{poolid}", AUDIT.any_of):
+        raise Forbidden(f"/pool/{poolid}", AUDIT.any_of)
+
+
+@endpoints.endpoint("POST", "/pools", CreatePool, check=ALLOCATE, effect=Effect.WRITES)
+async def create_pool(context: Context, parameters: CreatePool) -> None:
+    """Makes a pool."""
+    pool = Pool(parameters.poolid, parameters.comment or "")
+    await context.access.update(lambda view: admin.add_pool(view, pool))
+
+
+@endpoints.endpoint("GET", "/pools/{poolid}", ShowPool, check=AUDIT)
+async def pool_page(context: Context, parameters: ShowPool) -> PoolInfo:
+    """Shows a pool with its members."""
+    pool = admin.existing_pool(context.access.view, parameters.poolid)
+    return PoolInfo(await _members(context, pool, parameters.type), pool.comment or None)
+
+
+async def _update(context: Context, parameters: UpdatePool) -> None:
+    if parameters.storage:
+        raise AccessRefused(f"update pool failed: storage '{split_list(parameters.storage)[0]}' does not exist")
+    vms = [int(vmid) for vmid in split_list(parameters.vms or "")]
+    for vmid in vms:
+        if not context.access.may_modify_acl(context.subject, f"/vms/{vmid}"):
+            raise Forbidden(f"/vms/{vmid}", ("Permissions.Modify", "VM.Allocate"))
+    add, remove = ((), vms) if parameters.delete else (vms, ())
+    await context.access.update(
+        lambda view: admin.change_pool(
+            view, parameters.poolid, comment=parameters.comment, add=add, remove=remove, move=parameters.allow_move
+        )
+    )
+
+
+@endpoints.endpoint("PUT", "/pools", UpdatePool, check=ALLOCATE, effect=Effect.WRITES)
+async def update_pool(context: Context, parameters: UpdatePool) -> None:
+    """Changes a pool: its comment, and which VMs are in it."""
+    await _update(context, parameters)
+
+
+@endpoints.endpoint("PUT", "/pools/{poolid}", UpdatePool, check=ALLOCATE, effect=Effect.WRITES)
+async def update_pool_page(context: Context, parameters: UpdatePool) -> None:
+    """Changes a pool: its comment, and which VMs are in it."""
+    await _update(context, parameters)
+
+
+@endpoints.endpoint("DELETE", "/pools", OnePool, check=ALLOCATE, effect=Effect.WRITES)
+async def delete_pool(context: Context, parameters: OnePool) -> None:
+    """Removes an empty pool."""
+    await context.access.update(lambda view: admin.remove_pool(view, parameters.poolid))
+
+
+@endpoints.endpoint("DELETE", "/pools/{poolid}", OnePool, check=ALLOCATE, effect=Effect.WRITES)
+async def delete_pool_page(context: Context, parameters: OnePool) -> None:
+    """Removes an empty pool."""
+    await context.access.update(lambda view: admin.remove_pool(view, parameters.poolid))
