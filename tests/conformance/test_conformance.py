@@ -1,6 +1,7 @@
 """Every recorded case, against real agents, over HTTPS."""
 
 import asyncio
+import html
 import json
 import re
 import ssl
@@ -117,6 +118,13 @@ def has_shape(value: Any, like: Any) -> bool:
 def test_the_cases_are_all_there() -> None:
     assert len(all_cases()) == 718
     assert all(case.after in {None, *all_cases()} for case in all_cases().values())
+
+
+async def test_the_format_for_pages_is_html(site: Site) -> None:
+    answer = await site.play(all_cases()["format/htmljs/403"])
+
+    assert json.loads(html.unescape(answer.body.decode()))["status"] == "403"
+    assert b"<" not in answer.body
 
 
 def test_only_defects_of_proxmox_ve_are_answered_otherwise() -> None:

@@ -4,9 +4,10 @@ Long texts are turned into JSON a slice at a time, and the loop runs between the
 """
 
 import asyncio
+import html
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,8 @@ from guestwire.contract.text import SLICE
 from guestwire.errors import GuestwireError, InvalidParameters, NotAuthenticated, NotImplementedHere
 from guestwire.server.refusals import Refusal
 
-FORMATS: Final = frozenset({"json", "extjs"})
+FORMATS: Final = frozenset({"json", "extjs", "htmljs"})
+"""`htmljs` is `extjs` for pages that upload files: the same text, in HTML."""
 
 JSON_HEADERS: Final = {
     "Content-Type": "application/json;charset=UTF-8",
@@ -25,6 +27,7 @@ JSON_HEADERS: Final = {
     "Pragma": "no-cache",
     "Server": "guestwire",
 }
+PAGE_HEADERS: Final = JSON_HEADERS | {"Content-Type": "text/html;charset=UTF-8"}
 TEXT_HEADERS: Final = {"Content-Type": "text/plain;charset=UTF-8", "Server": "guestwire"}
 BARE_HEADERS: Final = {"Server": "guestwire"}
 
@@ -40,6 +43,7 @@ class Body:
     """JSON with long texts cut out: `parts` are bytes, and `ByteText`s that stand between them."""
 
     parts: list[bytes | ByteText]
+    headers: dict[str, str] = field(default_factory=lambda: JSON_HEADERS)
 
     @property
     def is_long(self) -> bool:
@@ -94,7 +98,9 @@ def encode(answer: dict[str, Any]) -> Body:
 
 def success(form: str, result: object) -> Body:
     """A result in the format `form`."""
-    return encode({"data": result} if form == "json" else {"data": result, "success": 1})
+    if form == "json":
+        return encode({"data": result})
+    return _for_pages(form, encode({"data": result, "success": 1}))
 
 
 def failure(form: str, error: GuestwireError) -> tuple[int, str, Body]:
@@ -106,7 +112,14 @@ def failure(form: str, error: GuestwireError) -> tuple[int, str, Body]:
     if form == "json":
         return error.status, reason_phrase(str(error)), encode(answer)
     status = error.status if error.status >= 500 else str(error.status)  # noqa: PLR2004  # Perl's number, and its text
-    return 200, "OK", encode(answer | {"success": 0, "status": status})
+    return 200, "OK", _for_pages(form, encode(answer | {"success": 0, "status": status}))
+
+
+def _for_pages(form: str, body: Body) -> Body:
+    if form != "htmljs":
+        return body
+    text = b"".join(body.slices()).decode()
+    return Body([html.escape(text).replace("&#x27;", "&#39;").encode()], PAGE_HEADERS)
 
 
 _TYPOGRAPHY: Final = str.maketrans(
@@ -137,10 +150,10 @@ async def send(request: BaseRequest, status: int, reason: str, body: Body) -> St
     packs = "gzip" in request.headers.get("Accept-Encoding", "").lower()
     if not body.is_long:
         data = b"".join(body.slices())
-        return await _in_one(status, reason, data, packs=packs and len(data) > COMPRESS_OVER)
+        return await _in_one(status, reason, data, body.headers, packs=packs and len(data) > COMPRESS_OVER)
     if packs:
-        return _packed(status, reason, await asyncio.to_thread(_gzip, body.slices()))
-    response = StreamResponse(status=status, reason=reason, headers=JSON_HEADERS)
+        return _packed(status, reason, await asyncio.to_thread(_gzip, body.slices()), body.headers)
+    response = StreamResponse(status=status, reason=reason, headers=body.headers)
     response.content_length = await body.size()
     await response.prepare(request)
     for piece in body.slices():
@@ -150,16 +163,16 @@ async def send(request: BaseRequest, status: int, reason: str, body: Body) -> St
     return response
 
 
-async def _in_one(status: int, reason: str, data: bytes, *, packs: bool) -> Response:
+async def _in_one(status: int, reason: str, data: bytes, headers: dict[str, str], *, packs: bool) -> Response:
     if not packs:
-        return Response(status=status, reason=reason, body=data, headers=JSON_HEADERS)
+        return Response(status=status, reason=reason, body=data, headers=headers)
     if len(data) > COMPRESS_ELSEWHERE_OVER:
-        return _packed(status, reason, await asyncio.to_thread(_gzip, [data]))
-    return _packed(status, reason, _gzip([data]))
+        return _packed(status, reason, await asyncio.to_thread(_gzip, [data]), headers)
+    return _packed(status, reason, _gzip([data]), headers)
 
 
-def _packed(status: int, reason: str, data: bytes) -> Response:
-    return Response(status=status, reason=reason, body=data, headers=JSON_HEADERS | {"Content-Encoding": "gzip"})
+def _packed(status: int, reason: str, data: bytes, headers: dict[str, str]) -> Response:
+    return Response(status=status, reason=reason, body=data, headers=headers | {"Content-Encoding": "gzip"})
 
 
 def _gzip(pieces: Iterable[bytes]) -> bytes:

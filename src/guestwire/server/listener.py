@@ -25,6 +25,7 @@ BACKLOG: Final = 512
 
 _host = re.compile(rb"\r\nhost:", re.IGNORECASE)
 _request_line = re.compile(rb"[A-Z]+ \S+ HTTP/1\.1\r\n")
+_space_after_credentials = re.compile(rb"(\r\nauthorization:[^\r\n]*?)[ \t]+(?=\r\n)", re.IGNORECASE)
 _transfer_encoding = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
@@ -42,7 +43,7 @@ class _Connection(RequestHandler):
         """Sees what a request begins with before it is parsed."""
         waiting = self._waiter is not None
         if waiting and not self._inside:
-            data = self._head = _with_host(data)
+            data = self._head = _with_host(_with_space(data))
         seen = self._request_count
         super().data_received(data)
         self._inside = waiting and self._request_count == seen
@@ -64,6 +65,14 @@ class _Connection(RequestHandler):
         else:
             refused = Refusal(status, (message or "bad request").strip().partition("\n")[0])
         return answers.refusal(refused)
+
+
+def _with_space(data: bytes) -> bytes:
+    """The beginning of a request, with white space at the end of its credentials kept: the parser would drop it, Proxmox VE refuses it."""
+    if b" \r\n" not in data and b"\t\r\n" not in data:
+        return data
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _space_after_credentials.sub(rb"\1%20", head + b"\r\n")[:-2] + end + body
 
 
 def _with_host(data: bytes) -> bytes:
