@@ -150,14 +150,20 @@ class SqliteStore:
 
     def _change(self, connection: sqlite3.Connection, version: int, changes: Sequence[Change]) -> View:
         self._catch_up(connection)
-        with transaction(connection):
-            found = rows.version(connection)
-            if found != version or found != self._view.version:
-                raise StoreConflict(version, found)
-            view, outcome = settle(self._view, changes)
-            rows.write(connection, outcome, view.version)
+        try:
+            with transaction(connection):
+                self._expect(version, rows.version(connection))
+                view, outcome = settle(self._view, changes)
+                rows.write(connection, outcome, view.version)
+        except StoreConflict:
+            self._catch_up(connection)  # so that who tries again begins from what is there
+            raise
         self._swap(view)
         return view
+
+    def _expect(self, version: int, found: int) -> None:
+        if found != version or found != self._view.version:
+            raise StoreConflict(version, found)
 
     def _look(self) -> None:
         """Whether another process wrote. Trouble is told once; the view stays as it is."""

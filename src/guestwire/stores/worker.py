@@ -1,6 +1,8 @@
 """One thread for what blocks: it does one job after the other, and looks around between them."""
 
 import asyncio
+import contextlib
+import logging
 import queue
 import threading
 import time
@@ -13,6 +15,8 @@ from guestwire.errors import StoreBusy, StoreError
 T = TypeVar("T")
 
 STOP: Final = None
+
+log = logging.getLogger(__name__)
 
 Job = tuple["Future[Any]", Callable[[], Any]]
 
@@ -62,15 +66,21 @@ class Worker:
     def _run(self) -> None:
         due = time.monotonic() + self._interval
         while True:
-            try:
+            with contextlib.suppress(queue.Empty):
                 job = self._jobs.get(timeout=max(due - time.monotonic(), 0.0))
-            except queue.Empty:
-                self._look()
+                if job is STOP:
+                    return
+                _do(*job)
+            if time.monotonic() >= due:
+                self._look_around()
                 due = time.monotonic() + self._interval
-                continue
-            if job is STOP:
-                return
-            _do(*job)
+
+    def _look_around(self) -> None:
+        try:
+            self._look()
+        except Exception:
+            # Nobody waits for this, and the thread must go on for those who do wait.
+            log.exception("%s", self._thread.name)
 
 
 def _do(future: "Future[Any]", job: Callable[[], Any]) -> None:
