@@ -365,7 +365,7 @@ async def test_damage_in_the_middle_of_a_file_is_told(path: Path) -> None:
     await store.close()
     content = bytearray(read(path))
     content[8192:] = b"\xa5" * (len(content) - 8192)
-    write(path, content)
+    write(path, bytes(content))
 
     with pytest.raises(StoreDamaged):
         await SqliteStore.open(path)
