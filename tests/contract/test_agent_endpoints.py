@@ -7,11 +7,13 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from guestwire.access import Access, Subject
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
 from guestwire.contract import ENDPOINTS, ByteText, VmSummary, rules, validate
 from guestwire.contract.endpoints.agent import PATH, SIMPLE, Simple
 from guestwire.errors import AgentError, AgentNotConfigured, GuestError
+from guestwire.stores import MemoryStore
 from guestwire.testing import CLOSE, FakeGuest
 from guestwire.testing.faults import on_commands
 
@@ -33,6 +35,10 @@ class OneVm:
 
     def __init__(self, agent: GuestAgent) -> None:
         self._agent = agent
+
+    access = Access(MemoryStore())
+    subject = Subject("root@pam")
+    address = "127.0.0.1"
 
     async def agent(self, vmid: int) -> GuestAgent:
         if vmid != 100:

@@ -6,12 +6,31 @@ from typing import Any, Final
 
 import pytest
 
+from guestwire.access.checks import (
+    AllOf,
+    AnyOf,
+    Check,
+    Everybody,
+    LoggedIn,
+    ModifyPermissions,
+    OverRealm,
+    OverUser,
+    Privileges,
+    Self,
+)
 from guestwire.contract import ENDPOINTS, Endpoint, rules
 from guestwire.contract.parameters import Rule
 
-FACTS: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("pve-agent-api.toml").read_text(encoding="utf-8"))
+FACTS: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("pve-api.toml").read_text(encoding="utf-8"))
 PVE: Final = {(fact["method"], fact["path"]): fact for fact in FACTS["endpoint"]}
 OURS: Final = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
+
+UNCHANGED_WHEN_ABSENT: Final = {
+    ("GET", "/access/users"): ("enabled",),
+    ("PUT", "/access/users/{userid}"): ("enable",),
+    ("PUT", "/access/users/{userid}/token/{tokenid}"): ("privsep",),
+}
+"""Booleans that mean nothing when they are absent, whatever default the schema names: Proxmox VE does not apply it."""
 
 AGENT: Final = "/nodes/{node}/qemu/{vmid}/agent"
 ROOT: Final = ("GET", "/")
@@ -40,11 +59,35 @@ def test_an_endpoint_has_the_parameters_of_proxmox_ve(key: tuple[str, str]) -> N
 
 
 @pytest.mark.parametrize("key", PVE, ids=" ".join)
-def test_an_endpoint_has_the_privileges_of_proxmox_ve(key: tuple[str, str]) -> None:
-    privileges = OURS[key].privileges
-    ours = {"path": privileges.path, "any-of": list(privileges.any_of)} if privileges else None
+def test_an_endpoint_needs_what_it_needs_in_proxmox_ve(key: tuple[str, str]) -> None:
+    assert as_schema(OURS[key].check) == (PVE[key].get("user") or PVE[key]["check"])
 
-    assert ours == PVE[key].get("privileges")
+
+@pytest.mark.parametrize("key", PVE, ids=" ".join)
+def test_an_endpoint_takes_api_tokens_where_proxmox_ve_does(key: tuple[str, str]) -> None:
+    assert OURS[key].tokens == PVE[key].get("tokens", True)
+
+
+def as_schema(check: Check) -> Any:  # noqa: PLR0911  # one case each
+    """As the schema writes it."""
+    match check:
+        case Everybody():
+            return "world"
+        case LoggedIn():
+            return "all"
+        case Privileges():
+            several = ["any", 1] if len(check.any_of) > 1 else []
+            return ["perm", check.path, list(check.any_of), *several]
+        case ModifyPermissions():
+            return ["perm-modify", "{path}"]
+        case Self():
+            return ["userid-param", "self"]
+        case OverRealm():
+            return ["userid-param", check.privilege]
+        case OverUser():
+            return ["userid-group", list(check.any_of), *(["groups_param", check.groups] if check.groups else [])]
+        case AnyOf() | AllOf():
+            return ["or" if isinstance(check, AnyOf) else "and", *map(as_schema, check.checks)]
 
 
 @pytest.mark.parametrize("key", PVE, ids=" ".join)
@@ -58,8 +101,14 @@ def test_an_endpoint_is_named_by_the_last_word_of_its_path(key: tuple[str, str])
 
 
 def expected_parameters(fact: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    kept = UNCHANGED_WHEN_ABSENT.get((fact["method"], fact["path"]), ())
     in_path = {name: rule for name, rule in FACTS["path-parameters"].items() if f"{{{name}}}" in fact["path"]}
-    return {name: with_default(rule) for name, rule in {**in_path, **fact.get("parameters", {})}.items()}
+    rules_there = {name: with_default(rule) for name, rule in {**in_path, **fact.get("parameters", {})}.items()}
+    return {name: without_default(rule) if name in kept else rule for name, rule in rules_there.items()}
+
+
+def without_default(rule: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in rule.items() if key != "default"}
 
 
 def with_default(rule: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +131,8 @@ def as_fact(rule: Rule) -> dict[str, Any]:
         "min-length": rule.min_length,
         "max-length": rule.max_length,
         "enum": list(rule.enum) if rule.enum else None,
+        "pattern": rule.pattern,
+        "requires": rule.requires,
         "optional": True if not rule.required else None,
         "default": rule.default,
     }

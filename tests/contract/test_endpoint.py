@@ -2,7 +2,8 @@
 
 import pytest
 
-from guestwire.contract import ENDPOINTS, Context, Effect, Endpoint, Parameters, Privileges, Registry
+from guestwire.access.checks import Privileges
+from guestwire.contract import ENDPOINTS, Context, Effect, Endpoint, Parameters, Registry
 from guestwire.contract.endpoint import DEFAULT_TIMEOUT
 
 
@@ -21,24 +22,22 @@ async def silent(_context: Context, _parameters: Parameters) -> None:
 def registry(*paths: str) -> Registry:
     made = Registry()
     for path in paths:
-        made.endpoint("GET", path, Parameters, privileges=None)(nothing)
+        made.endpoint("GET", path, Parameters)(nothing)
     return made
 
 
 def test_the_decorator_returns_the_record_and_adds_it() -> None:
     made = Registry()
 
-    endpoint = made.endpoint("GET", "/a/b-c", Parameters, privileges=None)(nothing)
+    endpoint = made.endpoint("GET", "/a/b-c", Parameters)(nothing)
 
     assert list(made) == [endpoint]
 
 
 def test_a_record_takes_name_summary_and_result_from_path_and_function() -> None:
-    privileges = Privileges("/vms/{vmid}", ("VM.Audit",))
+    check = Privileges("/vms/{vmid}", ("VM.Audit",))
 
-    endpoint = Registry().endpoint(
-        "POST", "/a/b-c", Parameters, privileges=privileges, effect=Effect.WRITES, timeout=3
-    )(nothing)
+    endpoint = Registry().endpoint("POST", "/a/b-c", Parameters, check=check, effect=Effect.WRITES, timeout=3)(nothing)
 
     assert endpoint == Endpoint(
         method="POST",
@@ -47,7 +46,7 @@ def test_a_record_takes_name_summary_and_result_from_path_and_function() -> None
         summary="Does nothing.",
         parameters=Parameters,
         returns=int,
-        privileges=privileges,
+        check=check,
         effect=Effect.WRITES,
         timeout=3,
         function=nothing,
@@ -55,13 +54,13 @@ def test_a_record_takes_name_summary_and_result_from_path_and_function() -> None
 
 
 def test_a_record_that_says_nothing_of_them_reads_and_has_the_default_time() -> None:
-    endpoint = Registry().endpoint("GET", "/a", Parameters, privileges=None)(nothing)
+    endpoint = Registry().endpoint("GET", "/a", Parameters)(nothing)
 
     assert (endpoint.effect, endpoint.timeout) == (Effect.READS, DEFAULT_TIMEOUT)
 
 
 def test_a_function_without_result_and_docstring_makes_a_record_too() -> None:
-    endpoint = Registry().endpoint("GET", "/a", Parameters, privileges=None)(silent)
+    endpoint = Registry().endpoint("GET", "/a", Parameters)(silent)
 
     assert (endpoint.returns, endpoint.summary) == (type(None), "")
 
@@ -70,13 +69,13 @@ def test_a_method_and_path_is_taken_once() -> None:
     made = registry("/a")
 
     with pytest.raises(ValueError, match="GET /a is there already"):
-        made.endpoint("GET", "/a", Parameters, privileges=None)(silent)
+        made.endpoint("GET", "/a", Parameters)(silent)
     assert [endpoint.function for endpoint in made] == [nothing]
 
 
 def test_the_same_path_may_have_several_methods() -> None:
     made = registry("/a")
-    made.endpoint("POST", "/a", Parameters, privileges=None)(nothing)
+    made.endpoint("POST", "/a", Parameters)(nothing)
 
     assert [endpoint.method for endpoint in made] == ["GET", "POST"]
 

@@ -7,18 +7,23 @@ import msgspec
 import pytest
 
 from guestwire import __version__
+from guestwire.access import Access, Subject
 from guestwire.agent import GuestAgent
 from guestwire.contract import ENDPOINTS, VmSummary, validate
 from guestwire.errors import VmNotFound
+from guestwire.stores import AclEntry, MemoryStore, Put, User
 
 
 class TwoVms:
     """A `contract.Context` that is only asked for what is known without a guest."""
 
     node = "pve1"
+    address = "127.0.0.1"
 
     def __init__(self, fingerprint: str | None = None) -> None:
         self.fingerprint = fingerprint
+        self.access = Access(MemoryStore())
+        self.subject = Subject("root@pam")
 
     async def agent(self, vmid: int) -> GuestAgent:
         raise VmNotFound(vmid, self.node)
@@ -65,3 +70,11 @@ async def test_vms_are_listed_with_their_names_where_they_have_one(given: dict[s
         {"vmid": 100, "status": "running", "name": "web"},
         {"vmid": 101, "status": "stopped"},
     ]
+
+
+async def test_vms_that_the_caller_may_not_see_are_not_listed() -> None:
+    context, store = TwoVms(), MemoryStore()
+    await store.change(0, [Put(User("ann@pve")), Put(AclEntry("/vms/101", "user", "ann@pve", "PVEAuditor"))])
+    context.access, context.subject = Access(store), Subject("ann@pve")
+
+    assert [vm["vmid"] for vm in await get("/nodes/{node}/qemu", context, node="pve1")] == [101]

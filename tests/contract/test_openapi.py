@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from guestwire import __version__
+from guestwire.access.checks import Privileges
 from guestwire.contract import ENDPOINTS, Endpoint, openapi, rules
 
 DOCUMENT: Final = openapi(ENDPOINTS)
@@ -160,8 +161,8 @@ def test_an_answer_is_data_and_every_refusal_is_described(key: tuple[str, str]) 
 @each_endpoint
 def test_privileges_and_effect_are_those_of_the_endpoint(key: tuple[str, str]) -> None:
     endpoint, operation = BY_KEY[key], OPERATIONS[key]
-    privileges = endpoint.privileges
-    expected = {"path": privileges.path, "anyOf": list(privileges.any_of)} if privileges else None
+    check = endpoint.check
+    expected = {"path": check.path, "anyOf": list(check.any_of)} if isinstance(check, Privileges) else None
 
     assert operation.get("x-privileges") == expected
     assert operation["x-effect"] == endpoint.effect.value
@@ -175,7 +176,18 @@ def secrets_of(endpoint: Endpoint) -> set[str]:
 def test_secrets_are_known() -> None:
     secrets = {(endpoint.name, name) for endpoint in ENDPOINTS for name in secrets_of(endpoint)}
 
-    assert secrets == {("set-user-password", "password"), ("exec", "input-data"), ("file-write", "content")}
+    assert secrets == {
+        ("set-user-password", "password"),
+        ("exec", "input-data"),
+        ("file-write", "content"),
+        ("ticket", "password"),
+        ("ticket", "otp"),
+        ("ticket", "tfa-challenge"),
+        ("users", "password"),
+        ("users", "keys"),
+        ("password", "password"),
+        ("password", "confirmation-password"),
+    }
 
 
 @each_endpoint

@@ -9,13 +9,18 @@ from typing import Final
 
 import pytest
 
+from guestwire.access import Access, Subject
 from guestwire.agent.commands import PING
 from guestwire.agent.results import Done
 from guestwire.channels import ChannelState
 from guestwire.contract import VmSummary
 from guestwire.errors import AgentNotConfigured, AgentNotRunning, CommandFailed, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease, VmConfig
+from guestwire.stores import MemoryStore
 from guestwire.testing import FakeGuest
+
+NO_ACCESS: Final = Access(MemoryStore())
+NOBODY: Final = Subject("")
 
 SYNC: Final = "guest-sync-delimited"
 
@@ -30,7 +35,7 @@ async def inventory() -> AsyncIterator[Inventory]:
 @contextlib.contextmanager
 def lease(inventory: Inventory) -> Iterator[Lease]:
     """What one call does."""
-    made = Lease(inventory)
+    made = Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1")
     try:
         yield made
     finally:
@@ -189,7 +194,7 @@ async def test_a_vm_runs_while_its_qmp_answers(inventory: Inventory, folder: Pat
 async def test_vms_are_listed_by_id_with_what_is_known_of_them(inventory: Inventory, guest: FakeGuest) -> None:
     inventory.apply([VmConfig(vmid=300, running=True), at(guest, 100, "web"), VmConfig(vmid=101, name="db")])
 
-    assert await Lease(inventory).vms() == [
+    assert await Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms() == [
         VmSummary(vmid=100, status="running", name="web"),
         VmSummary(vmid=101, status="stopped", name="db"),
         VmSummary(vmid=300, status="running"),
@@ -197,11 +202,11 @@ async def test_vms_are_listed_by_id_with_what_is_known_of_them(inventory: Invent
 
 
 async def test_no_vms_are_an_empty_list(inventory: Inventory) -> None:
-    assert await Lease(inventory).vms() == []
+    assert await Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms() == []
 
 
 async def test_a_lease_knows_the_node(inventory: Inventory) -> None:
-    held = Lease(inventory)
+    held = Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1")
 
     assert (held.node, held.fingerprint) == ("pve1", "AA:BB")
 
@@ -228,7 +233,9 @@ async def test_a_reload_changes_name_and_state_without_a_new_connection(inventor
 
     inventory.apply([at(guest, name="new", running=False)])
 
-    assert await Lease(inventory).vms() == [VmSummary(vmid=100, status="stopped", name="new")]
+    assert await Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms() == [
+        VmSummary(vmid=100, status="stopped", name="new")
+    ]
     with pytest.raises(VmNotRunning):
         await ping(inventory)
     inventory.apply([at(guest)])

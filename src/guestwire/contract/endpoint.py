@@ -37,7 +37,7 @@ class Endpoint:
     Attributes:
         method: GET, POST, PUT or DELETE.
         path: below `/api2/{format}`, with path parameters in braces.
-        name: the last word of the path; what a command line or a tool calls it.
+        name: the last word of the path that is no parameter; what a command line or a tool calls it.
         summary: one line.
         parameters: all of them, those in the path too.
         returns: the type of the result.
@@ -104,7 +104,7 @@ class Registry:
             endpoint = Endpoint(
                 method=method,
                 path=path,
-                name=path.rpartition("/")[2],
+                name=_name(path),
                 summary=(function.__doc__ or "").strip().partition("\n")[0],
                 parameters=parameters,
                 returns=get_type_hints(function)["return"],
@@ -123,3 +123,7 @@ class Registry:
         """The names one step below `path`, sorted."""
         below = (endpoint.path.removeprefix(path + "/") for endpoint in self if endpoint.path.startswith(path + "/"))
         return sorted({rest.partition("/")[0] for rest in below})
+
+
+def _name(path: str) -> str:
+    return next((step for step in reversed(path.split("/")) if not step.startswith("{")), "")

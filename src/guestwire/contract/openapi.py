@@ -80,7 +80,10 @@ def _operation(endpoint: Endpoint, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _operation_id(endpoint: Endpoint) -> str:
-    words = [word for word in endpoint.path.split("/") if word and not word.startswith("{")]
+    steps = [step for step in endpoint.path.split("/") if step]
+    words = [step for step in steps if not step.startswith("{")]
+    if steps and steps[-1].startswith("{"):
+        words.append(f"by-{steps[-1].strip('{}')}")
     return "-".join([endpoint.method.lower(), *words])
 
 

@@ -275,6 +275,7 @@ def _given(parameters: Parameters, names: tuple[str, ...]) -> dict[str, Any]:
 class CreateUser(UserFields, frozen=True, kw_only=True):
     """Parameters of a new user."""
 
+    enable: Annotated[bool, Meta(description="May log in.")] = True
     password: Password | None = None
 
 
@@ -311,7 +312,7 @@ async def user_page(context: Context, parameters: OneUser) -> UserInfo:
 class UpdateUser(UserFields, frozen=True, kw_only=True):
     """Parameters of a change to a user."""
 
-    append: Annotated[bool, Meta(description="Adds the groups.", extra={"requires": "groups"})] | None = None
+    append: Annotated[bool, Meta(description="Adds the groups.", extra={"requires": "groups"})] = False
 
 
 @endpoints.endpoint(
@@ -322,7 +323,7 @@ async def update_user(context: Context, parameters: UpdateUser) -> None:
     groups = None if parameters.groups is None else split_list(parameters.groups)
     fields = _given(parameters, _FIELDS)
     await context.access.update(
-        lambda view: admin.change_user(view, parameters.userid, fields, groups, append=bool(parameters.append))
+        lambda view: admin.change_user(view, parameters.userid, fields, groups, append=parameters.append)
     )
 
 
@@ -554,7 +555,7 @@ class CreateRole(OneRole, frozen=True, kw_only=True):
 class UpdateRole(CreateRole, frozen=True, kw_only=True):
     """Parameters of a change to a role."""
 
-    append: Annotated[bool, Meta(description="Adds the privileges.", extra={"requires": "privs"})] | None = None
+    append: Annotated[bool, Meta(description="Adds the privileges.", extra={"requires": "privs"})] = False
 
 
 @endpoints.endpoint("GET", "/access/roles", Parameters)
@@ -584,7 +585,7 @@ async def update_role(context: Context, parameters: UpdateRole) -> None:
     """Changes an own role."""
     privileges = split_list(parameters.privs or "")
     await context.access.update(
-        lambda view: admin.change_role(view, parameters.roleid, privileges, append=bool(parameters.append))
+        lambda view: admin.change_role(view, parameters.roleid, privileges, append=parameters.append)
     )
 
 
@@ -632,7 +633,7 @@ class UpdateAcl(Parameters, frozen=True, kw_only=True):
         Annotated[str, Meta(description="Tokens, with commas between.", extra={"format": "pve-tokenid-list"})] | None
     ) = None
     propagate: Annotated[bool, Meta(description="Holds below the path too.")] = True
-    delete: Annotated[bool, Meta(description="Takes the roles away.")] | None = None
+    delete: Annotated[bool, Meta(description="Takes the roles away.")] = False
 
 
 @endpoints.endpoint("PUT", "/access/acl", UpdateAcl, check=ModifyPermissions(), effect=Effect.WRITES)
