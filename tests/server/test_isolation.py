@@ -111,7 +111,6 @@ async def test_clients_that_leave_take_nobodys_answer_with_them(client: Client, 
     assert all(one.answers and one.left for one in clients)
 
 
-@pytest.mark.xfail(strict=True, reason="a reply that has come is lost when its caller leaves before it is told")
 async def test_a_caller_that_leaves_at_the_moment_its_file_was_opened_leaves_no_handle_open(
     folder: Path,
 ) -> None:

@@ -49,8 +49,6 @@ AT_ONCE = 2.0
 BACK_WITHIN = 5.0
 """Seconds; it is about half of one."""
 
-KEEPS_ANSWERING_SYNCS = {"sends half a line", "answers with empty lines"}
-WAITS_FOR_MORE = {"sends half a line"}
 
 
 @dataclass
@@ -155,15 +153,7 @@ async def told() -> AsyncIterator[Told]:
         yield Told(dict(zip(vmids, stories, strict=True)), neighbour, most_memory(server.process.pid), server.log)
 
 
-def but_for(known: set[str], reason: str) -> list[object]:
-    """Every fault; those where a gap is known are expected to fail."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(name, marks=mark if name in known else ()) for name in FAULTS]
-
-
-@pytest.mark.parametrize(
-    "name", but_for(WAITS_FOR_MORE, "half a line extends the time again and again, though nothing more comes")
-)
+@pytest.mark.parametrize("name", FAULTS)
 async def test_its_calls_fail_in_time_with_proxmox_ves_words(told: Told, name: str) -> None:
     call = told.stories[name].first
 
@@ -173,9 +163,7 @@ async def test_its_calls_fail_in_time_with_proxmox_ves_words(told: Told, name: s
     assert call.answer.json == {"data": None, "message": call.answer.json["message"]}
 
 
-@pytest.mark.parametrize(
-    "name", but_for(KEEPS_ANSWERING_SYNCS, "an agent that answers syncs counts as up, whatever it does to commands")
-)
+@pytest.mark.parametrize("name", FAULTS)
 async def test_after_the_first_call_the_others_fail_at_once(told: Told, name: str) -> None:
     for call in told.stories[name].others:
         assert call.answer, call.reason
@@ -245,7 +233,6 @@ async def test_an_agent_that_never_answered_is_not_running(server: Serving) -> N
     assert all(call.seconds < AT_ONCE for call in calls[1:])
 
 
-@pytest.mark.xfail(strict=True, reason="the channel connects again and again, without a pause, as long as a call waits")
 async def test_an_agent_that_hangs_up_when_it_is_synced_is_not_running_and_left_alone(server: Serving) -> None:
     async with FakeGuest(server.folder / "103.qga", fault=faults.closes_on_sync()) as guest:
         call = await timed(Client(server).get(agent("get-host-name", 103)))

@@ -16,6 +16,9 @@ Phases, and what a call meets in each:
     GONE --connected--> OPENING --answered--> UP --time-out, out of step--> OPENING --time up--> SILENT --answered--> UP
     any phase --hung up--> GONE
 
+After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing else. Then UP is
+reached only when a guest-ping of our own is answered, too.
+
 The first sync on a connection may take `OPEN_TIMEOUT` (Proxmox VE waits as long for its ping); the one after a time-out only
 `RESYNC_TIMEOUT`, because the caller before has waited already. An agent that breaks the protocol is disconnected and left alone for
 `RECHECK`. `_watch` looks after a channel that is not UP.
@@ -28,7 +31,7 @@ import contextlib
 import random
 import socket
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, cast
@@ -54,6 +57,14 @@ MAX_WAITING: Final = 1024
 
 MAX_LATE: Final = 256
 """Replies that may still come for calls that have ended; the oldest are forgotten first."""
+
+MAX_HANG_UPS: Final = 2
+"""How often an agent may hang up instead of answering a sync, one time after the other, before calls fail."""
+
+PING: Final = Command("guest-ping", repeatable=True)
+
+STALLED: Final = 1.0
+"""Seconds without a byte after which an answer that has begun is not expected any more."""
 
 MAX_EXTENSIONS: Final = 12
 """How often the time of a command is extended because its answer is arriving."""
@@ -85,7 +96,8 @@ class _Call:
     timer: asyncio.TimerHandle | None = None
     id: int | None = None
     again: bool = False
-    extensions: int = field(default=0)
+    extensions: int = 0
+    reply: Reply | None = None
 
 
 class _Connection(asyncio.Protocol):
@@ -128,6 +140,9 @@ class UnixChannel:
         self._rest_until = 0.0
         self._agent_hung_up = False
         self._probes = 0
+        self._hang_ups = 0
+        self._last_byte = 0.0
+        self._doubtful = False
         self._why = "never connected"
         self._wake = asyncio.Event()
         self._closed = False
@@ -155,6 +170,8 @@ class UnixChannel:
             return await call.future
         except asyncio.CancelledError:
             self._give_up(call)
+            if call.reply and call.late:  # it came at the very moment
+                call.late(call.reply)
             raise
         finally:
             call.timer.cancel()
@@ -200,8 +217,10 @@ class UnixChannel:
             self._doubt(call)
 
     def _is_arriving(self, call: _Call) -> bool:
+        """Whether part of its answer is there, and more of it came just now."""
         session = self._session
-        return session.head == call.id and session.receiving and call.extensions < MAX_EXTENSIONS
+        flows = self._loop.time() - self._last_byte < min(STALLED, call.command.timeout / 2)
+        return session.head == call.id and session.receiving and flows and call.extensions < MAX_EXTENSIONS
 
     def _give_up(self, call: _Call) -> None:
         """Nobody waits for `call` any more; when it is on its way, its reply is only recognised."""
@@ -217,6 +236,7 @@ class UnixChannel:
         """A time-out: is anybody there? A connection that still carries something for somebody is not given up."""
         if call.id is None or self._phase is not Phase.UP:
             return
+        self._doubtful = True
         if self._sent or self._late or self._session.receiving:
             self._resync()
         else:
@@ -236,7 +256,7 @@ class UnixChannel:
 
     def _may_send(self, command: Command) -> bool:
         in_flight = self._session.in_flight
-        if self._session.state is not State.READY or in_flight >= WINDOW:
+        if self._phase is not Phase.UP or self._session.state is not State.READY or in_flight >= WINDOW:
             return False
         alone = not command.answers or any(not call.command.answers for call in self._sent.values())
         return not in_flight or not alone
@@ -247,6 +267,7 @@ class UnixChannel:
         if connection is not self._connection:
             return
         unasked = not self._session.in_flight
+        self._last_byte = self._loop.time()
         try:
             for event in self._session.receive(data):
                 self._happened(event)
@@ -270,6 +291,7 @@ class UnixChannel:
 
     def _answered(self, event: Answered) -> None:
         if call := self._sent.pop(event.id, None):
+            call.reply = event.reply
             _finish(call, event.reply)
         elif late := self._late.pop(event.id, None):
             late(event.reply)
@@ -287,11 +309,34 @@ class UnixChannel:
         return self._agent_hung_up and call.command.repeatable and not call.again
 
     def _synchronised(self) -> None:
+        self._hang_ups = 0
+        if self._doubtful:
+            self._verify()
+        else:
+            self._enter(Phase.UP)
+            self._probes = 0
+
+    def _verify(self) -> None:
+        """Asks for a ping; the phase stays as it is until that is answered."""
+        call = _Call(PING, {}, None, self._loop.create_future())
+        call.future.add_done_callback(self._verified)
+        call.id, data = self._session.send(PING, {})
+        self._sent[call.id] = call
+        self._write(data)
+
+    def _verified(self, ping: asyncio.Future[bytes]) -> None:
+        """An error of the agent's own is an answer, too: its administrator may have disabled ping."""
+        failed = ping.cancelled() or isinstance(ping.exception(), CommandFailed)
+        if failed or self._connection is None or self._session.state is not State.READY:
+            return
+        self._doubtful = False
         self._enter(Phase.UP)
         self._probes = 0
+        self._pump()
 
     def _out_of_step(self, *, unasked: bool) -> None:
         """The agent spoke nonsense, or unasked: one that had something to answer gets a sync, one that had nothing a rest."""
+        self._doubtful = True
         if unasked:
             self._cool_down("the agent speaks unasked")
         else:
@@ -354,10 +399,13 @@ class UnixChannel:
             return
         self._connection = None
         self._why = why
+        self._hang_ups += self._phase is not Phase.UP
         self._rest()
         self._enter(Phase.GONE)
         self._end_session(why, by_agent=True)
-        if self._waiting:
+        if self._hang_ups >= MAX_HANG_UPS:
+            self._refuse_waiting(Phase.GONE, "it hangs up instead of answering a sync")
+        elif self._waiting:
             self._open()
 
     def _disconnect(self, why: str) -> None:

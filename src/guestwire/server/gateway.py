@@ -53,6 +53,9 @@ class Gateway:
         record = _Record(request)
         try:
             response = await self._answer(request, record)
+        except ConnectionError:  # in the middle of the answer
+            record.write(CLIENT_LEFT)
+            raise
         except Exception:
             log.exception("id=%s unexpected error", record.id)
             response = answers.refusal(Refusal(500, f"internal error, see the log for {record.id}"))
