@@ -13,6 +13,7 @@ CONDITIONS: Final = {
     "since": "time >= ?",
     "until": "time < ?",
     "subject": "subject = ?",
+    "user": "? IN (subject, substr(subject || '!', 1, instr(subject || '!', '!') - 1))",
     "address": "address = ?",
     "vmid": "vmid = ?",
     "endpoint": "endpoint = ?",
@@ -20,6 +21,8 @@ CONDITIONS: Final = {
     "request_id": "request_id = ?",
 }
 """The SQL condition of each field of a filter."""
+
+_EQUAL: Final = CONDITIONS.keys() - {"since", "until", "user"}
 
 
 def conditions(wanted: AuditFilter) -> tuple[list[str], list[object]]:
@@ -33,9 +36,8 @@ def matches(record: AuditRecord, wanted: AuditFilter) -> bool:
     in_time = (wanted.since is None or record.time >= wanted.since) and (
         wanted.until is None or record.time < wanted.until
     )
-    return in_time and all(
-        getattr(wanted, name) in (None, getattr(record, name)) for name in CONDITIONS if name not in ("since", "until")
-    )
+    is_users = wanted.user is None or wanted.user in (record.subject, record.subject.partition("!")[0])
+    return in_time and is_users and all(getattr(wanted, name) in (None, getattr(record, name)) for name in _EQUAL)
 
 
 def storable(record: AuditRecord) -> AuditRecord:

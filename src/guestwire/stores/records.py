@@ -167,11 +167,15 @@ class AuditRecord(Record, frozen=True):
 
 
 class AuditFilter(Record, frozen=True):
-    """Which audit records; None means any. `since` is included, `until` is not; both in seconds since the epoch."""
+    """Which audit records; None means any. `since` is included, `until` is not; both in seconds since the epoch.
+
+    `subject` is exactly this user or token; `user` is this user and all its tokens, removed ones too.
+    """
 
     since: float | None = None
     until: float | None = None
     subject: str | None = None
+    user: str | None = None
     address: str | None = None
     vmid: int | None = None
     endpoint: str | None = None

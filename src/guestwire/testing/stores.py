@@ -356,11 +356,13 @@ async def _audit_is_filtered_by_each_field(store: CheckedStore) -> None:
     await store.append_audit([others[0], one, others[1]])
     only = (
         AuditFilter(subject="ben@pve!t"), AuditFilter(address="::1"), AuditFilter(endpoint="GET /y"), AuditFilter(status=403),
-        AuditFilter(request_id="other"), AuditFilter(since=1001.0, until=1002.0), AuditFilter(status=403, address="::1"),
+        AuditFilter(user="ben@pve"), AuditFilter(user="ben@pve!t"), AuditFilter(request_id="other"), AuditFilter(since=1001.0, until=1002.0), AuditFilter(status=403, address="::1"),
     )  # fmt: skip
     for wanted in only:
         _expect(_without_number(await store.audit(wanted)) == [one], f"{wanted} finds one")
     _expect(_without_number(await store.audit(AuditFilter(vmid=100))) == others, "a VM's")
+    for nobody in (AuditFilter(user="ben@pv"), AuditFilter(user=""), AuditFilter(subject="ben@pve")):
+        _expect(await store.audit(nobody) == [], f"{nobody} finds none")
     _expect(await store.audit(AuditFilter(subject="ann@pve", status=403)) == [], "all of a filter's fields count")
 
 

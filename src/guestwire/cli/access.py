@@ -1,0 +1,104 @@
+"""`guestwire access`: users and what they may do, on the server's own machine; the server may run or not."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from guestwire.cli import people, rights
+from guestwire.cli.asking import confirm
+from guestwire.cli.output import Column, Row, note, print_table, show, yes_or_no
+from guestwire.cli.site import ConfigOption, Json, StateOption, Where, Yes, run
+
+app = typer.Typer(no_args_is_help=True)
+for name, part in (
+    ("user", people.user),
+    ("token", people.token),
+    ("group", people.group),
+    ("role", rights.role),
+    ("acl", rights.acl),
+    ("pool", rights.pool),
+):
+    app.add_typer(part, name=name)
+
+GRANTS: Final = (
+    Column("PATH", "path"),
+    Column("PRIVILEGES", "privileges", list),
+    Column("PROPAGATES", "propagate", yes_or_no),
+    Column("COMES FROM", "grants", lambda grants: [_words(grant) for grant in grants]),
+)
+
+
+@app.callback()
+def access(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Say who may do what: users, API tokens, groups, roles, ACLs and pools, in the server's own store.
+
+    Works on the server's machine, as the user that the server runs as or as root, while the server runs or not; it heeds changes
+    within a second. There is no store before the server's first start.
+    """
+    context.obj = Where(config, state_dir)
+
+
+@app.command()
+def permissions(
+    context: typer.Context,
+    *,
+    user: Annotated[str, typer.Option("--user", metavar="USER", help="NAME@REALM, or NAME@REALM!TOKEN.")],
+    path: Annotated[
+        str | None, typer.Option("--path", metavar="PATH", help="As /vms/100; default: all that differ.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what a user or token may do, and where each privilege comes from."""
+    found, why = run(context.obj, lambda local: local.explain(user, path))
+    if json:
+        show(found, (), as_json=True)
+    elif found:
+        print_table(_together(found), GRANTS)
+    else:
+        note(f"{user} may do nothing{f' on {path}' if path else ''}{f': {why}' if why else ''}")
+
+
+def _together(found: Sequence[Row]) -> Iterator[Row]:
+    """Privileges of one path that come from the same entries are one row."""
+    rows: dict[str, dict[str, Any]] = {}
+    for each in found:
+        key = repr((each["path"], each["propagate"], each["grants"]))
+        rows.setdefault(key, {**each, "privileges": []})["privileges"].append(each["privilege"])
+    yield from rows.values()
+
+
+def _words(grant: Row) -> str:
+    pool = f", by way of pool {grant['pool']}" if "pool" in grant else ""
+    return f"{grant['roleid']} of {grant['type']} {grant['ugid']} on {grant['path']}{pool}"
+
+
+BackupArgument = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+
+
+@app.command()
+def backup(context: typer.Context, file: BackupArgument, *, json: Json = False) -> None:
+    """Write a consistent copy of the store to a file, also while the server runs. It holds what logs people in: keep it secret."""
+    run(context.obj, lambda local: local.store.backup(file))
+    _tell(json, {"backup": str(file)}, f"{file}: written")
+
+
+@app.command()
+def restore(context: typer.Context, backup: BackupArgument, *, yes: Yes = False, json: Json = False) -> None:
+    """Put a backup in the place of the store; stop the server first. What was there is kept beside it."""
+    # `serve` must not wait for what only these commands need.
+    from guestwire.app import local  # noqa: PLC0415
+
+    place = local.place(context.obj.config, context.obj.state_dir)
+    confirm(f"Put {backup} in the place of {place.store}?", yes=yes)
+    asyncio.run(local.restore(place, backup))
+    _tell(json, {"store": str(place.store), "backup": str(backup)}, f"{place.store}: restored from {backup}")
+
+
+def _tell(as_json: bool, found: Row, text: str) -> None:  # noqa: FBT001  # the first of three words
+    if as_json:
+        show(found, (), as_json=True)
+    else:
+        note(text)

@@ -1,0 +1,81 @@
+"""What the commands show: tables for people, JSON for programs.
+
+What is shown is data, some of it from guests and from strangers: control characters become visible and never reach a terminal, and
+nothing is taken for markup. JSON is pure ASCII for the same reason.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Row = Mapping[str, Any]
+
+WIDE: Final = 10_000
+"""Columns of what is no terminal: nothing is folded there."""
+
+
+def visible(text: object) -> str:
+    r"""One line of text in which every character that could steer a terminal is written out, as `\x1b`."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in str(text))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table: the field of a row, and how it is written, as a text or as lines; nothing for a field that is not there."""
+
+    heading: str
+    field: str
+    write: Callable[[Any], str | list[str]] = str
+    width: int = 0
+
+
+def show(found: Sequence[Row] | Row, columns: Sequence[Column], *, as_json: bool) -> None:
+    """Rows as a table, or whatever was found as JSON."""
+    if as_json:
+        print(to_json(found, indent=2))
+    else:
+        print_table([found] if isinstance(found, Mapping) else found, columns)
+
+
+def to_json(found: Any, indent: int | None = None) -> str:
+    """JSON text; on one line without `indent`."""
+    return json.dumps(found, indent=indent)
+
+
+def print_table(rows: Iterable[Row], columns: Sequence[Column], *, headings: bool = True) -> None:
+    """A table on standard output; with colour on a terminal alone."""
+    # Only who wants a table waits for rich.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    terminal = sys.stdout.isatty()
+    console = Console(force_terminal=terminal, width=None if terminal else WIDE, highlight=False)
+    table = Table(box=None, show_header=headings, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column.heading, overflow="fold", min_width=column.width or None)
+    for row in rows:
+        table.add_row(*(Text(_cell(row, column)) for column in columns))
+    console.print(table, markup=False, emoji=False)
+
+
+def _cell(row: Row, column: Column) -> str:
+    value = row.get(column.field)
+    written = "" if value is None else column.write(value)
+    return visible(written) if isinstance(written, str) else "\n".join(map(visible, written))
+
+
+def yes_or_no(value: object) -> str:
+    """For what is true or not."""
+    return "yes" if value else "no"
+
+
+def note(text: str) -> None:
+    """Tells people something, on standard error: standard output is for results."""
+    print(visible(text), file=sys.stderr)

@@ -1,0 +1,165 @@
+"""What the commands that work on the store have in common: which store is meant, opening it, and showing what came of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from guestwire.cli.asking import confirm
+from guestwire.cli.output import Column, Row, note, show
+from guestwire.errors import RequestError
+
+if TYPE_CHECKING:
+    from guestwire.app.local import Local
+
+T = TypeVar("T")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The server's configuration; default: /etc/guestwire/guestwire.toml, if it is there.",
+    ),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option("--state-dir", metavar="FOLDER", help="The server's state directory, in place of a configuration."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON, with the API's names.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Comment = Annotated[str | None, typer.Option("--comment", metavar="TEXT", help="A comment.")]
+Expire = Annotated[
+    str | None,
+    typer.Option(
+        "--expire",
+        metavar="WHEN",
+        help="YYYY-MM-DD (when the day begins), YYYY-MM-DDTHH:MM, seconds since the epoch, or 'never'.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which server's store is meant; None for what was not given."""
+
+    config: Path | None
+    state_dir: Path | None
+
+    def __post_init__(self) -> None:
+        if self.config and self.state_dir:
+            raise RequestError("give --config or --state-dir, not both")
+
+
+def run(where: Where, job: Callable[["Local"], Awaitable[T]]) -> T:
+    """Does one job on the store."""
+    # `serve` must not wait for what only these commands need.
+    from guestwire.app import local  # noqa: PLC0415
+
+    async def on_store() -> T:
+        async with local.opened(local.place(where.config, where.state_dir)) as found:
+            return await job(found)
+
+    return asyncio.run(on_store())
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What can be listed, added, changed and removed.
+
+    Attributes:
+        word: what people call it.
+        key: the field that names one.
+        collection: the API's path of all of them.
+        page: the API's path of one.
+        columns: of the table.
+        listed: parameters of the list.
+        complete: gives a row what the list leaves out.
+    """
+
+    word: str
+    key: str
+    collection: str
+    page: str
+    columns: Sequence[Column]
+    listed: Mapping[str, Any] = field(default_factory=dict)
+    complete: Callable[["Local", Row], Awaitable[Row]] | None = None
+
+    async def rows(self, local: "Local", given: Mapping[str, Any]) -> list[Row]:
+        """All of them; `given` is what the path needs."""
+        rows: list[Row] = await local.call("GET", self.collection, {**self.listed, **given})
+        return [await self.complete(local, row) for row in rows] if self.complete else rows
+
+    async def row(self, local: "Local", ident: Mapping[str, str]) -> Row:
+        """One of them. `ident` names it.
+
+        Raises:
+            AccessRefused: there is none.
+        """
+        await local.call("GET", self.page, ident)
+        given = {name: value for name, value in ident.items() if name != self.key}
+        return next(row for row in await self.rows(local, given) if row[self.key] == ident[self.key])
+
+
+def show_all(where: Where, kind: Kind, given: Mapping[str, Any] | None = None, *, as_json: bool) -> None:
+    """Lists all of a kind."""
+    show(run(where, lambda local: kind.rows(local, given or {})), kind.columns, as_json=as_json)
+
+
+def change(
+    where: Where,
+    kind: Kind,
+    call: tuple[str, str],
+    ident: Mapping[str, str],
+    given: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Makes one or changes it; tells so, or shows it as the list has it."""
+
+    async def job(local: "Local") -> Row:
+        await local.call(*call, {**ident, **given})
+        return await kind.row(local, ident)
+
+    found = run(where, job)
+    if as_json:
+        show(found, kind.columns, as_json=True)
+    else:
+        note(f"{kind.word} {_named(ident)}: {'changed' if call[0] == 'PUT' else 'added'}")
+
+
+def remove(where: Where, kind: Kind, ident: Mapping[str, str], *, yes: bool, as_json: bool) -> None:
+    """Removes one, when it is meant; tells so, or shows it as it was."""
+
+    async def look(local: "Local") -> tuple[Row, str]:
+        row = await kind.row(local, ident)
+        return row, _what_goes(await local.call("GET", "/access/acl"), ident, row)
+
+    row, more = run(where, look)
+    confirm(f"Remove {kind.word} {_named(ident)}{more}?", yes=yes)
+    run(where, lambda local: local.call("DELETE", kind.page, ident))
+    if as_json:
+        show(row, kind.columns, as_json=True)
+    else:
+        note(f"{kind.word} {_named(ident)}: removed{more}")
+
+
+def _named(ident: Mapping[str, str]) -> str:
+    return "!".join(ident.values())
+
+
+def _what_goes(acl: Sequence[Row], ident: Mapping[str, str], row: Row) -> str:
+    """What goes with it."""
+    name = _named(ident)
+    entries = [entry for entry in acl if name in (entry["ugid"], entry["ugid"].partition("!")[0], entry["roleid"])]
+    entries += [entry for entry in acl if "poolid" in ident and entry["path"] == f"/pool/{name}"]
+    tokens = len(row.get("tokens", ())) if "tokenid" not in ident else 0
+    parts = [_count(tokens, "token", "tokens"), _count(len(entries), "ACL entry", "ACL entries")]
+    return "".join(f"{word} {part}" for word, part in zip((" with", " and"), filter(None, parts), strict=False))
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}" if number else ""
