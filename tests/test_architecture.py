@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "access": LOW | {"stores"},
     "contract": GUEST | {"stores", "access"},
     "inventory": GUEST | {"access", "contract"},
-    "server": LOW | {"contract", "access", "inventory"},
+    "server": LOW | {"contract", "stores", "access", "inventory"},
     "app": GUEST | {"stores", "contract", "access", "inventory", "server"},
     "cli": LOW | {"app"},
     "__main__": {"cli"},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from guestwire.contract import ENDPOINTS, Parameters, rules, validate
-from guestwire.contract.parameters import LONGEST_INTEGER, OfNode, OfVm, Rule
+from guestwire.contract.parameters import LONGEST_INTEGER, Audited, OfNode, OfVm, Rule
 from guestwire.errors import InvalidParameters
 
 MISSING = "property is missing and it is not optional"
@@ -314,7 +314,14 @@ def test_rules_say_what_the_fields_say() -> None:
     assert known["flag"] == Rule("flag", "flag", "boolean", required=False, default=True)
     assert known["words"] == Rule("words", "words", "array", required=False)
     assert known["password"] == Rule(
-        "password", "password", "string", required=False, default="none", secret=True, description="A secret."
+        "password",
+        "password",
+        "string",
+        required=False,
+        default="none",
+        secret=True,
+        audited=Audited.OMITTED,
+        description="A secret.",
     )
 
 

@@ -185,9 +185,9 @@ def test_a_vm_may_stand_in_the_file_once(refusal: Refusal) -> None:
         ("\n[ server ]\n\n  foo = 1\n", "line 4: unknown key 'foo'; known are listen, node, tls, state_dir"),
         ('[server]\n"foo" = 1\n', "line 2: unknown key 'foo'; known are listen, node, tls, state_dir"),
         ("[server]\nListen = 1\n", "line 2: unknown key 'Listen'; known are listen, node, tls, state_dir"),
-        ("foo = 1\n", "line 1: unknown key 'foo'; known are server, vm"),
-        ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, vm"),
-        ("[server]\n\n[[vms]]\nvmid = 100\n", "line 3: unknown key 'vms'; known are server, vm"),
+        ("foo = 1\n", "line 1: unknown key 'foo'; known are server, audit, vm"),
+        ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, audit, vm"),
+        ("[server]\n\n[[vms]]\nvmid = 100\n", "line 3: unknown key 'vms'; known are server, audit, vm"),
         ("[[vm]]\nvmid = 100\nfoo = 1\n", "line 3: unknown key 'foo'; known are vmid, name, agent, qmp, running"),
         (
             "[[vm]]\nvmid = 100\n\n[[vm]]\nvmid = 101\nfoo = 1\n",

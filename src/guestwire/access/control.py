@@ -14,8 +14,8 @@ from guestwire.access.roles import Roles, roles
 from guestwire.access.subject import Subject
 from guestwire.access.throttle import FAILED, Throttle
 from guestwire.errors import AccessRefused, Forbidden, NotAuthenticated
-from guestwire.stores.base import Store, edit
-from guestwire.stores.records import Change
+from guestwire.stores.base import KeptStore, edit
+from guestwire.stores.records import AuditFilter, AuditRecord, Change
 from guestwire.stores.view import View
 
 Wanted = tuple[str, Sequence[str]]
@@ -45,7 +45,7 @@ class Access:
 
     def __init__(
         self,
-        store: Store,
+        store: KeptStore,
         *,
         usable_realms: Sequence[Realm] = REALMS,
         throttle: Throttle | None = None,
@@ -182,6 +182,10 @@ class Access:
 
     def _usable(self) -> frozenset[str]:
         return frozenset(realm.realm for realm in self.realms)
+
+    async def audit(self, wanted: AuditFilter, *, after: int | None = None, limit: int = 1000) -> list[AuditRecord]:
+        """See `AuditLog.audit`."""
+        return await self._store.audit(wanted, after=after, limit=limit)
 
     # Changes
 

@@ -11,12 +11,14 @@ from typing import Any
 from guestwire import __version__
 from guestwire.access import Access
 from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
+from guestwire.app.audit_lines import sink_of
+from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
 from guestwire.app.prepare import STORE
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
-from guestwire.server import Certificate, Gateway, Listener
+from guestwire.server import Certificate, Gateway, Listener, Trail
 from guestwire.stores import SqliteStore
 
 log = logging.getLogger("guestwire")
@@ -48,10 +50,12 @@ async def _serve(path: Path, config: Config) -> None:
     cert = Certificate.in_folder(state_dir) if config.server.tls else None
     store = await SqliteStore.open(state_dir / STORE)
     access = Access(store, usable_realms=await asyncio.to_thread(_usable_realms))
+    trail = Trail(store, commands=config.audit.commands, sink=sink_of(config.audit))
+    house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
     stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
-    listener = Listener(Gateway(inventory, access), host, port, cert.context() if cert else None)
+    listener = Listener(Gateway(inventory, access, trail), host, port, cert.context() if cert else None)
     _collect_rarely()
     try:
         port = await _listen(listener, config)
@@ -69,7 +73,10 @@ async def _serve(path: Path, config: Config) -> None:
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
     finally:
+        house.cancel()
+        await asyncio.gather(house, return_exceptions=True)
         await inventory.close()
+        await trail.close()
         await store.close()
 
 

@@ -3,12 +3,13 @@
 from guestwire.contract.context import Context, VmSummary
 from guestwire.contract.endpoint import Effect, Endpoint, Registry
 from guestwire.contract.openapi import openapi
-from guestwire.contract.parameters import Parameters, rules, validate
+from guestwire.contract.parameters import Audited, Parameters, rules, validate
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.text import ByteText, to_bytes
 
 __all__ = [
     "ENDPOINTS",
+    "Audited",
     "ByteText",
     "Context",
     "Effect",

@@ -9,6 +9,7 @@ Source: PVE::JSONSchema as its answers show it (recorded cases `bool/`, `bool-js
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
@@ -87,6 +88,18 @@ class OfVm(OfNode, frozen=True, kw_only=True):
 P = TypeVar("P", bound=Parameters)
 
 
+class Audited(Enum):
+    """What an audit record says of a parameter."""
+
+    SHOWN = "shown"
+    OMITTED = "omitted"
+    SIZE = "size"
+    DIGEST = "digest"
+    """Size and SHA-256."""
+    COMMAND = "command"
+    """Shown, unless that is switched off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """All that is known of one parameter. `kind` is Proxmox VE's: string, integer, boolean or array (of strings)."""
@@ -105,6 +118,7 @@ class Rule:
     pattern: str | None = None
     requires: str | None = None
     secret: bool = False
+    audited: Audited = Audited.SHOWN
     description: str = ""
 
 
@@ -145,6 +159,7 @@ def _rule(field: inspect.Field) -> Rule:
         pattern=extra.get("pattern"),
         requires=extra.get("requires"),
         secret=bool(extra.get("secret")),
+        audited=extra.get("audited", Audited.OMITTED if extra.get("secret") else Audited.SHOWN),
         description=str(described.get("description", "")),
     )
 

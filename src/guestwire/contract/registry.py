@@ -3,6 +3,6 @@
 from typing import Final
 
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.endpoints import access, agent, nodes, pools
+from guestwire.contract.endpoints import access, agent, audit, nodes, pools
 
-ENDPOINTS: Final = Registry(nodes.endpoints, agent.endpoints, access.endpoints, pools.endpoints)
+ENDPOINTS: Final = Registry(nodes.endpoints, agent.endpoints, access.endpoints, pools.endpoints, audit.endpoints)

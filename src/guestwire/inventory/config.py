@@ -14,6 +14,8 @@ from guestwire.errors import ConfigurationError
 
 NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
 
+STDERR: Final = "stderr"
+
 MAX_PORT: Final = 65535
 
 MAX_SOCKET_PATH: Final = 107
@@ -62,10 +64,20 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _socket_path(self.qmp)
 
 
+class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[audit]`: how long records are kept, whether they show command lines, and where else they go: "stderr" or a file."""
+
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
+    keep_records: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 1_000_000
+    commands: bool = True
+    lines: str | None = None
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     server: ServerConfig = msgspec.field(default_factory=ServerConfig)
+    audit: AuditConfig = msgspec.field(default_factory=AuditConfig)
     vm: list[VmConfig] = msgspec.field(default_factory=list)
 
 
@@ -118,8 +130,11 @@ def _explained(path: Path, text: str, problem: str) -> str:
 
 
 def _fields(table: str) -> str:
-    struct: type[msgspec.Struct] = ServerConfig if table == "server" else VmConfig if table.startswith("vm") else Config
+    struct = _TABLES.get(table.partition("[")[0], Config)
     return ", ".join(field.name for field in msgspec.structs.fields(struct))
+
+
+_TABLES: Final[dict[str, type[msgspec.Struct]]] = {"server": ServerConfig, "audit": AuditConfig, "vm": VmConfig}
 
 
 _header = re.compile(r"\s*\[{1,2}\s*([\w\"'-]+)")
@@ -156,6 +171,8 @@ def _check(path: Path, text: str, config: Config) -> None:
         raise ConfigurationError(f"{path}, line {_line(text, table, key)}: '{key}': {what}")
 
     _check_server(config.server, refuse)
+    if config.audit.lines not in (None, STDERR) and not Path(str(config.audit.lines)).is_absolute():
+        refuse("audit", "lines", f"'{config.audit.lines}' is neither \"{STDERR}\" nor an absolute path")
     seen: dict[int, int] = {}
     for position, vm in enumerate(config.vm):
         if vm.vmid in seen:

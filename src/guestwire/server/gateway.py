@@ -20,8 +20,10 @@ from guestwire.contract import ENDPOINTS, Endpoint, openapi, validate
 from guestwire.errors import Forbidden, GuestError, GuestwireError, NotAuthenticated, NotImplementedHere, UnknownNode
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, requests
+from guestwire.server.audit import Trail, is_audited, shown_parameters
 from guestwire.server.refusals import Refusal
 from guestwire.server.router import Route, Router
+from guestwire.stores import AuditRecord
 
 log = logging.getLogger("guestwire.requests")
 
@@ -34,6 +36,7 @@ CLIENT_LEFT: Final = 499
 """The status in the log when there was nobody left to answer."""
 
 LONGEST_LOGGED_PATH: Final = 200
+LONGEST_VMID: Final = 9
 
 _PROCESS: Final = secrets.token_hex(3)
 _numbers: Final = itertools.count(1)
@@ -42,9 +45,10 @@ _numbers: Final = itertools.count(1)
 class Gateway:
     """Answers requests: a handler for aiohttp's `Server`."""
 
-    def __init__(self, inventory: Inventory, access: Access) -> None:
+    def __init__(self, inventory: Inventory, access: Access, trail: Trail) -> None:
         self._inventory = inventory
         self._access = access
+        self._trail = trail
         self._router = Router(ENDPOINTS)
         self._openapi = msgspec.json.encode(openapi(ENDPOINTS))
 
@@ -60,6 +64,7 @@ class Gateway:
             log.exception("id=%s unexpected error", record.id)
             response = answers.refusal(Refusal(500, f"internal error, see the log for {record.id}"))
         except asyncio.CancelledError:
+            self._note(record, CLIENT_LEFT, "the client left")
             record.write(CLIENT_LEFT)
             raise
         asyncio.get_running_loop().call_soon(record.write, response.status)  # the answer goes first
@@ -69,16 +74,20 @@ class Gateway:
         try:
             requests.check_http(request)
             target = _target(request)
-            route = self._router.find(request.method, target.path) if target else None
-            subject = record.subject = self._who(request, route)
+            if target:
+                record.found(self._router.find(request.method, target.path))
+            subject = record.subject = self._who(request, record.route)
             if target is None:
                 return Response(body=self._openapi, headers=answers.JSON_HEADERS)
             await _continue(request)
-        except (Refusal, NotAuthenticated) as error:
+        except NotAuthenticated as error:
+            await self._audit(record, error.status, str(error))
+            return answers.refusal(error)
+        except Refusal as error:
             return answers.refusal(error)
         if target.format not in answers.FORMATS:
             return answers.refusal(Refusal(501, f"no formatter for uri {target.path}, {target.format}"))
-        return await self._in_format(request, target, route, subject)
+        return await self._in_format(request, target, record, subject)
 
     def _who(self, request: BaseRequest, route: Route | None) -> Subject:
         """Who calls; nobody, where nobody has to."""
@@ -91,23 +100,25 @@ class Gateway:
         return subject
 
     async def _in_format(
-        self, request: BaseRequest, target: requests.Target, route: Route | None, subject: Subject
+        self, request: BaseRequest, target: requests.Target, record: "_Record", subject: Subject
     ) -> StreamResponse:
         try:
-            result = await self._call(request, target, route, subject)
+            result = await self._call(request, target, record, subject)
         except GuestwireError as error:
+            await self._audit(record, error.status, str(error))
             status, reason, body = answers.failure(target.format, error)
         else:
+            await self._audit(record, 200, "OK")
             status, reason, body = 200, "OK", answers.success(target.format, result)
         return await answers.send(request, status, reason, body)
 
-    async def _call(
-        self, request: BaseRequest, target: requests.Target, route: Route | None, subject: Subject
-    ) -> object:
+    async def _call(self, request: BaseRequest, target: requests.Target, record: "_Record", subject: Subject) -> object:
+        route = record.route
         if route is None:
             raise NotImplementedHere(request.method, target.path)
         endpoint = route.endpoint
         given = requests.merge_path(await requests.parameters(request, target.query), route.in_path)
+        record.given = given
         self._authorize(subject, endpoint, target, given)
         self._check_node(route.in_path)
         parameters = validate(endpoint.parameters, given)
@@ -126,6 +137,14 @@ class Gateway:
         if subject.token is not None and not endpoint.tokens:
             raise Forbidden(why=f"URI '{target.path}' not available with API token, need proper ticket.")
         self._access.require(subject, endpoint.check, given)
+
+    async def _audit(self, record: "_Record", status: int, result: str) -> None:
+        if is_audited(record.endpoint, status):
+            await self._trail.write(record.for_audit(status, result, commands=self._trail.commands))
+
+    def _note(self, record: "_Record", status: int, result: str) -> None:
+        if is_audited(record.endpoint, status):
+            self._trail.note(record.for_audit(status, result, commands=self._trail.commands))
 
     def _check_node(self, in_path: dict[str, str]) -> None:
         node = in_path.get("node", THIS_NODE)
@@ -154,23 +173,56 @@ async def _continue(request: BaseRequest) -> None:
 
 
 class _Record:
-    """What the log says of one request; the query stays out of it, for it may hold content or passwords."""
+    """What log and audit trail say of one request; the query stays out of the log, for it may hold content or passwords."""
 
-    __slots__ = ("_began", "_request", "id", "subject")
+    __slots__ = ("_began", "_request", "given", "id", "route", "subject")
 
     def __init__(self, request: BaseRequest) -> None:
         self._request = request
         self._began = time.perf_counter()
         self.id = f"{_PROCESS}{next(_numbers):06x}"
         self.subject: Subject | None = None
+        self.route: Route | None = None
+        self.given: Mapping[str, object] = {}
+
+    def found(self, route: Route | None) -> None:
+        """What the request is for."""
+        self.route = route
+        self.given = route.in_path if route else {}
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """What was called, when there is such a thing."""
+        return self.route.endpoint if self.route else None
+
+    def for_audit(self, status: int, result: str, *, commands: bool) -> AuditRecord:
+        """The record to keep."""
+        endpoint = self.endpoint
+        path = endpoint.path if endpoint else self._path
+        vmid = str(self.given.get("vmid", ""))
+        return AuditRecord(
+            time=time.time(),
+            request_id=self.id,
+            subject=str(self.subject or ""),
+            address=self._request.remote or "",
+            vmid=int(vmid) if vmid.isascii() and vmid.isdigit() and len(vmid) <= LONGEST_VMID else None,
+            endpoint=f"{self._request.method} {path}",
+            parameters=shown_parameters(endpoint, self.given, commands=commands),
+            status=status,
+            result=result.partition("\n")[0][:LONGEST_LOGGED_PATH],
+            duration_ms=round((time.perf_counter() - self._began) * 1000, 3),
+        )
+
+    @property
+    def _path(self) -> str:
+        return self._request.raw_path.partition("?")[0][:LONGEST_LOGGED_PATH]
 
     def write(self, status: int) -> None:
         """One line."""
         if not log.isEnabledFor(logging.INFO):
             return
-        path = self._request.raw_path.partition("?")[0][:LONGEST_LOGGED_PATH]
         took = (time.perf_counter() - self._began) * 1000
         log.info(
             "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",
-            self.id, self._request.remote, self.subject if self.subject and self.subject.user else "-", self._request.method, path, status, took,
+            self.id, self._request.remote, self.subject if self.subject and self.subject.user else "-", self._request.method, self._path, status, took,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from guestwire.agent import Ask
 from guestwire.agent import commands as qga
 from guestwire.contract.context import Context
 from guestwire.contract.endpoint import DEFAULT_TIMEOUT, Effect, Endpoint, Registry
-from guestwire.contract.parameters import OfVm
+from guestwire.contract.parameters import Audited, OfVm
 from guestwire.contract.text import ByteText, to_bytes
 from guestwire.errors import AgentError, GuestError
 
@@ -190,13 +190,19 @@ class Exec(OfVm, frozen=True, kw_only=True):
     """Parameters of exec."""
 
     command: Annotated[
-        list[str], Meta(description="Program and arguments; a single text is a program's name, not a command line.")
+        list[str],
+        Meta(
+            description="Program and arguments; a single text is a program's name, not a command line.",
+            extra={"audited": Audited.COMMAND},
+        ),
     ]
     input_data: (
         Annotated[
             str,
             Meta(
-                description="What the program reads from standard input.", max_length=MAX_INPUT, extra={"secret": True}
+                description="What the program reads from standard input.",
+                max_length=MAX_INPUT,
+                extra={"secret": True, "audited": Audited.SIZE},
             ),
         ]
         | None
@@ -291,7 +297,14 @@ class FileWrite(OfVm, frozen=True, kw_only=True):
     """Parameters of file-write."""
 
     file: Annotated[str, Meta(description="The path in the guest.")]
-    content: Annotated[str, Meta(description="The whole file.", max_length=MAX_CONTENT, extra={"secret": True})]
+    content: Annotated[
+        str,
+        Meta(
+            description="The whole file.",
+            max_length=MAX_CONTENT,
+            extra={"secret": True, "audited": Audited.DIGEST},
+        ),
+    ]
     encode: Annotated[bool, Meta(description="The content is text; otherwise it is base64 already.")] = True
 
 
