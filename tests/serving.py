@@ -31,10 +31,12 @@ class Serving:
         config: Callable[[Path, int], str],
         environment: dict[str, str] | None = None,
         prepare: Callable[[Path], Awaitable[None]] | None = None,
+        *,
+        killed: bool = False,
     ) -> AsyncIterator[Self]:
         """Serves the configuration that `config` makes for a folder and a port; stops at the end.
 
-        `prepare` may write to the state directory before the server's first start.
+        `prepare` may write to the state directory before the server's first start. `killed`: the test kills it itself.
         """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             folder, port = Path(name), free_port()
@@ -47,7 +49,8 @@ class Serving:
                 await server.listens()
                 yield server
             finally:
-                await server.stop()
+                if not killed:
+                    await server.stop()
 
     @property
     def log(self) -> str:

@@ -1,0 +1,250 @@
+"""The audit trail: what it holds, what it never holds, and that a kill takes nothing from it whose answer was sent."""
+
+import asyncio
+import hashlib
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import Client, agent, site, vm
+from persons import SECRET, authorization, person, settling
+from serving import Serving
+
+from guestwire.app.prepare import STORE
+from guestwire.stores import AuditFilter, SqliteStore
+from guestwire.testing import FakeGuest
+
+AUDIT = "/api2/json/nodes/pve1/guestwire/audit"
+USERS = "/api2/json/access/users"
+PEOPLE = settling(person("ann@pve", ("/vms/100", "PVEVMUser")), person("eve@pve"))
+REPLIES = {"guest-exec": {"pid": 7}, "guest-set-user-password": {}}
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    async with Serving.of(site(vm(100)), prepare=PEOPLE) as server:
+        yield server
+
+
+@pytest.fixture
+async def guest(server: Serving) -> AsyncIterator[FakeGuest]:
+    async with FakeGuest(server.folder / "100.qga", replies=dict(REPLIES)) as guest:
+        yield guest
+
+
+@pytest.fixture
+def client(server: Serving) -> Client:
+    return Client(server)
+
+
+def caller(server: Serving, userid: str) -> Client:
+    """Somebody else than the administrator."""
+    made = Client(server)
+    made.authorization = authorization(userid)
+    return made
+
+
+async def last(client: Client, **wanted: object) -> dict[str, Any]:
+    """The last record."""
+    records: list[dict[str, Any]] = (await client.get(AUDIT, limit=1, **wanted)).data
+    return records[-1]
+
+
+@pytest.mark.usefixtures("guest")
+async def test_a_process_is_recorded_with_its_command_line_and_without_its_input(client: Client) -> None:
+    await client.post(agent("exec"), command=["/bin/sh", "-c", "id"], **{"input-data": "planted-input"})
+
+    record = await last(client)
+
+    assert record["endpoint"] == "POST /nodes/{node}/qemu/{vmid}/agent/exec"
+    assert record["parameters"] == {"vmid": "100", "command": ["/bin/sh", "-c", "id"], "input-data-size": 13}
+    assert (record["subject"], record["address"], record["vmid"]) == ("root@pam!admin", "127.0.0.1", 100)
+    assert (record["status"], record["result"]) == (200, "OK")
+    assert record["duration-ms"] > 0
+
+
+@pytest.mark.parametrize(("content", "encode"), [("planted-content", 1), ("cGxhbnRlZC1jb250ZW50", 0)])
+async def test_a_written_file_is_recorded_with_its_size_and_digest(
+    client: Client, guest: FakeGuest, content: str, encode: int
+) -> None:
+    await client.post(agent("file-write"), file="/etc/motd", content=content, encode=encode)
+
+    assert bytes(guest.files["/etc/motd"]) == b"planted-content"
+    assert (await last(client))["parameters"] == {
+        "vmid": "100",
+        "file": "/etc/motd",
+        "content-size": 15,
+        "content-sha256": hashlib.sha256(b"planted-content").hexdigest(),
+        "encode": encode,
+    }
+
+
+@pytest.mark.usefixtures("guest")
+async def test_a_password_leaves_only_the_name_of_its_user(client: Client) -> None:
+    await client.post(agent("set-user-password"), username="labuser", password="planted-password")
+
+    assert (await last(client))["parameters"] == {"vmid": "100", "username": "labuser"}
+
+
+async def test_a_change_of_access_is_recorded(client: Client) -> None:
+    await client.post(USERS, userid="new@pve", password="planted-password", comment="hello")
+
+    record = await last(client)
+
+    assert record["endpoint"] == "POST /access/users"
+    assert record["parameters"] == {"userid": "new@pve", "comment": "hello"}
+    assert "vmid" not in record
+
+
+async def test_a_refusal_is_recorded_whatever_was_asked_for(server: Serving, client: Client) -> None:
+    refused = await caller(server, "eve@pve").get(agent("get-osinfo"))
+    record = await last(client)
+
+    assert (refused.status, record["status"]) == (403, 403)
+    assert record["subject"] == "eve@pve!tok"
+    assert record["result"] == "Permission check failed (/vms/100, VM.GuestAgent.Audit|VM.GuestAgent.Unrestricted)"
+
+
+async def test_a_stranger_is_recorded_without_what_it_brought(server: Serving, client: Client) -> None:
+    stranger = Client(server)
+    stranger.authorization = "Authorization: PVEAPIToken=eve@pve!tok=planted-secret"
+    await stranger.get(f"{agent('file-read')}?file=planted-path")
+
+    record = await last(client)
+
+    assert (record["status"], record["subject"], record["result"]) == (401, "", "Authentication failed!")
+    assert "planted" not in json.dumps(record)
+
+
+async def test_a_failed_login_is_recorded_with_the_name_that_was_tried(client: Client) -> None:
+    await client.post("/api2/json/access/ticket", username="ann@pve", password="planted-password")
+
+    record = await last(client)
+
+    assert (record["status"], record["parameters"]) == (401, {"username": "ann@pve"})
+
+
+@pytest.mark.usefixtures("guest")
+async def test_a_call_that_only_reads_leaves_no_record(client: Client) -> None:
+    before = await last(client)
+    await client.post(agent("ping"))
+    await client.get(agent("get-host-name"))
+
+    assert await last(client) == before
+
+
+async def test_a_change_that_failed_is_recorded_with_the_reason(client: Client) -> None:
+    await client.post(agent("fsfreeze-freeze"))
+
+    record = await last(client)
+
+    assert (record["status"], record["result"]) == (500, "QEMU guest agent is not running")
+
+
+async def test_a_caller_that_leaves_leaves_a_record(client: Client, guest: FakeGuest) -> None:
+    guest.delay["guest-exec"] = 0.3
+    async with client.connection() as connection:
+        connection.send(
+            client.request("POST", agent("exec"), b"command=left", ["Content-Type: application/x-www-form-urlencoded"])
+        )
+        async with asyncio.timeout(5):
+            while "guest-exec" not in guest.names():
+                await asyncio.sleep(0.01)
+        connection.drop()
+    async with asyncio.timeout(5):
+        while (await last(client))["parameters"].get("command") != "left":
+            await asyncio.sleep(0.02)
+
+    assert (await last(client))["status"] == 499
+
+
+@pytest.mark.usefixtures("guest")
+async def test_records_are_found_by_each_of_their_fields(server: Serving, client: Client) -> None:
+    await caller(server, "ann@pve").post(agent("fstrim"))
+    whole = await last(client)
+    fields = {"user": "ann@pve", "subject": "ann@pve!tok", "endpoint": whole["endpoint"], "request-id": whole["request-id"], "vmid": 100, "since": int(whole["time"]), "status": 200}  # fmt: skip
+
+    for name, value in fields.items():
+        assert whole in (await client.get(AUDIT, **{name: value})).data, name
+    assert (await client.get(AUDIT, user="nobody@pve")).data == []
+    assert [record["number"] for record in (await client.get(AUDIT, after=0, limit=2)).data] == [1, 2]
+
+
+async def test_the_trail_is_for_auditors(server: Serving) -> None:
+    refused = await caller(server, "ann@pve").get(AUDIT)
+
+    assert (refused.status, refused.reason) == (403, "Permission check failed (/nodes/pve1, Sys.Audit)")
+
+
+async def test_nothing_secret_was_written_anywhere(server: Serving, client: Client) -> None:
+    trail = json.dumps((await client.get(AUDIT, limit=10_000)).data)
+    state = b"".join(path.read_bytes() for path in (server.folder / "state").glob(f"{STORE}*"))
+
+    for text in (trail, server.log, state.decode("latin-1")):
+        assert "planted" not in text
+        assert SECRET not in text
+        assert server.token.partition("=")[2] not in text
+
+
+@pytest.mark.usefixtures("guest")
+async def test_hundreds_of_clients_lose_no_record(client: Client) -> None:
+    answers = await asyncio.gather(*(client.post(agent("exec"), command=f"many-{number}") for number in range(200)))
+    commands = [record["parameters"].get("command") for record in (await client.get(AUDIT, limit=200)).data]
+
+    assert {answer.status for answer in answers} == {200}
+    assert set(commands) == {f"many-{number}" for number in range(200)}
+
+
+async def test_a_kill_takes_no_record_whose_answer_was_sent() -> None:
+    async with (
+        Serving.of(site(vm(100)), killed=True) as server,
+        FakeGuest(server.folder / "100.qga", replies=dict(REPLIES)),
+    ):
+        client, answered = Client(server), []
+
+        async def call(number: int) -> None:
+            if (await client.post(agent("exec"), command=f"c{number}")).status == 200:
+                answered.append(f"c{number}")
+                if len(answered) == 20:
+                    server.signal(signal.SIGKILL)
+
+        await asyncio.gather(*(call(number) for number in range(60)), return_exceptions=True)
+        await server.process.wait()
+        store = await SqliteStore.open(server.folder / "state" / STORE)
+        records = await store.audit(AuditFilter(vmid=100))
+        await store.close()
+
+    assert len(answered) >= 20
+    assert set(answered) <= {record.parameters["command"] for record in records}
+
+
+def lines(where: str, *, commands: str = "true") -> Any:
+    made = site(vm(100))
+
+    def config(folder: Path, port: int) -> str:
+        return made(folder, port) + f'[audit]\ncommands = {commands}\nlines = "{where.format(folder=folder)}"\n'
+
+    return config
+
+
+async def test_records_go_to_a_file_of_lines_too_and_hide_commands_where_that_is_wanted() -> None:
+    async with Serving.of(lines("{folder}/audit.jsonl", commands="false")) as server:
+        async with FakeGuest(server.folder / "100.qga", replies=dict(REPLIES)):
+            await Client(server).post(agent("exec"), command="hidden")
+        path = server.folder / "audit.jsonl"
+        [record] = [json.loads(line) for line in path.read_text().splitlines()]
+        assert path.stat().st_mode & 0o777 == 0o600
+
+    assert record["endpoint"] == "POST /nodes/{node}/qemu/{vmid}/agent/exec"
+    assert record["parameters"] == {"vmid": "100"}
+
+
+async def test_records_go_to_standard_error_where_a_journal_takes_them() -> None:
+    async with Serving.of(lines("stderr")) as server:
+        await Client(server).post(USERS, userid="x@pve")
+        found = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+
+    assert [record["endpoint"] for record in found] == ["POST /access/users"]
