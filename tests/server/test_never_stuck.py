@@ -50,7 +50,6 @@ BACK_WITHIN = 5.0
 """Seconds; it is about half of one."""
 
 
-
 @dataclass
 class Call:
     """A call and how long it took; no answer when it was not there in time."""
