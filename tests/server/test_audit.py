@@ -47,9 +47,9 @@ def caller(server: Serving, userid: str) -> Client:
     return made
 
 
-async def last(client: Client, **wanted: object) -> dict[str, Any]:
+async def last(client: Client) -> dict[str, Any]:
     """The last record."""
-    records: list[dict[str, Any]] = (await client.get(AUDIT, limit=1, **wanted)).data
+    records: list[dict[str, Any]] = (await client.get(AUDIT, limit=1)).data
     return records[-1]
 
 

@@ -14,7 +14,7 @@ from guestwire.access.roles import Roles, roles
 from guestwire.access.subject import Subject
 from guestwire.access.throttle import FAILED, Throttle
 from guestwire.errors import AccessRefused, Forbidden, NotAuthenticated
-from guestwire.stores.base import KeptStore, edit
+from guestwire.stores.base import AuditedStore, edit
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
 from guestwire.stores.view import View
 
@@ -45,7 +45,7 @@ class Access:
 
     def __init__(
         self,
-        store: KeptStore,
+        store: AuditedStore,
         *,
         usable_realms: Sequence[Realm] = REALMS,
         throttle: Throttle | None = None,

@@ -90,8 +90,12 @@ class AuditLog(Protocol):
         ...
 
 
-class KeptStore(Store, AuditLog, Protocol):
-    """Both, and a copy of them."""
+class AuditedStore(Store, AuditLog, Protocol):
+    """Both."""
+
+
+class KeptStore(AuditedStore, Protocol):
+    """One that outlives its process, so that there can be a copy of it."""
 
     async def backup(self, target: Path) -> None:
         """Writes a consistent copy to the file `target`, while the store is in use; the file appears when it is complete.
