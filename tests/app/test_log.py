@@ -141,3 +141,12 @@ async def test_an_agents_error_and_a_broken_agent_put_no_secret_into_the_log(
 
     assert answer.status == 500
     assert SECRET not in server.log
+
+
+async def test_a_request_that_cannot_be_read_is_one_line_too(server: Serving) -> None:
+    before = len(server.log)
+    async with connected(server.port, server.tls) as connection:
+        connection.send(b"GARBAGE\r\n\r\n")
+        assert (await connection.answer()).status == 400
+    pattern = r"INFO guestwire\.requests id=[0-9a-f]{12} from=127\.0\.0\.1 subject=- unparsable request: 400 [ -~]+\n"
+    await until(lambda: re.search(pattern, server.log[before:]) is not None)

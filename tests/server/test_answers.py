@@ -124,3 +124,18 @@ def test_a_refusal_is_told_with_its_status() -> None:
     refusal = Refusal(414, "too long")
 
     assert (refusal.code, str(refusal), refusal.body) == (414, "too long", "too long")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "takes"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+def test_gzip_is_used_where_it_is_wanted(accepted: str, takes: bool) -> None:  # a column of a table
+    assert answers._takes_gzip(accepted) is takes

@@ -5,6 +5,7 @@ Long texts are turned into JSON a slice at a time, and the loop runs between the
 
 import asyncio
 import html
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -122,6 +123,8 @@ def _for_pages(form: str, body: Body) -> Body:
     return Body([html.escape(text).replace("&#x27;", "&#39;").encode()], PAGE_HEADERS)
 
 
+_gzip_accepted: Final = re.compile(r"\bgzip\b(?:\s*;\s*q=(?P<weight>[0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE)
+
 _TYPOGRAPHY: Final = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', **dict.fromkeys(map(chr, (*range(32), 127)), "?")}
 )
@@ -147,7 +150,7 @@ def refusal(error: Refusal | NotAuthenticated) -> Response:
 
 async def send(request: BaseRequest, status: int, reason: str, body: Body) -> StreamResponse:
     """Answers `request`; a long body goes out slice by slice."""
-    packs = "gzip" in request.headers.get("Accept-Encoding", "").lower()
+    packs = _takes_gzip(request.headers.get("Accept-Encoding", ""))
     if not body.is_long:
         data = b"".join(body.slices())
         return await _in_one(status, reason, data, body.headers, packs=packs and len(data) > COMPRESS_OVER)
@@ -161,6 +164,12 @@ async def send(request: BaseRequest, status: int, reason: str, body: Body) -> St
         await asyncio.sleep(0)
     await response.write_eof()
     return response
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding header names gzip, and not with the weight 0, which says no."""
+    found = _gzip_accepted.search(accepted)
+    return found is not None and not (found["weight"] and float(found["weight"]) == 0)
 
 
 async def _in_one(status: int, reason: str, data: bytes, headers: dict[str, str], *, packs: bool) -> Response:

@@ -4,9 +4,7 @@ HTTP, authentication, route, conflicting path parameters, permission, node, para
 """
 
 import asyncio
-import itertools
 import logging
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -21,6 +19,7 @@ from guestwire.errors import Forbidden, GuestError, GuestwireError, NotAuthentic
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, requests
 from guestwire.server.audit import Trail, is_audited, shown_parameters
+from guestwire.server.ids import next_id
 from guestwire.server.refusals import Refusal
 from guestwire.server.router import Route, Router
 from guestwire.stores import AuditRecord
@@ -37,9 +36,6 @@ CLIENT_LEFT: Final = 499
 
 LONGEST_LOGGED_PATH: Final = 200
 LONGEST_VMID: Final = 9
-
-_PROCESS: Final = secrets.token_hex(3)
-_numbers: Final = itertools.count(1)
 
 
 class Gateway:
@@ -180,7 +176,7 @@ class _Record:
     def __init__(self, request: BaseRequest) -> None:
         self._request = request
         self._began = time.perf_counter()
-        self.id = f"{_PROCESS}{next(_numbers):06x}"
+        self.id = next_id()
         self.subject: Subject | None = None
         self.route: Route | None = None
         self.given: Mapping[str, object] = {}

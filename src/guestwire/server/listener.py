@@ -1,5 +1,6 @@
 """Listens, and ends in order: no new connections, calls in flight come to their end, then the rest is closed."""
 
+import logging
 import re
 import ssl
 from typing import Any, Final
@@ -10,9 +11,13 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from guestwire.server import answers
+from guestwire.server.answers import reason_phrase
 from guestwire.server.gateway import Gateway
+from guestwire.server.ids import next_id
 from guestwire.server.refusals import Refusal
 from guestwire.server.requests import MAX_BODY
+
+log = logging.getLogger("guestwire.requests")
 
 MAX_HEADERS: Final = 64
 MAX_LINE: Final = 8190
@@ -64,7 +69,14 @@ class _Connection(RequestHandler):
             refused = Refusal(501, f"Unknown transfer encoding '{found[1].decode('latin-1')}'")
         else:
             refused = Refusal(status, (message or "bad request").strip().partition("\n")[0])
+        reason = reason_phrase(str(refused))
+        log.info("id=%s from=%s subject=- unparsable request: %d %s", next_id(), _peer(self), refused.code, reason)
         return answers.refusal(refused)
+
+
+def _peer(connection: RequestHandler) -> str:
+    address = connection.transport.get_extra_info("peername") if connection.transport else None
+    return str(address[0]) if address else "-"
 
 
 def _with_space(data: bytes) -> bytes:
