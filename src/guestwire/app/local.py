@@ -230,9 +230,13 @@ def _is_there(path: Path) -> bool:
 
 def _check_ours(store: Path) -> None:
     """SQLite writes beside the file even to read it."""
-    mine = os.R_OK | os.W_OK
-    if not os.access(store.parent, mine | os.X_OK) or (store.exists() and not os.access(store, mine)):
+    if not _may_write(store.parent, os.X_OK) or (_is_there(store) and not _may_write(store)):
         raise StoreError(f"{store}: {_who()} can't use it{_who_can(store)}")
+
+
+def _may_write(path: Path, more: int = 0) -> bool:
+    """As the user that the process acts as, which is the one that opens files."""
+    return os.access(path, os.R_OK | os.W_OK | more, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _who() -> str:
