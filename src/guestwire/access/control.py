@@ -1,5 +1,6 @@
 """Access control of one server: what the gateway and the endpoints of `/access` use."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Access:
         self._store = store
         self._throttle = throttle or Throttle()
         self._clock = clock
+        self._turn = asyncio.Lock()
         self.realms: Final = tuple(usable_realms)
 
     @property
@@ -190,8 +192,9 @@ class Access:
     # Changes
 
     async def update(self, decide: Callable[[View], Sequence[Change]]) -> None:
-        """Changes the store; see `stores.edit`."""
-        await edit(self._store, decide)
+        """Changes the store, one change after the other; see `stores.edit` for what other processes do meanwhile."""
+        async with self._turn:
+            await edit(self._store, decide)
 
     def check_realm(self, userid: str) -> None:
         """Refuses a user of a realm that is not there.
