@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from guestwire.access.passwords import is_password
@@ -12,7 +13,9 @@ from guestwire.access.passwords import is_password
 PVE: Final = "pve"
 PAM: Final = "pam"
 
-PAM_SERVICE: Final = "login"
+PAM_SERVICES: Final = ("guestwire", "login")
+"""The first that the host has in /etc/pam.d: an administrator may write rules for guestwire of its own."""
+
 PAM_AT_ONCE: Final = 2
 PAM_TIMEOUT: Final = 30.0
 
@@ -69,9 +72,10 @@ def _ask_pam(name: str, password: str) -> bool:
     if pam_problem():
         return False
     pamela: Any = importlib.import_module("pamela")
+    service = next((name for name in PAM_SERVICES if Path("/etc/pam.d", name).exists()), PAM_SERVICES[-1])
     steps: tuple[Callable[[], object], ...] = (
-        lambda: pamela.authenticate(name, password, service=PAM_SERVICE),
-        lambda: pamela.check_account(name, service=PAM_SERVICE),
+        lambda: pamela.authenticate(name, password, service=service),
+        lambda: pamela.check_account(name, service=service),
     )
     try:
         for step in steps:
