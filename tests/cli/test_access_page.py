@@ -106,7 +106,10 @@ async def test_the_commands_of_the_page_do_what_it_says(server: Serving) -> None
 
     looks, after = on_its_way(block_with("guestwire audit"), "--follow")
     made = "POST /access/users/{userid}/token/{tokenid}"
-    assert made in await run(server, looks)
+    shown = await run(server, looks)
+    assert made in shown
+    assert re.search(r"backup@pve!job +127\.0\.0\.1 +100 +POST \S+/fsfreeze-freeze +200 +OK", shown)
+    assert re.search(r"backup@pve!job +127\.0\.0\.1 +100 +POST \S+/exec +403 +Permission check failed", shown)
     follow = ("audit", "--state-dir", f"{server.folder}/state", "--follow")
     assert (await on_terminal(*follow, answers=((made, "\x03"),))).code == 0
     assert not after

@@ -1,6 +1,8 @@
 """The command `guestwire`."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,12 @@ def test_every_error_stands_in_the_tree_at_the_top_of_its_file() -> None:
 def test_every_error_has_an_exit_code_that_a_shell_can_see_and_a_status(kind: type[errors.GuestwireError]) -> None:
     assert 0 < kind.exit_code < 126
     assert 400 <= kind.status < 600
+
+
+def test_the_command_loads_neither_server_nor_store_nor_tables_before_it_knows_what_is_wanted() -> None:
+    heavy = {"aiohttp", "cryptography", "msgspec", "rich", "sqlite3"}
+    code = "import sys, guestwire.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True).stdout
+
+    assert set(loaded.split()) & heavy == set()

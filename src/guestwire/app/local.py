@@ -24,7 +24,7 @@ from guestwire.app.state import STORE
 from guestwire.contract import ENDPOINTS, Effect, Endpoint, VmSummary, rules, validate
 from guestwire.errors import StoreError, VmNotFound
 from guestwire.inventory import ServerConfig, read_config
-from guestwire.stores import AuditFilter, AuditRecord, KeptStore, SqliteStore, View
+from guestwire.stores import AuditRecord, KeptStore, SqliteStore, View
 
 DEFAULT_CONFIG: Final = Path("/etc/guestwire/guestwire.toml")
 
@@ -153,11 +153,6 @@ class Local:
             for name, held in engine.privileges(view, subject, path, now).items()
         ]
         return found, _why_out(view, subject, now)
-
-    async def audit(self, wanted: Mapping[str, Any], *, after: int | None = None, limit: int) -> list[Object]:
-        """Audit records as objects; see `AuditLog.audit`. `wanted` has the fields of an `AuditFilter`."""
-        found = await self.store.audit(AuditFilter(**wanted), after=after, limit=limit)
-        return [msgspec.to_builtins(record) for record in found]
 
 
 def _why_out(view: View, subject: str, now: float) -> str:

@@ -29,6 +29,8 @@ COLUMNS: Final = (
     Column("PARAMETERS", "parameters", lambda parameters: to_json(parameters) if parameters else ""),
 )
 
+MOST: Final = 10_000
+
 Show = Callable[[Sequence[Row]], None]
 
 
@@ -51,7 +53,7 @@ def audit(
     endpoint: Annotated[str | None, typer.Option(metavar="'METHOD /PATH'", help="As the table shows it.")] = None,
     status: Annotated[int | None, typer.Option(metavar="STATUS", help="Of the answer, as 403.")] = None,
     request_id: Annotated[str | None, typer.Option(metavar="ID", help="As the server's log has it.")] = None,
-    limit: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="The last so many.")] = 100,
+    limit: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=MOST, help="The last so many.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     config: ConfigOption = None,
@@ -66,12 +68,12 @@ def audit(
         "vmid": vmid,
         "endpoint": endpoint,
         "status": status,
-        "request_id": request_id,
+        "request-id": request_id,
     }
     tell = _lines if json else _Table()
     where = Where(config, state_dir)
     if not follow:
-        tell(run(where, lambda local: local.audit(wanted, limit=limit)))
+        tell(run(where, lambda local: _read(local, {**wanted, "limit": limit})))
         return
     try:
         run(where, lambda local: _follow(local, wanted, limit, tell))
@@ -79,13 +81,18 @@ def audit(
         return  # that is how it ends
 
 
+async def _read(local: "Local", given: Mapping[str, Any]) -> list[Row]:
+    found: list[Row] = await local.call("GET", "/nodes/{node}/guestwire/audit", {"node": local.node, **given})
+    return found
+
+
 async def _follow(local: "Local", wanted: Mapping[str, Any], limit: int, tell: Show) -> None:
-    seen = await local.audit({}, limit=1)
-    records = await local.audit(wanted, limit=limit)
+    seen = await _read(local, {"limit": 1})
+    records = await _read(local, {**wanted, "limit": limit})
     after = max((record["number"] for record in seen + records), default=0)
     tell(records)
     while True:
-        records = await local.audit(wanted, after=after, limit=PAGE)
+        records = await _read(local, {**wanted, "after": after, "limit": PAGE})
         if records:
             tell(records)
             after = records[-1]["number"]

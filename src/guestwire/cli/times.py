@@ -33,7 +33,7 @@ def expiry(text: str | None) -> int | None:
     return int(found)
 
 
-def moment(name: str, text: str | None) -> float | None:
+def moment(name: str, text: str | None) -> int | None:
     """Seconds since the epoch of a date, a date and time, seconds, or how long ago (`90s`, `30m`, `2h`, `7d`, `4w`); None for None.
 
     Raises:
@@ -42,7 +42,7 @@ def moment(name: str, text: str | None) -> float | None:
     if text is None:
         return None
     if ago := _ago.fullmatch(text):
-        return time.time() - int(ago[1]) * UNITS[ago[2]]
+        return max(int(time.time()) - int(ago[1]) * UNITS[ago[2]], 0)
     found = _moment(text)
     if found is None:
         raise InvalidParameters(
@@ -50,7 +50,7 @@ def moment(name: str, text: str | None) -> float | None:
                 name: f"'{text}' is not YYYY-MM-DD, YYYY-MM-DDTHH:MM, seconds since the epoch, or how long ago: 30m, 2h, 7d"
             }
         )
-    return found
+    return int(found)
 
 
 def _moment(text: str) -> float | None:
