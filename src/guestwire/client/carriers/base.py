@@ -1,0 +1,43 @@
+"""The seam between the client and whoever answers: whole endpoint calls go down, their results come up.
+
+Above it: `hosts.py` and `guests.py`, which know no HTTP. Below it: a server over HTTPS (`https.py`), or the same endpoints executed here
+on a guest agent's socket (`direct.py`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from guestwire.client.errors import Place
+
+
+class Carrier(Protocol):
+    """Carries calls to one host. Any number at once."""
+
+    @property
+    def name(self) -> str:
+        """How messages name the host."""
+        ...
+
+    async def call(
+        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+    ) -> Any:
+        """Calls an endpoint.
+
+        Args:
+            method: GET, POST, PUT or DELETE.
+            path: below `/api2/json`.
+            parameters: JSON-able; None stands for one that is left out.
+            place: for messages.
+            repeatable: nothing happens twice when it is sent again after a lost connection.
+
+        Returns:
+            What the API has under `data`, as JSON has it.
+
+        Raises:
+            CallFailed: see `client.errors`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends connections."""
+        ...

@@ -1,0 +1,101 @@
+"""A guest agent's own socket: the endpoints of the contract, executed here instead of on a server."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from guestwire.access import Access, Subject
+from guestwire.agent import GuestAgent, KeptResults
+from guestwire.channels import UnixChannel
+from guestwire.client.errors import CallFailed, Place, failure
+from guestwire.client.targets import Unix
+from guestwire.contract import ENDPOINTS, ByteText, Endpoint, VmSummary, validate
+from guestwire.errors import GuestwireError, InvalidParameters
+from guestwire.stores import MemoryStore
+
+NODE: Final = "localhost"
+VMID: Final = 100
+"""Of the one guest behind the socket; it has no other."""
+
+
+class _OneGuest:
+    """A `contract.Context` of one guest, whose caller may do everything: whoever can open the socket can."""
+
+    node = NODE
+    fingerprint = None
+    address = ""
+    subject = Subject("root@pam")
+
+    def __init__(self, agent: GuestAgent, name: str) -> None:
+        self.access = Access(MemoryStore())
+        self._agent = agent
+        self._name = name
+
+    async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
+        return self._agent
+
+    async def vms(self) -> list[VmSummary]:
+        return [VmSummary(vmid=VMID, status="running", name=self._name)]
+
+
+class DirectCarrier:
+    """Must be made where an event loop runs, and closed."""
+
+    def __init__(self, target: Unix) -> None:
+        self._name = str(target)
+        self._channel = UnixChannel(target.path, "VM 100")
+        self._agent = GuestAgent(self._channel, "VM 100", KeptResults())
+        self._context = _OneGuest(self._agent, target.path.stem)
+
+    @property
+    def name(self) -> str:
+        """See `Carrier.name`."""
+        return self._name
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        place: Place,
+        *,
+        repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
+    ) -> Any:
+        """See `Carrier.call`."""
+        found = _find(method, path)
+        if found is None:
+            raise CallFailed(place, f"Method '{method} {path}' not implemented")
+        endpoint, in_path = found
+        given = {name: value for name, value in parameters.items() if value is not None}
+        try:
+            result = await endpoint.function(self._context, validate(endpoint.parameters, {**given, **in_path}))
+        except InvalidParameters as error:
+            raise failure(place, error.status, str(error), error.errors) from error
+        except GuestwireError as error:
+            raise failure(place, error.status, str(error)) from error
+        return msgspec.to_builtins(result, enc_hook=_text)
+
+    async def close(self) -> None:
+        """See `Carrier.close`."""
+        await self._agent.close()
+        await self._channel.close()
+
+
+def _text(value: object) -> str:
+    assert isinstance(value, ByteText)  # noqa: S101  # nothing else needs help
+    return str(value)
+
+
+def _find(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
+    for endpoint, pattern in _PATTERNS:
+        if endpoint.method == method and (found := pattern.fullmatch(path.rstrip("/") or "/")):
+            return endpoint, found.groupdict()
+    return None
+
+
+_PATTERNS: Final = [
+    (endpoint, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/\\s]+)", re.escape(endpoint.path))))
+    for endpoint in ENDPOINTS
+]

@@ -1,0 +1,210 @@
+"""A server over HTTPS: Proxmox VE or guestwire."""
+
+import asyncio
+import hashlib
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from guestwire.client.errors import CallFailed, LoginFailed, Place, Unreachable, failure
+from guestwire.client.targets import Https
+
+API: Final = "/api2/json"
+RENEW_AFTER: Final = 90 * 60.0
+"""Seconds; a ticket lives two hours."""
+
+CONNECT_TIMEOUT: Final = 10.0
+CALL_TIMEOUT: Final = 3700.0
+"""Seconds: a freeze may take an hour."""
+
+LARGEST_ANSWER: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A token (`USER@REALM!NAME=SECRET`), or user and password; not shown."""
+
+    token: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose certificate is taken: a CA's (`ca`: a file), the one with this SHA-256 fingerprint, or, with `verify=False`, anybody's."""
+
+    ca: Path | None = None
+    fingerprint: str = ""
+    verify: bool = True
+
+    def of_aiohttp(self) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
+        """As aiohttp takes it."""
+        if not self.verify:
+            return False
+        if self.fingerprint:
+            return aiohttp.Fingerprint(bytes.fromhex(self.fingerprint.replace(":", "")))
+        return ssl.create_default_context(cafile=self.ca) if self.ca else True
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    cookie: str = field(repr=False)
+    csrf: str = field(repr=False)
+    made: float = 0.0
+
+
+class HttpsCarrier:
+    """Must be made where an event loop runs, and closed."""
+
+    def __init__(self, target: Https, credentials: Credentials, trust: Trust) -> None:
+        self._name = str(target)
+        self._credentials = credentials
+        self._ticket: _Ticket | None = None
+        self._login = asyncio.Lock()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trust.of_aiohttp(), limit=32),
+            timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    @property
+    def name(self) -> str:
+        """See `Carrier.name`."""
+        return self._name
+
+    async def call(
+        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+    ) -> Any:
+        """See `Carrier.call`."""
+        headers = await self._authorization(method, place)
+        try:
+            return await self._send(method, path, parameters, headers, place)
+        except _Lost as lost:
+            if not repeatable and not lost.before_sending:
+                raise Unreachable(
+                    place, str(lost), advice="the call may have been executed; look before you repeat it"
+                ) from lost
+        try:
+            return await self._send(method, path, parameters, headers, place)
+        except _Lost as lost:
+            raise Unreachable(place, str(lost)) from lost
+
+    async def close(self) -> None:
+        """See `Carrier.close`."""
+        await self._session.close()
+
+    async def _authorization(self, method: str, place: Place) -> dict[str, str]:
+        if self._credentials.token:
+            return {"Authorization": f"PVEAPIToken={self._credentials.token}"}
+        if not self._credentials.user:
+            raise LoginFailed(place, "no credentials", advice="give a token (GUESTWIRE_TOKEN), or user and password")
+        ticket = await self._valid_ticket(place)
+        csrf = {} if method == "GET" else {"CSRFPreventionToken": ticket.csrf}
+        return {"Cookie": f"PVEAuthCookie={quote(ticket.cookie)}", **csrf}
+
+    async def _valid_ticket(self, place: Place) -> _Ticket:
+        async with self._login:
+            if self._ticket is None or time.monotonic() - self._ticket.made > RENEW_AFTER:
+                password = self._ticket.cookie if self._ticket else self._credentials.password
+                self._ticket = await self._new_ticket(password, place)
+            return self._ticket
+
+    async def _new_ticket(self, password: str, place: Place) -> _Ticket:
+        given = {"username": self._credentials.user, "password": password}
+        try:
+            data = await self._send("POST", "/access/ticket", given, {}, place)
+        except _Lost as lost:
+            raise Unreachable(place, str(lost)) from lost
+        return _Ticket(str(data["ticket"]), str(data["CSRFPreventionToken"]), time.monotonic())
+
+    async def _send(
+        self, method: str, path: str, parameters: Mapping[str, Any], headers: Mapping[str, str], place: Place
+    ) -> Any:
+        given = {name: _plain(value) for name, value in parameters.items() if value is not None}
+        in_query = method in ("GET", "DELETE")
+        query = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in given.items())
+        url = URL(f"{self._name}{API}{path}{f'?{query}' if in_query and query else ''}", encoded=True)
+        body = msgspec.json.encode(given) if given and not in_query else None
+        kind = {"Content-Type": "application/json"} if body else {}
+        try:
+            async with self._session.request(method, url, data=body, headers={**headers, **kind}) as response:
+                return self._result(response, await response.read(), place)
+        except aiohttp.ServerFingerprintMismatch as error:
+            raise Unreachable(
+                place,
+                "its certificate has another fingerprint than the one that is trusted",
+                advice=_fingerprint(error.got),
+            ) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Unreachable(
+                place, f"its certificate is not trusted: {error.certificate_error}", advice=_TRUST
+            ) from error
+        except aiohttp.ClientConnectorError as error:
+            raise _Lost(str(error.os_error), before_sending=True) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _Lost(str(error) or type(error).__name__, before_sending=False) from error
+
+    def _result(self, response: aiohttp.ClientResponse, body: bytes, place: Place) -> Any:
+        answer = _decoded(body)
+        if response.status == HTTPStatus.OK and isinstance(answer, dict) and "data" in answer:
+            return answer["data"]
+        message = answer.get("message") if isinstance(answer, dict) else None
+        errors = answer.get("errors") if isinstance(answer, dict) else None
+        words = str(message or response.reason or f"status {response.status}")
+        if response.status == HTTPStatus.OK:
+            raise CallFailed(place, "the answer is none of this API's", response.status)
+        raise failure(place, response.status, words, errors if isinstance(errors, dict) else None)
+
+
+class _Lost(Exception):
+    """No answer; `before_sending`: the request was not sent."""
+
+    def __init__(self, why: str, *, before_sending: bool) -> None:
+        self.before_sending = before_sending
+        super().__init__(why)
+
+
+_TRUST: Final = "trust it by its CA (GUESTWIRE_CA) or its fingerprint (GUESTWIRE_FINGERPRINT)"
+
+
+def _fingerprint(digest: bytes) -> str:
+    shown = ":".join(f"{byte:02X}" for byte in digest)
+    return f"somebody may stand between you and it; if it has a new certificate, its fingerprint is {shown}"
+
+
+def _plain(value: Any) -> Any:
+    """Booleans as Proxmox VE has them."""
+    return int(value) if isinstance(value, bool) else value
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+async def fingerprint_of(target: Https) -> str:
+    """The SHA-256 fingerprint of the certificate that a server shows, `AA:BB:…`; nothing is sent to it.
+
+    Raises:
+        OSError: it can't be reached.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        _, writer = await asyncio.open_connection(target.host.strip("[]"), target.port, ssl=context)
+    try:
+        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    finally:
+        writer.transport.abort()
+    return ":".join(f"{byte:02X}" for byte in hashlib.sha256(certificate).digest())

@@ -1,0 +1,156 @@
+"""What a call to a host can end with: who, what, in whose words, and what to do next.
+
+    CallFailed (in guestwire.errors: GuestwireError)
+    ├── Unreachable           no connection, or a certificate that is not trusted
+    ├── LoginFailed           no credentials, or bad ones
+    ├── PrivilegeMissing      a privilege is missing; `privileges` names those of which one would do
+    ├── WrongParameters       `errors` by parameter
+    ├── NoSuchGuest           no such VM
+    ├── GuestStopped          the VM does not run
+    ├── AgentNotThere         the VM has no guest agent configured, or nothing answers
+    ├── AgentTookTooLong      no answer in time; a command that changes the guest may still be executed
+    └── AgentRefused          the agent's own error; `error_class` and `description` as it sent them
+
+The table `_WORDS` translates a server's words; they are Proxmox VE's, whichever server it is.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from guestwire.errors import GuestwireError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which guest on which host a call is about; `guest` is empty for calls about none."""
+
+    host: str
+    guest: str = ""
+
+    def __str__(self) -> str:
+        return f"guest {self.guest} on {self.host}" if self.guest else self.host
+
+
+class CallFailed(GuestwireError):
+    """Base: `place`, `status` (HTTP; None without an answer), `words` as the server said them, `advice` for people."""
+
+    exit_code = 3
+    advice: ClassVar[str] = ""
+
+    def __init__(self, place: Place, words: str, status: int | None = None, *, advice: str = "") -> None:
+        self.place = place
+        self.words = words
+        self.answered = status
+        self.next = advice or self.advice
+        super().__init__(f"{place}: {words}" + (f"; {self.next}" if self.next else ""))
+
+
+class Unreachable(CallFailed):
+    """No answer from the host."""
+
+    exit_code = 69
+    advice = "check the address, and that the service runs"
+
+
+class LoginFailed(CallFailed):
+    """The host does not know these credentials."""
+
+    exit_code = 5
+    advice = "check the token or the password; a token is USER@REALM!NAME=SECRET"
+
+
+class PrivilegeMissing(CallFailed):
+    """The caller lacks a privilege."""
+
+    exit_code = 6
+
+    def __init__(self, place: Place, words: str, status: int | None = None, *, advice: str = "") -> None:
+        found = re.search(r"\((?P<path>/[^,)]*), (?P<names>[\w.|]+)\)", words)
+        self.path = found["path"] if found else ""
+        self.privileges = tuple(dict.fromkeys(found["names"].split("|"))) if found else ()
+        if self.privileges:
+            advice = f"give the user or token a role with {' or '.join(self.privileges)} on {self.path}"
+        super().__init__(place, words, status, advice=advice)
+
+
+class WrongParameters(CallFailed):
+    """The host refuses parameters; `errors` has a text for each."""
+
+    exit_code = 2
+
+    def __init__(
+        self, place: Place, words: str, status: int | None = None, *, errors: Mapping[str, Any] | None = None
+    ) -> None:
+        self.errors = {str(name): str(text).strip() for name, text in (errors or {}).items()}
+        detail = ", ".join(f"{name}: {text}" for name, text in self.errors.items())
+        super().__init__(place, f"{words} {detail}".strip(), status)
+
+
+class NoSuchGuest(CallFailed):
+    """There is no such VM."""
+
+    exit_code = 4
+    advice = "`guestwire ls` lists those that there are"
+
+
+class GuestStopped(CallFailed):
+    """The VM does not run."""
+
+    advice = "start it"
+
+
+class AgentNotThere(CallFailed):
+    """No guest agent to talk to."""
+
+    advice = "install and start qemu-guest-agent in the guest, and give the VM an agent channel (on Proxmox VE: qm set VMID --agent 1)"
+
+
+class AgentTookTooLong(CallFailed):
+    """The agent did not answer in time."""
+
+    advice = "the agent may be busy; a command that changes the guest may still be executed"
+
+
+class AgentRefused(CallFailed):
+    """The agent answered with an error."""
+
+    def __init__(self, place: Place, error_class: str, description: str, status: int | None = None) -> None:
+        self.error_class = error_class
+        self.description = description
+        disabled = error_class == "CommandNotFound" or "has been disabled" in description or "not found" in description
+        advice = (
+            "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
+            if disabled and "command" in description.lower()
+            else ""
+        )
+        super().__init__(place, description, status, advice=advice)
+
+
+_AGENT_ERROR: Final = "Agent error: "
+
+_WORDS: Final[tuple[tuple[re.Pattern[str], Callable[[Place, str, int | None], CallFailed]], ...]] = (
+    (re.compile(r"Configuration file .* does not exist|no such VM|hostname lookup "), NoSuchGuest),
+    (re.compile(r"VM \d+ is not running|VM is not running"), GuestStopped),
+    (re.compile(r"No QEMU guest agent configured|QEMU guest agent is not running"), AgentNotThere),
+    (re.compile(r"got timeout|took longer than"), AgentTookTooLong),
+)
+
+_STATUSES: Final[Mapping[int, Callable[[Place, str, int | None], CallFailed]]] = {
+    401: LoginFailed,
+    403: PrivilegeMissing,
+}
+
+
+def failure(place: Place, status: int, words: str, errors: Mapping[str, Any] | None = None) -> CallFailed:
+    """The error that a server's refusal means."""
+    words = words.strip()
+    if status in _STATUSES:
+        return _STATUSES[status](place, words, status)
+    if errors or status == 400:  # noqa: PLR2004  # bad request
+        return WrongParameters(place, words, status, errors=errors)
+    if words.startswith(_AGENT_ERROR):
+        return AgentRefused(place, "GenericError", words.removeprefix(_AGENT_ERROR), status)
+    made = next((make for pattern, make in _WORDS if pattern.search(words)), CallFailed)
+    return made(place, words, status)
