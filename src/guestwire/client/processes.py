@@ -1,0 +1,191 @@
+"""Processes in a guest: start, wait, and what came of it."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from guestwire.client.commands import Wish, as_ascii, needs_ascii, unix_command, windows_command
+from guestwire.client.errors import CallFailed, Place
+from guestwire.client.results import ProcessState
+
+if TYPE_CHECKING:
+    from guestwire.client.guests import Guest
+
+FIRST_PAUSE: Final = 0.01
+LONGEST_PAUSE: Final = 1.0
+MAX_INPUT: Final = 64 * 1024
+"""Characters that the API takes as standard input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended: `code`, or the `signal` that ended it; both outputs as bytes, and whether the agent cut them off (16 MiB)."""
+
+    argv: tuple[str, ...]
+    pid: int
+    code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether its exit code is 0."""
+        return self.code == 0
+
+    @property
+    def output(self) -> str:
+        """Standard output as text; bytes that are not UTF-8 are kept (surrogateescape)."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    @property
+    def errors(self) -> str:
+        """Standard error as text."""
+        return self.stderr.decode("utf-8", "surrogateescape")
+
+
+class ProcessFailed(CallFailed):
+    """A process that was checked did not end with exit code 0; `ended` says how it did."""
+
+    exit_code = 1
+
+    def __init__(self, place: Place, ended: Ended) -> None:
+        self.ended = ended
+        how = f"exit code {ended.code}" if ended.signal is None else f"signal {ended.signal}"
+        said = ended.errors.strip().rpartition("\n")[2][:200]
+        super().__init__(place, f"'{ended.argv[0]}' ended with {how}" + (f": {said}" if said else ""))
+
+
+class StillRunning(CallFailed):
+    """The time was up; the process (`pid`) still runs in the guest."""
+
+    exit_code = 124
+
+    def __init__(self, place: Place, pid: int, seconds: float) -> None:
+        self.pid = pid
+        super().__init__(
+            place,
+            f"process {pid} still runs after {seconds:g} seconds",
+            advice=f"it was left running; `guestwire status GUEST {pid}` tells how it ends",
+        )
+
+
+class Processes:
+    """Runs programs in one guest."""
+
+    def __init__(self, guest: "Guest") -> None:
+        self._guest = guest
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | str | None = None,  # noqa: A002  # as subprocess.run has it
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+    ) -> Ended:
+        """Starts a program, and waits for its end.
+
+        Args:
+            argv: program and arguments; no shell is between.
+            input: its standard input; text goes as UTF-8. What the API does not take at once goes by way of a file in the guest.
+            env: more environment variables.
+            cwd: its working directory.
+            timeout: seconds to wait.
+            check: anything but exit code 0 is an error.
+
+        Raises:
+            ProcessFailed: it is checked and failed.
+            StillRunning: the time is up; the process goes on.
+            CallFailed: see `client.errors`.
+        """
+        data = input.encode() if isinstance(input, str) else input
+        async with self._input(data) as path:
+            pid = await self.start(argv, env=env, cwd=cwd, input=None if path else data, stdin=path)
+            ended = await self.wait(pid, argv=argv, timeout=timeout)
+        if check and not ended.ok:
+            raise ProcessFailed(self._guest.place, ended)
+        return ended
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,  # noqa: A002  # as subprocess.run has it
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: str | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
+    ) -> int:
+        """Starts a program and returns its pid; `stdin`, `stdout` and `stderr` are paths in the guest.
+
+        Raises:
+            CallFailed: see `client.errors`.
+        """
+        wish = Wish(argv, env or {}, cwd, stdin, stdout, stderr)
+        command = await self._command(wish)
+        text = None if input is None else input.decode("latin-1")
+        return (await self._guest.exec(command, input_data=text)).pid
+
+    async def _command(self, wish: Wish) -> list[str]:
+        if not wish.is_plain and await self._guest.is_windows():
+            return windows_command(wish)
+        command = unix_command(wish)
+        if needs_ascii(command) and not await self._guest.host.is_guestwire():
+            return as_ascii(command)
+        return command
+
+    async def status(self, pid: int) -> ProcessState:
+        """Whether a process runs, or how it ended."""
+        return await self._guest.exec_status(pid)
+
+    async def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> Ended:
+        """Waits until a process ends, asking ever more seldom: after 10 ms first, once a second at last.
+
+        Raises:
+            StillRunning: the time is up; the process goes on.
+        """
+        pause = FIRST_PAUSE
+        try:
+            async with asyncio.timeout(timeout):
+                while not (state := await self.status(pid)).exited:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, LONGEST_PAUSE)
+        except TimeoutError:
+            raise StillRunning(self._guest.place, pid, timeout or 0.0) from None
+        return _ended(tuple(argv), pid, state)
+
+    @contextlib.asynccontextmanager
+    async def _input(self, data: bytes | None) -> AsyncIterator[str | None]:
+        """A file in the guest for input that is too long for the API; None when there is none."""
+        if data is None or len(data) <= MAX_INPUT:
+            yield None
+            return
+        path = f"/tmp/guestwire-{uuid.uuid4().hex}"  # noqa: S108  # the name can't be guessed
+        await self._guest.files.write(path, data)
+        try:
+            yield path
+        finally:
+            with contextlib.suppress(CallFailed):
+                await self._guest.files.remove(path)
+
+
+def _ended(argv: tuple[str, ...], pid: int, state: ProcessState) -> Ended:
+    return Ended(
+        argv=argv,
+        pid=pid,
+        code=state.exitcode,
+        signal=state.signal,
+        stdout=(state.out_data or "").encode("latin-1"),
+        stderr=(state.err_data or "").encode("latin-1"),
+        stdout_truncated=bool(state.out_truncated),
+        stderr_truncated=bool(state.err_truncated),
+    )
