@@ -151,8 +151,9 @@ async def test_a_keeper_of_a_group_makes_and_changes_its_users(server: Serving) 
     assert (await keeper.call("POST", f"{ACCESS}/users", userid="staffer@pve", groups="staff")).data is None
     assert (await keeper.call("PUT", f"{ACCESS}/users/staffer@pve", comment="new")).data is None
     assert {user["userid"] for user in (await keeper.call("GET", f"{ACCESS}/users")).data} == {
-        "keeper@pve", "nobody@pve", "staffer@pve",
-    }  # fmt: skip
+        "nobody@pve",
+        "staffer@pve",
+    }
 
 
 # Tokens
@@ -191,6 +192,38 @@ async def test_a_token_with_privilege_separation_has_only_what_it_is_given(serve
         await boss.call("PUT", f"{ACCESS}/acl", path="/vms/100", roles="PVEVMAdmin", tokens=f"{userid}!t1")
         assert (await emil.post(agent("ping"))).status == 200
         assert (await emil.call("POST", agent("exec"), command="id")).status == 403
+
+
+async def test_a_token_is_not_its_user_and_cannot_get_what_its_user_may(boss: As) -> None:
+    userid = await made_user(boss, "erna")
+    await boss.call("PUT", f"{ACCESS}/acl", path="/", roles="Administrator", users=userid)
+    erna = await made_token(boss, userid)
+    tokens = f"{ACCESS}/users/{userid}/token"
+
+    refused = [
+        await erna.call("POST", f"{tokens}/t2", privsep=0),
+        await erna.call("PUT", f"{tokens}/t1", privsep=0),
+        await erna.call("DELETE", f"{tokens}/t1"),
+        await erna.call("GET", tokens),
+        await erna.call("GET", f"{ACCESS}/permissions", userid=userid),
+    ]
+
+    assert [answer.status for answer in refused] == [403] * len(refused)
+    assert (await boss.call("GET", tokens)).data == [{"tokenid": "t1", "privsep": 1, "expire": 0}]
+    assert (await erna.call("GET", f"{ACCESS}/users")).data == []
+    assert (await erna.call("GET", f"{ACCESS}/permissions", userid=f"{userid}!t1")).data == {}
+
+
+async def test_a_user_makes_tokens_of_its_own(boss: As) -> None:
+    userid = await made_user(boss, "frida", password=PASSWORD)
+    ticket, csrf = await logged_in(boss, userid, PASSWORD)
+    frida = As(boss.server, secret=f"Cookie: PVEAuthCookie={quote(ticket)}\r\nCSRFPreventionToken: {csrf}")
+
+    made = await frida.call("POST", f"{ACCESS}/users/{userid}/token/t1")
+
+    assert made.data["full-tokenid"] == f"{userid}!t1"
+    assert (await frida.call("GET", f"{ACCESS}/permissions", userid=f"{userid}!t1")).status == 200
+    assert [user["userid"] for user in (await frida.call("GET", f"{ACCESS}/users")).data] == [userid]
 
 
 async def test_a_token_is_shown_and_changed_but_its_secret_never_again(boss: As) -> None:

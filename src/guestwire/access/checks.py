@@ -44,7 +44,7 @@ class ModifyPermissions:
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """Is the user that the parameter `userid` names (`userid-param: self`)."""
+    """Is the user that the parameter `userid` names (`userid-param: self`). A token is not its user: one that may little would make itself one that may more."""
 
     def __str__(self) -> str:
         return "to be the user"

@@ -104,15 +104,15 @@ class Access:
     # What may be seen
 
     def visible_users(self, subject: Subject, any_of: Sequence[str]) -> frozenset[str]:
-        """The users that the subject may see: all, the members of its groups, itself."""
+        """The users that the subject may see: all, the members of its groups, itself when it is a user."""
         if self.may(subject, GROUPS, any_of):
             return frozenset(self.view.users)
         groups = requirements.groups_held(self._question(subject), any_of)
         members = (self.view.groups[groupid].members for groupid in groups)
-        return frozenset({subject.user}).union(*members)
+        return frozenset({str(subject)}).union(*members)
 
     def visible_subject(self, subject: Subject, wanted: str | None) -> str:
-        """Whose permissions are shown: the caller's own, its token's, or anybody's to an auditor.
+        """Whose permissions are shown: the caller's own, to a user its tokens', or anybody's to an auditor.
 
         Raises:
             Forbidden: not these.
@@ -120,7 +120,7 @@ class Access:
         """
         if wanted is None or wanted == str(subject):
             return str(subject)
-        if engine.split(wanted)[0] != subject.user:
+        if engine.split(wanted)[0] != str(subject):
             requirements.require(self._question(subject), checks.Privileges("/access", ("Sys.Audit",)))
         if wanted not in self.view.users and wanted not in self.view.tokens:
             raise AccessRefused(f"no such user ('{wanted}')")

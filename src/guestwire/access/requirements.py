@@ -63,7 +63,7 @@ def _refusal(question: Question, check: checks.Check) -> Forbidden | None:  # no
         case checks.ModifyPermissions():
             return modify_refusal(question, question.text("path"))
         case checks.Self():
-            return None if question.text("userid") == question.subject.user else Forbidden()
+            return None if question.text("userid") == str(question.subject) else Forbidden()
         case checks.OverRealm():
             realm = question.text("userid").rpartition("@")[2]
             return question.refused(f"/access/realm/{realm}", (check.privilege,))
