@@ -132,6 +132,18 @@ async def test_many_bytes_of_one_kind(client: Client, byte: bytes, size: int) ->
     await check_the_next(client)
 
 
+async def test_spaces_in_credentials_delay_nobody(client: Client) -> None:
+    loop = asyncio.get_running_loop()
+    async with client.connection() as connection:
+        connection.send(client.request("GET", VERSION))
+        await connection.answer()
+        connection.send(b"GET / HTTP/1.1\r\nFoo: \r\nAuthorization: x" + b" " * 50_000 + b"x\r\n\r\n")
+        began = loop.time()
+        await check_the_next(client)
+
+    assert loop.time() - began < 1
+
+
 @pytest.mark.parametrize("pause", [0, 0.0005, 0.002])
 async def test_a_client_that_leaves_at_any_moment_is_nothing_unexpected(client: Client, pause: float) -> None:
     requests = [

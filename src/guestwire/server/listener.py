@@ -28,9 +28,9 @@ LINGER: Final = 0.5
 BACKLOG: Final = 512
 
 
+_CREDENTIALS: Final = b"authorization:"
 _host = re.compile(rb"\r\nhost:", re.IGNORECASE)
 _request_line = re.compile(rb"[A-Z]+ \S+ HTTP/1\.1\r\n")
-_space_after_credentials = re.compile(rb"(\r\nauthorization:[^\r\n]*?)[ \t]+(?=\r\n)", re.IGNORECASE)
 _transfer_encoding = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
@@ -84,7 +84,14 @@ def _with_space(data: bytes) -> bytes:
     if b" \r\n" not in data and b"\t\r\n" not in data:
         return data
     head, end, body = data.partition(b"\r\n\r\n")
-    return _space_after_credentials.sub(rb"\1%20", head + b"\r\n")[:-2] + end + body
+    *lines, last = head.split(b"\r\n")
+    return b"\r\n".join((*map(_space_shown, lines), _space_shown(last) if end else last)) + end + body
+
+
+def _space_shown(line: bytes) -> bytes:
+    """No regular expression: in a line of many spaces it would look for their end once for each."""
+    bare = line.rstrip(b" \t")
+    return bare + b"%20" if bare != line and line[: len(_CREDENTIALS)].lower() == _CREDENTIALS else line
 
 
 def _with_host(data: bytes) -> bytes:
