@@ -69,6 +69,8 @@ class _Connection(RequestHandler):
             refused = Refusal(501, f"Unknown transfer encoding '{found[1].decode('latin-1')}'")
         else:
             refused = Refusal(status, (message or "bad request").strip().partition("\n")[0])
+        if isinstance(exc, ConnectionError):  # the client left in mid-answer: the gateway has logged that
+            return answers.refusal(refused)
         reason = reason_phrase(str(refused))
         log.info("id=%s from=%s subject=- unparsable request: %d %s", next_id(), _peer(self), refused.code, reason)
         return answers.refusal(refused)
