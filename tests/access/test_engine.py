@@ -276,6 +276,14 @@ async def test_who_is_removed_from_the_store_is_refused_at_once() -> None:
         assert bool(held_on(now, "ann@pve", "/vms/100", NOW)) == (change == Put(entry))
 
 
+def test_a_path_as_long_as_a_client_likes_is_not_remembered() -> None:
+    here = view("/ user:ann@pve Administrator")
+
+    assert held_on(here, "ann@pve", f"/pool/{'a' * 500_000}", NOW) == frozenset()
+    remembered = [item.decisions for item in here._derived.values() if hasattr(item, "decisions")]
+    assert not any(remembered)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     here = view("/vms user:ann@pve Audit")
     for number in range(REMEMBERED + 10):

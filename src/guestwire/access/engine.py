@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from guestwire.access.paths import normalize, steps
+from guestwire.access.paths import LONGEST, normalize, steps
 from guestwire.access.privileges import ALL
 from guestwire.access.roles import ADMINISTRATOR, NO_ACCESS, roles
 from guestwire.errors import Forbidden
@@ -75,6 +75,8 @@ def check(view: View, subject: str, path: str, any_of: Iterable[str], now: float
 
 def held_on(view: View, subject: str, path: str, now: float) -> frozenset[str]:
     """The names of the privileges that `subject` has on `path`."""
+    if len(path) > LONGEST:  # no access path; and nothing that a client may make as long as it likes is remembered
+        return NOTHING
     memory = view.derived(_Memory)
     found = memory.decisions.get((subject, path))
     if found is None:
