@@ -37,6 +37,14 @@ def test_a_reason_phrase_is_the_first_line_in_ascii(text: str, phrase: str) -> N
     assert answers.reason_phrase(text) == phrase
 
 
+def test_a_reason_phrase_is_short_enough_for_any_client() -> None:
+    phrase = answers.reason_phrase(f"Agent error: {'x' * 100_000}")
+
+    assert len(phrase) == answers.LONGEST_REASON
+    assert phrase.startswith("Agent error: xxx")
+    assert phrase.endswith("...")
+
+
 PIECES = st.lists(st.binary(max_size=300), max_size=4)
 
 

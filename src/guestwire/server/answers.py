@@ -131,9 +131,15 @@ _TYPOGRAPHY: Final = str.maketrans(
 """Quotes as typewriters have them, and no control characters."""
 
 
+LONGEST_REASON: Final = 1000
+"""Characters. Clients read a status line of 8 KiB at most and give up on a longer one; guests and other clients' parameters have a say in its text."""
+
+
 def reason_phrase(text: str) -> str:
     """The first line of `text`, in ASCII: a status line carries no more."""
-    return text.partition("\n")[0].translate(_TYPOGRAPHY).encode("ascii", "replace").decode()
+    line = text.partition("\n")[0]
+    short = line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
+    return short.translate(_TYPOGRAPHY).encode("ascii", "replace").decode()
 
 
 def refusal(error: Refusal | NotAuthenticated) -> Response:
