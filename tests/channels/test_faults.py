@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from waiting import until, until_succeeds
 
-from guestwire.channels import ChannelState, UnixChannel
+from guestwire.channels import ChannelState, UnixChannel, unix
 from guestwire.errors import AgentNotRunning, CommandFailed, GuestError
 from guestwire.testing import FakeGuest, Fault, SandboxedAgent, faults
 from guestwire.testing.fake import honest
@@ -97,6 +97,21 @@ async def test_after_the_first_call_a_silent_agents_calls_fail_at_once(
         call = channel.execute(HOST_NAME)
         with pytest.raises(AgentNotRunning):
             call.send(None)  # it does not even wait once
+
+
+async def test_an_agent_that_answered_syncs_alone_for_long_is_found_when_it_is_back(
+    channel: UnixChannel, guest: FakeGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix, "MAX_PROBES", 3)
+    monkeypatch.setattr(unix, "RECHECK", 0.02)
+    await channel.execute(PING)
+    guest.fault = faults.on_commands(lambda _: [])
+    with pytest.raises(GuestError):
+        await channel.execute(HOST_NAME)
+    await until(lambda: channel._probes == unix.MAX_PROBES)
+
+    guest.fault = honest
+    await until_succeeds(lambda: channel.execute(HOST_NAME), within=3)
 
 
 async def test_memory_stays_bounded_whatever_comes(channel: UnixChannel, guest: FakeGuest) -> None:

@@ -482,9 +482,13 @@ class UnixChannel:
         if self._probes < MAX_PROBES and connection.transport and not connection.transport.get_write_buffer_size():
             self._probes += 1
             self._write(self._session.sync())
-        elif not self._sent:
+        elif not self._is_waited_for():
             self._disconnect("no answer to a sync")
             self._refuse_waiting(Phase.SILENT, "no answer to a sync")
+
+    def _is_waited_for(self) -> bool:
+        """Whether a command that was sent has a caller; a ping of our own has neither caller nor time limit."""
+        return any(call.timer for call in self._sent.values())
 
 
 def _connect(path: Path) -> socket.socket:
