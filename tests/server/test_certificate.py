@@ -163,6 +163,28 @@ def test_a_file_that_is_no_certificate_is_refused_and_kept(folder: Path) -> None
     assert contents(folder) == {"server.pem": b"my own", "server.key": b"my own"}
 
 
+def _another() -> bytes:
+    return private_bytes(serialization.NoEncryption())
+
+
+def _locked() -> bytes:
+    return private_bytes(serialization.BestAvailableEncryption(b"secret"))
+
+
+def private_bytes(lock: serialization.KeySerializationEncryption) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
+
+
+@pytest.mark.parametrize("key", [b"no key", b"", _another(), _locked()], ids=["no key", "empty", "another", "locked"])
+def test_a_key_that_tls_does_not_take_is_refused_by_name(folder: Path, key: bytes) -> None:
+    made(folder)
+    (folder / "server.key").write_bytes(key)
+
+    with pytest.raises(ConfigurationError, match=r"server\.pem, .*server\.key: not a certificate and its key"):
+        Certificate.in_folder(folder).context()
+
+
 def test_a_folder_that_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="none"):
         ensure_certificate(folder / "none", "pve1", "127.0.0.1")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from guestwire.errors import ConfigurationError
+
 CERTIFICATE: Final = "server.pem"
 KEY: Final = "server.key"
 
@@ -29,8 +31,18 @@ class Certificate:
         return ":".join(digest[start : start + 2] for start in range(0, len(digest), 2))
 
     def context(self) -> ssl.SSLContext:
-        """TLS 1.2 and 1.3 with it."""
+        """TLS 1.2 and 1.3 with it.
+
+        Raises:
+            ConfigurationError: the files can't be read, or don't belong together.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.path, self.key)
+        try:
+            context.load_cert_chain(self.path, self.key, password="")  # without one, OpenSSL would ask on the terminal
+        except (OSError, ValueError) as error:
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise ConfigurationError(
+                f"{self.path}, {self.key}: not a certificate and its key, without a password ({why}); remove both to get new ones"
+            ) from error
         return context
