@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from calling import Client, agent, site, vm
@@ -14,7 +16,8 @@ from persons import SECRET, authorization, person, settling
 from serving import Serving
 
 from guestwire.app.prepare import STORE
-from guestwire.stores import AuditFilter, SqliteStore
+from guestwire.server import Trail
+from guestwire.stores import AuditFilter, AuditLog, AuditRecord, SqliteStore
 from guestwire.testing import FakeGuest
 
 AUDIT = "/api2/json/nodes/pve1/guestwire/audit"
@@ -106,6 +109,53 @@ async def test_a_refusal_is_recorded_whatever_was_asked_for(server: Serving, cli
     assert (refused.status, record["status"]) == (403, 403)
     assert record["subject"] == "eve@pve!tok"
     assert record["result"] == "Permission check failed (/vms/100, VM.GuestAgent.Audit|VM.GuestAgent.Unrestricted)"
+
+
+async def test_no_parameter_is_too_deep_or_too_long_for_a_record(server: Serving, client: Client) -> None:
+    deep: list[Any] = []
+    for _ in range(700):
+        deep = [deep]
+    for command, shown in ((deep, ["list"]), (["x" * 3000] * 100, ["x" * 2000 + "…"] * 4 + ["…"])):
+        refused = await caller(server, "eve@pve").post(agent("exec"), command=command)
+        record = await last(client)
+
+        assert (refused.status, record["status"]) == (403, 403)
+        assert record["parameters"] == {"vmid": "100", "command": shown}
+
+
+@pytest.mark.parametrize("name", ["since", "until", "vmid", "after"])
+async def test_no_number_is_too_large_to_look_for(client: Client, name: str) -> None:
+    found = (await client.get(AUDIT, **{name: 10**30})).data
+
+    assert bool(found) == (name == "until")
+
+
+@dataclass
+class Log:
+    """An audit log, and a sink, that can't write the first time."""
+
+    written: list[str] = field(default_factory=list)
+    handed_on: list[str] = field(default_factory=list)
+
+    async def append_audit(self, records: Sequence[AuditRecord]) -> None:
+        self.take(self.written, records)
+
+    def take(self, where: list[str], records: Sequence[AuditRecord]) -> None:
+        where += [record.request_id for record in records]
+        if len(where) == 1:
+            raise ValueError("the first is one too many")
+
+
+async def test_a_record_that_cannot_be_written_keeps_none_from_being_written(caplog: pytest.LogCaptureFixture) -> None:
+    kept = Log()
+    trail = Trail(cast("AuditLog", kept), sink=partial(kept.take, kept.handed_on))
+    async with asyncio.timeout(5):
+        for name in ("one", "two"):
+            await trail.write(AuditRecord(0, name, "", "", None, "", {}, 200, "OK", 0))
+        await trail.close()
+
+    assert kept.written == kept.handed_on == ["one", "two"]
+    assert "not written to the audit trail (the first is one too many)" in caplog.text
 
 
 async def test_a_stranger_is_recorded_without_what_it_brought(server: Serving, client: Client) -> None:

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from guestwire.contract import Audited, Effect, Endpoint, rules, to_bytes
 from guestwire.contract.parameters import Rule
-from guestwire.errors import GuestwireError
 from guestwire.stores import AuditLog, AuditRecord
 
 log = logging.getLogger("guestwire.audit")
@@ -23,12 +22,15 @@ log = logging.getLogger("guestwire.audit")
 LONGEST_TEXT: Final = 2000
 """Characters of one value; a command line may be longer, and nobody reads that."""
 
+LONGEST_LIST: Final = 8000
+"""Characters of a list's items, all together."""
+
 MOST_ITEMS: Final = 100
 AT_ONCE: Final = 500
 REFUSALS: Final = frozenset({401, 403})
 
 Sink = Callable[[Sequence[AuditRecord]], None]
-"""Takes records that have been written, for instance to a file of lines. May block: it is called in a thread."""
+"""Takes records after the store, for instance to a file of lines. May block: it is called in a thread."""
 
 
 def is_audited(endpoint: Endpoint | None, status: int) -> bool:
@@ -80,11 +82,25 @@ def _content(text: str, *, encoded: bool) -> bytes:
 
 
 def _bounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_bounded(item) for item in value[:MOST_ITEMS]]
+    """Values as they are, but no longer than anybody reads: many records must fit into memory, whoever made them."""
+    return _items(value) if isinstance(value, list) else _scalar(value)
+
+
+def _items(values: list[Any]) -> list[Any]:
+    shown: list[Any] = []
+    left = LONGEST_LIST
+    for value in values[:MOST_ITEMS]:
+        shown.append(_scalar(value))
+        left -= len(str(shown[-1]))
+        if left < 0:
+            return [*shown, "…"]
+    return shown
+
+
+def _scalar(value: Any) -> Any:
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
         return value[:LONGEST_TEXT] + "…"
-    return value if isinstance(value, str | int | float | bool) else str(type(value).__name__)
+    return value if isinstance(value, str | int | float | bool) else type(value).__name__
 
 
 class Trail:
@@ -136,8 +152,15 @@ class Trail:
     async def _write(self, records: list[AuditRecord]) -> None:
         try:
             await self._store.append_audit(records)
-            if self._sink:
-                await asyncio.to_thread(self._sink, records)
-        except (GuestwireError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is: callers wait for their answer, and more records will come
             for record in records:
                 log.critical("not written to the audit trail (%s): %r", error, record)
+        if self._sink:
+            await self._hand_on(self._sink, records)
+
+    async def _hand_on(self, sink: Sink, records: list[AuditRecord]) -> None:
+        try:
+            await asyncio.to_thread(sink, records)
+        except Exception as error:  # noqa: BLE001  # as above
+            ids = " ".join(record.request_id for record in records)
+            log.critical("audit records that could not be handed on (%s): %s", error, ids)

@@ -28,7 +28,12 @@ _EQUAL: Final = CONDITIONS.keys() - {"since", "until", "user"}
 def conditions(wanted: AuditFilter) -> tuple[list[str], list[object]]:
     """SQL conditions and their values; none of the values is part of the text."""
     asked = {name: value for name in CONDITIONS if (value := getattr(wanted, name)) is not None}
-    return [CONDITIONS[name] for name in asked], list(asked.values())
+    return [CONDITIONS[name] for name in asked], [bounded(value) for value in asked.values()]
+
+
+def bounded(value: Any) -> Any:
+    """A number as SQLite can compare it: no record has a larger one."""
+    return min(value, LARGEST) if isinstance(value, int) else value
 
 
 def matches(record: AuditRecord, wanted: AuditFilter) -> bool:
