@@ -180,6 +180,7 @@ def test_secrets_are_known() -> None:
         ("set-user-password", "password"),
         ("exec", "input-data"),
         ("file-write", "content"),
+        ("file-append", "content"),
         ("ticket", "password"),
         ("ticket", "otp"),
         ("ticket", "tfa-challenge"),

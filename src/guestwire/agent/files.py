@@ -80,16 +80,31 @@ class Files:
             GuestError: as for `read`.
         """
         async with self._opened(path, "wb") as handle:
-            rest = memoryview(content)
-            while True:
-                written = await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
-                rest = rest[written.count :]
-                if not rest:
-                    return
-                if written.count < 1:
-                    raise AgentError(
-                        "GenericError", f"the guest took no more, {len(rest)} bytes are missing in '{path}'"
-                    )
+            await self._write_all(handle, path, content)
+
+    async def append(self, path: str, content: bytes, *, at: int) -> int:
+        """Adds `content` at the end of the file `path`, which must have `at` bytes; returns how many it has then.
+
+        Raises:
+            AgentError: it has more or fewer bytes, or the guest's own reason.
+            GuestError: as for `read`.
+        """
+        async with self._opened(path, "r+b") as handle:
+            end = await self._asker.ask(FILE_SEEK, {"handle": handle, "offset": 0, "whence": 2})
+            if end.position != at:
+                raise AgentError("GenericError", f"'{path}' has {end.position} bytes, not {at}")
+            await self._write_all(handle, path, content)
+        return at + len(content)
+
+    async def _write_all(self, handle: int, path: str, content: bytes) -> None:
+        rest = memoryview(content)
+        while True:
+            written = await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
+            rest = rest[written.count :]
+            if not rest:
+                return
+            if written.count < 1:
+                raise AgentError("GenericError", f"the guest took no more, {len(rest)} bytes are missing in '{path}'")
 
     async def write_encoded(self, path: str, content: str) -> None:
         """Hands base64 to the agent as it is, which takes it leniently, as Proxmox VE does.

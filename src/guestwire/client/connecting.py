@@ -5,10 +5,11 @@ import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from guestwire.client.carriers import DirectCarrier, HttpsCarrier
 from guestwire.client.endpoints_sync import SyncEndpoints
+from guestwire.client.files import Progress
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import GuestInfo, Host
 from guestwire.client.processes import Ended
@@ -42,8 +43,13 @@ def open_host(settings: Settings) -> Host:
     if not settings.host:
         raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
     target = parse_target(settings.host)
+    # Either takes a tenth of a second to load; nobody waits for both.
     if isinstance(target, Unix):
+        from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
+
         return Host(DirectCarrier(target), only_guest=True)
+    from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
+
     return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
 
 
@@ -106,6 +112,14 @@ class SyncGuest(SyncEndpoints):
         """See `Files.write`."""
         self.wait(self.guest.files.write(path, data))
 
+    def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
+        """See `Files.copy_to`."""
+        return self.wait(self.guest.files.copy_to(source, path, progress=progress))
+
+    def copy_from(self, path: str, target: Path, *, progress: Progress | None = None) -> int:
+        """See `Files.copy_from`."""
+        return self.wait(self.guest.files.copy_from(path, target, progress=progress))
+
 
 class SyncHost:
     """A host for code that does not run in an event loop; `with` closes it."""
@@ -133,7 +147,7 @@ class SyncHost:
         """See `Host.guest`."""
         return SyncGuest(self._loop.wait(self._host.guest(name)), self._loop.wait)
 
-    def raw(self, method: str, path: str, **parameters: Any) -> Any:
+    def raw(self, method: str, path: str, /, **parameters: Any) -> Any:
         """See `Host.raw`."""
         return self._loop.wait(self._host.raw(method, path, **parameters))
 

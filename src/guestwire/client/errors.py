@@ -1,7 +1,8 @@
 """What a call to a host can end with: who, what, in whose words, and what to do next.
 
     CallFailed (in guestwire.errors: GuestwireError)
-    ├── Unreachable           no connection, or a certificate that is not trusted
+    ├── Unreachable           no connection
+    │   └── NotTrusted        a certificate that is not trusted; nothing was sent
     ├── LoginFailed           no credentials, or bad ones
     ├── PrivilegeMissing      a privilege is missing; `privileges` names those of which one would do
     ├── WrongParameters       `errors` by parameter
@@ -52,6 +53,12 @@ class Unreachable(CallFailed):
 
     exit_code = 69
     advice = "check the address, and that the service runs"
+
+
+class NotTrusted(Unreachable):
+    """The host shows a certificate that is not trusted. Nothing was sent to it."""
+
+    advice = "trust it by its CA (--ca, GUESTWIRE_CA) or its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
 
 
 class LoginFailed(CallFailed):

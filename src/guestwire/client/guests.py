@@ -10,6 +10,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed, GuestStopped, Place
 from guestwire.client.files import Files
+from guestwire.client.folders import Folders
 from guestwire.client.processes import Processes
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class StillFrozen(CallFailed):
 class NotReady(CallFailed):
     """The guest's agent did not answer in time."""
 
+    exit_code = 124
+
 
 class Guest(Endpoints):
     """One guest. Its methods beside those of `Endpoints`: `run`, `wait_ready`, `frozen`, `filesystems`, `power_off`."""
@@ -40,6 +43,7 @@ class Guest(Endpoints):
         self.host = host
         self.vm = vm
         self.files = Files(self)
+        self.folders = Folders(self)
         self.processes = Processes(self)
         self.run = self.processes.run
 

@@ -58,7 +58,7 @@ class Host:
         """Ends connections."""
         await self._carrier.close()
 
-    async def raw(self, method: str, path: str, **parameters: Any) -> Any:
+    async def raw(self, method: str, path: str, /, **parameters: Any) -> Any:
         """Any endpoint of the API: what it has under `data`. `path` stands below `/api2/json`; `-` in a parameter's name is written `_`.
 
         Raises:

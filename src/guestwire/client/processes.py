@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -90,6 +90,7 @@ class Processes:
         cwd: str | None = None,
         timeout: float | None = None,
         check: bool = False,
+        started: Callable[[int], None] | None = None,
     ) -> Ended:
         """Starts a program, and waits for its end.
 
@@ -100,6 +101,7 @@ class Processes:
             cwd: its working directory.
             timeout: seconds to wait.
             check: anything but exit code 0 is an error.
+            started: told the process's id as soon as it runs; whoever is cancelled then leaves it running.
 
         Raises:
             ProcessFailed: it is checked and failed.
@@ -109,6 +111,8 @@ class Processes:
         data = input.encode() if isinstance(input, str) else input
         async with self._input(data) as path:
             pid = await self.start(argv, env=env, cwd=cwd, input=None if path else data, stdin=path)
+            if started:
+                started(pid)
             ended = await self.wait(pid, argv=argv, timeout=timeout)
         if check and not ended.ok:
             raise ProcessFailed(self._guest.place, ended)

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from guestwire.client.carriers.https import Credentials, Trust
+from guestwire.client.credentials import Credentials, Trust
 from guestwire.errors import ConfigurationError
 
 ENVIRONMENT: Final = {
@@ -30,7 +30,7 @@ ENVIRONMENT: Final = {
     "ca": "GUESTWIRE_CA",
     "fingerprint": "GUESTWIRE_FINGERPRINT",
 }
-PROFILES: Final = "guestwire/config.toml"
+PROFILES: Final = "config.toml"
 DEFAULT_PROFILE: Final = "default"
 
 _fingerprint = re.compile(r"(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}")
@@ -101,9 +101,14 @@ def settings_for(
         raise ConfigurationError(f"the profile can't be used: {error}") from error
 
 
+def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where a user's configuration is: `~/.config/guestwire`."""
+    base = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".config"
+    return Path(base) / "guestwire"
+
+
 def _profile(name: str | None, environ: Mapping[str, str]) -> dict[str, object]:
-    folder = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".config")
-    path = folder / PROFILES
+    path = config_folder(environ) / PROFILES
     if not path.exists():
         if name:
             raise ConfigurationError(f"{path}: no such file; it should hold the profile '{name}'")

@@ -3,6 +3,8 @@
 from typing import Final
 
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.endpoints import access, agent, audit, nodes, pools
+from guestwire.contract.endpoints import access, agent, audit, files, nodes, pools
 
-ENDPOINTS: Final = Registry(nodes.endpoints, agent.endpoints, access.endpoints, pools.endpoints, audit.endpoints)
+ENDPOINTS: Final = Registry(
+    nodes.endpoints, agent.endpoints, access.endpoints, pools.endpoints, audit.endpoints, files.endpoints
+)

@@ -1,7 +1,8 @@
-"""What carries a call to where it is answered: HTTPS to a server (`https.py`), or a guest agent's own socket (`direct.py`)."""
+"""What carries a call to where it is answered: HTTPS to a server (`https.py`), or a guest agent's own socket (`direct.py`).
+
+The two are not handed on from here: whoever needs one should not wait for the other.
+"""
 
 from guestwire.client.carriers.base import Carrier
-from guestwire.client.carriers.direct import DirectCarrier
-from guestwire.client.carriers.https import HttpsCarrier
 
-__all__ = ["Carrier", "DirectCarrier", "HttpsCarrier"]
+__all__ = ["Carrier"]

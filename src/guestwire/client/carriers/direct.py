@@ -1,19 +1,22 @@
 """A guest agent's own socket: the endpoints of the contract, executed here instead of on a server."""
 
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from guestwire.access import Access, Subject
+from guestwire.access.subject import Subject
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
 from guestwire.client.errors import CallFailed, Place, failure
+from guestwire.client.finding import find
 from guestwire.client.targets import Unix
-from guestwire.contract import ENDPOINTS, ByteText, Endpoint, VmSummary, validate
+from guestwire.contract import ByteText, VmSummary, validate
 from guestwire.errors import GuestwireError, InvalidParameters
-from guestwire.stores import MemoryStore
+
+if TYPE_CHECKING:
+    from guestwire.access import Access
 
 NODE: Final = "localhost"
 VMID: Final = 100
@@ -29,9 +32,16 @@ class _OneGuest:
     subject = Subject("root@pam")
 
     def __init__(self, agent: GuestAgent, name: str) -> None:
-        self.access = Access(MemoryStore())
         self._agent = agent
         self._name = name
+
+    @cached_property
+    def access(self) -> "Access":
+        # Hardly anybody asks an agent's socket for users.
+        from guestwire.access import Access  # noqa: PLC0415
+        from guestwire.stores import MemoryStore  # noqa: PLC0415
+
+        return Access(MemoryStore())
 
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
@@ -64,7 +74,7 @@ class DirectCarrier:
         repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
     ) -> Any:
         """See `Carrier.call`."""
-        found = _find(method, path)
+        found = find(method, path)
         if found is None:
             raise CallFailed(place, f"Method '{method} {path}' not implemented")
         endpoint, in_path = found
@@ -86,16 +96,3 @@ class DirectCarrier:
 def _text(value: object) -> str:
     assert isinstance(value, ByteText)  # noqa: S101  # nothing else needs help
     return str(value)
-
-
-def _find(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
-    for endpoint, pattern in _PATTERNS:
-        if endpoint.method == method and (found := pattern.fullmatch(path.rstrip("/") or "/")):
-            return endpoint, found.groupdict()
-    return None
-
-
-_PATTERNS: Final = [
-    (endpoint, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/\\s]+)", re.escape(endpoint.path))))
-    for endpoint in ENDPOINTS
-]

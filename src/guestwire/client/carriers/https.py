@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,7 +14,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from guestwire.client.errors import CallFailed, LoginFailed, Place, Unreachable, failure
+from guestwire.client.credentials import Credentials, Trust
+from guestwire.client.errors import CallFailed, LoginFailed, NotTrusted, Place, Unreachable, failure
 from guestwire.client.targets import Https
 
 API: Final = "/api2/json"
@@ -27,32 +27,6 @@ CALL_TIMEOUT: Final = 3700.0
 """Seconds: a freeze may take an hour."""
 
 LARGEST_ANSWER: Final = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """A token (`USER@REALM!NAME=SECRET`), or user and password; not shown."""
-
-    token: str = field(default="", repr=False)
-    user: str = ""
-    password: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """Whose certificate is taken: a CA's (`ca`: a file), the one with this SHA-256 fingerprint, or, with `verify=False`, anybody's."""
-
-    ca: Path | None = None
-    fingerprint: str = ""
-    verify: bool = True
-
-    def of_aiohttp(self) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
-        """As aiohttp takes it."""
-        if not self.verify:
-            return False
-        if self.fingerprint:
-            return aiohttp.Fingerprint(bytes.fromhex(self.fingerprint.replace(":", "")))
-        return ssl.create_default_context(cafile=self.ca) if self.ca else True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +45,12 @@ class HttpsCarrier:
         self._ticket: _Ticket | None = None
         self._login = asyncio.Lock()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=trust.of_aiohttp(), limit=32),
+            connector=aiohttp.TCPConnector(ssl=_trusting(trust), limit=32),
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "Accept-Encoding": "identity"
+            },  # what is large is mostly base64: packing it costs more than it saves
         )
 
     @property
@@ -139,15 +116,13 @@ class HttpsCarrier:
             async with self._session.request(method, url, data=body, headers={**headers, **kind}) as response:
                 return self._result(response, await response.read(), place)
         except aiohttp.ServerFingerprintMismatch as error:
-            raise Unreachable(
+            raise NotTrusted(
                 place,
                 "its certificate has another fingerprint than the one that is trusted",
                 advice=_fingerprint(error.got),
             ) from error
         except aiohttp.ClientConnectorCertificateError as error:
-            raise Unreachable(
-                place, f"its certificate is not trusted: {error.certificate_error}", advice=_TRUST
-            ) from error
+            raise NotTrusted(place, f"its certificate is not trusted: {_reason(error)}") from error
         except aiohttp.ClientConnectorError as error:
             raise _Lost(str(error.os_error), before_sending=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -173,7 +148,19 @@ class _Lost(Exception):
         super().__init__(why)
 
 
-_TRUST: Final = "trust it by its CA (GUESTWIRE_CA) or its fingerprint (GUESTWIRE_FINGERPRINT)"
+def _trusting(trust: Trust) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
+    """As aiohttp takes it."""
+    if not trust.verify:
+        return False
+    if trust.fingerprint:
+        return aiohttp.Fingerprint(bytes.fromhex(trust.fingerprint.replace(":", "")))
+    return ssl.create_default_context(cafile=trust.ca) if trust.ca else True
+
+
+def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
+    """OpenSSL's words alone."""
+    found = error.certificate_error
+    return found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
 
 
 def _fingerprint(digest: bytes) -> str:

@@ -1,0 +1,324 @@
+"""The client, the same tests over every way to a guest: an agent's own socket, guestwire, and guestwire used as if it were Proxmox VE."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from calling import site, vm
+from serving import Serving
+
+from guestwire.client import CallFailed, Guest, Host, connect
+from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, PrivilegeMissing
+from guestwire.client.files import LocalFile, NotTheSame
+from guestwire.client.guests import StillFrozen
+from guestwire.client.processes import ProcessFailed, StillRunning
+from guestwire.testing import FakeGuest, SandboxedAgent
+
+MIB = 1024 * 1024
+NAMES = ["plain", "with space", "quote'\"", "new\nline", "-dash", "ünï世😀", "x" * 200, "back\\slash", "$(id)", "*"]
+
+pytestmark = pytest.mark.agent
+
+
+@dataclass
+class Way:
+    """To one real agent."""
+
+    host: Host
+    guest: Guest
+    agent: SandboxedAgent
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    async with Serving.of(site(vm(100, "web"), vm(101, "fake"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def served_agent(server: Serving) -> AsyncIterator[SandboxedAgent]:
+    async with SandboxedAgent(server.folder / "100.qga", name="web") as agent:
+        yield agent
+
+
+async def over_https(server: Serving) -> Host:
+    return await connect(
+        f"https://127.0.0.1:{server.port}", token=server.token, ca=str(server.folder / "state" / "server.pem")
+    )
+
+
+@pytest.fixture(params=["unix", "guestwire", "as Proxmox VE"])
+async def way(
+    request: pytest.FixtureRequest, server: Serving, served_agent: SandboxedAgent, agent: SandboxedAgent
+) -> AsyncIterator[Way]:
+    if request.param == "unix":
+        host, real = await connect(f"unix:{agent.socket}"), agent
+    else:
+        host, real = await over_https(server), served_agent
+    if request.param == "as Proxmox VE":
+        host._version = {"version": "9.2"}
+    async with host:
+        yield Way(host, await host.guest("web"), real)
+
+
+async def test_a_process_is_run_with_all_that_belongs_to_it(way: Way) -> None:
+    script = 'pwd; echo "$GREETING"; cat; echo oops >&2; exit 3'
+    ended = await way.guest.run(
+        ["/bin/sh", "-c", script], input=b"\x00\xff in\n", env={"GREETING": "hé 'llo' $x 世"}, cwd="/usr"
+    )
+
+    assert ended.stdout == b"/usr\n" + "hé 'llo' $x 世\n".encode() + b"\x00\xff in\n"
+    assert (ended.stderr, ended.code, ended.signal, ended.ok) == (b"oops\n", 3, None, False)
+
+
+@pytest.mark.parametrize(
+    "argument", ["", " ", "a'b\"c", "$HOME `id` \\n", "new\nline\n", "tab\t", "ünï世😀", "-n", "*", "\x7f\x01"]
+)
+async def test_every_argument_arrives_as_it_is(way: Way, argument: str) -> None:
+    ended = await way.guest.run(["printf", "%s|", argument, "end"])
+
+    assert ended.output == f"{argument}|end|"
+
+
+async def test_arguments_arrive_beside_directory_and_environment_too(way: Way) -> None:
+    ended = await way.guest.run(["printf", "%s|", "世 x", "$y"], cwd="/tmp", env={"A": "1"})
+
+    assert ended.output == "世 x|$y|"
+
+
+async def test_a_process_that_is_checked_says_how_it_failed(way: Way) -> None:
+    with pytest.raises(ProcessFailed, match="ended with exit code 2: no good") as failed:
+        await way.guest.run(["sh", "-c", "echo no good >&2; exit 2"], check=True)
+    assert failed.value.ended.code == 2
+
+
+async def test_a_process_ended_by_a_signal_says_which(way: Way) -> None:
+    assert (await way.guest.run(["sh", "-c", "kill -9 $$"])).signal == 9
+
+
+async def test_a_program_that_is_not_there_is_the_guests_own_error(way: Way) -> None:
+    with pytest.raises(AgentRefused, match="No such file or directory"):
+        await way.guest.run(["/no/such/program"])
+
+
+async def test_a_directory_that_is_not_there_is_an_error(way: Way) -> None:
+    assert (await way.guest.run(["pwd"], cwd="/no/such")).code == 126
+
+
+async def test_a_process_that_takes_too_long_is_left_running_and_named(way: Way) -> None:
+    with pytest.raises(StillRunning, match="still runs after 0.2 seconds") as still:
+        await way.guest.run(["sleep", "2"], timeout=0.2)
+    ended = await way.guest.processes.wait(still.value.pid)
+
+    assert ended.code == 0
+
+
+async def test_long_input_goes_through(way: Way) -> None:
+    data = os.urandom(300_000)
+
+    ended = await way.guest.run(["sha256sum"], input=data)
+
+    assert ended.output.split()[0] == hashlib.sha256(data).hexdigest()
+    assert not [name for name in os.listdir(way.agent.home) if name.startswith(".guestwire")]
+
+
+@pytest.mark.parametrize("size", [0, 1, 45_000, 45_001, 64 * 1024, 2 * MIB + 7])
+async def test_files_go_both_ways_byte_for_byte(way: Way, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "source").write_bytes(data)
+    seen: list[int] = []
+
+    assert await way.guest.files.copy_to(tmp_path / "source", "/root/copied", progress=seen.append) == size
+    assert (way.agent.home / "copied").read_bytes() == data
+    assert await way.guest.files.copy_from("/root/copied", tmp_path / "back") == size
+
+    assert (tmp_path / "back").read_bytes() == data
+    assert seen == sorted(seen)
+    assert seen[-1:] == ([size] if size else [])
+    assert leftovers(way, tmp_path) == []
+
+
+def leftovers(way: Way, *folders: Path) -> list[str]:
+    return [name for folder in (way.agent.home, *folders) for name in os.listdir(folder) if "guestwire" in name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_any_name_can_be_written_read_and_listed(way: Way, name: str) -> None:
+    await way.guest.files.write(f"/root/{name}", name.encode())
+
+    assert await way.guest.files.read(f"/root/{name}") == name.encode()
+    assert name in [entry.path for entry in await way.guest.folders.entries("/root")]
+    await way.guest.files.remove(f"/root/{name}")
+    assert name not in [entry.path for entry in await way.guest.folders.entries("/root")]
+
+
+async def test_permissions_and_time_are_kept(way: Way, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    (tmp_path / "script").chmod(0o750)
+    os.utime(tmp_path / "script", (1_500_000_000, 1_500_000_000))
+
+    await way.guest.files.copy_to(tmp_path / "script", "/root/script")
+
+    facts = (way.agent.home / "script").stat()
+    assert (facts.st_mode & 0o777, facts.st_mtime) == (0o750, 1_500_000_000)
+
+
+async def test_a_file_that_is_written_again_keeps_its_permissions(way: Way) -> None:
+    await way.guest.files.write("/root/kept", b"one", mode=0o640)
+    await way.guest.files.write("/root/kept", b"two")
+
+    assert (way.agent.home / "kept").stat().st_mode & 0o777 == 0o640
+    assert (way.agent.home / "kept").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder/x", "/usr/x", "/root"])
+async def test_where_nothing_can_be_written_the_error_says_so_and_nothing_is_left(way: Way, path: str) -> None:
+    with pytest.raises(CallFailed):
+        await way.guest.files.write(path, b"x" * 100_000)
+
+    assert leftovers(way) == []
+
+
+async def test_a_broken_source_leaves_the_old_file_and_nothing_else(way: Way) -> None:
+    await way.guest.files.write("/root/old", b"old")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * MIB
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await way.guest.files.write("/root/old", pieces())
+
+    assert (way.agent.home / "old").read_bytes() == b"old"
+    assert leftovers(way) == []
+
+
+async def test_cancelled_in_the_middle_it_leaves_the_old_file_and_nothing_else(way: Way) -> None:
+    await way.guest.files.write("/root/old", b"old")
+    begun = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            begun.set()
+            yield b"x" * MIB
+
+    writing = asyncio.create_task(way.guest.files.write("/root/old", pieces()))
+    await begun.wait()
+    await asyncio.sleep(0.1)
+    writing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await writing
+
+    assert (way.agent.home / "old").read_bytes() == b"old"
+    assert leftovers(way) == []
+
+
+async def test_trees_go_both_ways(way: Way, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("a/b/c", "empty"):
+        (source / name).mkdir(parents=True)
+    for name in ("top", "a/one two", "a/b/c/dëep"):
+        (source / name).write_text(name)
+
+    assert await way.guest.folders.copy_to(source, "/root/tree") == 3
+    assert await way.guest.folders.copy_from("/root/tree", tmp_path / "back") == 3
+
+    shape = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
+    assert sorted(str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").rglob("*")) == shape
+    assert (tmp_path / "back/a/b/c/dëep").read_text() == "a/b/c/dëep"
+
+
+async def test_a_file_that_cannot_be_read_here_is_an_error_of_this_side(way: Way, tmp_path: Path) -> None:
+    with pytest.raises(LocalFile, match="No such file or directory"):
+        await way.guest.files.copy_to(tmp_path / "none", "/root/none")
+
+
+async def test_typed_results_have_the_fields_of_the_api(way: Way) -> None:
+    assert (await way.guest.get_host_name()).host_name in ("web", "guest100")
+    assert (await way.guest.get_osinfo()).machine
+    assert (await way.guest.info()).supported_commands
+    assert await way.guest.get_time() > 1_700_000_000 * 10**9
+    assert [one.name for one in await way.guest.network_get_interfaces()] == ["lo"]
+
+
+async def test_a_disabled_command_says_what_to_do(way: Way) -> None:
+    with pytest.raises(AgentRefused, match="--allow-rpcs"):
+        await way.guest.fsfreeze_freeze()
+
+
+# What differs between hosts
+
+
+async def test_a_guest_is_found_by_name_and_by_id_and_another_is_not(server: Serving) -> None:
+    async with await over_https(server) as host:
+        assert (await host.guest("web")).vmid == (await host.guest(100)).vmid == 100
+        with pytest.raises(NoSuchGuest, match="guestwire ls"):
+            await host.guest("nobody")
+
+
+async def test_a_missing_privilege_is_named(server: Serving) -> None:
+    async with await over_https(server) as admin:
+        await admin.raw("POST", "/access/users", userid="weak@pve")
+        await admin.raw("PUT", "/access/acl", path="/vms/100", roles="PVEAuditor", users="weak@pve")
+        token = await admin.raw("POST", "/access/users/weak@pve/token/t1", privsep=0)
+    ca = str(server.folder / "state" / "server.pem")
+    weak = await connect(f"https://127.0.0.1:{server.port}", token=f"weak@pve!t1={token['value']}", ca=ca)
+    async with weak:
+        guest = await weak.guest("web")
+        with pytest.raises(
+            PrivilegeMissing, match=r"give the user or token a role with VM\.GuestAgent\.Unrestricted on /vms/100"
+        ):
+            await guest.exec(["id"])
+
+
+async def test_an_agent_that_is_not_there_is_waited_for(server: Serving) -> None:
+    async with await over_https(server) as host:
+        guest = await host.guest("fake")
+        with pytest.raises(AgentNotThere, match="install and start qemu-guest-agent"):
+            await guest.ping()
+        waiting = asyncio.create_task(guest.wait_ready(20))
+        async with FakeGuest(server.folder / "101.qga"):
+            await waiting
+
+
+async def test_a_freeze_is_thawed_whatever_happens(server: Serving) -> None:
+    frozen: list[str] = []
+    replies = {
+        "guest-fsfreeze-freeze": lambda _: frozen.append("f") or 1,
+        "guest-fsfreeze-thaw": lambda _: frozen.clear() or 1,
+        "guest-fsfreeze-status": lambda _: "frozen" if frozen else "thawed",
+    }
+    async with await over_https(server) as host, FakeGuest(server.folder / "101.qga", replies=dict(replies)) as fake:
+        guest = await host.guest("fake")
+        with pytest.raises(RuntimeError, match="backup failed"):
+            async with guest.frozen() as count:
+                assert (count, frozen) == (1, ["f"])
+                raise RuntimeError("backup failed")
+        assert frozen == []
+        fake.replies["guest-fsfreeze-thaw"] = lambda _: 0
+        with pytest.raises(StillFrozen, match="thaw them at once"):
+            async with guest.frozen():
+                pass
+
+
+async def test_what_arrived_wrong_is_not_taken(server: Serving, tmp_path: Path) -> None:
+    files = {"/data": bytearray(b"honest")}
+    async with await over_https(server) as host, FakeGuest(server.folder / "101.qga", files=files) as fake:
+        guest = await host.guest("fake")
+        fake.replies["guest-exec"] = {"pid": 1}
+        wrong = f"{'0' * 64}  /data\n"
+        fake.replies["guest-exec-status"] = {
+            "exited": True,
+            "exitcode": 0,
+            "out-data": base64.b64encode(wrong.encode()).decode(),
+        }
+        with pytest.raises(NotTheSame):
+            await guest.files.copy_from("/data", tmp_path / "copy")
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,28 @@
+"""The generated methods are those of the contract."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guestwire.client import endpoints, endpoints_sync, generate
+
+
+@pytest.mark.parametrize(
+    ("module", "make"), [(endpoints, generate.asynchronous), (endpoints_sync, generate.synchronous)]
+)
+def test_they_are_fresh(module: object, make: object) -> None:
+    assert callable(make)
+    path = Path(str(module.__file__))  # type: ignore[attr-defined]  # a module has one
+    ruff = [str(Path(sys.executable).with_name("ruff")), "format", "--stdin-filename", str(path), "-"]
+    made = subprocess.run(ruff, input=make(), capture_output=True, text=True, check=True, timeout=60).stdout
+
+    assert path.read_text() == made, "run ./dev docs"
+
+
+def test_there_is_one_for_each_endpoint_in_both() -> None:
+    names = {endpoint.name.replace("-", "_") for endpoint in generate._endpoints()}
+
+    assert len(names) == 25
+    assert names <= set(vars(endpoints.Endpoints)) & set(vars(endpoints_sync.SyncEndpoints))
