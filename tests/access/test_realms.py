@@ -41,6 +41,7 @@ async def ask_pam(folder: Path, *cases: tuple[str, str]) -> list[bool]:
     async with asyncio.timeout(60):
         output, _ = await process.communicate()
     assert process.returncode == 0
+    answers: list[bool]
     problem, *answers = json.loads(output)
     assert problem is None
     return answers
