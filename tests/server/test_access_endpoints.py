@@ -423,6 +423,18 @@ async def test_a_pool_gives_its_vms_to_whoever_has_the_pool(server: Serving, bos
     assert (await boss.call("GET", f"{POOLS}/lab")).reason == "pool 'lab' does not exist"
 
 
+async def test_a_number_is_the_pool_that_it_names_and_no_other(boss: As) -> None:
+    userid = await made_user(boss, "pia")
+    await boss.call("POST", POOLS, poolid="1000")
+    await boss.call("PUT", f"{ACCESS}/acl", path="/pool/1000.0", roles="PVEPoolAdmin", users=userid)
+    pia = await made_token(boss, userid, privsep=0)
+
+    refused = await pia.call("PUT", POOLS, poolid=1000.0, comment="mine")
+
+    assert (refused.status, refused.reason) == (403, "Permission check failed (/pool/1000, Pool.Allocate)")
+    assert (await boss.call("PUT", POOLS, poolid=1000.0, comment="ours")).status == 200
+
+
 async def test_a_vm_moves_between_pools_only_when_that_is_said(boss: As) -> None:
     await boss.call("POST", POOLS, poolid="one")
     await boss.call("POST", POOLS, poolid="two")

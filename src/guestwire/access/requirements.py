@@ -77,7 +77,12 @@ def _refusal(question: Question, check: checks.Check) -> Forbidden | None:  # no
 
 
 def _filled(template: str, given: Mapping[str, Any]) -> str:
-    return _parameter.sub(lambda found: str(given.get(found[1], "")), template)
+    return _parameter.sub(lambda found: written(given.get(found[1], "")), template)
+
+
+def written(value: object) -> str:
+    """A value as the contract will take it, when it takes it: what is decided about must be what is done (JSON's 1e3 names the pool 1000)."""
+    return format(value, ".15g") if isinstance(value, float) else str(value)
 
 
 def _any_of(question: Question, check: checks.AnyOf) -> Forbidden | None:
