@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import pytest
 from calling import Client, agent, site, vm
@@ -125,7 +126,7 @@ async def test_no_parameter_is_too_deep_or_too_long_for_a_record(server: Serving
 
 @pytest.mark.parametrize("name", ["since", "until", "vmid", "after"])
 async def test_no_number_is_too_large_to_look_for(client: Client, name: str) -> None:
-    found = (await client.get(AUDIT, **{name: 10**30})).data
+    found = (await client.get(f"{AUDIT}?{name}={10**30}")).data
 
     assert bool(found) == (name == "until")
 
@@ -218,7 +219,7 @@ async def test_records_are_found_by_each_of_their_fields(server: Serving, client
     fields = {"user": "ann@pve", "subject": "ann@pve!tok", "endpoint": whole["endpoint"], "request-id": whole["request-id"], "vmid": 100, "since": int(whole["time"]), "status": 200}  # fmt: skip
 
     for name, value in fields.items():
-        assert whole in (await client.get(AUDIT, **{name: value})).data, name
+        assert whole in (await client.get(f"{AUDIT}?{urlencode({name: value})}")).data, name
     assert (await client.get(AUDIT, user="nobody@pve")).data == []
     assert [record["number"] for record in (await client.get(AUDIT, after=0, limit=2)).data] == [1, 2]
 
