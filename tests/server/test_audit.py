@@ -1,6 +1,7 @@
 """The audit trail: what it holds, what it never holds, and that a kill takes nothing from it whose answer was sent."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import signal
@@ -12,13 +13,18 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import BaseRequest, StreamResponse
 from calling import Client, agent, site, vm
 from persons import SECRET, authorization, person, settling
 from serving import Serving
 
+from guestwire.access import Access
+from guestwire.access.authentication import secret_hash
 from guestwire.app.prepare import STORE
-from guestwire.server import Trail
-from guestwire.stores import AuditFilter, AuditLog, AuditRecord, SqliteStore
+from guestwire.inventory import Inventory
+from guestwire.server import Gateway, Trail
+from guestwire.stores import AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User
 from guestwire.testing import FakeGuest
 
 AUDIT = "/api2/json/nodes/pve1/guestwire/audit"
@@ -129,6 +135,46 @@ async def test_no_number_is_too_large_to_look_for(client: Client, name: str) -> 
     found = (await client.get(f"{AUDIT}?{name}={10**30}")).data
 
     assert bool(found) == (name == "until")
+
+
+@contextlib.asynccontextmanager
+async def in_memory() -> AsyncIterator[tuple[Gateway, MemoryStore]]:
+    """A gateway without a VM, for the administrator, and its store, in which all is written at the end."""
+    store = MemoryStore([User("root@pam"), Token("root@pam", "admin", secret_hash(SECRET), privsep=False)])
+    inventory, trail = Inventory("pve1"), Trail(store)
+    yield Gateway(inventory, Access(store), trail), store
+    await trail.close()
+    await inventory.close()
+
+
+def request(method: str, path: str) -> BaseRequest:
+    name, _, value = authorization("root@pam", "admin").partition(": ")
+    return make_mocked_request(method, path, headers={name: value})
+
+
+async def test_a_call_that_failed_as_nobody_expected_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*_: object) -> object:
+        raise RuntimeError("unexpected")
+
+    async with in_memory() as (gateway, store):
+        monkeypatch.setattr(gateway, "_call", failing)
+        response = await gateway(request("POST", agent("exec")))
+
+    (record,) = await store.audit()
+    assert (response.status, record.status, record.result) == (500, 500, "internal error")
+
+
+async def test_a_caller_that_leaves_when_all_is_done_leaves_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def left(*_: object) -> StreamResponse:
+        raise asyncio.CancelledError
+
+    async with in_memory() as (gateway, store):
+        monkeypatch.setattr("guestwire.server.answers.send", left)
+        with pytest.raises(asyncio.CancelledError):
+            await gateway(request("DELETE", f"{USERS}/ghost@pve"))
+
+    (record,) = await store.audit()
+    assert (record.status, record.result) == (500, "no such user ('ghost@pve')")
 
 
 @dataclass

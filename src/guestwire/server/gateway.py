@@ -58,6 +58,7 @@ class Gateway:
             raise
         except Exception:
             log.exception("id=%s unexpected error", record.id)
+            await self._audit(record, 500, "internal error")
             response = answers.refusal(Refusal(500, f"internal error, see the log for {record.id}"))
         except asyncio.CancelledError:
             self._note(record, CLIENT_LEFT, "the client left")
@@ -135,12 +136,15 @@ class Gateway:
         self._access.require(subject, endpoint.check, given)
 
     async def _audit(self, record: "_Record", status: int, result: str) -> None:
-        if is_audited(record.endpoint, status):
-            await self._trail.write(record.for_audit(status, result, commands=self._trail.commands))
+        if written := self._note(record, status, result):
+            await asyncio.shield(written)
 
-    def _note(self, record: "_Record", status: int, result: str) -> None:
-        if is_audited(record.endpoint, status):
-            self._trail.note(record.for_audit(status, result, commands=self._trail.commands))
+    def _note(self, record: "_Record", status: int, result: str) -> asyncio.Future[None] | None:
+        """What became of a call is recorded once: what is to be said later is about its answer."""
+        if record.noted or not is_audited(record.endpoint, status):
+            return None
+        record.noted = True
+        return self._trail.note(record.for_audit(status, result, commands=self._trail.commands))
 
     def _check_node(self, in_path: dict[str, str]) -> None:
         node = in_path.get("node", THIS_NODE)
@@ -171,12 +175,13 @@ async def _continue(request: BaseRequest) -> None:
 class _Record:
     """What log and audit trail say of one request; the query stays out of the log, for it may hold content or passwords."""
 
-    __slots__ = ("_began", "_request", "given", "id", "route", "subject")
+    __slots__ = ("_began", "_request", "given", "id", "noted", "route", "subject")
 
     def __init__(self, request: BaseRequest) -> None:
         self._request = request
         self._began = time.perf_counter()
         self.id = next_id()
+        self.noted = False
         self.subject: Subject | None = None
         self.route: Route | None = None
         self.given: Mapping[str, object] = {}
