@@ -423,6 +423,24 @@ async def test_a_pool_gives_its_vms_to_whoever_has_the_pool(server: Serving, bos
     assert (await boss.call("GET", f"{POOLS}/lab")).reason == "pool 'lab' does not exist"
 
 
+async def test_a_vm_is_taken_only_from_a_pool_that_one_may_change(boss: As) -> None:
+    userid = await made_user(boss, "mia")
+    for pool in ("hers", "theirs"):
+        await boss.call("POST", POOLS, poolid=pool)
+    await boss.call("PUT", f"{POOLS}/theirs", vms="102")
+    for path, role in (("/pool/hers", "PVEPoolAdmin"), ("/vms/102", "PVEVMAdmin")):
+        await boss.call("PUT", f"{ACCESS}/acl", path=path, roles=role, users=userid)
+    mia = await made_token(boss, userid, privsep=0)
+    take: dict[str, object] = {"vms": "102", "allow-move": 1}
+
+    refused = await mia.call("PUT", f"{POOLS}/hers", **take)
+    await boss.call("PUT", f"{ACCESS}/acl", path="/pool/theirs", roles="PVEPoolAdmin", users=userid)
+    taken = await mia.call("PUT", f"{POOLS}/hers", **take)
+
+    assert (refused.status, refused.reason) == (403, "Permission check failed (/pool/theirs, Pool.Allocate)")
+    assert taken.data is None
+
+
 async def test_a_number_is_the_pool_that_it_names_and_no_other(boss: As) -> None:
     userid = await made_user(boss, "pia")
     await boss.call("POST", POOLS, poolid="1000")

@@ -152,12 +152,22 @@ async def _update(context: Context, parameters: UpdatePool) -> None:
     for vmid in vms:
         if not context.access.may_modify_acl(context.subject, f"/vms/{vmid}"):
             raise Forbidden(f"/vms/{vmid}", ("Permissions.Modify", "VM.Allocate"))
+    if parameters.allow_move and not parameters.delete:
+        _check_may_take(context, vms)
     add, remove = ((), vms) if parameters.delete else (vms, ())
     await context.access.update(
         lambda view: admin.change_pool(
             view, parameters.poolid, comment=parameters.comment, add=add, remove=remove, move=parameters.allow_move
         )
     )
+
+
+def _check_may_take(context: Context, vms: list[int]) -> None:
+    """Whoever has the pool that a VM is in loses the VM: that takes a right on that pool, too."""
+    pools = context.access.view.pool_of
+    for poolid in sorted({pools[vmid] for vmid in vms if vmid in pools}):
+        if not context.access.may(context.subject, f"/pool/{poolid}", ALLOCATE.any_of):
+            raise Forbidden(f"/pool/{poolid}", ALLOCATE.any_of)
 
 
 @endpoints.endpoint("PUT", "/pools", UpdatePool, check=ALLOCATE, effect=Effect.WRITES)
