@@ -376,9 +376,25 @@ async def test_who_has_a_vm_may_give_what_it_has_and_no_more(server: Serving) ->
     elsewhere = await owner.call("PUT", f"{ACCESS}/acl", path="/vms/101", roles="PVEVMUser", users="owner@pve")
 
     assert given.data is None
-    assert more.status == 403
-    assert "role 'Administrator' has more than you have" in more.reason
+    assert (more.status, more.json["errors"]) == (
+        400, {"role": "Cannot add role 'Administrator' - requires 'Permissions.Modify' or superset of privileges."},
+    )  # fmt: skip
     assert elsewhere.status == 403
+
+
+async def test_what_does_not_propagate_is_not_given_with_propagation(boss: As) -> None:
+    userid = await made_user(boss, "nora")
+    await boss.call("PUT", f"{ACCESS}/acl", path="/pool/some", roles="PVEPoolAdmin", users=userid, propagate=0)
+    nora = await made_token(boss, userid, privsep=0)
+    entry: dict[str, object] = {"path": "/pool/some", "roles": "PVEPoolUser", "users": "nobody@pve"}
+
+    refused = await nora.call("PUT", f"{ACCESS}/acl", **entry)
+    given = await nora.call("PUT", f"{ACCESS}/acl", **entry, propagate=0)
+    taken = await nora.call("PUT", f"{ACCESS}/acl", **entry, delete=1)
+
+    why = "Cannot add role 'PVEPoolUser' with propagation - requires 'Permissions.Modify' or propagated superset of privileges."
+    assert (refused.status, refused.json["errors"]) == (400, {"role": why})
+    assert (given.data, taken.data) == (None, None)
 
 
 async def test_permissions_are_shown_by_path(server: Serving, boss: As) -> None:

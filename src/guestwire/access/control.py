@@ -14,7 +14,7 @@ from guestwire.access.requirements import GROUPS, Question
 from guestwire.access.roles import Roles, roles
 from guestwire.access.subject import Subject
 from guestwire.access.throttle import FAILED, Throttle
-from guestwire.errors import AccessRefused, Forbidden, NotAuthenticated
+from guestwire.errors import AccessRefused, InvalidParameters, NotAuthenticated
 from guestwire.stores.base import AuditedStore, edit
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
 from guestwire.stores.view import View
@@ -85,18 +85,33 @@ class Access:
         """Whether the subject may change the ACL of the path."""
         return requirements.modify_refusal(self._question(subject), path) is None
 
-    def check_may_give(self, subject: Subject, path: str, given: Iterable[str]) -> None:
-        """Who may not change permissions as such, but has a VM, pool or storage, may give what it has itself.
+    def check_may_give(
+        self, subject: Subject, path: str, given: Iterable[str], *, propagate: bool, delete: bool
+    ) -> None:
+        """Who may not change permissions as such, but has a VM, pool or storage, may give and take what it has itself.
+
+        Args:
+            subject: who gives.
+            path: of the ACL entries.
+            given: roles.
+            propagate: they hold below the path too; what is had on the path alone is given for the path alone.
+            delete: they are taken away.
 
         Raises:
-            Forbidden: a role has a privilege that the subject has not.
+            InvalidParameters: a role has a privilege that the subject has not; in Proxmox VE's words.
         """
-        if self.may(subject, path, ("Permissions.Modify",)):
+        held = engine.permissions(self.view, str(subject), path, self._clock())
+        if "Permissions.Modify" in held:
             return
-        held = engine.held_on(self.view, str(subject), path, self._clock())
+        verb = "remove" if delete else "add"
         for role in given:
-            if more := roles(self.view).get(role, frozenset()) - held:
-                raise Forbidden(path, why=f"{path}, role '{role}' has more than you have: {', '.join(sorted(more))}")
+            needed = roles(self.view).get(role, frozenset())
+            if needed - held.keys():
+                why = f"Cannot {verb} role '{role}' - requires 'Permissions.Modify' or superset of privileges."
+                raise InvalidParameters({"role": why})
+            if propagate and not delete and not all(held[privilege] for privilege in needed):
+                why = f"Cannot {verb} role '{role}' with propagation - requires 'Permissions.Modify' or propagated superset of privileges."
+                raise InvalidParameters({"role": why})
 
     def _question(self, subject: Subject, given: Mapping[str, Any] | None = None) -> Question:
         return Question(self.view, subject, given or {}, self._clock())

@@ -641,7 +641,9 @@ async def update_acl(context: Context, parameters: UpdateAcl) -> None:
     """Gives users, groups or tokens roles on a path, or takes them away."""
     subjects = _subjects(parameters)
     roles = split_list(parameters.roles)
-    context.access.check_may_give(context.subject, parameters.path, roles)
+    context.access.check_may_give(
+        context.subject, parameters.path, roles, propagate=parameters.propagate, delete=parameters.delete
+    )
     if parameters.delete:
         await context.access.update(lambda view: admin.remove_acl(view, parameters.path, subjects, roles))
     else:
