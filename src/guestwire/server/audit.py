@@ -49,7 +49,7 @@ def shown_parameters(endpoint: Endpoint | None, given: Mapping[str, Any], *, com
     shown: dict[str, Any] = {}
     known = rules(endpoint.parameters) if endpoint else {}
     for name, rule in known.items():
-        if name not in given or f"{{{name}}}" == "{node}":
+        if name not in given or name == "node":
             continue
         shown |= _shown(rule, given, commands=commands)
     return shown

@@ -136,15 +136,19 @@ class Gateway:
         self._access.require(subject, endpoint.check, given)
 
     async def _audit(self, record: "_Record", status: int, result: str) -> None:
-        if written := self._note(record, status, result):
-            await asyncio.shield(written)
+        if due := self._due(record, status, result):
+            await self._trail.write(due)
 
-    def _note(self, record: "_Record", status: int, result: str) -> asyncio.Future[None] | None:
-        """What became of a call is recorded once: what is to be said later is about its answer."""
+    def _note(self, record: "_Record", status: int, result: str) -> None:
+        if due := self._due(record, status, result):
+            self._trail.note(due)
+
+    def _due(self, record: "_Record", status: int, result: str) -> AuditRecord | None:
+        """What became of a call, once: what is to be said later is about its answer."""
         if record.noted or not is_audited(record.endpoint, status):
             return None
         record.noted = True
-        return self._trail.note(record.for_audit(status, result, commands=self._trail.commands))
+        return record.for_audit(status, result, commands=self._trail.commands)
 
     def _check_node(self, in_path: dict[str, str]) -> None:
         node = in_path.get("node", THIS_NODE)
