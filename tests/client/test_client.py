@@ -289,9 +289,18 @@ async def test_an_agent_that_is_not_there_is_waited_for(server: Serving) -> None
 
 async def test_a_freeze_is_thawed_whatever_happens(server: Serving) -> None:
     frozen: list[str] = []
+
+    def freeze(_: object) -> int:
+        frozen.append("f")
+        return 1
+
+    def thaw(_: object) -> int:
+        frozen.clear()
+        return 1
+
     replies = {
-        "guest-fsfreeze-freeze": lambda _: frozen.append("f") or 1,
-        "guest-fsfreeze-thaw": lambda _: frozen.clear() or 1,
+        "guest-fsfreeze-freeze": freeze,
+        "guest-fsfreeze-thaw": thaw,
         "guest-fsfreeze-status": lambda _: "frozen" if frozen else "thawed",
     }
     async with await over_https(server) as host, FakeGuest(server.folder / "101.qga", replies=dict(replies)) as fake:
