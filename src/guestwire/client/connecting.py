@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar
 from guestwire.client.endpoints_sync import SyncEndpoints
 from guestwire.client.files import Progress
 from guestwire.client.guests import Guest
-from guestwire.client.hosts import GuestInfo, Host
+from guestwire.client.hosts import Host
+from guestwire.client.parts import GuestInfo
 from guestwire.client.processes import Ended
 from guestwire.client.settings import Settings, settings_for
 from guestwire.client.targets import Unix, parse_target

@@ -14,12 +14,12 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, TypeVar
+from typing import IO, Final, TypeVar
 
+from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, PrivilegeMissing, Unreachable
-
-if TYPE_CHECKING:
-    from guestwire.client.guests import Guest
+from guestwire.client.parts import HostOfGuest
+from guestwire.client.processes import Processes
 
 T = TypeVar("T")
 
@@ -66,8 +66,10 @@ mv -f -- "$1" "$2"
 class Files:
     """Reads and writes one guest's files. Paths are the guest's own."""
 
-    def __init__(self, guest: "Guest") -> None:
-        self._guest = guest
+    def __init__(self, calls: Endpoints, processes: Processes, host: HostOfGuest) -> None:
+        self._calls = calls
+        self._run = processes.run
+        self._host = host
 
     # Reading
 
@@ -84,7 +86,7 @@ class Files:
         """The file from `offset` on, in pieces; a connection that breaks is made again."""
         while True:
             found = await self._again(
-                partial(self._guest.file_read, path, count=READ_PIECE, offset=offset, decode=False)
+                partial(self._calls.file_read, path, count=READ_PIECE, offset=offset, decode=False)
             )
             if found.bytes_read:
                 yield base64.b64decode(found.content)
@@ -156,7 +158,7 @@ class Files:
         try:
             facts = await asyncio.to_thread(source.stat)
         except OSError as error:
-            raise LocalFile(self._guest.place, f"{source}: {error.strerror}") from error
+            raise LocalFile(self._calls.place, f"{source}: {error.strerror}") from error
         pieces = self._local_pieces(source)
         return await self.write(path, pieces, mode=facts.st_mode & 0o7777, mtime=int(facts.st_mtime), progress=progress)
 
@@ -166,7 +168,7 @@ class Files:
         digest, done = hashlib.sha256(), 0
         append, size = (
             (self._append, APPENDED_PIECE)
-            if await self._guest.host.is_guestwire()
+            if await self._host.is_guestwire()
             else (self._append_by_process, INPUT_PIECE)
         )
         await self._write_first(path, b"")
@@ -179,15 +181,15 @@ class Files:
 
     async def _write_first(self, path: str, data: bytes) -> None:
         encoded = base64.b64encode(data).decode()
-        await self._again(lambda: self._guest.file_write(path, encoded, encode=False))
+        await self._again(lambda: self._calls.file_write(path, encoded, encode=False))
 
     async def _append(self, path: str, piece: bytes, at: int) -> None:
         """The server knows where the piece belongs: one that is there already is not added again."""
         given = {"file": path, "at": at, "content": base64.b64encode(piece).decode()}
         for pause in _pauses():
             try:
-                await self._guest.host.raw(
-                    "POST", f"/nodes/{self._guest.node}/qemu/{self._guest.vmid}/guestwire/file-append", **given
+                await self._host.raw(
+                    "POST", f"/nodes/{self._calls.node}/qemu/{self._calls.vmid}/guestwire/file-append", **given
                 )
             except Unreachable:
                 await asyncio.sleep(pause)
@@ -197,35 +199,35 @@ class Files:
                 return
             else:
                 return
-        raise Unreachable(self._guest.place, "the connection broke again and again")
+        raise Unreachable(self._calls.place, "the connection broke again and again")
 
     async def _append_by_process(self, path: str, piece: bytes, at: int) -> None:
         for pause in _pauses():
             try:
-                await self._guest.run(["/bin/sh", "-c", 'cat >> "$0"', path], input=piece, check=True)
+                await self._run(["/bin/sh", "-c", 'cat >> "$0"', path], input=piece, check=True)
             except Unreachable:
                 await asyncio.sleep(pause)
                 size = await self._size(path)
                 if size == at + len(piece):
                     return
                 if size != at:
-                    await self._guest.run(["truncate", "-s", str(at), path], check=True)
+                    await self._run(["truncate", "-s", str(at), path], check=True)
             else:
                 return
-        raise Unreachable(self._guest.place, "the connection broke again and again")
+        raise Unreachable(self._calls.place, "the connection broke again and again")
 
     async def _size(self, path: str) -> int:
-        ended = await self._again(lambda: self._guest.run(["/bin/sh", "-c", 'wc -c < "$0"', path], check=True))
+        ended = await self._again(lambda: self._run(["/bin/sh", "-c", 'wc -c < "$0"', path], check=True))
         return int(ended.output)
 
     async def _rename(self, unfinished: str, path: str, mode: int | None, mtime: int | None) -> None:
         arguments = [unfinished, path, f"{mode:o}" if mode is not None else "", str(mtime) if mtime is not None else ""]
-        await self._guest.run(["/bin/sh", "-c", _RENAME, "sh", *arguments], check=True)
+        await self._run(["/bin/sh", "-c", _RENAME, "sh", *arguments], check=True)
 
     async def _check(self, path: str, digest: str, size: int) -> None:
         """By SHA-256 where the guest has a tool for it; else by size, and by reading again."""
         try:
-            ended = await self._guest.run(["sha256sum", "--", path])
+            ended = await self._run(["sha256sum", "--", path])
         except (AgentRefused, PrivilegeMissing):
             ended = None
         if ended and ended.ok:
@@ -237,21 +239,21 @@ class Files:
             found = again.hexdigest()
         if found != digest:
             raise NotTheSame(
-                self._guest.place,
+                self._calls.place,
                 f"{path}: its {size} bytes are not those that were copied",
                 advice="it may have changed meanwhile; try again",
             )
 
     async def remove(self, path: str) -> None:
         """Removes a file; one that is not there is gone already."""
-        await self._guest.run(["rm", "-f", "--", path], check=True)
+        await self._run(["rm", "-f", "--", path], check=True)
 
     # What the others stand on
 
     async def _may_run(self) -> bool:
         """Whether a process can be started here: a token may write files and do nothing else."""
         try:
-            return (await self._guest.run(["true"])).ok
+            return (await self._run(["true"])).ok
         except (PrivilegeMissing, AgentRefused):
             return False
 
@@ -279,7 +281,7 @@ class Files:
             with path.open(how) as file:
                 yield file
         except OSError as error:
-            raise LocalFile(self._guest.place, f"{path}: {error.strerror}") from error
+            raise LocalFile(self._calls.place, f"{path}: {error.strerror}") from error
 
 
 def _pauses() -> Iterable[float]:

@@ -5,12 +5,10 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from guestwire.client.files import Progress
-
-if TYPE_CHECKING:
-    from guestwire.client.guests import Guest
+from guestwire.client.files import Files, Progress
+from guestwire.client.processes import Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +35,9 @@ _TREE: Final = 'cd -- "$1" || exit 1; find . -exec sh -c \'' + _STAT.replace("'"
 class Folders:
     """The folders of one guest. Paths are the guest's own."""
 
-    def __init__(self, guest: "Guest") -> None:
-        self._guest = guest
+    def __init__(self, processes: Processes, files: Files) -> None:
+        self._run = processes.run
+        self._files = files
 
     async def entries(self, path: str) -> list[Entry]:
         """What is in a folder, by name.
@@ -54,12 +53,12 @@ class Folders:
         return [entry for entry in await self._entries(_TREE, path) if entry.path != "."]
 
     async def _entries(self, script: str, path: str) -> list[Entry]:
-        ended = await self._guest.run(["/bin/sh", "-c", script, "sh", path], check=True)
+        ended = await self._run(["/bin/sh", "-c", script, "sh", path], check=True)
         return sorted(map(_entry, filter(None, ended.output.split("\0"))), key=lambda entry: entry.path)
 
     async def make(self, path: str) -> None:
         """Makes a folder, and those above it."""
-        await self._guest.run(["mkdir", "-p", "--", path], check=True)
+        await self._run(["mkdir", "-p", "--", path], check=True)
 
     async def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
         """Copies a folder with what is in it into the guest's folder `path`; returns how many files. Links are left out."""
@@ -70,7 +69,7 @@ class Folders:
             if kind == "d":
                 await self.make(there)
             else:
-                await self._guest.files.copy_to(local, there, progress=progress)
+                await self._files.copy_to(local, there, progress=progress)
                 count += 1
         return count
 
@@ -85,7 +84,7 @@ class Folders:
             if entry.kind == "d":
                 await asyncio.to_thread(local.mkdir, parents=True, exist_ok=True)
             elif entry.kind == "f":
-                await self._guest.files.copy_from(posixpath.join(path, entry.path), local, progress=progress)
+                await self._files.copy_from(posixpath.join(path, entry.path), local, progress=progress)
                 await asyncio.to_thread(local.chmod, entry.mode & 0o777)
                 count += 1
         return count

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from guestwire.agent.results import FileSystem
 from guestwire.client.carriers.base import Carrier
@@ -11,10 +11,8 @@ from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed, GuestStopped, Place
 from guestwire.client.files import Files
 from guestwire.client.folders import Folders
+from guestwire.client.parts import GuestInfo, HostOfGuest
 from guestwire.client.processes import Processes
-
-if TYPE_CHECKING:
-    from guestwire.client.hosts import GuestInfo, Host
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -33,18 +31,19 @@ class NotReady(CallFailed):
     """The guest's agent did not answer in time."""
 
     exit_code = 124
+    advice = "`guestwire doctor GUEST` finds out why"
 
 
 class Guest(Endpoints):
     """One guest. Its methods beside those of `Endpoints`: `run`, `wait_ready`, `frozen`, `filesystems`, `power_off`."""
 
-    def __init__(self, host: "Host", carrier: Carrier, vm: "GuestInfo", place: Place) -> None:
+    def __init__(self, host: HostOfGuest, carrier: Carrier, vm: GuestInfo, place: Place) -> None:
         super().__init__(carrier, vm.node, vm.vmid, place)
         self.host = host
         self.vm = vm
-        self.files = Files(self)
-        self.folders = Folders(self)
-        self.processes = Processes(self)
+        self.processes = Processes(self, host)
+        self.files = Files(self, self.processes, host)
+        self.folders = Folders(self.processes, self.files)
         self.run = self.processes.run
 
     async def is_windows(self) -> bool:

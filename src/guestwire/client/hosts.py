@@ -1,6 +1,5 @@
 """A host: a server, or one guest agent's socket; and the guests on it."""
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import msgspec
@@ -8,6 +7,7 @@ import msgspec
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import CallFailed, NoSuchGuest, Place
 from guestwire.client.guests import Guest
+from guestwire.client.parts import GuestInfo
 
 
 class _Node(msgspec.Struct, frozen=True):
@@ -18,16 +18,6 @@ class _Vm(msgspec.Struct, frozen=True):
     vmid: int
     status: str = "unknown"
     name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GuestInfo:
-    """One VM in a list; `status` is `running` or `stopped`."""
-
-    vmid: int
-    name: str
-    status: str
-    node: str
 
 
 class Host:

@@ -5,14 +5,13 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from guestwire.client.commands import Wish, as_ascii, needs_ascii, unix_command, windows_command
+from guestwire.client.commands import SHELL, Wish, as_ascii, needs_ascii, unix_command, windows_command
+from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import CallFailed, Place
+from guestwire.client.parts import HostOfGuest
 from guestwire.client.results import ProcessState
-
-if TYPE_CHECKING:
-    from guestwire.client.guests import Guest
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
@@ -78,8 +77,9 @@ class StillRunning(CallFailed):
 class Processes:
     """Runs programs in one guest."""
 
-    def __init__(self, guest: "Guest") -> None:
-        self._guest = guest
+    def __init__(self, calls: Endpoints, host: HostOfGuest) -> None:
+        self._calls = calls
+        self._host = host
 
     async def run(
         self,
@@ -115,7 +115,7 @@ class Processes:
                 started(pid)
             ended = await self.wait(pid, argv=argv, timeout=timeout)
         if check and not ended.ok:
-            raise ProcessFailed(self._guest.place, ended)
+            raise ProcessFailed(self._calls.place, ended)
         return ended
 
     async def start(
@@ -137,19 +137,19 @@ class Processes:
         wish = Wish(argv, env or {}, cwd, stdin, stdout, stderr)
         command = await self._command(wish)
         text = None if input is None else input.decode("latin-1")
-        return (await self._guest.exec(command, input_data=text)).pid
+        return (await self._calls.exec(command, input_data=text)).pid
 
     async def _command(self, wish: Wish) -> list[str]:
-        if not wish.is_plain and await self._guest.is_windows():
+        if not wish.is_plain and await self._is_windows():
             return windows_command(wish)
         command = unix_command(wish)
-        if needs_ascii(command) and not await self._guest.host.is_guestwire():
+        if needs_ascii(command) and not await self._host.is_guestwire():
             return as_ascii(command)
         return command
 
     async def status(self, pid: int) -> ProcessState:
         """Whether a process runs, or how it ended."""
-        return await self._guest.exec_status(pid)
+        return await self._calls.exec_status(pid)
 
     async def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> Ended:
         """Waits until a process ends, asking ever more seldom: after 10 ms first, once a second at last.
@@ -164,7 +164,7 @@ class Processes:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, LONGEST_PAUSE)
         except TimeoutError:
-            raise StillRunning(self._guest.place, pid, timeout or 0.0) from None
+            raise StillRunning(self._calls.place, pid, timeout or 0.0) from None
         return _ended(tuple(argv), pid, state)
 
     @contextlib.asynccontextmanager
@@ -174,12 +174,18 @@ class Processes:
             yield None
             return
         path = f"/tmp/guestwire-{uuid.uuid4().hex}"  # noqa: S108  # the name can't be guessed
-        await self._guest.files.write(path, data)
         try:
+            for start in range(0, len(data), MAX_INPUT):
+                await self.run(
+                    [SHELL, "-c", 'umask 077; cat >> "$0"', path], input=data[start : start + MAX_INPUT], check=True
+                )
             yield path
         finally:
             with contextlib.suppress(CallFailed):
-                await self._guest.files.remove(path)
+                await self.run(["rm", "-f", "--", path])
+
+    async def _is_windows(self) -> bool:
+        return (await self._calls.get_osinfo()).id == "mswindows"
 
 
 def _ended(argv: tuple[str, ...], pid: int, state: ProcessState) -> Ended:

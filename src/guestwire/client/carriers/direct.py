@@ -13,7 +13,7 @@ from guestwire.client.errors import CallFailed, Place, failure
 from guestwire.client.finding import find
 from guestwire.client.targets import Unix
 from guestwire.contract import ByteText, VmSummary, validate
-from guestwire.errors import GuestwireError, InvalidParameters
+from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
 
 if TYPE_CHECKING:
     from guestwire.access import Access
@@ -83,6 +83,8 @@ class DirectCarrier:
             result = await endpoint.function(self._context, validate(endpoint.parameters, {**given, **in_path}))
         except InvalidParameters as error:
             raise failure(place, error.status, str(error), error.errors) from error
+        except AgentNotRunning as error:
+            raise failure(place, error.status, f"{error} ({error.why})") from error
         except GuestwireError as error:
             raise failure(place, error.status, str(error)) from error
         return msgspec.to_builtins(result, enc_hook=_text)

@@ -1,0 +1,26 @@
+"""What guests and their parts know of the host that they are on."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInfo:
+    """One VM in a list; `status` is `running` or `stopped`."""
+
+    vmid: int
+    name: str
+    status: str
+    node: str
+
+
+class HostOfGuest(Protocol):
+    """What a guest uses of its host."""
+
+    async def raw(self, method: str, path: str, /, **parameters: Any) -> Any:
+        """See `Host.raw`."""
+        ...
+
+    async def is_guestwire(self) -> bool:
+        """See `Host.is_guestwire`."""
+        ...
