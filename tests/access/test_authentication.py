@@ -98,3 +98,22 @@ async def test_a_login_shows_nothing_of_itself() -> None:
 
     assert SECRET not in repr(Credentials(token=SECRET))
     assert "ticket-text" not in repr(Credentials(ticket="ticket-text"))
+
+
+async def test_keys_of_a_clock_that_jumped_do_not_stay() -> None:
+    now = [NOW + 400 * 86400]
+    store = MemoryStore()
+    access = Access(store, clock=lambda: now[0])
+    await access.rotate_keys()
+    jumped = keys_of(store.view(), "ticket")
+    now[0] = NOW
+    await access.rotate_keys()
+
+    assert len(keys_of(store.view(), "ticket")) == 1
+    assert keys_of(store.view(), "ticket") != jumped
+
+
+async def test_an_account_of_the_host_that_is_no_user_is_not_asked_about() -> None:
+    access = Access(MemoryStore())
+
+    assert not await access._is_login("root@pam", "anything")

@@ -496,3 +496,26 @@ async def test_no_secret_is_in_the_log_or_in_clear_in_the_store(server: Serving,
     for secret in (PASSWORD, made.data["value"], ticket, csrf, SECRET, "planted-in-query"):
         assert secret not in server.log
         assert not any(secret.encode() in data for data in written)
+
+
+# Root
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "parameters"),
+    [
+        ("PUT", "/users/root@pam", {"enable": 0}),
+        ("DELETE", "/users/root@pam", {}),
+        ("POST", "/users/root@pam/token/mine", {"privsep": 0}),
+        ("PUT", "/users/root@pam/token/admin", {"privsep": 1}),
+        ("DELETE", "/users/root@pam/token/admin", {}),
+    ],
+)
+async def test_only_root_changes_root(boss: As, method: str, path: str, parameters: dict[str, Any]) -> None:
+    answer = await boss.call(method, f"{ACCESS}{path}", **parameters)
+
+    assert (answer.status, answer.reason) == (
+        403,
+        "Permission check failed (only root@pam may change root@pam and its tokens)",
+    )
+    assert (await Client(boss.server).get("/api2/json/version")).status == 200

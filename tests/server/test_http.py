@@ -365,3 +365,14 @@ class Known(dict[str, object]):
 
     def __missing__(self, name: str) -> str:
         return f"{{{name}}}"
+
+
+async def test_a_connection_that_says_nothing_is_ended_and_one_that_is_used_is_kept(
+    server: Serving, client: Client
+) -> None:
+    async with client.connection() as silent, client.connection() as used:
+        used.send(client.request("GET", VERSION))
+        assert (await used.answer()).status == 200
+        assert await silent.rest() == b""
+        used.send(client.request("GET", VERSION))
+        assert (await used.answer()).status == 200

@@ -14,7 +14,7 @@ from guestwire.access.requirements import GROUPS, Question
 from guestwire.access.roles import Roles, roles
 from guestwire.access.subject import Subject
 from guestwire.access.throttle import FAILED, Throttle
-from guestwire.errors import AccessRefused, InvalidParameters, NotAuthenticated
+from guestwire.errors import AccessRefused, Forbidden, InvalidParameters, NotAuthenticated
 from guestwire.stores.base import AuditedStore, edit
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
 from guestwire.stores.view import View
@@ -179,6 +179,8 @@ class Access:
         if tickets.user_of_ticket(keys.keys_of(self.view, "ticket"), password, now) == username:
             return authentication.may_come_in(self.view, username, now)
         user = self.view.users.get(username)
+        if user is None and username.endswith(f"@{realms.PAM}"):
+            return False  # an account of the host that nobody made a user is not asked about
         is_right = await realms.is_login(username, password, user.password_hash if user else None, self._usable())
         return is_right and authentication.may_come_in(self.view, username, now)
 
@@ -210,6 +212,15 @@ class Access:
         """Changes the store, one change after the other; see `stores.edit` for what other processes do meanwhile."""
         async with self._turn:
             await edit(self._store, decide)
+
+    def check_may_touch(self, subject: Subject, userid: str) -> None:
+        """Only root changes root: who may change users is not meant to become the one who may do everything.
+
+        Raises:
+            Forbidden: somebody else wants to.
+        """
+        if userid == engine.SUPERUSER != subject.user:
+            raise Forbidden(why=f"only {engine.SUPERUSER} may change {engine.SUPERUSER} and its tokens")
 
     def check_realm(self, userid: str) -> None:
         """Refuses a user of a realm that is not there.

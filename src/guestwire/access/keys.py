@@ -17,11 +17,14 @@ def due_changes(view: View, now: float) -> list[Change]:
     """What has to be changed in the keys at `now` (seconds since the epoch): nothing, most of the time."""
     changes: list[Change] = []
     for kind in KINDS:
-        newest = max((key.created for key in view.keys.values() if key.kind == kind), default=0.0)
+        known = (key.created for key in view.keys.values() if key.kind == kind and key.created <= now + CLOCK_GRACE)
+        newest = max(known, default=0.0)  # one from the future is none: a clock that jumped must not stop the rotation
         if now - newest >= ROTATE_AFTER:
             key = SigningKey(f"{kind}-{secrets.token_hex(8)}", kind, now, secrets.token_bytes(32))
             changes.append(Put(key))
-    changes += [Remove(SigningKey, key.id) for key in view.keys.values() if now - key.created >= KEEP_FOR]
+    changes += [
+        Remove(SigningKey, key.id) for key in view.keys.values() if not -CLOCK_GRACE <= now - key.created < KEEP_FOR
+    ]
     return changes
 
 

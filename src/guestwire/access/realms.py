@@ -64,8 +64,11 @@ async def is_login(user: str, password: str, hashed: str | None, usable: Collect
 async def _is_pam_login(name: str, password: str) -> bool:
     if "\0" in password or "\0" in name:
         return False
-    async with _turn, asyncio.timeout(PAM_TIMEOUT):
-        return await asyncio.to_thread(_ask_pam, name, password)
+    try:
+        async with _turn, asyncio.timeout(PAM_TIMEOUT):
+            return await asyncio.to_thread(_ask_pam, name, password)
+    except TimeoutError:
+        return False
 
 
 def _ask_pam(name: str, password: str) -> bool:

@@ -28,6 +28,7 @@ A command that only reads is sent a second time, once, when the agent hangs up b
 
 import asyncio
 import contextlib
+import logging
 import random
 import socket
 from collections import deque
@@ -41,6 +42,8 @@ import msgspec
 from guestwire.channels.base import ChannelState, Late, Notice
 from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError, ProtocolError
 from guestwire.wire import Answered, Command, Event, Lost, Reply, Session, State, Synchronised, Unanswered
+
+log = logging.getLogger("guestwire.channels")
 
 WINDOW: Final = 4
 """Commands ahead of their replies: two to four raise the rate by 1.6 to 2, more gains nothing."""
@@ -379,7 +382,10 @@ class UnixChannel:
         if self._phase is Phase.UP:
             self._wake.set()
         self._phase = phase
-        self._last_known = _KNOWN.get(phase, self._last_known)
+        known = _KNOWN.get(phase, self._last_known)
+        if known is not self._last_known:
+            self._last_known = known
+            log.info("%s: its agent is %s%s", self._guest, known.value, "" if phase is Phase.UP else f": {self._why}")
         if self._deadline:
             self._deadline.cancel()
         self._deadline = self._loop.call_later(timeout, self._nobody_answers) if timeout else None
@@ -410,6 +416,7 @@ class UnixChannel:
 
     def _disconnect(self, why: str) -> None:
         connection, self._connection = self._connection, None
+        self._why = why
         self._enter(Phase.GONE)
         self._end_session(why, by_agent=False)
         if connection and connection.transport:

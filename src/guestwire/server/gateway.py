@@ -22,6 +22,7 @@ from guestwire.server.audit import Trail, is_audited, shown_parameters
 from guestwire.server.ids import next_id
 from guestwire.server.refusals import Refusal
 from guestwire.server.router import Route, Router
+from guestwire.server.strangers import Strangers
 from guestwire.stores import AuditRecord
 
 log = logging.getLogger("guestwire.requests")
@@ -45,6 +46,7 @@ class Gateway:
         self._inventory = inventory
         self._access = access
         self._trail = trail
+        self._strangers = Strangers()
         self._router = Router(ENDPOINTS)
         self._openapi = msgspec.json.encode(openapi(ENDPOINTS))
 
@@ -148,6 +150,11 @@ class Gateway:
         if record.noted or not is_audited(record.endpoint, status):
             return None
         record.noted = True
+        if status == NotAuthenticated.status and not (record.subject and record.subject.user):
+            left_out = self._strangers.admit(record.address, time.monotonic())
+            if left_out is None:
+                return None
+            result = f"{result} (and {left_out} more before it)" if left_out else result
         return record.for_audit(status, result, commands=self._trail.commands)
 
     def _check_node(self, in_path: dict[str, str]) -> None:
@@ -196,6 +203,11 @@ class _Record:
         self.given = route.in_path if route else {}
 
     @property
+    def address(self) -> str:
+        """The client's."""
+        return self._request.remote or ""
+
+    @property
     def endpoint(self) -> Endpoint | None:
         """What was called, when there is such a thing."""
         return self.route.endpoint if self.route else None
@@ -209,7 +221,7 @@ class _Record:
             time=time.time(),
             request_id=self.id,
             subject=str(self.subject or ""),
-            address=self._request.remote or "",
+            address=self.address,
             vmid=int(vmid) if vmid.isascii() and vmid.isdigit() and len(vmid) <= LONGEST_VMID else None,
             endpoint=f"{self._request.method} {path}",
             parameters=shown_parameters(endpoint, self.given, commands=commands),

@@ -1,9 +1,11 @@
 """Listens, and ends in order: no new connections, calls in flight come to their end, then the rest is closed."""
 
+import asyncio
 import logging
 import re
 import ssl
-from typing import Any, Final
+import time
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -25,6 +27,12 @@ MAX_LINE: Final = 8190
 LINGER: Final = 0.5
 """Seconds that the rest of a refused body is read for, so that the client sees the answer and not a broken connection."""
 
+FIRST_WITHIN: Final = 15.0
+"""Seconds for a connection's first request."""
+
+MAX_CONNECTIONS: Final = 2000
+WARN_EVERY: Final = 60.0
+
 BACKLOG: Final = 512
 
 
@@ -43,6 +51,15 @@ class _Connection(RequestHandler):
         super().__init__(*arguments, **options)
         self._head = b""
         self._inside = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Gives the client a while to say what it wants."""
+        super().connection_made(transport)
+        asyncio.get_running_loop().call_later(FIRST_WITHIN, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._request_count == 0 and self.transport:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Sees what a request begins with before it is parsed."""
@@ -116,8 +133,24 @@ class _Server(Server):
     """aiohttp's low-level server, with our connections."""
 
     def __call__(self) -> RequestHandler:
-        """One connection."""
+        """One connection; over the limit, one that ends at once."""
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self._say_that_it_is_full()
+            return cast("RequestHandler", _NoConnection())  # a protocol as any other
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    _said_at = 0.0
+
+    def _say_that_it_is_full(self) -> None:
+        now = time.monotonic()
+        if now - self._said_at > WARN_EVERY:
+            self._said_at = now
+            log.warning("%d connections are open: no more are taken", MAX_CONNECTIONS)
+
+
+class _NoConnection(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 class Listener:

@@ -3,6 +3,7 @@
 Source: the recorded cases `http/`, `path/`, `base`, `dup/`, `file-read/semicolon-sep` and their like.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from guestwire.server.refusals import Refusal
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 WITH_BODY: Final = frozenset({"POST", "PUT"})
 MAX_BODY: Final = 512 * 1024
+
+BODY_WITHIN: Final = 30.0
+"""Seconds for a body to arrive."""
 
 FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
@@ -101,7 +105,11 @@ async def parameters(request: BaseRequest, query: str) -> dict[str, Any]:
 
 
 async def _body(request: BaseRequest) -> dict[str, Any]:
-    body = await request.read() if request.can_read_body else b""
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            body = await request.read() if request.can_read_body else b""
+    except TimeoutError:
+        raise InvalidParameters({"body": f"it did not arrive within {BODY_WITHIN:g} seconds"}) from None
     if _media_type(request.headers.get("Content-Type", "")) == JSON:
         return decode_json(body)
     return decode_form(body.decode("utf-8", KEEP_BYTES))

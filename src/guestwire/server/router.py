@@ -62,5 +62,7 @@ class Router:
 def _next(step: _Step, word: str) -> _Step:
     if found := _parameter.fullmatch(word):
         step.parameter = step.parameter or (found[1], _Step())
+        if step.parameter[0] != found[1]:
+            raise ValueError(f"a parameter in the same place is called {{{step.parameter[0]}}} and {word}")
         return step.parameter[1]
     return step.named.setdefault(word, _Step())

@@ -10,11 +10,10 @@ from msgspec import Meta, UnsetType
 
 from guestwire.access import administration as admin
 from guestwire.access.checks import AllOf, AnyOf, Everybody, ModifyPermissions, OverRealm, OverUser, Privileges, Self
-from guestwire.access.engine import SUPERUSER
 from guestwire.contract.context import Context
 from guestwire.contract.endpoint import Effect, Registry
 from guestwire.contract.parameters import Parameters, split_list
-from guestwire.errors import AccessRefused, Forbidden
+from guestwire.errors import AccessRefused
 from guestwire.stores.records import Group, Role, SubjectKind, Token, User
 
 endpoints = Registry()
@@ -320,6 +319,7 @@ class UpdateUser(UserFields, frozen=True, kw_only=True):
 )
 async def update_user(context: Context, parameters: UpdateUser) -> None:
     """Changes a user; a disabled one is refused from the next request on."""
+    context.access.check_may_touch(context.subject, parameters.userid)
     groups = None if parameters.groups is None else split_list(parameters.groups)
     fields = _given(parameters, _FIELDS)
     await context.access.update(
@@ -330,6 +330,7 @@ async def update_user(context: Context, parameters: UpdateUser) -> None:
 @endpoints.endpoint("DELETE", "/access/users/{userid}", OneUser, check=REALM_AND_MODIFY, effect=Effect.WRITES)
 async def delete_user(context: Context, parameters: OneUser) -> None:
     """Removes a user, with tokens and permissions."""
+    context.access.check_may_touch(context.subject, parameters.userid)
     await context.access.update(lambda view: admin.remove_user(view, parameters.userid))
 
 
@@ -364,8 +365,7 @@ class ChangePassword(Parameters, frozen=True, kw_only=True):
 async def change_password(context: Context, parameters: ChangePassword) -> None:
     """Sets a user's password."""
     subject = context.subject
-    if parameters.userid == SUPERUSER != subject.user:
-        raise Forbidden
+    context.access.check_may_touch(subject, parameters.userid)
     admin.existing_user(context.access.view, parameters.userid)
     if parameters.confirmation_password is not None:
         await context.access.login(subject.user, parameters.confirmation_password, context.address)
@@ -416,6 +416,7 @@ class NewToken(msgspec.Struct, frozen=True):
 )
 async def create_token(context: Context, parameters: CreateToken) -> NewToken:
     """Makes a token; its secret is shown this once."""
+    context.access.check_may_touch(context.subject, parameters.userid)
     secret, hashed = context.access.new_secret()
     token = Token(
         parameters.userid,
@@ -446,6 +447,7 @@ _UNSET: Final = {"comment": "", "expire": 0, "privsep": True}
 )
 async def update_token(context: Context, parameters: UpdateToken) -> TokenInfo:
     """Changes a token."""
+    context.access.check_may_touch(context.subject, parameters.userid)
     removed = {name: _UNSET[name] for name in split_list(parameters.delete or "") if name in _UNSET}
     fields = removed | _given(parameters, ("comment", "expire", "privsep"))
     await context.access.update(lambda view: admin.change_token(view, parameters.userid, parameters.tokenid, fields))
@@ -457,6 +459,7 @@ async def update_token(context: Context, parameters: UpdateToken) -> TokenInfo:
 )
 async def delete_token(context: Context, parameters: OneToken) -> None:
     """Removes a token; it is refused from the next request on."""
+    context.access.check_may_touch(context.subject, parameters.userid)
     await context.access.update(lambda view: admin.remove_token(view, parameters.userid, parameters.tokenid))
 
 
