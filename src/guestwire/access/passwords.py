@@ -1,6 +1,7 @@
 """Passwords of realm pve: argon2id, with the least memory that OWASP's cheat sheet on password storage recommends."""
 
 import asyncio
+from functools import cache
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -12,8 +13,11 @@ AT_ONCE: Final = 1
 _hasher: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _turn: Final = asyncio.Semaphore(AT_ONCE)
 
-NOBODY: Final = _hasher.hash("nobody's password")
-"""What the password of an unknown user is compared with, so that the time it takes does not tell that there is none."""
+
+@cache
+def _nobody() -> str:
+    """What the password of an unknown user is compared with, so that the time it takes does not tell that there is none."""
+    return _hasher.hash("nobody's password")
 
 
 async def hash_password(password: str) -> str:
@@ -25,7 +29,7 @@ async def hash_password(password: str) -> str:
 async def is_password(hashed: str | None, password: str) -> bool:
     """Whether `password` is the one behind the hash; takes as long when there is none."""
     async with _turn:
-        matches = await asyncio.to_thread(_matches, hashed or NOBODY, password)
+        matches = await asyncio.to_thread(lambda: _matches(hashed or _nobody(), password))
     return matches and hashed is not None
 
 

@@ -15,7 +15,7 @@ from guestwire.app.audit_lines import sink_of
 from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
-from guestwire.app.prepare import STORE
+from guestwire.app.state import STORE
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
 from guestwire.server import Certificate, Gateway, Listener, Trail

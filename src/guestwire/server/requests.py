@@ -105,14 +105,18 @@ async def parameters(request: BaseRequest, query: str) -> dict[str, Any]:
 
 
 async def _body(request: BaseRequest) -> dict[str, Any]:
-    try:
-        async with asyncio.timeout(BODY_WITHIN):
-            body = await request.read() if request.can_read_body else b""
-    except TimeoutError:
-        raise InvalidParameters({"body": f"it did not arrive within {BODY_WITHIN:g} seconds"}) from None
+    body = await _read(request) if request.can_read_body else b""
     if _media_type(request.headers.get("Content-Type", "")) == JSON:
         return decode_json(body)
     return decode_form(body.decode("utf-8", KEEP_BYTES))
+
+
+async def _read(request: BaseRequest) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            return await request.read()
+    except TimeoutError:
+        raise InvalidParameters({"body": f"it did not arrive within {BODY_WITHIN:g} seconds"}) from None
 
 
 _json = msgspec.json.Decoder()
