@@ -46,6 +46,7 @@ class Endpoint:
         effect: see `Effect`.
         timeout: seconds it may take at most.
         function: does it.
+        is_bounded: whether it ends in time by itself, as one command to an agent does: nobody else need watch the clock then.
     """
 
     method: str
@@ -59,6 +60,7 @@ class Endpoint:
     timeout: float
     function: Function
     tokens: bool = True
+    is_bounded: bool = False
 
 
 DEFAULT_TIMEOUT: Final = 15.0

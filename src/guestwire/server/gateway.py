@@ -123,6 +123,8 @@ class Gateway:
         parameters = validate(endpoint.parameters, given)
         lease = Lease(self._inventory, self._access, subject, request.remote or "")
         try:
+            if endpoint.is_bounded:
+                return await endpoint.function(lease, parameters)
             async with asyncio.timeout(endpoint.timeout):
                 return await endpoint.function(lease, parameters)
         except TimeoutError:

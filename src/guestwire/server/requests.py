@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
@@ -19,6 +20,10 @@ from guestwire.server.refusals import Refusal
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 WITH_BODY: Final = frozenset({"POST", "PUT"})
 MAX_BODY: Final = 512 * 1024
+
+LONGEST_REMEMBERED: Final = 256
+REMEMBERED: Final = 1024
+"""Targets that need not be taken apart again, and their length."""
 
 BODY_WITHIN: Final = 30.0
 """Seconds for a body to arrive."""
@@ -51,6 +56,17 @@ def target(raw: str) -> Target:
     Raises:
         Refusal: 501 for a path that can't be one of the API, 404 for one elsewhere.
     """
+    if len(raw) > LONGEST_REMEMBERED or "?" in raw:  # a query may hold a secret
+        return _target(raw)
+    return _remembered(raw)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(raw: str) -> Target:
+    return _target(raw)
+
+
+def _target(raw: str) -> Target:
     path, _, query = (raw if raw.startswith("/") else _absolute.sub("", raw, count=1)).partition("?")
     path = unquote(path.partition("#")[0])
     if found := _api.fullmatch(path):

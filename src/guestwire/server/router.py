@@ -3,12 +3,18 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from guestwire.contract import Endpoint
 
 _parameter = re.compile(r"\{(\w+)\}")
 _anything: Final = re.compile(r"\S+")
+
+
+LONGEST_REMEMBERED: Final = 256
+REMEMBERED: Final = 1024
+"""Calls that need not be looked up again, and the length of their paths."""
 
 
 class _Step:
@@ -33,11 +39,15 @@ class Router:
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._root = _Step()
+        self._remembered = lru_cache(maxsize=REMEMBERED)(self._find)
         for endpoint in endpoints:
             self._add(endpoint)
 
     def find(self, method: str, path: str) -> Route | None:
-        """The endpoint of a method and path; None when there is none."""
+        """The endpoint of a method and path; None when there is none. Its `in_path` is for reading: the same call gets the same."""
+        return self._find(method, path) if len(path) > LONGEST_REMEMBERED else self._remembered(method, path)
+
+    def _find(self, method: str, path: str) -> Route | None:
         step, in_path = self._root, {}
         for word in path.split("/"):
             if not word:

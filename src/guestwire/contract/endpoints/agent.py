@@ -123,6 +123,7 @@ for _simple in SIMPLE:
             effect=_simple.effect,
             timeout=_simple.ask.command.timeout + DEFAULT_TIMEOUT,
             function=_forwarding(_simple),
+            is_bounded=True,
         )
     )
 
