@@ -143,7 +143,7 @@ class Forbidden(RequestError):
     """The failed check, as Proxmox VE shows it: path and privileges, any of which would do; or other words; or no detail."""
 
     status = 403
-    exit_code = 5
+    exit_code = 6
 
     def __init__(self, path: str = "", privileges: tuple[str, ...] = (), *, why: str = "") -> None:
         self.path = path

@@ -1,6 +1,5 @@
 """`guestwire access`: users and what they may do, on the server's own machine; the server may run or not."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -88,7 +87,9 @@ def backup(context: typer.Context, file: BackupArgument, *, json: Json = False) 
 @app.command()
 def restore(context: typer.Context, backup: BackupArgument, *, yes: Yes = False, json: Json = False) -> None:
     """Put a backup in the place of the store; stop the server first. What was there is kept beside it."""
-    # `serve` must not wait for what only these commands need.
+    # `serve` and `--help` must not wait for what only this command needs.
+    import asyncio  # noqa: PLC0415
+
     from guestwire.app import local  # noqa: PLC0415
 
     place = local.place(context.obj.config, context.obj.state_dir)

@@ -1,6 +1,5 @@
 """`guestwire audit`: who did what."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -87,6 +86,8 @@ async def _read(local: "Local", given: Mapping[str, Any]) -> list[Row]:
 
 
 async def _follow(local: "Local", wanted: Mapping[str, Any], limit: int, tell: Show) -> None:
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     seen = await _read(local, {"limit": 1})
     records = await _read(local, {**wanted, "limit": limit})
     after = max((record["number"] for record in seen + records), default=0)

@@ -79,3 +79,8 @@ def yes_or_no(value: object) -> str:
 def note(text: str) -> None:
     """Tells people something, on standard error: standard output is for results."""
     print(visible(text), file=sys.stderr)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help; shown as it stands."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])

@@ -1,6 +1,5 @@
 """What the commands that work on the store have in common: which store is meant, opening it, and showing what came of it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +55,9 @@ class Where:
 
 def run(where: Where, job: Callable[["Local"], Awaitable[T]]) -> T:
     """Does one job on the store."""
-    # `serve` must not wait for what only these commands need.
+    # `serve` and `--help` must not wait for what only these commands need.
+    import asyncio  # noqa: PLC0415
+
     from guestwire.app import local  # noqa: PLC0415
 
     async def on_store() -> T:

@@ -1,0 +1,85 @@
+"""`guestwire raw` and `guestwire api`: any call, and which there are."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from guestwire.cli.asking import confirm
+from guestwire.cli.connecting import on_host
+from guestwire.cli.output import Column, show, to_json
+from guestwire.cli.quick import add
+from guestwire.cli.site import Json, Yes
+
+PREFIX: Final = "/api2/json"
+METHODS: Final = ("GET", "POST", "PUT", "DELETE")
+
+COLUMNS: Final = (
+    Column("METHOD", "method"),
+    Column("PATH", "path"),
+    Column("EFFECT", "effect"),
+    Column("PRIVILEGES", "privileges"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands."""
+    add(
+        app,
+        "raw",
+        raw,
+        "guestwire raw GET /nodes/pve1/qemu/100/agent/get-osinfo",
+        "guestwire raw POST /nodes/pve1/qemu/100/agent/exec command=ls command=-l",
+    )
+    add(app, "api", api, "guestwire api", "guestwire api --json | jq '.[] | select(.effect == \"disrupts\").path'")
+
+
+def raw(
+    context: typer.Context,
+    method: Annotated[str, typer.Argument(metavar="GET|POST|PUT|DELETE", show_default=False)],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Below /api2/json.", show_default=False)],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[K=V]...", help="Parameters; one that is given twice is a list.", show_default=False),
+    ] = None,
+    *,
+    yes: Yes = False,
+    json: Json = False,  # noqa: ARG001  # it is JSON in any case
+) -> None:
+    """Make any call of the API, and show what it has under `data`, as JSON. Asks first when it may disrupt a guest."""
+    method, path = method.upper(), "/" + path.removeprefix(PREFIX).lstrip("/")
+    if method not in METHODS:
+        raise typer.BadParameter(f"'{method}' is none of {', '.join(METHODS)}.")
+    given = _given(parameters or [])
+    if not yes and _may_disrupt(method, path):
+        confirm(f"{method} {path} may disrupt a guest. Call it?", yes=False)
+    found = on_host(context, lambda host: host.raw(method, path, **given))
+    print(to_json(found, indent=2))
+
+
+def _given(pairs: list[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"'{pair}' is not K=V.")
+        if name not in given:
+            given[name] = value
+        else:
+            given[name] = [*(given[name] if isinstance(given[name], list) else [given[name]]), value]
+    return given
+
+
+def _may_disrupt(method: str, path: str) -> bool:
+    from guestwire.client.finding import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
+
+    return disrupts(method, path)
+
+
+def api(*, json: Json = False) -> None:
+    """List every endpoint of guestwire's API, with the privileges that it needs and what it does to a guest.
+
+    Any one of the privileges will do. Proxmox VE has those below /nodes/{node}/qemu/{vmid}/agent too.
+    """
+    from guestwire.client.finding import every  # noqa: PLC0415  # as above
+
+    show(every(), COLUMNS, as_json=json)

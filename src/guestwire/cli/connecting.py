@@ -1,0 +1,110 @@
+"""From what was given before a command to a host that answers."""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from guestwire.cli.options import given_in
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from guestwire.client import Guest, Host
+    from guestwire.client.settings import Settings
+
+T = TypeVar("T")
+
+# `guestwire --help` and Tab must not wait for the client: everything of it is imported where it is used.
+
+
+class Connection:
+    """A host, and the event loop that its calls run in; made by `connected`."""
+
+    def __init__(self, runner: "asyncio.Runner", settings: "Settings", *, ask: bool) -> None:
+        self._runner = runner
+        self._settings = settings
+        self._ask = ask
+        self._host = runner.run(_opened(settings))
+
+    def run(self, job: Callable[["Host"], Awaitable[T]]) -> T:
+        """What the job comes to. When a certificate is trusted only after a question, it is begun again: nothing was sent.
+
+        Raises:
+            CallFailed: see `client.errors`.
+        """
+        from guestwire.client.errors import NotTrusted  # noqa: PLC0415
+
+        try:
+            return self._runner.run(_awaited(job, self._host))
+        except NotTrusted as error:
+            if not self._ask:
+                raise
+            self._trust(error)
+        return self._runner.run(_awaited(job, self._host))
+
+    def _trust(self, error: Any) -> None:
+        from guestwire.cli.trust import asked  # noqa: PLC0415
+
+        self._settings = asked(self._settings, error, self._runner.run)
+        self.close()
+        self._host = self._runner.run(_opened(self._settings))
+
+    def close(self) -> None:
+        """Ends connections."""
+        self._runner.run(self._host.close())
+
+
+@contextlib.contextmanager
+def connected(context: typer.Context, *, ask: bool = True) -> Iterator[Connection]:
+    """The host that was named before the command; `ask`: people may be asked whether they trust it. Nothing is sent yet.
+
+    Raises:
+        ConfigurationError: none was named, or what was given can't be used.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from guestwire.cli.trust import remembered  # noqa: PLC0415
+    from guestwire.client.settings import settings_for  # noqa: PLC0415
+
+    given = given_in(context)
+    settings = remembered(settings_for(given.words, profile=given.profile))
+    with asyncio.Runner() as runner:
+        connection = Connection(runner, settings, ask=ask)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def on_host(context: typer.Context, job: Callable[["Host"], Awaitable[T]], *, ask: bool = True) -> T:
+    """Does one job on the host."""
+    with connected(context, ask=ask) as connection:
+        return connection.run(job)
+
+
+def on_guest(context: typer.Context, name: str, job: Callable[["Guest"], Awaitable[T]]) -> T:
+    """Does one job on a guest."""
+
+    async def found(host: "Host") -> T:
+        return await job(await host.guest(name))
+
+    return on_host(context, found)
+
+
+async def _opened(settings: "Settings") -> "Host":
+    from guestwire.client.connecting import open_host  # noqa: PLC0415
+
+    return open_host(settings)
+
+
+async def _awaited(job: Callable[["Host"], Awaitable[T]], host: "Host") -> T:
+    return await job(host)
+
+
+def plain(found: Any) -> Any:
+    """A result as JSON has it, with the API's names."""
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.to_builtins(found)

@@ -1,0 +1,191 @@
+"""`guestwire exec`, `status` and `cat`: bytes that come from a guest, passed on unchanged."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+
+import typer
+
+from guestwire.cli.connecting import on_guest, plain
+from guestwire.cli.names import GuestArgument, PathArgument, guest_and_path
+from guestwire.cli.output import note, to_json
+from guestwire.cli.quick import add
+from guestwire.cli.site import Json
+from guestwire.errors import GuestwireError
+
+if TYPE_CHECKING:
+    from guestwire.client import Ended, Guest
+
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, as shells have it."""
+SIGNALLED: Final = 128
+"""A process that signal N ended has this and N."""
+BYTE: Final = 0xFF
+
+PidArgument = Annotated[int, typer.Argument(metavar="PID", help="As `exec --detach` shows it.", show_default=False)]
+
+
+class LeftRunning(GuestwireError):
+    """Somebody pressed Ctrl-C; the process goes on."""
+
+    exit_code = INTERRUPTED
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands."""
+    add(
+        app,
+        "exec",
+        execute,
+        "guestwire exec web -- systemctl restart nginx",
+        "guestwire exec -i web -- tar -xC /srv < site.tar",
+        "guestwire exec -e LANG=C -w /srv --timeout 60 web -- make",
+        # What stands behind GUEST is the guest's: its options are none of ours.
+        context_settings={"allow_interspersed_args": False},
+    )
+    add(app, "status", status, "guestwire status web 4711")
+    add(app, "cat", cat, "guestwire cat web:/etc/hostname", "guestwire cat web:/boot/vmlinuz > vmlinuz")
+
+
+def execute(
+    context: typer.Context,
+    guest: GuestArgument,
+    argv: Annotated[
+        list[str],
+        typer.Argument(metavar="-- ARGV...", help="Program and arguments; no shell is between.", show_default=False),
+    ],
+    *,
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on, when it has ended.")] = False,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="More environment.")] = None,
+    cwd: Annotated[str | None, typer.Option("--cwd", "-w", metavar="DIR", help="Its working directory.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", min=0, help="Seconds to wait; it runs on.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Show its pid, and do not wait.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a program in a guest, and end as it ends.
+
+    Both outputs come when it has ended, byte for byte, and the exit code is its own. Ctrl-C leaves it running.
+    """
+    line = _line(argv)
+    options: dict[str, Any] = {
+        "input": sys.stdin.buffer.read() if stdin else None,
+        "env": _environment(env or []),
+        "cwd": cwd,
+    }
+    if detach:
+        pid = on_guest(context, guest, lambda found: found.processes.start(line, **options))
+        print(to_json({"pid": pid}) if json else pid)
+        return
+    watched = Watched()
+    ended = on_guest(context, guest, lambda found: watched.run(found, line, timeout=timeout, **options))
+    if json:
+        print(to_json(fields(ended), indent=2))
+    else:
+        pass_on(ended)
+    raise typer.Exit(exit_code(ended))
+
+
+class Watched:
+    """Runs programs; Ctrl-C tells which was left running."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+
+    async def run(self, guest: "Guest", line: list[str], **options: Any) -> "Ended":
+        """As `Processes.run`.
+
+        Raises:
+            LeftRunning: it was interrupted.
+        """
+        import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
+        self._pid = 0
+        try:
+            return await guest.run(line, started=self._started, **options)
+        except asyncio.CancelledError:
+            if not self._pid:
+                raise
+            raise LeftRunning(
+                f"{guest.place}: interrupted; process {self._pid} was left running;"
+                f" `guestwire status {guest.vm.name} {self._pid}` tells how it ends"
+            ) from None
+
+    def _started(self, pid: int) -> None:
+        self._pid = pid
+
+
+def _line(argv: list[str]) -> list[str]:
+    """What is to be run: behind `--`, if that is there."""
+    line = argv[1:] if argv[0] == "--" else argv
+    if not line:
+        raise typer.BadParameter("there is no program to run behind '--'.")
+    if argv[0] != "--" and argv[0].startswith("-"):
+        raise typer.BadParameter(f"options stand before GUEST; a program named '{argv[0]}' stands behind '--'.")
+    return line
+
+
+def _environment(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair.removeprefix("="):
+            raise typer.BadParameter(f"'{pair}' is not K=V.")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def fields(ended: "Ended") -> dict[str, Any]:
+    """As exec-status has it: one character for each byte."""
+    fields: dict[str, Any] = {"pid": ended.pid, "exited": 1}
+    fields |= {"exitcode": ended.code} if ended.signal is None else {"signal": ended.signal}
+    return fields | {
+        "out-data": ended.stdout.decode("latin-1"),
+        "out-truncated": int(ended.stdout_truncated),
+        "err-data": ended.stderr.decode("latin-1"),
+        "err-truncated": int(ended.stderr_truncated),
+    }
+
+
+def pass_on(ended: "Ended") -> None:
+    """Both outputs as they are; says when the agent cut one off."""
+    _write(sys.stdout.buffer, ended.stdout)
+    _write(sys.stderr.buffer, ended.stderr)
+    for name, truncated in (("output", ended.stdout_truncated), ("error", ended.stderr_truncated)):
+        if truncated:
+            note(
+                f"guestwire: standard {name} of process {ended.pid} is longer; the guest's agent kept its beginning alone"
+            )
+
+
+def _write(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+    stream.flush()
+
+
+def exit_code(ended: "Ended") -> int:
+    """Of a command that ends as a process did. Windows has longer ones; none of them becomes 0."""
+    if ended.signal is not None:
+        return SIGNALLED + ended.signal
+    code = ended.code or 0
+    return code & BYTE or int(code != 0)
+
+
+def status(context: typer.Context, guest: GuestArgument, pid: PidArgument, *, json: Json = False) -> None:
+    """Show what became of a process, and what it wrote.
+
+    Both outputs come byte for byte, when it has ended; standard error says how it did.
+    """
+    state = on_guest(context, guest, lambda found: found.processes.status(pid))
+    if json:
+        print(to_json(plain(state), indent=2))
+        return
+    _write(sys.stdout.buffer, (state.out_data or "").encode("latin-1"))
+    _write(sys.stderr.buffer, (state.err_data or "").encode("latin-1"))
+    how = f"exit code {state.exitcode}" if state.signal is None else f"signal {state.signal}"
+    note(f"process {pid}: {f'ended with {how}' if state.exited else 'still runs'}")
+
+
+def cat(context: typer.Context, path: PathArgument, *, json: Json = False) -> None:
+    """Write a guest's file to standard output, byte for byte."""
+    name, file = guest_and_path(path)
+    data = on_guest(context, name, lambda guest: guest.files.read(file))
+    if json:
+        print(to_json({"content": data.decode("latin-1"), "bytes-read": len(data)}))
+    else:
+        _write(sys.stdout.buffer, data)

@@ -1,0 +1,123 @@
+"""`guestwire shell`: a line at a time, each in a shell of its own that gets the directory and environment the one before left behind."""
+
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from guestwire.cli.connecting import Connection, connected
+from guestwire.cli.names import GuestArgument
+from guestwire.cli.output import note, to_json, visible
+from guestwire.cli.processes import LeftRunning, Watched, exit_code, fields, pass_on
+from guestwire.cli.quick import add
+from guestwire.cli.site import Json
+from guestwire.errors import GuestwireError
+
+if TYPE_CHECKING:
+    from guestwire.client import Ended, Guest, Host
+
+SCRIPT: Final = r"""
+trap 'code=$?; printf "\n%s %s %s\0" MARK exit "$PWD"; export -p; exit "$code"' EXIT
+eval "$2"
+cd -- "$1" || exit
+command eval "$3"
+code=$?
+trap 'printf "\n%s %s %s\0" MARK next "$PWD"; export -p; exit "$code"' EXIT
+exit "$code"
+"""
+"""$1: directory; $2: environment, as `export -p` wrote it; $3: the line. When that exits, the first trap is still in place."""
+
+
+class Unusable(GuestwireError):
+    """The guest has no such shell."""
+
+    exit_code = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this command."""
+    add(app, "shell", shell, "guestwire shell web", "echo 'cd /srv; ls' | guestwire shell web")
+
+
+def shell(context: typer.Context, guest: GuestArgument, *, json: Json = False) -> None:
+    """Run lines in a guest's /bin/sh, one at a time; directory and exported variables are kept.
+
+    It is no terminal: each line's output comes when it has ended, and programs that need a terminal or input do not work.
+    Ctrl-C leaves what runs running; Ctrl-D or exit ends. With --json one object a line, as `exec --json` has it.
+    """
+    with connected(context) as connection:
+        found = connection.run(lambda host: _usable(host, guest))
+        raise typer.Exit(_Session(connection, found, guest, as_json=json).talk())
+
+
+async def _usable(host: "Host", name: str) -> "Guest":
+    found = await host.guest(name)
+    if await found.is_windows():
+        raise Unusable(f"{found.place}: it has no /bin/sh; on Windows: guestwire exec {name} -- cmd /c COMMAND")
+    return found
+
+
+class _Session:
+    def __init__(self, connection: Connection, guest: "Guest", name: str, *, as_json: bool) -> None:
+        self._connection = connection
+        self._guest = guest
+        self._name = visible(name)
+        self._as_json = as_json
+        self._directory, self._environment = "/", ""
+        self._code = 0
+
+    def talk(self) -> int:
+        """Runs lines until there are no more, or one exits; the last one's exit code."""
+        for line in self._lines():
+            if line.strip() and not self._goes_on(line):
+                break
+        return self._code
+
+    def _lines(self) -> Iterator[str]:
+        if not sys.stdin.isatty():
+            yield from sys.stdin
+            return
+        import readline  # noqa: F401, PLC0415  # makes input() one that can be edited
+
+        note(
+            f"{self._name}: no terminal, but a line at a time; directory and exported variables are kept. Ctrl-D ends."
+        )
+        while True:
+            try:
+                yield input(f"{self._name}:{visible(self._directory)}$ ")
+            except KeyboardInterrupt:
+                print()
+            except EOFError:
+                print()
+                return
+
+    def _goes_on(self, line: str) -> bool:
+        mark = uuid.uuid4().hex
+        argv = ["/bin/sh", "-c", SCRIPT.replace("MARK", mark), "sh", self._directory, self._environment, line]
+        try:
+            ended = self._connection.run(lambda _: Watched().run(self._guest, argv))
+        except LeftRunning as error:
+            note(f"guestwire: {error}")
+            self._code = error.exit_code
+            return sys.stdin.isatty()
+        return self._ended(ended, mark)
+
+    def _ended(self, ended: "Ended", mark: str) -> bool:
+        output, found, left = ended.stdout.rpartition(f"\n{mark} ".encode())
+        shown = replace(ended, stdout=output) if found else ended
+        if self._as_json:
+            print(to_json(fields(shown)), flush=True)
+        else:
+            pass_on(shown)
+        self._code = exit_code(ended)
+        if not found:
+            note(
+                f"guestwire: {self._guest.place}: the line left no word of its directory and variables; they are as before it"
+            )
+            return True
+        how, _, state = left.decode("utf-8", "surrogateescape").partition(" ")
+        self._directory, _, self._environment = state.partition("\0")
+        return how == "next"

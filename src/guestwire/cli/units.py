@@ -1,0 +1,28 @@
+"""Sizes and the like, as people read them."""
+
+import stat
+from collections.abc import Mapping
+from typing import Any, Final
+
+STEP: Final = 1024
+KINDS: Final = {"f": "-", "d": "d", "l": "l"}
+
+
+def size(count: float) -> str:
+    """Bytes, as `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if count < STEP:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= STEP
+    return f"{count:.1f} EiB"
+
+
+def offset(seconds: int) -> str:
+    """Seconds east of UTC, as `+01:00`."""
+    hours, minutes = divmod(abs(seconds) // 60, 60)
+    return f"{'-' if seconds < 0 else '+'}{hours:02}:{minutes:02}"
+
+
+def mode_words(entry: Mapping[str, Any]) -> str:
+    """Kind and permissions of a file, as `drwxr-xr-x`."""
+    return KINDS.get(entry["kind"], "?") + stat.filemode(entry["mode"])[1:]
