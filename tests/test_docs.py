@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from serving import Serving
 
-from guestwire.contract import ENDPOINTS
 from guestwire.contract.reference import reference
+from guestwire.contract.registry import ENDPOINTS
 from guestwire.inventory import ServerConfig, VmConfig, read_config
 from guestwire.testing import SandboxedAgent
 

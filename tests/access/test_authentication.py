@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.forgeries import KEY, NOW, SECRET, USER, VIEW, play
-from guestwire.access import Access, Credentials, Subject, credentials
+from guestwire.access import Credentials, Subject, credentials
 from guestwire.access.authentication import authenticate, secret_hash
+from guestwire.access.control import Access
 from guestwire.access.keys import ROTATE_AFTER, due_changes, keys_of
 from guestwire.access.tickets import CLOCK_GRACE, LIFETIME, is_csrf_of, make_csrf, make_ticket, user_of_ticket
 from guestwire.errors import NotAuthenticated

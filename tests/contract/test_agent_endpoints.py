@@ -7,11 +7,13 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from guestwire.access import Access, Subject
+from guestwire.access import Subject
+from guestwire.access.control import Access
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
-from guestwire.contract import ENDPOINTS, ByteText, VmSummary, rules, validate
+from guestwire.contract import ByteText, VmSummary, rules, validate
 from guestwire.contract.endpoints.agent import PATH, SIMPLE, Simple
+from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import AgentError, AgentNotConfigured, GuestError
 from guestwire.stores import MemoryStore
 from guestwire.testing import CLOSE, FakeGuest

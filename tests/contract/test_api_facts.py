@@ -18,8 +18,9 @@ from guestwire.access.checks import (
     Privileges,
     Self,
 )
-from guestwire.contract import ENDPOINTS, Endpoint, rules
+from guestwire.contract import Endpoint, rules
 from guestwire.contract.parameters import Rule
+from guestwire.contract.registry import ENDPOINTS
 
 FACTS: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("pve-api.toml").read_text(encoding="utf-8"))
 PVE: Final = {(fact["method"], fact["path"]): fact for fact in FACTS["endpoint"]}

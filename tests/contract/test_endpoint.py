@@ -3,8 +3,9 @@
 import pytest
 
 from guestwire.access.checks import Privileges
-from guestwire.contract import ENDPOINTS, Context, Effect, Endpoint, Parameters, Registry
+from guestwire.contract import Context, Effect, Endpoint, Parameters, Registry
 from guestwire.contract.endpoint import DEFAULT_TIMEOUT
+from guestwire.contract.registry import ENDPOINTS
 
 
 async def nothing(_context: Context, _parameters: Parameters) -> int:

@@ -7,9 +7,11 @@ import msgspec
 import pytest
 
 from guestwire import __version__
-from guestwire.access import Access, Subject
+from guestwire.access import Subject
+from guestwire.access.control import Access
 from guestwire.agent import GuestAgent
-from guestwire.contract import ENDPOINTS, VmSummary, validate
+from guestwire.contract import VmSummary, validate
+from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import VmNotFound
 from guestwire.stores import AclEntry, MemoryStore, Put, User
 

@@ -10,7 +10,8 @@ import pytest
 
 from guestwire import __version__
 from guestwire.access.checks import Privileges
-from guestwire.contract import ENDPOINTS, Endpoint, openapi, rules
+from guestwire.contract import Endpoint, openapi, rules
+from guestwire.contract.registry import ENDPOINTS
 
 DOCUMENT: Final = openapi(ENDPOINTS)
 PREFIX: Final = "/api2/json"

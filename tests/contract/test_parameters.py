@@ -7,8 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from guestwire.contract import ENDPOINTS, Parameters, rules, validate
+from guestwire.contract import Parameters, rules, validate
 from guestwire.contract.parameters import LONGEST_INTEGER, Audited, OfNode, OfVm, Rule
+from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import InvalidParameters
 
 MISSING = "property is missing and it is not optional"

@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from guestwire.access import Access, Subject
+from guestwire.access import Subject
+from guestwire.access.control import Access
 from guestwire.agent.commands import PING
 from guestwire.agent.results import Done
 from guestwire.channels import ChannelState

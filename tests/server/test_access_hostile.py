@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from persons import authorization, person, settling
 from serving import Serving
 
-from guestwire.contract import ENDPOINTS, Effect
+from guestwire.contract import Effect
 from guestwire.contract.parameters import rules
+from guestwire.contract.registry import ENDPOINTS
 
 SETTINGS = settings(max_examples=300, deadline=None)
 ACCESS = "/api2/json/access"

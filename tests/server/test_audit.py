@@ -19,8 +19,8 @@ from calling import Client, agent, site, vm
 from persons import SECRET, authorization, person, settling
 from serving import Serving
 
-from guestwire.access import Access
 from guestwire.access.authentication import secret_hash
+from guestwire.access.control import Access
 from guestwire.app.prepare import STORE
 from guestwire.inventory import Inventory
 from guestwire.server import Gateway, Trail

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from guestwire.access.checks import LoggedIn
-from guestwire.contract import ENDPOINTS, Context, Effect, Endpoint, Parameters
+from guestwire.contract import Context, Effect, Endpoint, Parameters
+from guestwire.contract.registry import ENDPOINTS
 from guestwire.server.router import Router
 
 METHODS = ("GET", "POST", "PUT", "DELETE")

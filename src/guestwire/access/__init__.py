@@ -1,7 +1,9 @@
-"""Who calls, and what they may do: `engine.py` decides, `control.py` is what the server uses."""
+"""Who calls, and what they may do: `engine.py` decides, `control.Access` is what the server uses.
 
-from guestwire.access.control import Access
+That one is not handed on from here: it needs a store, and whoever only names checks and subjects should not wait for it.
+"""
+
 from guestwire.access.credentials import Credentials, credentials
 from guestwire.access.subject import Subject
 
-__all__ = ["Access", "Credentials", "Subject", "credentials"]
+__all__ = ["Credentials", "Subject", "credentials"]

@@ -5,7 +5,7 @@ import logging
 import time
 from typing import Final
 
-from guestwire.access import Access
+from guestwire.access.control import Access
 from guestwire.errors import StoreError
 from guestwire.inventory import AuditConfig
 from guestwire.stores import AuditLog

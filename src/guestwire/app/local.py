@@ -17,11 +17,13 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from guestwire import stores
-from guestwire.access import Access, Subject, engine
+from guestwire.access import Subject, engine
 from guestwire.access.administration import acl_path
+from guestwire.access.control import Access
 from guestwire.access.engine import SUPERUSER
 from guestwire.app.state import STORE
-from guestwire.contract import ENDPOINTS, Effect, Endpoint, VmSummary, rules, validate
+from guestwire.contract import Effect, Endpoint, VmSummary, rules, validate
+from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import StoreError, VmNotFound
 from guestwire.inventory import ServerConfig, read_config
 from guestwire.stores import AuditRecord, KeptStore, SqliteStore, View

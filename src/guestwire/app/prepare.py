@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from guestwire.access import Access
+from guestwire.access.control import Access
 from guestwire.app import state
 from guestwire.app.admin_token import ensure_admin_token
 from guestwire.errors import ConfigurationError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guestwire import __version__
-from guestwire.access import Access
+from guestwire.access.control import Access
 from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.audit_lines import sink_of
 from guestwire.app.housekeeping import keep_house

@@ -5,6 +5,7 @@ numbers and choices still get theirs. Should typer change what is relied on here
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import typer
@@ -33,31 +34,32 @@ class _Words:
         return self._otherwise().coerce(value, param=param, ctx=ctx)
 
 
-def _quicken(params: list[Any]) -> None:
+def _quickened(params: list[Any]) -> list[Any]:
     for param in params:
-        if isinstance(param, TyperArgument | TyperOption):
-            otherwise = param.get_runtime_param
-            param.__dict__["get_runtime_param"] = _always(_Words(otherwise, param.type_descriptor.annotation))
+        if isinstance(param, TyperArgument | TyperOption) and "get_runtime_param" not in vars(param):
+            words = _Words(param.get_runtime_param, param.type_descriptor.annotation)
+            vars(param)["get_runtime_param"] = partial(_same, words)
+    return params
 
 
-def _always(words: _Words) -> Callable[[], _Words]:
-    return lambda: words
+def _same(words: _Words) -> _Words:
+    return words
 
 
 class QuickCommand(TyperCommand):
     """One command."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        _quicken(self.params)
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters, `--help` too."""
+        return _quickened(super().get_params(ctx))
 
 
 class QuickGroup(TyperGroup):
     """All commands, and the options before them."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        _quicken(self.params)
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters, `--help` too."""
+        return _quickened(super().get_params(ctx))
 
 
 def add(app: typer.Typer, name: str, function: Callable[..., None], *lines: str, **more: Any) -> None:

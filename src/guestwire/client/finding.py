@@ -3,7 +3,8 @@
 import re
 from typing import Any, Final
 
-from guestwire.contract import ENDPOINTS, Effect, Endpoint
+from guestwire.contract import Effect, Endpoint
+from guestwire.contract.registry import ENDPOINTS
 
 
 def find(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:

@@ -10,10 +10,11 @@ from typing import Any, Final, get_args
 
 from guestwire.agent import results as agent_results
 from guestwire.client import results as own_results
-from guestwire.contract import ENDPOINTS, Endpoint, rules
+from guestwire.contract import Endpoint, rules
 from guestwire.contract.endpoints import agent as contract_results
 from guestwire.contract.endpoints.agent import PATH, SIMPLE
 from guestwire.contract.parameters import Rule
+from guestwire.contract.registry import ENDPOINTS
 
 FOLDER: Final = Path(__file__).parent
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from guestwire.contract import ENDPOINTS
 from guestwire.contract.reference import reference
+from guestwire.contract.registry import ENDPOINTS
 
 sys.stdout.write(reference(ENDPOINTS))

@@ -3,12 +3,16 @@
 Above it: the functions in `endpoints/`. Below it: `inventory/`, or whatever else knows nodes, VMs and how to reach them.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from guestwire.access import Access, Subject
+from guestwire.access import Subject
 from guestwire.agent import GuestAgent
+
+if TYPE_CHECKING:
+    # It needs a store; an agent's own socket has none.
+    from guestwire.access.control import Access
 
 
 class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -23,7 +27,7 @@ class Context(Protocol):
     """Node, VMs, guests and access, for one call."""
 
     @property
-    def access(self) -> Access:
+    def access(self) -> "Access":
         """Users, and what they may do."""
         ...
 

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from guestwire.access import Access, Subject
+from guestwire.access import Subject
+from guestwire.access.control import Access
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import Channel, ChannelState, Monitor, UnixChannel
 from guestwire.contract import VmSummary

@@ -12,9 +12,11 @@ from typing import Final
 import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
-from guestwire.access import Access, Subject, credentials
+from guestwire.access import Subject, credentials
 from guestwire.access.checks import Everybody
-from guestwire.contract import ENDPOINTS, Endpoint, openapi, validate
+from guestwire.access.control import Access
+from guestwire.contract import Endpoint, openapi, validate
+from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import Forbidden, GuestError, GuestwireError, NotAuthenticated, NotImplementedHere, UnknownNode
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, requests

@@ -16,7 +16,7 @@ from guestwire.contract import ByteText, VmSummary, validate
 from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
 
 if TYPE_CHECKING:
-    from guestwire.access import Access
+    from guestwire.access.control import Access
 
 NODE: Final = "localhost"
 VMID: Final = 100
@@ -38,7 +38,7 @@ class _OneGuest:
     @cached_property
     def access(self) -> "Access":
         # Hardly anybody asks an agent's socket for users.
-        from guestwire.access import Access  # noqa: PLC0415
+        from guestwire.access.control import Access  # noqa: PLC0415
         from guestwire.stores import MemoryStore  # noqa: PLC0415
 
         return Access(MemoryStore())
