@@ -8,7 +8,7 @@ import typer
 
 from guestwire.cli import people, rights
 from guestwire.cli.asking import confirm
-from guestwire.cli.output import Column, Row, note, print_table, show, yes_or_no
+from guestwire.cli.output import Column, Row, examples, note, print_table, show, yes_or_no
 from guestwire.cli.site import ConfigOption, Json, StateOption, Where, Yes, run
 
 app = typer.Typer(no_args_is_help=True)
@@ -30,7 +30,12 @@ GRANTS: Final = (
 )
 
 
-@app.callback()
+def register(root: typer.Typer) -> None:
+    """Adds these commands."""
+    root.add_typer(app, name="access")
+
+
+@app.callback(epilog=examples("guestwire access user add anna@pve", "guestwire access --help"))
 def access(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """Say who may do what: users, API tokens, groups, roles, ACLs and pools, in the server's own store.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from guestwire.cli.output import Column, Row, print_table, to_json
+from guestwire.cli.quick import add
 from guestwire.cli.site import ConfigOption, StateOption, Where, run
 from guestwire.cli.times import day_and_time, moment
 
@@ -29,6 +30,12 @@ COLUMNS: Final = (
 )
 
 MOST: Final = 10_000
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this command."""
+    add(app, "audit", audit, "guestwire audit --since 2h --follow")
+
 
 Show = Callable[[Sequence[Row]], None]
 

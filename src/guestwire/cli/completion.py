@@ -1,17 +1,16 @@
 """`guestwire completion`: what a shell needs to complete commands, options and the names of guests."""
 
-import os
 from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
-from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]  # without __all__
+from typer.completion import get_completion_script  # type: ignore[attr-defined]  # without __all__
 
 from guestwire.cli.quick import add
 
 NAME: Final = "guestwire"
 VARIABLE: Final = "_GUESTWIRE_COMPLETE"
-"""By which a shell asks for completions."""
+"""By which a shell asks for completions; `main` answers."""
 
 
 class Shell(StrEnum):
@@ -23,9 +22,7 @@ class Shell(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this command, and answers shells."""
-    if VARIABLE in os.environ:
-        completion_init()
+    """Adds this command."""
     add(
         app,
         "completion",

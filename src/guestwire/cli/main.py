@@ -2,19 +2,20 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]  # without __all__
 
 from guestwire import __version__
-from guestwire.cli import access, audit, calls, completion, doctor, guests, power, processes, shell
 from guestwire.cli.options import EXIT_CODES, Given
 from guestwire.cli.output import examples, note
-from guestwire.cli.quick import QuickGroup
+from guestwire.cli.quick import LazyGroup
 from guestwire.errors import GuestwireError, InvalidParameters
 
 NAME: Final = "guestwire"
+COMPLETE: Final = "_GUESTWIRE_COMPLETE"
+"""By which a shell asks for completions."""
 
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C, as shells have it."""
@@ -36,7 +37,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  # typer's callback
         raise typer.Exit
 
 
-@app.callback(cls=QuickGroup, epilog=f"{EXAMPLES}\n\n{EXIT_CODES}")
+@app.callback(cls=LazyGroup, epilog=f"{EXAMPLES}\n\n{EXIT_CODES}")
 def guestwire(
     context: typer.Context,
     *,
@@ -71,25 +72,10 @@ def guestwire(
     context.obj = Given(host, profile, token_file, ca, fingerprint, insecure)
 
 
-for part in (guests, processes, shell, power, calls, doctor, completion):
-    part.register(app)
-
-
-@app.command(epilog=examples("guestwire serve --config guestwire.toml"))
-def serve(config: Annotated[Path, typer.Option(help="The configuration file.", metavar="FILE")]) -> None:
-    """Serve the guest agent API of Proxmox VE."""
-    # Loading the server takes 0.3 s, which the other commands don't need to wait for.
-    from guestwire.app import prepare  # noqa: PLC0415
-
-    prepare.serve(config)
-
-
-app.add_typer(access.app, name="access")
-app.command("audit", epilog=examples("guestwire audit --since 2h --follow"))(audit.audit)
-
-
 def main() -> None:
     """Runs the command; an error is one line and the exit code of its kind."""
+    if COMPLETE in os.environ:
+        completion_init()
     try:
         sys.exit(app(prog_name=NAME, standalone_mode=False))
     except GuestwireError as error:

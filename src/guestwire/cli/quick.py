@@ -6,10 +6,12 @@ numbers and choices still get theirs. Should typer change what is relied on here
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.main import get_group
 
 from guestwire.cli.output import examples
 
@@ -55,11 +57,63 @@ class QuickCommand(TyperCommand):
 
 
 class QuickGroup(TyperGroup):
-    """All commands, and the options before them."""
+    """Commands, and the options before them."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """All parameters, `--help` too."""
         return _quickened(super().get_params(ctx))
+
+
+COMMANDS: Final = {
+    "ls": "guests",
+    "ping": "guests",
+    "info": "guests",
+    "osinfo": "guests",
+    "hostname": "guests",
+    "time": "guests",
+    "timezone": "guests",
+    "users": "guests",
+    "ip": "guests",
+    "df": "guests",
+    "vcpus": "guests",
+    "memory": "guests",
+    "exec": "processes",
+    "status": "processes",
+    "shell": "shell",
+    "cat": "processes",
+    "freeze": "power",
+    "thaw": "power",
+    "freeze-status": "guests",
+    "trim": "power",
+    "passwd": "power",
+    "shutdown": "power",
+    "suspend": "power",
+    "wait": "power",
+    "doctor": "doctor",
+    "raw": "calls",
+    "api": "calls",
+    "completion": "completion",
+    "serve": "serve",
+    "access": "access",
+    "audit": "audit",
+}
+"""Every command, as help lists them, and the module whose `register` adds it: loaded when the command is wanted."""
+
+
+class LazyGroup(QuickGroup):
+    """All commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # the same in every context
+        """The names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, loaded; None: there is none."""
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            part = typer.Typer(rich_markup_mode=None)
+            import_module(f"guestwire.cli.{COMMANDS[cmd_name]}").register(part)
+            self.commands.update(get_group(part).commands)
+        return super().get_command(ctx, cmd_name)
 
 
 def add(app: typer.Typer, name: str, function: Callable[..., None], *lines: str, **more: Any) -> None:

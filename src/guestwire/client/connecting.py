@@ -48,7 +48,8 @@ def open_host(settings: Settings) -> Host:
     if isinstance(target, Unix):
         from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
 
-        return Host(DirectCarrier(target), only_guest=True)
+        carrier = DirectCarrier(target)
+        return Host(carrier, only_guest=carrier.guest)
     from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
 
     return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))

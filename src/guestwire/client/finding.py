@@ -1,18 +1,48 @@
 """The contract as a client sees it: which endpoint a method and path mean, and all that there are."""
 
-import re
+from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final
 
 from guestwire.contract import Effect, Endpoint
-from guestwire.contract.registry import ENDPOINTS
+from guestwire.contract.endpoints import agent, files, nodes
+
+Found = tuple[Endpoint, dict[str, str]]
+
+NEAR: Final = (*nodes.endpoints, *agent.endpoints, *files.endpoints)
+"""What nearly every call is about; the rest is loaded when it is wanted."""
 
 
-def find(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
+@cache
+def _every() -> tuple[Endpoint, ...]:
+    from guestwire.contract.registry import ENDPOINTS  # noqa: PLC0415  # see NEAR
+
+    return tuple(ENDPOINTS)
+
+
+def find(method: str, path: str) -> Found | None:
     """The endpoint with this method and path (below `/api2/json`), and the parameters in the path; None: the contract has none."""
-    for endpoint, pattern in _PATTERNS:
-        if endpoint.method == method and (found := pattern.fullmatch(path.rstrip("/") or "/")):
-            return endpoint, found.groupdict()
+    return _among(NEAR, method, path) or _among(_every(), method, path)
+
+
+def _among(endpoints: Iterable[Endpoint], method: str, path: str) -> Found | None:
+    steps = path.strip("/").split("/")
+    for endpoint in endpoints:
+        if endpoint.method == method and (given := _match(endpoint.path.strip("/").split("/"), steps)) is not None:
+            return endpoint, given
     return None
+
+
+def _match(template: list[str], steps: list[str]) -> dict[str, str] | None:
+    if len(template) != len(steps):
+        return None
+    given = {}
+    for wanted, step in zip(template, steps, strict=True):
+        if wanted.startswith("{") and step:
+            given[wanted.strip("{}")] = step
+        elif wanted != step:
+            return None
+    return given
 
 
 def disrupts(method: str, path: str) -> bool:
@@ -33,11 +63,5 @@ def every() -> list[dict[str, Any]]:
             "effect": endpoint.effect.value,
             "timeout": endpoint.timeout,
         }
-        for endpoint in sorted(ENDPOINTS, key=lambda one: (one.path, one.method))
+        for endpoint in sorted(_every(), key=lambda one: (one.path, one.method))
     ]
-
-
-_PATTERNS: Final = [
-    (endpoint, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/\\s]+)", re.escape(endpoint.path))))
-    for endpoint in ENDPOINTS
-]

@@ -25,10 +25,10 @@ class Host:
 
     Args:
         carrier: belongs to the host from now on.
-        only_guest: behind the carrier is one guest; whatever name is given for it is taken.
+        only_guest: behind the carrier is this guest and no other; whatever name is given for it is taken.
     """
 
-    def __init__(self, carrier: Carrier, *, only_guest: bool = False) -> None:
+    def __init__(self, carrier: Carrier, *, only_guest: GuestInfo | None = None) -> None:
         self._carrier = carrier
         self._only_guest = only_guest
         self._version: dict[str, Any] | None = None
@@ -66,7 +66,7 @@ class Host:
 
     async def is_guestwire(self) -> bool:
         """Whether it is guestwire, which has none of the limits of Proxmox VE's own service."""
-        return self._only_guest or "guestwire" in await self.version()
+        return self._only_guest is not None or "guestwire" in await self.version()
 
     async def guests(self) -> list[GuestInfo]:
         """All VMs that the caller may see, on all nodes, by name and id."""
@@ -90,9 +90,9 @@ class Host:
         Raises:
             NoSuchGuest: there is none, or the caller may not see it; or several have the name.
         """
-        known = await self.guests()
         if self._only_guest:
-            return self._made(known[0], str(name))
+            return self._made(self._only_guest, str(name))
+        known = await self.guests()
         found = [guest for guest in known if str(name) in (guest.name, str(guest.vmid))]
         if len(found) == 1:
             return self._made(found[0], found[0].name)

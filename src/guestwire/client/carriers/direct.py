@@ -11,6 +11,7 @@ from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
 from guestwire.client.errors import CallFailed, Place, failure
 from guestwire.client.finding import find
+from guestwire.client.parts import GuestInfo
 from guestwire.client.targets import Unix
 from guestwire.contract import ByteText, VmSummary, validate
 from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
@@ -33,7 +34,7 @@ class _OneGuest:
 
     def __init__(self, agent: GuestAgent, name: str) -> None:
         self._agent = agent
-        self._name = name
+        self.vm = VmSummary(vmid=VMID, status="running", name=name)
 
     @cached_property
     def access(self) -> "Access":
@@ -47,7 +48,7 @@ class _OneGuest:
         return self._agent
 
     async def vms(self) -> list[VmSummary]:
-        return [VmSummary(vmid=VMID, status="running", name=self._name)]
+        return [self.vm]
 
 
 class DirectCarrier:
@@ -58,6 +59,11 @@ class DirectCarrier:
         self._channel = UnixChannel(target.path, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", KeptResults())
         self._context = _OneGuest(self._agent, target.path.stem)
+
+    @property
+    def guest(self) -> GuestInfo:
+        """The one that is behind the socket."""
+        return GuestInfo(VMID, self._context.vm.name or "", self._context.vm.status, NODE)
 
     @property
     def name(self) -> str:
