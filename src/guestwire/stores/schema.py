@@ -104,6 +104,12 @@ def _make_file(path: Path) -> None:
         path.chmod(MODE)
 
 
+_WHAT_IT_IS: Final = """\
+SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_application_id, pragma_user_version
+"""
+"""One statement, so that another process which is just making the store is not seen half-way."""
+
+
 def check(path: Path, connection: sqlite3.Connection) -> None:
     """Reads alone: whether this file is a store that can be used here.
 
@@ -111,8 +117,7 @@ def check(path: Path, connection: sqlite3.Connection) -> None:
         StoreTooNew: of a newer guestwire.
         StoreDamaged: another program's database.
     """
-    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application, version, tables = connection.execute(_WHAT_IT_IS).fetchone()
     if application != APPLICATION and (application or version or tables):
         raise StoreDamaged(str(path), "this is a database of another program")
     if version > migrations()[-1].number:
