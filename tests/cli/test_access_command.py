@@ -16,7 +16,7 @@ from commands import Site, command
 from typer.core import TyperGroup
 
 from guestwire import errors
-from guestwire.cli.main import app
+from guestwire.cli.program import app
 from guestwire.stores import SqliteStore
 
 HOSTILE = "\x1b[31mred\x9b2J\u202e[bold]x[/bold]"

@@ -22,7 +22,8 @@ from guestwire.agent.commands import (
     PING,
     SHUTDOWN,
 )
-from guestwire.channels import ChannelState, Monitor, UnixChannel
+from guestwire.channels import ChannelState, UnixChannel
+from guestwire.channels.qmp import Monitor
 from guestwire.errors import AgentNotRunning, CommandFailed, GuestError, GuestImageError
 from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.wire import Command

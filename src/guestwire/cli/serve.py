@@ -1,10 +1,12 @@
 """`guestwire serve`: the server."""
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from guestwire.cli.main import USUAL
 from guestwire.cli.quick import add
 
 
@@ -18,4 +20,5 @@ def serve(config: Annotated[Path, typer.Option(help="The configuration file.", m
     # Loading the server takes 0.3 s, which `--help` doesn't need to wait for.
     from guestwire.app import prepare  # noqa: PLC0415
 
+    gc.set_threshold(*USUAL)  # a server lives long
     prepare.serve(config)

@@ -1,7 +1,7 @@
 """`guestwire shell`: a line at a time, each in a shell of its own that gets the directory and environment the one before left behind."""
 
+import os
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -95,7 +95,7 @@ class _Session:
                 return
 
     def _goes_on(self, line: str) -> bool:
-        mark = uuid.uuid4().hex
+        mark = os.urandom(16).hex()
         argv = ["/bin/sh", "-c", SCRIPT.replace("MARK", mark), "sh", self._directory, self._environment, line]
         try:
             ended = self._connection.run(lambda _: Watched().run(self._guest, argv))

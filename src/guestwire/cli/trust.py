@@ -6,7 +6,6 @@ Asked only on a terminal, and only about a host that nobody trusted before: anot
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +28,13 @@ def remembered(settings: Settings) -> Settings:
     Raises:
         ConfigurationError: the file can't be read.
     """
-    if not settings.host or settings.ca or settings.fingerprint or not settings.verify:
+    if (
+        not settings.host
+        or settings.host.startswith("unix:")
+        or settings.ca
+        or settings.fingerprint
+        or not settings.verify
+    ):
         return settings
     return replace(settings, fingerprint=_known().get(str(parse_target(settings.host))))
 
@@ -63,6 +68,8 @@ def _path() -> Path:
 
 
 def _known() -> dict[str, str]:
+    import tomllib  # noqa: PLC0415  # few calls need it
+
     path = _path()
     try:
         found = tomllib.loads(path.read_text())

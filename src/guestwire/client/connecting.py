@@ -6,10 +6,9 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from guestwire.client.endpoints_sync import SyncEndpoints
-from guestwire.client.files import Progress
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host
 from guestwire.client.parts import GuestInfo
@@ -17,6 +16,9 @@ from guestwire.client.processes import Ended
 from guestwire.client.settings import Settings, settings_for
 from guestwire.client.targets import Unix, parse_target
 from guestwire.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from guestwire.client.files import Progress
 
 T = TypeVar("T")
 
@@ -114,11 +116,11 @@ class SyncGuest(SyncEndpoints):
         """See `Files.write`."""
         self.wait(self.guest.files.write(path, data))
 
-    def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
+    def copy_to(self, source: Path, path: str, *, progress: "Progress | None" = None) -> int:
         """See `Files.copy_to`."""
         return self.wait(self.guest.files.copy_to(source, path, progress=progress))
 
-    def copy_from(self, path: str, target: Path, *, progress: Progress | None = None) -> int:
+    def copy_from(self, path: str, target: Path, *, progress: "Progress | None" = None) -> int:
         """See `Files.copy_from`."""
         return self.wait(self.guest.files.copy_from(path, target, progress=progress))
 

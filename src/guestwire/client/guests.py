@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from guestwire.agent.results import FileSystem
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed, GuestStopped, Place
-from guestwire.client.files import Files
-from guestwire.client.folders import Folders
 from guestwire.client.parts import GuestInfo, HostOfGuest
 from guestwire.client.processes import Processes
+
+if TYPE_CHECKING:
+    from guestwire.client.files import Files
+    from guestwire.client.folders import Folders
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -42,9 +45,23 @@ class Guest(Endpoints):
         self.host = host
         self.vm = vm
         self.processes = Processes(self, host)
-        self.files = Files(self, self.processes, host)
-        self.folders = Folders(self.processes, self.files)
         self.run = self.processes.run
+
+    # Loaded when they are wanted: few calls are about files.
+
+    @cached_property
+    def files(self) -> "Files":
+        """Its files."""
+        from guestwire.client.files import Files  # noqa: PLC0415
+
+        return Files(self, self.processes, self.host)
+
+    @cached_property
+    def folders(self) -> "Folders":
+        """Its folders."""
+        from guestwire.client.folders import Folders  # noqa: PLC0415
+
+        return Folders(self.processes, self.files)
 
     async def is_windows(self) -> bool:
         """Whether the guest runs Windows."""

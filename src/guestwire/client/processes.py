@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import uuid
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -173,7 +173,7 @@ class Processes:
         if data is None or len(data) <= MAX_INPUT:
             yield None
             return
-        path = f"/tmp/guestwire-{uuid.uuid4().hex}"  # noqa: S108  # the name can't be guessed
+        path = f"/tmp/guestwire-{os.urandom(16).hex()}"  # noqa: S108  # the name can't be guessed
         try:
             for start in range(0, len(data), MAX_INPUT):
                 await self.run(

@@ -11,7 +11,6 @@ What is given comes first, then the environment, then the profile. A profile:
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -127,6 +126,8 @@ def _profile(name: str | None, environ: Mapping[str, str]) -> dict[str, object]:
 
 
 def _read_profiles(path: Path) -> dict[str, dict[str, object]]:
+    import tomllib  # noqa: PLC0415  # few have profiles, and wait for it
+
     try:
         return {name: table for name, table in tomllib.loads(path.read_text()).items() if isinstance(table, dict)}
     except OSError as error:

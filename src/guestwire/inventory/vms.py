@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from guestwire.access import Subject
 from guestwire.access.control import Access
 from guestwire.agent import GuestAgent, KeptResults
-from guestwire.channels import Channel, ChannelState, Monitor, UnixChannel
+from guestwire.channels import Channel, ChannelState, UnixChannel
+from guestwire.channels.qmp import Monitor
 from guestwire.contract import VmSummary
 from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
 from guestwire.inventory.config import VmConfig
