@@ -81,6 +81,8 @@ COMMANDS: Final = {
     "status": "processes",
     "shell": "shell",
     "cat": "processes",
+    "cp": "copying",
+    "edit": "copying",
     "freeze": "power",
     "thaw": "power",
     "freeze-status": "guests",

@@ -1,0 +1,175 @@
+"""`guestwire cp` and `edit`: files of any size, to a guest and back."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from guestwire.cli.asking import confirm
+from guestwire.cli.connecting import on_guest
+from guestwire.cli.names import PathArgument, guest_and_path
+from guestwire.cli.output import note, to_json
+from guestwire.cli.quick import add
+from guestwire.cli.site import Json
+from guestwire.errors import GuestwireError
+
+if TYPE_CHECKING:
+    from guestwire.client import Guest
+
+STANDARD: Final = "-"
+PIECE: Final = 1024 * 1024
+EDITORS: Final = ("VISUAL", "EDITOR")
+
+Progress = Callable[[int], None]
+
+
+class EditorFailed(GuestwireError):
+    """The editor can't be started, or did not end well."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands."""
+    add(
+        app,
+        "cp",
+        copy,
+        "guestwire cp site.tar web:/srv/site.tar",
+        "guestwire cp web:/var/log/syslog .",
+        "guestwire cp -r etc/ web:/etc/app",
+        "tar -c . | guestwire cp - web:/tmp/all.tar",
+    )
+    add(app, "edit", edit, "guestwire edit web:/etc/hosts", "EDITOR='code --wait' guestwire edit web:/etc/motd")
+
+
+def copy(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A path, GUEST:PATH, or - for standard input.", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="DST", help="A path, GUEST:PATH, or - for standard output.", show_default=False)
+    ],
+    *,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Copy folders with what is in them.")] = False,
+    json: Json = False,
+) -> None:
+    """Copy files to a guest or from it.
+
+    A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted one leaves the old file as it was.
+    """
+    if _is_of_guest(source) == _is_of_guest(target):
+        raise typer.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
+    move = _download if _is_of_guest(source) else _upload
+    name, path = guest_and_path(source if _is_of_guest(source) else target)
+    local = target if _is_of_guest(source) else source
+    with _bar() as progress:
+        copied = on_guest(context, name, lambda guest: move(guest, path, local, recursive, progress))
+    if json:
+        print(to_json({"files": copied.files, "bytes": copied.bytes}))
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a copy came to."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+def _is_of_guest(text: str) -> bool:
+    """`GUEST:PATH`; a path of this side that has a colon is written with a slash before it (`./a:b`)."""
+    before, colon, _ = text.partition(":")
+    return bool(colon) and bool(before) and "/" not in before
+
+
+async def _upload(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> Copied:  # noqa: FBT001
+    if local == STANDARD:
+        return Copied(1, await guest.files.write(path, _standard_input(), progress=progress))
+    source = Path(local)
+    if recursive and _is_folder(source):
+        return Copied(await guest.folders.copy_to(source, path, progress=progress))
+    there = path + source.name if path.endswith("/") else path
+    return Copied(1, await guest.files.copy_to(source, there, progress=progress))
+
+
+async def _download(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> Copied:  # noqa: FBT001
+    if local == STANDARD:
+        return Copied(1, await _to_standard_output(guest, path))
+    target = Path(local)
+    if recursive:
+        return Copied(await guest.folders.copy_from(path, target, progress=progress))
+    here = target / path.rpartition("/")[2] if _is_folder(target) else target
+    return Copied(1, await guest.files.copy_from(path, here, progress=progress))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir()
+
+
+async def _standard_input() -> AsyncIterator[bytes]:
+    while piece := sys.stdin.buffer.read(PIECE):
+        yield piece
+
+
+async def _to_standard_output(guest: "Guest", path: str) -> int:
+    size = 0
+    async for piece in guest.files.stream(path):
+        sys.stdout.buffer.write(piece)
+        size += len(piece)
+    sys.stdout.buffer.flush()
+    return size
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """Shows how many bytes are done, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415  # only who sees it waits for it
+    from rich.progress import DownloadColumn, SpinnerColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    with Bar(
+        SpinnerColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("copy", total=None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def edit(
+    context: typer.Context,
+    path: PathArgument,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask when the file changed meanwhile.")] = False,
+) -> None:
+    """Edit a file of a guest with the editor that VISUAL or EDITOR names."""
+    name, file = guest_and_path(path)
+    before = on_guest(context, name, lambda guest: guest.files.read(file))
+    after = _edited(before, Path(file).name)
+    if after == before:
+        note("nothing was changed")
+        return
+    if on_guest(context, name, lambda guest: guest.files.read(file)) != before:
+        confirm(f"{path} changed in the guest meanwhile. Write yours over it?", yes=yes)
+    on_guest(context, name, lambda guest: guest.files.write(file, after))
+
+
+def _edited(content: bytes, name: str) -> bytes:
+    editor = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), "vi")
+    with tempfile.TemporaryDirectory(prefix="guestwire-") as folder:
+        local = Path(folder) / name
+        local.write_bytes(content)
+        try:
+            subprocess.run([*shlex.split(editor), str(local)], check=True)
+        except (OSError, subprocess.CalledProcessError, ValueError) as error:
+            raise EditorFailed(f"the editor '{editor}' failed: {error}; nothing was changed in the guest") from error
+        return local.read_bytes()
