@@ -1,0 +1,144 @@
+"""The command `guestwire`, as a process of its own, against guests: by way of their agents' sockets, and of a server with HTTPS and a token."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calling import ANSWERS_WITHIN, site, vm
+from serving import Serving
+
+from guestwire.testing import FakeGuest, SandboxedAgent
+
+BLOCKED = "guest-get-devices"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    output: bytes
+    errors: str
+
+    @property
+    def text(self) -> str:
+        return self.output.decode()
+
+    @property
+    def json(self) -> Any:
+        """The one value of a command that must have succeeded."""
+        assert self.code == 0, self
+        return json.loads(self.output)
+
+    @property
+    def line(self) -> str:
+        """The one line of a command that must have failed, and shown nothing."""
+        assert self.code, self
+        assert (self.output, self.errors.count("\n")) == (b"", 1), self
+        assert self.errors.startswith("guestwire: "), self
+        return self.errors.removeprefix("guestwire: ").rstrip("\n")
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """This process's, without what it says of hosts."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GUESTWIRE_")}
+    return {**kept, "XDG_CONFIG_HOME": str(home), **more}
+
+
+async def started(*arguments: str, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """The command, running."""
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "guestwire", *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env)
+    )
+
+
+async def ended(process: asyncio.subprocess.Process, stdin: bytes = b"") -> Done:
+    """How it ends."""
+    try:
+        async with asyncio.timeout(ANSWERS_WITHIN):
+            output, errors = await process.communicate(stdin)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Done(process.returncode or 0, output, errors.decode("utf-8", "replace"))
+
+
+async def guestwire(*arguments: str, env: Mapping[str, str], stdin: bytes = b"") -> Done:
+    """Runs the command to its end."""
+    return await ended(await started(*arguments, env=env), stdin)
+
+
+@dataclass
+class Lab:
+    """A real guest `web`, a fake one `fake`, and `gone`, whose agent is not there; all reached in one way.
+
+    Attributes:
+        kind: `unix` or `https`.
+        folder: of the sockets.
+        home: where configuration is.
+        options: before the command, for each guest.
+        agent: the real guest's.
+        fake: the fake guest's.
+        server: of `https`.
+    """
+
+    kind: str
+    folder: Path
+    home: Path
+    options: dict[str, list[str]]
+    agent: SandboxedAgent
+    fake: FakeGuest
+    server: Serving | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        return environment(self.home)
+
+    async def __call__(self, guest: str, *arguments: str, stdin: bytes = b"") -> Done:
+        """Runs a command as `guestwire`, at the host of this guest."""
+        return await guestwire(*self.options[guest], *arguments, env=self.env, stdin=stdin)
+
+    async def start(self, guest: str, *arguments: str) -> asyncio.subprocess.Process:
+        """Starts a command."""
+        return await started(*self.options[guest], *arguments, env=self.env)
+
+
+@contextlib.asynccontextmanager
+async def over_sockets() -> AsyncIterator[Lab]:
+    """Each guest by its agent's socket."""
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        folder = Path(name)
+        options = {guest: ["--host", f"unix:{folder}/{guest}.qga"] for guest in ("web", "fake", "gone")}
+        async with (
+            SandboxedAgent(folder / "web.qga", name="web", blocked=[BLOCKED]) as agent,
+            FakeGuest(folder / "fake.qga") as fake,
+        ):
+            yield Lab("unix", folder, folder / "config", options, agent, fake)
+
+
+@contextlib.asynccontextmanager
+async def over_https() -> AsyncIterator[Lab]:
+    """All guests by one server."""
+    vms = (vm(100, "web"), vm(101, "fake"), vm(102, "off", running="false"), vm(103, "gone"))
+    async with (
+        Serving.of(site(*vms)) as server,
+        SandboxedAgent(server.folder / "100.qga", name="web", blocked=[BLOCKED]) as agent,
+        FakeGuest(server.folder / "101.qga") as fake,
+    ):
+        folder = server.folder
+        state = folder / "state"
+        host = f"https://127.0.0.1:{server.port}"
+        words = ["--host", host, "--token-file", f"{state}/admin-token", "--ca", f"{state}/server.pem"]
+        options = dict.fromkeys(("web", "fake", "off", "gone"), words)
+        lab = Lab("https", folder, folder / "config", options, agent, fake, server)
+        assert (await lab("fake", "ping", "fake")).code == 0  # the server's channel stays open from now on
+        yield lab
