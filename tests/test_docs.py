@@ -61,7 +61,14 @@ async def test_the_curl_command_of_readme_works(served: Serving) -> None:
 
 @pytest.mark.agent
 async def test_the_python_code_of_readme_works(served: Serving) -> None:
-    assert await run(served, sys.executable, code=block_with("python", "urllib")) != "\n"
+    assert (await run(served, sys.executable, code=block_with("python", "connect_sync"))).strip()
+
+
+@pytest.mark.agent
+async def test_the_command_of_readme_works(served: Serving) -> None:
+    code = f'guestwire() {{ {sys.executable} -m guestwire "$@"; }}\n' + block_with("sh", "GUESTWIRE_HOST")
+
+    assert "kernel" in await run(served, "sh", code=code)
 
 
 @pytest.mark.parametrize("command", ["./dev demo", "./dev test"])
