@@ -2,28 +2,34 @@
 
 import asyncio
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 AT_ONCE: Final = 1
 """Passwords that are hashed at the same time: each takes 19 MiB."""
 
-_hasher: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _turn: Final = asyncio.Semaphore(AT_ONCE)
+
+
+@cache
+def _hasher() -> "PasswordHasher":
+    from argon2 import PasswordHasher  # noqa: PLC0415  # a service that nobody logs in to does without it
+
+    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 @cache
 def _nobody() -> str:
     """What the password of an unknown user is compared with, so that the time it takes does not tell that there is none."""
-    return _hasher.hash("nobody's password")
+    return _hasher().hash("nobody's password")
 
 
 async def hash_password(password: str) -> str:
     """The hash to keep; it names its own parameters."""
     async with _turn:
-        return await asyncio.to_thread(_hasher.hash, password)
+        return await asyncio.to_thread(lambda: _hasher().hash(password))
 
 
 async def is_password(hashed: str | None, password: str) -> bool:
@@ -34,7 +40,9 @@ async def is_password(hashed: str | None, password: str) -> bool:
 
 
 def _matches(hashed: str, password: str) -> bool:
+    from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415  # as above
+
     try:
-        return _hasher.verify(hashed, password)
+        return _hasher().verify(hashed, password)
     except (VerificationError, InvalidHashError):
         return False
