@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -102,16 +102,19 @@ class Site:
         await store.close()
 
 
-async def on_terminal(*arguments: str, answers: Sequence[tuple[str, str]] = ()) -> Ended:
+async def on_terminal(
+    *arguments: str, answers: Sequence[tuple[str, str]] = (), environment: Mapping[str, str] | None = None
+) -> Ended:
     """Runs `guestwire` on a terminal of its own. Each answer is typed when its question is there; all that is shown is `output`."""
-    return await asyncio.to_thread(_on_terminal, [sys.executable, "-m", "guestwire", *arguments], answers)
+    line = [sys.executable, "-m", "guestwire", *arguments]
+    return await asyncio.to_thread(_on_terminal, line, answers, environment or os.environ)
 
 
-def _on_terminal(line: Sequence[str], answers: Sequence[tuple[str, str]]) -> Ended:
+def _on_terminal(line: Sequence[str], answers: Sequence[tuple[str, str]], environment: Mapping[str, str]) -> Ended:
     ours, theirs = os.openpty()
     # Whoever begins a session and opens a terminal gets it as its own: passwords are asked on that one.
     own = ["sh", "-c", 'exec <"$0" >"$0" 2>&1; exec "$@"', os.ttyname(theirs), *line]
-    process = subprocess.Popen(own, start_new_session=True, env=os.environ | {"TERM": "xterm", "COLUMNS": "200"})
+    process = subprocess.Popen(own, start_new_session=True, env={**environment, "TERM": "xterm", "COLUMNS": "200"})
     try:
         os.set_blocking(ours, False)
         shown = _talk(ours, process, list(answers))

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,17 +113,31 @@ class Lab:
         return await started(*self.options[guest], *arguments, env=self.env)
 
 
+@contextlib.contextmanager
+def faked(path: Path) -> Iterator[FakeGuest]:
+    """A fake guest in a thread of its own: a server may stay connected to it from one test to the next."""
+    loop, fake = asyncio.new_event_loop(), FakeGuest(path)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(fake.start(), loop).result()
+        yield fake
+    finally:
+        asyncio.run_coroutine_threadsafe(fake.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 @contextlib.asynccontextmanager
 async def over_sockets() -> AsyncIterator[Lab]:
     """Each guest by its agent's socket."""
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         folder = Path(name)
         options = {guest: ["--host", f"unix:{folder}/{guest}.qga"] for guest in ("web", "fake", "gone")}
-        async with (
-            SandboxedAgent(folder / "web.qga", name="web", blocked=[BLOCKED]) as agent,
-            FakeGuest(folder / "fake.qga") as fake,
-        ):
-            yield Lab("unix", folder, folder / "config", options, agent, fake)
+        async with SandboxedAgent(folder / "web.qga", name="web", blocked=[BLOCKED]) as agent:
+            with faked(folder / "fake.qga") as fake:
+                yield Lab("unix", folder, folder / "config", options, agent, fake)
 
 
 @contextlib.asynccontextmanager
@@ -132,13 +147,10 @@ async def over_https() -> AsyncIterator[Lab]:
     async with (
         Serving.of(site(*vms)) as server,
         SandboxedAgent(server.folder / "100.qga", name="web", blocked=[BLOCKED]) as agent,
-        FakeGuest(server.folder / "101.qga") as fake,
     ):
         folder = server.folder
         state = folder / "state"
-        host = f"https://127.0.0.1:{server.port}"
-        words = ["--host", host, "--token-file", f"{state}/admin-token", "--ca", f"{state}/server.pem"]
-        options = dict.fromkeys(("web", "fake", "off", "gone"), words)
-        lab = Lab("https", folder, folder / "config", options, agent, fake, server)
-        assert (await lab("fake", "ping", "fake")).code == 0  # the server's channel stays open from now on
-        yield lab
+        words = ["--host", f"https://127.0.0.1:{server.port}", "--token-file", f"{state}/admin-token"]
+        options = {guest: [*words, "--ca", f"{state}/server.pem"] for guest in ("web", "fake", "off", "gone")}
+        with faked(folder / "101.qga") as fake:
+            yield Lab("https", folder, folder / "config", options, agent, fake, server)

@@ -83,7 +83,9 @@ def passwd(
 ) -> None:
     """Set the password of a user in a guest; it is asked for, or comes on standard input."""
     password = new_password(f"{user} in guest {guest}", from_stdin=stdin)
-    on_guest(context, guest, lambda found: found.set_user_password(user, password, crypted=crypted))
+    # The API takes one character for each byte.
+    sent = password.encode().decode("latin-1")
+    on_guest(context, guest, lambda found: found.set_user_password(user, sent, crypted=crypted))
     _tell({}, f"{guest}: password of {user} changed", as_json=json)
 
 

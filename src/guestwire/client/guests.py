@@ -124,22 +124,25 @@ class Guest(Endpoints):
         Raises:
             NotReady: it still runs then.
         """
-        await self.shutdown()
-        if wait is not None:
-            await self._wait_off(wait)
-
-    async def _wait_off(self, within: float) -> None:
-        pause = FIRST_PAUSE
+        if wait is None:
+            await self.shutdown()
+            return
         try:
-            async with asyncio.timeout(within):
-                while True:
-                    try:
-                        await self.ping()
-                    except (GuestStopped, AgentNotThere):
-                        return
-                    except AgentTookTooLong:
-                        pass
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
+            async with asyncio.timeout(wait):
+                # The agent says nothing to it: the call ends when the guest does, or after minutes.
+                await self.shutdown()
+                await self._off()
         except TimeoutError:
-            raise NotReady(self.place, f"it still runs after {within:g} seconds") from None
+            raise NotReady(self.place, f"it still runs after {wait:g} seconds") from None
+
+    async def _off(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self.ping()
+            except (GuestStopped, AgentNotThere):
+                return
+            except AgentTookTooLong:
+                pass
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)

@@ -1,0 +1,487 @@
+"""The commands that work inside guests, the same over an agent's own socket and over HTTPS: what they show, do, and end with."""
+
+import asyncio
+import base64
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+from calling import ANSWERS_WITHIN
+from reaching import BLOCKED, Lab, ended, environment, guestwire, over_https, over_sockets
+from waiting import until
+
+from guestwire.agent import results
+from guestwire.cli.program import app
+from guestwire.client.results import FileContent, ProcessState
+from guestwire.contract import Effect
+from guestwire.contract.registry import ENDPOINTS
+from guestwire.testing import CLOSE, Exchange, FakeGuest
+from guestwire.testing.fake import Action, honest
+
+pytestmark = pytest.mark.agent
+
+ALL_BYTES = bytes(range(256))
+HOSTILE = "\x1b[31mred\x9b2J[bold]x[/bold]\n"
+
+
+@pytest.fixture(scope="module", params=[over_sockets, over_https], ids=["unix", "https"])
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+    async with request.param() as lab:
+        yield lab
+
+
+@pytest.fixture
+def fake(lab: Lab) -> FakeGuest:
+    """The fake guest as it was at the beginning."""
+    lab.fake.received.clear()
+    lab.fake.replies = {"guest-fsfreeze-freeze": 2, "guest-fsfreeze-thaw": 2}
+    lab.fake.fault = leaves
+    return lab.fake
+
+
+def leaves(exchange: Exchange) -> list[Action]:
+    """As a guest does that shuts down, or is suspended: it says no more."""
+    return [CLOSE] if exchange.request["execute"].startswith(("guest-shutdown", "guest-suspend")) else exchange.honest
+
+
+# What a guest tells
+
+
+class Memory(msgspec.Struct, forbid_unknown_fields=True):
+    size: int
+    blocks: list[results.MemoryBlock]
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+VIEWS: dict[str, tuple[Any, str]] = {
+    "ping": (Nothing, "the agent answers"),
+    "info": (results.AgentInfo, "guest-ping"),
+    "osinfo": (results.OsInfo, "kernel"),
+    "hostname": (results.HostName, "web\n"),
+    "time": (int, "this machine"),
+    "timezone": (results.TimeZone, "00"),
+    "users": (list[results.User], "SINCE"),
+    "ip": (list[results.Interface], "127.0.0.1/8"),
+    "df": (list[results.FileSystem], "MOUNTED ON"),
+    "vcpus": (list[results.Vcpu], "ONLINE"),
+    "memory": (Memory, " online"),
+    "freeze-status": (str, "thawed"),
+}
+
+
+@pytest.mark.parametrize("command", VIEWS)
+async def test_what_a_guest_tells_is_words_for_people_and_the_apis_fields_in_json(lab: Lab, command: str) -> None:
+    shape, word = VIEWS[command]
+
+    people, programs = await asyncio.gather(lab("web", command, "web"), lab("web", command, "web", "--json"))
+
+    assert (people.code, people.errors, programs.code, programs.errors) == (0, "", 0, "")
+    assert word in people.text
+    found = msgspec.json.decode(programs.output, type=shape)
+    assert msgspec.json.decode(programs.output) == msgspec.to_builtins(found), "fields that no type has"
+
+
+async def test_ls_lists_guests(lab: Lab) -> None:
+    found = (await lab("web", "ls", "--json")).json
+
+    assert all(row.keys() == {"vmid", "name", "status", "node"} for row in found)
+    names = {row["name"]: row["status"] for row in found}
+    assert names == (
+        {"web": "running"}
+        if lab.kind == "unix"
+        else {"web": "running", "fake": "running", "off": "stopped", "gone": "running"}
+    )
+    assert "web" in (await lab("web", "ls")).text
+
+
+async def test_ls_of_a_folder_lists_what_is_in_it(lab: Lab) -> None:
+    (lab.agent.home / "a folder" / "below").mkdir(parents=True)
+    (lab.agent.home / "a folder" / "file \n\x1b").write_bytes(b"12345")
+
+    people = await lab("web", "ls", "web:/root/a folder")
+    found = (await lab("web", "ls", "web:/root/a folder", "--json")).json
+
+    assert [(row["kind"], row["path"]) for row in found] == [("d", "below"), ("f", "file \n\x1b")]
+    assert (found[1]["size"], found[1].keys()) == (5, {"kind", "path", "size", "mode", "mtime"})
+    assert people.text.count("\n") == 3
+    assert "drwx" in people.text
+    assert r"file \n\x1b" in people.text
+
+
+async def test_what_a_guest_says_reaches_no_terminal_unseen(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies["guest-get-users"] = [{"user": HOSTILE, "login-time": 1.5, "domain": HOSTILE}]
+    fake.replies["guest-get-host-name"] = {"host-name": HOSTILE}
+    fake.replies["guest-get-osinfo"] = {"pretty-name": HOSTILE}
+
+    for command in ("users", "hostname", "osinfo"):
+        people = await lab("fake", command, "fake")
+        assert r"\x1b[31mred\x9b2J[bold]x[/bold]\n" in people.text
+        assert not {"\x1b", "\x9b"} & set(people.text)
+    assert HOSTILE in (await lab("fake", "users", "fake", "--json")).json[0]["user"]
+
+
+async def test_an_agents_own_error_is_one_line_with_the_next_step(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies.pop("guest-get-users", None)
+
+    done = await lab("fake", "users", "fake")
+
+    assert done.code == 3
+    assert "guest fake" in done.line
+    assert "guest-get-users has not been found" in done.line
+    assert "--allow-rpcs" in done.line
+
+
+# Processes
+
+
+async def test_exec_passes_both_outputs_byte_for_byte_and_ends_as_the_program(lab: Lab) -> None:
+    script = r"cat; printf '\000\377err' >&2; exit 7"
+
+    done = await lab("web", "exec", "-i", "web", "--", "sh", "-c", script, stdin=ALL_BYTES)
+
+    assert (done.code, done.output, done.errors) == (7, ALL_BYTES, "\x00\ufffderr")
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "KILL"), (15, "TERM")])
+async def test_a_process_that_a_signal_ended_is_128_and_its_number(lab: Lab, number: int, name: str) -> None:
+    assert (await lab("web", "exec", "web", "sh", "-c", f"kill -{name} $$")).code == 128 + number
+
+
+async def test_exec_sets_environment_and_directory_and_leaves_the_programs_options_alone(lab: Lab) -> None:
+    words = ("-e", "A=b c", "-e", "EMPTY=", "-w", "/usr", "web", "sh", "-c", 'echo "$A$EMPTY$PWD" "$1"', "sh", "--json")
+
+    done = await lab("web", "exec", *words)
+
+    assert (done.code, done.output) == (0, b"b c/usr --json\n")
+
+
+async def test_standard_input_is_not_read_unless_it_is_wanted(lab: Lab) -> None:
+    assert (await lab("web", "exec", "web", "cat", stdin=b"none of it")).output == b""
+
+
+async def test_exec_json_has_the_fields_of_exec_status_and_still_ends_as_the_program(lab: Lab) -> None:
+    done = await lab("web", "exec", "--json", "-i", "web", "--", "sh", "-c", "cat; exit 3", stdin=ALL_BYTES)
+
+    assert done.code == 3
+    state = msgspec.json.decode(done.output, type=ProcessState)
+    assert (state.exited, state.exitcode, state.out_data) == (1, 3, ALL_BYTES.decode("latin-1"))
+    assert msgspec.json.decode(done.output).keys() == {
+        "pid", "exited", "exitcode", "out-data", "out-truncated", "err-data", "err-truncated",
+    }  # fmt: skip
+
+
+async def test_a_detached_process_is_asked_for_later(lab: Lab) -> None:
+    release = lab.agent.home / "release"
+    release.unlink(missing_ok=True)
+    script = "while [ ! -e /root/release ]; do sleep 0.05; done; echo done; exit 4"
+
+    pid = (await lab("web", "exec", "--detach", "web", "--", "sh", "-c", script)).text.strip()
+    running = await lab("web", "status", "web", pid)
+    release.touch()
+    state = await _exited(lab, pid)
+
+    assert (running.code, running.output, running.errors) == (0, b"", f"process {pid}: still runs\n")
+    assert (state.exitcode, state.out_data) == (4, "done\n")
+
+
+async def _exited(lab: Lab, pid: str) -> ProcessState:
+    async with asyncio.timeout(ANSWERS_WITHIN):
+        while True:
+            done = await lab("web", "status", "web", pid, "--json")
+            if (state := msgspec.json.decode(done.output, type=ProcessState)).exited:
+                return state
+
+
+async def test_a_process_whose_time_is_up_runs_on(lab: Lab) -> None:
+    done = await lab("web", "exec", "--timeout", "0.2", "web", "--", "sleep", "30")
+
+    assert done.code == 124
+    assert "still runs after 0.2 seconds; it was left running" in done.line
+
+
+async def test_ctrl_c_leaves_the_process_running_and_says_so(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies |= {"guest-exec": {"pid": 4711}, "guest-exec-status": {"exited": False}}
+
+    process = await lab.start("fake", "exec", "fake", "--", "sleep", "30")
+    await until(lambda: "guest-exec-status" in fake.names(), ANSWERS_WITHIN)
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+
+    assert done.code == 130
+    assert "process 4711 was left running; `guestwire status fake 4711`" in done.line
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("web",), "Missing argument"),
+        (("web", "--"), "no program to run"),
+        (("web", "--timeout", "5", "ls"), "options stand before GUEST"),
+        (("-e", "A", "web", "ls"), "'A' is not K=V"),
+        (("-e", "=A", "web", "ls"), "'=A' is not K=V"),
+    ],
+)
+async def test_a_wrong_use_of_exec_leads_to_its_help(lab: Lab, words: tuple[str, ...], says: str) -> None:
+    done = await lab("web", "exec", *words)
+
+    assert done.code == 2
+    assert says in done.line
+    assert done.line.endswith("See 'guestwire exec --help'.")
+
+
+async def test_a_program_that_is_not_there_is_the_agents_error(lab: Lab) -> None:
+    done = await lab("web", "exec", "web", "no-such-program")
+
+    assert done.code == 3
+    assert "no-such-program" in done.line
+
+
+# Lines
+
+
+async def test_shell_keeps_directory_and_environment_from_line_to_line(lab: Lab) -> None:
+    lines = 'cd /usr\nexport A="it\'s"\npwd\n\necho "$A"; echo err >&2; false\n'
+
+    done = await lab("web", "shell", "web", stdin=lines.encode())
+
+    assert (done.code, done.output, done.errors) == (1, b"/usr\nit's\n", "err\n")
+
+
+async def test_shell_ends_where_a_line_exits_and_outlives_lines_that_are_no_shell(lab: Lab) -> None:
+    done = await lab("web", "shell", "web", stdin=b"if\necho still\nfalse || exit 5\necho no\n")
+
+    assert (done.code, done.output) == (5, b"still\n")
+    assert "yntax" in done.errors
+
+
+async def test_shell_passes_bytes_and_its_json_is_one_object_a_line(lab: Lab) -> None:
+    lines = rb"printf '\377\n\n\000'" + b"\nexit 2\n"
+
+    assert (await lab("web", "shell", "web", stdin=lines)).output == b"\xff\n\n\0"
+    found = await lab("web", "shell", "web", "--json", stdin=lines)
+    states = [msgspec.json.decode(line, type=ProcessState) for line in found.output.splitlines()]
+    assert [(state.exitcode, state.out_data) for state in states] == [(0, "\xff\n\n\0"), (2, "")]
+
+
+async def test_shell_is_not_for_windows_and_says_what_is(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies["guest-get-osinfo"] = {"id": "mswindows"}
+
+    done = await lab("fake", "shell", "fake")
+
+    assert done.code == 3
+    assert "guestwire exec fake -- cmd /c" in done.line
+
+
+# Files
+
+
+async def test_cat_passes_bytes_and_json_has_one_character_for_each(lab: Lab) -> None:
+    (lab.agent.home / "bytes").write_bytes(ALL_BYTES)
+
+    assert (await lab("web", "cat", "web:/root/bytes")).output == ALL_BYTES
+    content = msgspec.json.decode((await lab("web", "cat", "web:/root/bytes", "--json")).output, type=FileContent)
+    assert (content.data, content.bytes_read) == (ALL_BYTES, 256)
+
+
+async def test_a_file_that_is_not_there_is_one_line(lab: Lab) -> None:
+    done = await lab("web", "cat", "web:/root/none")
+
+    assert done.code == 3
+    assert "'/root/none'" in done.line
+
+
+@pytest.mark.parametrize("words", [("cat", "web"), ("cat", "web:"), ("cat", ":/etc"), ("ls", "web:")])
+async def test_a_path_without_guest_or_a_guest_without_path_is_wrong_use(lab: Lab, words: tuple[str, ...]) -> None:
+    done = await lab("web", *words)
+
+    assert done.code == 2
+    assert "is not GUEST:PATH" in done.line
+
+
+# What changes a guest
+
+DISRUPTING = {
+    ("freeze", "fake"): "guest-fsfreeze-freeze",
+    ("shutdown", "fake"): "guest-shutdown",
+    ("suspend", "ram", "fake"): "guest-suspend-ram",
+    ("suspend", "disk", "fake"): "guest-suspend-disk",
+    ("suspend", "hybrid", "fake"): "guest-suspend-hybrid",
+}
+
+
+@pytest.mark.parametrize("words", DISRUPTING, ids=" ".join)
+async def test_what_disrupts_a_guest_needs_yes_where_nobody_can_be_asked(
+    lab: Lab, fake: FakeGuest, words: tuple[str, ...]
+) -> None:
+    refused = await lab("fake", *words)
+    assert (refused.code, fake.names()) == (2, [])
+    assert "give --yes if you mean it" in refused.line
+
+    done = await lab("fake", *words, "--yes", "--json")
+    assert done.code == 0, done
+    assert DISRUPTING[words] in fake.names()
+    assert done.json in (2, {})
+
+
+def test_every_endpoint_that_disrupts_has_a_command_that_asks_or_is_one_for_programs() -> None:
+    names = {endpoint.name for endpoint in ENDPOINTS if endpoint.effect is Effect.DISRUPTS}
+    asked = {command.removeprefix("guest-") for command in DISRUPTING.values()}
+
+    assert names - asked == {"exec", "agent"}
+
+
+async def test_thaw_and_trim_need_no_question(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies["guest-fstrim"] = {"paths": [{"path": "/", "trimmed": 2048, "minimum": 0}]}
+
+    thawed = await lab("fake", "thaw", "fake")
+    trimmed = await lab("fake", "trim", "fake")
+
+    assert (thawed.code, thawed.output, thawed.errors) == (0, b"", "fake: 2 file systems were thawed\n")
+    assert "2.0 KiB" in trimmed.text
+    assert (await lab("fake", "thaw", "fake", "--json")).json == 2
+    msgspec.json.decode((await lab("fake", "trim", "fake", "--json")).output, type=results.TrimResult)
+
+
+async def test_a_shutdown_that_takes_longer_than_one_waits_is_exit_code_124(lab: Lab, fake: FakeGuest) -> None:
+    fake.fault = honest  # it goes on answering
+
+    done = await lab("fake", "shutdown", "fake", "--yes", "--wait", "0.3")
+
+    assert done.code == 124
+    assert "it still runs after 0.3 seconds" in done.line
+    assert "guest-shutdown" in fake.names()
+
+
+async def test_a_password_comes_on_standard_input_and_is_shown_nowhere(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies["guest-set-user-password"] = {}
+
+    done = await lab("fake", "passwd", "--stdin", "fake", "root", stdin="Tr0ub4dör\n".encode())
+    refused = await lab("fake", "passwd", "fake", "root")
+
+    assert (done.code, done.output, done.errors) == (0, b"", "fake: password of root changed\n")
+    [given] = [one["arguments"] for one in fake.received if one["execute"] == "guest-set-user-password"]
+    assert base64.b64decode(given["password"]).decode() == "Tr0ub4dör"
+    assert (refused.code, "--stdin" in refused.line) == (2, True)
+
+
+async def test_wait_ends_when_the_agent_answers_or_the_time_is_up(lab: Lab) -> None:
+    assert (await lab("web", "wait", "web", "--json")).json == {}
+
+    late = await lab("gone", "wait", "gone", "--timeout", "0.3")
+    assert late.code == 124
+    assert "not ready after 0.3 seconds" in late.line
+    assert "guestwire doctor" in late.line
+
+
+# Any call
+
+
+async def test_raw_makes_any_call(lab: Lab) -> None:
+    node = (await lab("web", "raw", "GET", "/nodes")).json[0]["node"]
+    below = f"/api2/json/nodes/{node}/qemu/100/agent"
+
+    assert (await lab("web", "raw", "get", f"{below}/get-host-name")).json == {"result": {"host-name": "web"}}
+    asked = await lab("web", "raw", "POST", f"{below}/exec", "command=echo", "command=a=b")
+    assert (asked.code, "may disrupt a guest" in asked.line) == (2, True)
+    started = await lab("web", "raw", "--yes", "POST", f"{below}/exec", "command=echo", "command=a=b")
+    assert (await _exited(lab, str(started.json["pid"]))).out_data == "a=b\n"
+
+
+async def test_raw_knows_wrong_words(lab: Lab) -> None:
+    assert "is none of" in (await lab("web", "raw", "PATCH", "/nodes")).line
+    assert "is not K=V" in (await lab("web", "raw", "GET", "/nodes", "x")).line
+    refused = await lab("web", "raw", "GET", "/version", "x=1")
+    assert (refused.code, "x: " in refused.line) == (2, True)
+    unknown = await lab("web", "raw", "DELETE", "/none", "--yes")
+    assert (unknown.code, "not implemented" in unknown.line) == (3, True)
+
+
+# Doctor
+
+
+def steps(found: Any) -> list[tuple[str, str]]:
+    assert all(step.keys() == {"step", "result", "found", "next"} for step in found)
+    return [(step["step"], step["result"]) for step in found]
+
+
+async def test_doctor_shows_what_is_well_and_which_commands_are_disabled(lab: Lab) -> None:
+    people = await lab("web", "doctor", "web")
+    found = (await lab("web", "doctor", "web", "--json")).json
+
+    server = [] if lab.kind == "unix" else [(step, "ok") for step in ("address", "tls", "credentials", "server", "vm")]
+    assert steps(found) == [*server, ("agent", "ok"), ("privilege", "ok"), ("commands", "warning")]
+    assert people.code == 0
+    assert BLOCKED in people.text
+    assert "next: in the guest" in people.text
+
+
+async def test_doctor_knows_an_agent_that_is_not_there(lab: Lab) -> None:
+    done = await lab("gone", "doctor", "gone", "--json")
+
+    assert done.code == 3
+    *_, last = msgspec.json.decode(done.output)
+    assert (last["step"], last["result"]) == ("agent", "failed")
+    assert "QEMU guest agent is not running" in last["found"]
+    assert ("check the path" if lab.kind == "unix" else "install qemu-guest-agent") in last["next"]
+
+
+async def test_doctor_knows_a_disabled_command(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies.pop("guest-info", None)
+
+    done = await lab("fake", "doctor", "fake", "--json")
+
+    assert done.code == 3
+    *_, last = msgspec.json.decode(done.output)
+    assert (last["step"], last["result"]) == ("command", "failed")
+    assert "--block-rpcs" in last["next"]
+
+
+# Completion
+
+
+async def test_names_of_guests_complete_with_tab(lab: Lab) -> None:
+    words = " ".join(["guestwire", *lab.options["web"], "ping", "w"])
+    asking = {"_GUESTWIRE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+
+    done = await guestwire(env={**lab.env, **asking})
+
+    assert (done.output, done.errors) == (b"web\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_completion_is_a_script_for_the_shell(shell: str, lab: Lab) -> None:
+    done = await guestwire("completion", shell, env=environment(lab.home))
+
+    assert done.code == 0
+    assert f"_GUESTWIRE_COMPLETE=complete_{shell}" in done.text
+
+
+# Without a host
+
+
+async def test_api_lists_every_endpoint_with_privilege_and_effect_and_needs_no_host(lab: Lab) -> None:
+    found = (await guestwire("api", "--json", env=environment(lab.home))).json
+    people = await guestwire("api", env=environment(lab.home))
+
+    assert {(row["method"], row["path"], row["effect"]) for row in found} == {
+        (endpoint.method, endpoint.path, endpoint.effect.value) for endpoint in ENDPOINTS
+    }
+    assert people.text.count("\n") == len(found) + 1
+    assert "VM.GuestAgent.FileRead or VM.GuestAgent.Unrestricted on /vms/{vmid}" in people.text
+
+
+def _commands() -> list[tuple[str, Any]]:
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group)
+    return [(name, group.get_command(context, name)) for name in group.list_commands(context)]
+
+
+@pytest.mark.parametrize(("name", "command"), _commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_help_has_an_example(name: str, command: Any) -> None:
+    assert f"guestwire {name}" in command.epilog
