@@ -430,7 +430,7 @@ def test_every_command_has_json_and_takes_no_secret_and_asks_before_it_removes(
 ) -> None:
     options = {option for parameter in found.params for option in parameter.opts}
 
-    assert names[-1] in {"serve", "completion"} or "--json" in options
+    assert names[-1] in {"serve", "completion", "edit"} or "--json" in options
     assert not options & {"--password", "--secret", "--value"}
     assert ("--yes" in options) == (names[-1] in ASKS)
 
