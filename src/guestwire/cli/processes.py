@@ -184,8 +184,13 @@ def status(context: typer.Context, guest: GuestArgument, pid: PidArgument, *, js
 def cat(context: typer.Context, path: PathArgument, *, json: Json = False) -> None:
     """Write a guest's file to standard output, byte for byte."""
     name, file = guest_and_path(path)
-    data = on_guest(context, name, lambda guest: guest.files.read(file))
     if json:
+        data = on_guest(context, name, lambda guest: guest.files.read(file))
         print(to_json({"content": data.decode("latin-1"), "bytes-read": len(data)}))
     else:
-        _write(sys.stdout.buffer, data)
+        on_guest(context, name, lambda guest: _piece_by_piece(guest, file))
+
+
+async def _piece_by_piece(guest: "Guest", file: str) -> None:
+    async for piece in guest.files.stream(file):
+        _write(sys.stdout.buffer, piece)

@@ -1,0 +1,130 @@
+"""Every command of docs/cli.md runs, and what the page says of exit codes and JSON is so."""
+
+import asyncio
+import re
+import shlex
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from calling import site, vm
+from reaching import environment
+from serving import Serving
+
+from guestwire.cli.options import EXIT_CODES
+from guestwire.cli.quick import COMMANDS
+from guestwire.client import errors, guests, processes
+from guestwire.client.settings import settings_for
+from guestwire.testing import CLOSE, Exchange, FakeGuest, Fault, SandboxedAgent
+from guestwire.testing.fake import Action
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+TEXT = PAGE.read_text()
+ADDRESS, STATE_DIR, SOCKETS = "127.0.0.1:8006", "/var/lib/guestwire", "/run/vm"
+ALONE = ("guestwire freeze", "guestwire thaw", "guestwire suspend", "guestwire shutdown", "guestwire trim")
+"""What a sandboxed agent must not be asked for: the fake one is."""
+
+
+def blocks(language: str = "sh") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def leaving(fake: FakeGuest) -> Fault:
+    """As a guest does that shuts down, or is suspended."""
+
+    def fault(exchange: Exchange) -> list[Action]:
+        name = exchange.request["execute"]
+        if name == "guest-shutdown":
+            fake.path.unlink()
+        return [CLOSE] if name.startswith(("guest-shutdown", "guest-suspend")) else exchange.honest
+
+    return fault
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Serving]:
+    async with (
+        Serving.of(site(vm(100, "web"), vm(101, "fake"))) as server,
+        SandboxedAgent(server.folder / "100.qga", name="web"),
+        SandboxedAgent(server.folder / "own.qga", name="web"),
+        FakeGuest(server.folder / "101.qga") as fake,
+    ):
+        fake.fault = leaving(fake)
+        fake.replies = {"guest-fsfreeze-freeze": 1, "guest-fsfreeze-thaw": 1, "guest-fstrim": {"paths": []}}
+        yield server
+
+
+def here(served: Serving, code: str) -> str:
+    """The same commands, for a server that listens and keeps its state elsewhere."""
+    code = code.replace(ADDRESS, f"127.0.0.1:{served.port}").replace(STATE_DIR, f"{served.folder}/state")
+    code = code.replace(f"{SOCKETS}/100.qga", f"{served.folder}/own.qga").replace("uname -a", "echo ran")
+    lines = [line.replace("web", "fake") if line.startswith(ALONE) else line for line in code.splitlines()]
+    return "\n".join(lines)
+
+
+async def run(served: Serving, code: str) -> str:
+    (served.folder / "secret").write_text("Tr0ub4dor&3\n")
+    (served.folder / "site.tar").write_bytes(b"any bytes")
+    pipe = asyncio.subprocess.PIPE
+    command = f'guestwire() {{ {shlex.quote(sys.executable)} -m guestwire "$@"; }}\nset -ex\n'
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", command + here(served, code), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe,
+        cwd=served.folder, env=environment(served.folder / "config"),
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(60):
+            output, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            print((await process.communicate())[1].decode())
+    assert process.returncode == 0, said.decode()
+    return output.decode()
+
+
+@pytest.mark.agent
+async def test_every_command_of_the_page_does_what_it_is_there_for(served: Serving) -> None:
+    output = await run(served, "\n".join(blocks()))
+
+    for word in (
+        "the agent answers",
+        "127.0.0.1/8",
+        "MOUNTED ON",
+        "HELLO",
+        "ran\n",
+        "VM.GuestAgent.FileWrite",
+        '"pid"',
+    ):
+        assert word in output, word
+    assert (served.folder / "os-release").read_bytes() == Path("/etc/os-release").read_bytes()
+    assert (served.folder / "backup").is_dir()
+    assert re.search(r"^ok +agent", output, re.MULTILINE)
+
+
+def test_the_profile_of_the_page_can_be_used(tmp_path: Path) -> None:
+    [profile] = blocks("ini")
+    (tmp_path / "guestwire").mkdir()
+    (tmp_path / "guestwire" / "config.toml").write_text(profile)
+
+    settings = settings_for({}, profile="lab", environ={"XDG_CONFIG_HOME": str(tmp_path)})
+
+    assert (settings.host, settings.ca) == ("https://pve1:8006", "/etc/ssl/lab.pem")
+
+
+def test_the_page_names_every_command_that_works_in_guests() -> None:
+    for command in COMMANDS.keys() - {"access", "audit", "serve"}:
+        assert re.search(rf"`{command}[` ]|guestwire {command}\b", TEXT), command
+
+
+def test_page_and_help_have_the_same_exit_codes_and_these_are_the_errors() -> None:
+    on_page = dict(re.findall(r"^\| (\d+) \| (.*) \|$", TEXT, re.MULTILINE))
+    in_help = dict(re.findall(r"^  (\d+) +(.*)$", EXIT_CODES, re.MULTILINE))
+
+    assert on_page == in_help
+    kinds: dict[int, type[errors.CallFailed]] = {
+        2: errors.WrongParameters, 3: errors.AgentNotThere, 4: errors.NoSuchGuest, 5: errors.LoginFailed,
+        6: errors.PrivilegeMissing, 69: errors.Unreachable, 124: processes.StillRunning,
+    }  # fmt: skip
+    assert {code: kind.exit_code for code, kind in kinds.items()} == {code: code for code in kinds}
+    assert guests.NotReady.exit_code == 124
