@@ -17,10 +17,12 @@ async def test_the_version_is_one_line() -> None:
 
 
 async def test_without_arguments_it_helps() -> None:
-    ended = await guestwire()
+    for words in ((), ("access",), ("access", "user")):
+        ended = await guestwire(*words)
 
-    assert ended.code == 2
-    assert all(word in ended.output + ended.errors for word in ("Usage", "serve", "--version"))
+        assert (ended.code, ended.output) == (2, "")
+        assert ended.errors.startswith(f"Usage: {' '.join(('guestwire', *words))} [OPTIONS] COMMAND")
+        assert "\n  Example" in ended.errors
 
 
 async def test_help_is_asked_for_with_success() -> None:

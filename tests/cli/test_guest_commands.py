@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -476,12 +477,19 @@ async def test_api_lists_every_endpoint_with_privilege_and_effect_and_needs_no_h
     assert "VM.GuestAgent.FileRead or VM.GuestAgent.Unrestricted on /vms/{vmid}" in people.text
 
 
-def _commands() -> list[tuple[str, Any]]:
-    group: Any = typer.main.get_command(app)
-    context = typer.Context(group)
-    return [(name, group.get_command(context, name)) for name in group.list_commands(context)]
+def _all(command: Any, *names: str) -> Iterator[tuple[str, Any]]:
+    """Every command and every group of commands, with the words that lead to it."""
+    yield " ".join(names), command
+    context = typer.Context(command)
+    for name in getattr(command, "list_commands", lambda _: ())(context):
+        yield from _all(command.get_command(context, name), *names, name)
 
 
-@pytest.mark.parametrize(("name", "command"), _commands(), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_help_has_an_example(name: str, command: Any) -> None:
-    assert f"guestwire {name}" in command.epilog
+@pytest.mark.parametrize(
+    ("names", "command"),
+    list(_all(typer.main.get_command(app), "guestwire")),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_help_has_an_example(names: str, command: Any) -> None:
+    assert "Example" in command.epilog
+    assert re.search(rf"\b{names}\b", command.epilog)

@@ -45,7 +45,7 @@ def access(context: typer.Context, config: ConfigOption = None, state_dir: State
     context.obj = Where(config, state_dir)
 
 
-@app.command()
+@app.command(epilog=examples("guestwire access permissions --user anna@pve --path /vms/100"))
 def permissions(
     context: typer.Context,
     *,
@@ -82,14 +82,14 @@ def _words(grant: Row) -> str:
 BackupArgument = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
 
-@app.command()
+@app.command(epilog=examples("guestwire access backup /var/backups/guestwire.db"))
 def backup(context: typer.Context, file: BackupArgument, *, json: Json = False) -> None:
     """Write a consistent copy of the store to a file, also while the server runs. It holds what logs people in: keep it secret."""
     run(context.obj, lambda local: local.store.backup(file))
     _tell(json, {"backup": str(file)}, f"{file}: written")
 
 
-@app.command()
+@app.command(epilog=examples("guestwire access restore /var/backups/guestwire.db"))
 def restore(context: typer.Context, backup: BackupArgument, *, yes: Yes = False, json: Json = False) -> None:
     """Put a backup in the place of the store; stop the server first. What was there is kept beside it."""
     # `serve` and `--help` must not wait for what only this command needs.

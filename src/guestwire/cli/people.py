@@ -5,15 +5,23 @@ from typing import Annotated, Any, Final
 import typer
 
 from guestwire.cli import asking
-from guestwire.cli.output import Column, note, show, yes_or_no
+from guestwire.cli.output import Column, examples, note, show, yes_or_no
 from guestwire.cli.site import Comment, Expire, Json, Kind, Yes, change, remove, run, show_all
 from guestwire.cli.times import expires, expiry
 
 user = typer.Typer(
-    no_args_is_help=True, help="Users, NAME@REALM: realm pve keeps their passwords here, pam is this host's."
+    epilog=examples("guestwire access user list"),
+    no_args_is_help=True,
+    help="Users, NAME@REALM: realm pve keeps their passwords here, pam is this host's.",
 )
-token = typer.Typer(no_args_is_help=True, help="API tokens of a user.")
-group = typer.Typer(no_args_is_help=True, help="Groups of users; `user change --groups` says who is in them.")
+token = typer.Typer(
+    epilog=examples("guestwire access token list anna@pve"), no_args_is_help=True, help="API tokens of a user."
+)
+group = typer.Typer(
+    epilog=examples("guestwire access group list"),
+    no_args_is_help=True,
+    help="Groups of users; `user change --groups` says who is in them.",
+)
 
 UserArgument = Annotated[str, typer.Argument(metavar="USER", help="NAME@REALM", show_default=False)]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The token's name.", show_default=False)]
@@ -62,13 +70,13 @@ GROUPS: Final = Kind(
 )
 
 
-@user.command("list")
+@user.command("list", epilog=examples("guestwire access user list"))
 def list_users(context: typer.Context, *, json: Json = False) -> None:
     """List all users with their groups and tokens."""
     show_all(context.obj, USERS, as_json=json)
 
 
-@user.command("add")
+@user.command("add", epilog=examples("guestwire access user add anna@pve --groups ops"))
 def add_user(
     context: typer.Context,
     userid: UserArgument,
@@ -87,7 +95,7 @@ def add_user(
     change(context.obj, USERS, ("POST", USERS.collection), {"userid": userid}, given, as_json=json)
 
 
-@user.command("change")
+@user.command("change", epilog=examples("guestwire access user change anna@pve --disable"))
 def change_user(
     context: typer.Context,
     userid: UserArgument,
@@ -117,13 +125,13 @@ def _user_fields(
     return {"expire": expiry(expire), **names}
 
 
-@user.command("remove")
+@user.command("remove", epilog=examples("guestwire access user remove anna@pve"))
 def remove_user(context: typer.Context, userid: UserArgument, *, yes: Yes = False, json: Json = False) -> None:
     """Remove a user with its tokens, memberships and ACL entries."""
     remove(context.obj, USERS, {"userid": userid}, yes=yes, as_json=json)
 
 
-@user.command("password")
+@user.command("password", epilog=examples("guestwire access user password anna@pve"))
 def password(
     context: typer.Context,
     userid: UserArgument,
@@ -138,13 +146,13 @@ def password(
     change(context.obj, USERS, ("PUT", "/access/password"), ident, given, as_json=json)
 
 
-@token.command("list")
+@token.command("list", epilog=examples("guestwire access token list anna@pve"))
 def list_tokens(context: typer.Context, userid: UserArgument, *, json: Json = False) -> None:
     """List a user's tokens."""
     show_all(context.obj, TOKENS, {"userid": userid}, as_json=json)
 
 
-@token.command("add")
+@token.command("add", epilog=examples("guestwire access token add anna@pve backup --expire 2027-01-01"))
 def add_token(
     context: typer.Context,
     userid: UserArgument,
@@ -170,7 +178,7 @@ def add_token(
     print(f"{made['full-tokenid']}={made['value']}")
 
 
-@token.command("change")
+@token.command("change", epilog=examples("guestwire access token change anna@pve backup --expire never"))
 def change_token(
     context: typer.Context,
     userid: UserArgument,
@@ -191,7 +199,7 @@ def change_token(
     change(context.obj, TOKENS, ("PUT", TOKENS.page), {"userid": userid, "tokenid": name}, given, as_json=json)
 
 
-@token.command("remove")
+@token.command("remove", epilog=examples("guestwire access token remove anna@pve backup"))
 def remove_token(
     context: typer.Context, userid: UserArgument, name: NameArgument, *, yes: Yes = False, json: Json = False
 ) -> None:
@@ -199,19 +207,19 @@ def remove_token(
     remove(context.obj, TOKENS, {"userid": userid, "tokenid": name}, yes=yes, as_json=json)
 
 
-@group.command("list")
+@group.command("list", epilog=examples("guestwire access group list"))
 def list_groups(context: typer.Context, *, json: Json = False) -> None:
     """List all groups with their members."""
     show_all(context.obj, GROUPS, as_json=json)
 
 
-@group.command("add")
+@group.command("add", epilog=examples("guestwire access group add ops --comment Operators"))
 def add_group(context: typer.Context, groupid: GroupArgument, *, comment: Comment = None, json: Json = False) -> None:
     """Add a group."""
     change(context.obj, GROUPS, ("POST", GROUPS.collection), {"groupid": groupid}, {"comment": comment}, as_json=json)
 
 
-@group.command("change")
+@group.command("change", epilog=examples("guestwire access group change ops --comment Operators"))
 def change_group(
     context: typer.Context, groupid: GroupArgument, *, comment: Comment = None, json: Json = False
 ) -> None:
@@ -219,7 +227,7 @@ def change_group(
     change(context.obj, GROUPS, ("PUT", GROUPS.page), {"groupid": groupid}, {"comment": comment}, as_json=json)
 
 
-@group.command("remove")
+@group.command("remove", epilog=examples("guestwire access group remove ops"))
 def remove_group(context: typer.Context, groupid: GroupArgument, *, yes: Yes = False, json: Json = False) -> None:
     """Remove a group with its ACL entries; its members stay."""
     remove(context.obj, GROUPS, {"groupid": groupid}, yes=yes, as_json=json)

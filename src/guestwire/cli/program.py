@@ -81,6 +81,7 @@ def run() -> None:
     except GuestwireError as error:
         _fail(_one_line(error), error.exit_code)
     except typer.TyperException as error:
+        _help_if_nothing_was_said(error)
         _fail(_usage(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
@@ -100,6 +101,14 @@ def _one_line(error: GuestwireError) -> str:
     if isinstance(error, InvalidParameters):
         return "; ".join(f"{name}: {text.strip()}" for name, text in error.errors.items())
     return str(error)
+
+
+def _help_if_nothing_was_said(error: typer.TyperException) -> None:
+    """Commands that have others below them need one of those; without, the error's text is their help."""
+    context = getattr(error, "ctx", None)
+    if context and error.format_message() == context.get_help():
+        print(context.get_help(), file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -7,18 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from guestwire.cli.asking import confirm
-from guestwire.cli.output import Column, Row, note, show, yes_or_no
+from guestwire.cli.output import Column, Row, examples, note, show, yes_or_no
 from guestwire.cli.site import Comment, Json, Kind, Where, Yes, change, remove, run, show_all
 from guestwire.errors import RequestError
 
 if TYPE_CHECKING:
     from guestwire.app.local import Local
 
-role = typer.Typer(no_args_is_help=True, help="Roles: privileges that are given together.")
-acl = typer.Typer(
-    no_args_is_help=True, help="Who has which role on which path: /, /vms/100, /pool/NAME, /nodes/NAME, /access."
+role = typer.Typer(
+    epilog=examples("guestwire access role list"),
+    no_args_is_help=True,
+    help="Roles: privileges that are given together.",
 )
-pool = typer.Typer(no_args_is_help=True, help="Pools: VMs that are meant together by the path /pool/NAME.")
+acl = typer.Typer(
+    epilog=examples("guestwire access acl list"),
+    no_args_is_help=True,
+    help="Who has which role on which path: /, /vms/100, /pool/NAME, /nodes/NAME, /access.",
+)
+pool = typer.Typer(
+    epilog=examples("guestwire access pool list"),
+    no_args_is_help=True,
+    help="Pools: VMs that are meant together by the path /pool/NAME.",
+)
 
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", show_default=False)]
 PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="As /vms/100 or /pool/NAME.", show_default=False)]
@@ -74,19 +84,19 @@ POOLS: Final = Kind(
 )
 
 
-@role.command("list")
+@role.command("list", epilog=examples("guestwire access role list"))
 def list_roles(context: typer.Context, *, json: Json = False) -> None:
     """List all roles with their privileges."""
     show_all(context.obj, ROLES, as_json=json)
 
 
-@role.command("add")
+@role.command("add", epilog=examples("guestwire access role add Look --privs VM.Audit,VM.GuestAgent.Audit"))
 def add_role(context: typer.Context, roleid: RoleArgument, *, privs: Privileges = None, json: Json = False) -> None:
     """Add a role."""
     change(context.obj, ROLES, ("POST", ROLES.collection), {"roleid": roleid}, {"privs": privs}, as_json=json)
 
 
-@role.command("change")
+@role.command("change", epilog=examples("guestwire access role change Look --privs VM.GuestAgent.FileRead --append"))
 def change_role(
     context: typer.Context,
     roleid: RoleArgument,
@@ -100,19 +110,19 @@ def change_role(
     change(context.obj, ROLES, ("PUT", ROLES.page), {"roleid": roleid}, given, as_json=json)
 
 
-@role.command("remove")
+@role.command("remove", epilog=examples("guestwire access role remove Look"))
 def remove_role(context: typer.Context, roleid: RoleArgument, *, yes: Yes = False, json: Json = False) -> None:
     """Remove a role that is not built in, and the ACL entries that name it."""
     remove(context.obj, ROLES, {"roleid": roleid}, yes=yes, as_json=json)
 
 
-@acl.command("list")
+@acl.command("list", epilog=examples("guestwire access acl list"))
 def list_acl(context: typer.Context, *, json: Json = False) -> None:
     """List all ACL entries."""
     show(run(context.obj, _acl), ACL_COLUMNS, as_json=json)
 
 
-@acl.command("add")
+@acl.command("add", epilog=examples("guestwire access acl add /vms/100 Look --user anna@pve"))
 def add_acl(
     context: typer.Context,
     path: PathArgument,
@@ -136,7 +146,7 @@ def add_acl(
     _tell_acl(run(context.obj, job), "added", as_json=json)
 
 
-@acl.command("remove")
+@acl.command("remove", epilog=examples("guestwire access acl remove /vms/100 Look --user anna@pve"))
 def remove_acl(
     context: typer.Context,
     path: PathArgument,
@@ -204,19 +214,19 @@ def _tell_acl(entries: Sequence[Row], done: str, *, as_json: bool) -> None:
         note(f"{_entry_words(entry)}: {done}")
 
 
-@pool.command("list")
+@pool.command("list", epilog=examples("guestwire access pool list"))
 def list_pools(context: typer.Context, *, json: Json = False) -> None:
     """List all pools with their VMs."""
     show_all(context.obj, POOLS, as_json=json)
 
 
-@pool.command("add")
+@pool.command("add", epilog=examples("guestwire access pool add nightly --comment Backups"))
 def add_pool(context: typer.Context, poolid: PoolArgument, *, comment: Comment = None, json: Json = False) -> None:
     """Add a pool; `pool change --vms` puts VMs in it."""
     change(context.obj, POOLS, ("POST", POOLS.collection), {"poolid": poolid}, {"comment": comment}, as_json=json)
 
 
-@pool.command("change")
+@pool.command("change", epilog=examples("guestwire access pool change nightly --vms 100,101"))
 def change_pool(
     context: typer.Context,
     poolid: PoolArgument,
@@ -234,7 +244,7 @@ def change_pool(
     change(context.obj, POOLS, ("PUT", POOLS.collection), {"poolid": poolid}, given, as_json=json)
 
 
-@pool.command("remove")
+@pool.command("remove", epilog=examples("guestwire access pool remove nightly"))
 def remove_pool(context: typer.Context, poolid: PoolArgument, *, yes: Yes = False, json: Json = False) -> None:
     """Remove an empty pool and the ACL entries on its path."""
     remove(context.obj, POOLS, {"poolid": poolid}, yes=yes, as_json=json)
