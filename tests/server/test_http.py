@@ -224,7 +224,7 @@ async def leave_while_reading(client: Client, guest: FakeGuest) -> str:
             connection.send(client.request("GET", agent("file-read?file=/f")))
             await connection.reader.readexactly(100 * KIB)
             connection.drop()
-        await until(lambda: client.server.log[before:].count("INFO guestwire.requests") >= number)  # noqa: B023  # asked at once
+        await until(lambda: client.server.log[before:].count("/agent/file-read") >= number)  # noqa: B023  # asked at once
     return client.server.log[before:]
 
 
