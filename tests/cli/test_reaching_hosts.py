@@ -297,6 +297,29 @@ async def test_ctrl_c_in_a_shell_leaves_the_process_running_and_says_so(lab: Lab
     assert "process 4711 was left running" in done.line
 
 
+async def test_ctrl_c_while_a_process_is_being_started_says_that_nothing_is_known(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies["guest-exec"] = {"pid": 4711}
+    fake.fault = lambda exchange: [] if exchange.request["execute"] == "guest-exec" else exchange.honest
+
+    process = await lab.start("fake", "exec", "fake", "true")
+    await until(lambda: "guest-exec" in fake.names(), ANSWERS_WITHIN)
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+
+    assert done.code == 130
+    assert "whether the program was started is not known" in done.line
+
+
+async def test_ctrl_c_on_a_terminal_ends_a_line_and_not_the_shell(lab: Lab) -> None:
+    answers = (("web:/$ ", "sleep 30\n"), ("sleep 30\r\n", "\x03"), ("web:/$ ", "\x03"), ("web:/$ ", "exit 3\n"))
+
+    shown = await terminal(lab, "shell", "web", answers=answers)
+
+    assert shown.code == 3
+    assert "interrupted" in shown.output
+    assert "Warning" not in shown.output
+
+
 # Starting
 
 

@@ -37,12 +37,19 @@ class Connection:
         from guestwire.client.errors import NotTrusted  # noqa: PLC0415
 
         try:
-            return self._runner.run(_awaited(job, self._host))
+            return self._run(job)
         except NotTrusted as error:
             if not self._ask:
                 raise
             self._trust(error)
-        return self._runner.run(_awaited(job, self._host))
+        return self._run(job)
+
+    def _run(self, job: Callable[["Host"], Awaitable[T]]) -> T:
+        work = _awaited(job, self._host)
+        try:
+            return self._runner.run(work)
+        finally:
+            work.close()  # Ctrl-C may come before it is begun, and Python would complain
 
     def _trust(self, error: Any) -> None:
         from guestwire.cli.trust import asked  # noqa: PLC0415

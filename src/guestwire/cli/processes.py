@@ -102,12 +102,12 @@ class Watched:
         try:
             return await guest.run(line, started=self._started, **options)
         except asyncio.CancelledError:
-            if not self._pid:
-                raise
-            raise LeftRunning(
-                f"{guest.place}: interrupted; process {self._pid} was left running;"
-                f" `guestwire status {guest.vm.name} {self._pid}` tells how it ends"
-            ) from None
+            left = (
+                f"process {self._pid} was left running; `guestwire status {guest.vm.name} {self._pid}` tells how it ends"
+                if self._pid
+                else "whether the program was started is not known"
+            )
+            raise LeftRunning(f"{guest.place}: interrupted; {left}") from None
 
     def _started(self, pid: int) -> None:
         self._pid = pid

@@ -99,9 +99,9 @@ class _Session:
         argv = ["/bin/sh", "-c", SCRIPT.replace("MARK", mark), "sh", self._directory, self._environment, line]
         try:
             ended = self._connection.run(lambda _: Watched().run(self._guest, argv))
-        except LeftRunning as error:
-            note(f"guestwire: {error}")
-            self._code = error.exit_code
+        except (LeftRunning, KeyboardInterrupt) as error:
+            note(f"guestwire: {error}" if isinstance(error, LeftRunning) else "interrupted; nothing was run")
+            self._code = LeftRunning.exit_code
             return sys.stdin.isatty()
         return self._ended(ended, mark)
 
