@@ -1,0 +1,112 @@
+"""Files in TOML, read strictly: what is unknown or wrong is refused with file, line, key, and what is allowed."""
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from guestwire.errors import ConfigurationError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+Refuse = Callable[[str, str, str], ConfigurationError]
+"""Makes the error about a table (``, `server`, `vm[0]`), a key in it, and what is wrong with it."""
+
+
+def read_toml(path: Path, shape: type[T]) -> tuple[T, Refuse]:
+    """What the file says, and what refuses the parts of it that types can't judge.
+
+    Args:
+        path: the file.
+        shape: a struct that forbids unknown fields; tables are structs, or lists of structs, in it.
+
+    Raises:
+        ConfigurationError: it can't be read, or says what `shape` does not know.
+    """
+    text = _read(path)
+    try:
+        found = msgspec.convert(_parsed(path, text), shape)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(_explained(path, text, shape, str(error))) from error
+
+    def refuse(table: str, key: str, what: str) -> ConfigurationError:
+        return ConfigurationError(f"{path}, line {_line(text, table, key)}: '{key}': {what}")
+
+    return found, refuse
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: nested too deeply") from error
+    except ValueError as error:  # also a number or text that Python refuses to read
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+_at = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.DOTALL)
+_field = re.compile(r"(unknown|required) field `([^`]+)`")
+_item = re.compile(r"(?P<array>[^.\[]*)\[\d+\]")
+
+
+def _explained(path: Path, text: str, shape: type[msgspec.Struct], problem: str) -> str:
+    """What msgspec found wrong, with the line of the key they are about."""
+    found = _at.fullmatch(problem)
+    what, where = (found["what"], found["where"] or "") if found else (problem, "")
+    if field := _field.search(what):
+        table, key = where, field[2]
+        known = ", ".join(field.name for field in msgspec.structs.fields(_table(shape, table)))
+        what = f"unknown key '{key}'; known are {known}" if field[1] == "unknown" else f"the key '{key}' is missing"
+    else:
+        table, _, key = where.rpartition(".")
+        if item := _item.fullmatch(key):
+            key = item["array"]
+        what = f"'{key}': {what}"
+    return f"{path}, line {_line(text, table, key)}: {what}"
+
+
+def _table(shape: type[msgspec.Struct], name: str) -> type[msgspec.Struct]:
+    """The struct of a table, `vm[0]` or `server`; the whole file's when it is none."""
+    kind = get_type_hints(shape).get(name.partition("[")[0], shape)
+    return next(
+        (one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, msgspec.Struct)), shape
+    )
+
+
+_header = re.compile(r"\s*\[{1,2}\s*([\w\"'-]+)")
+
+
+def _line(text: str, table: str, key: str) -> int:
+    """The line of `key` in the table `server`, `vm[0]`…; the table's own line when the key is not there, else the first."""
+    name, _, position = table.partition("[")
+    wanted, seen = int(position.rstrip("]")) if position else 0, -1
+    inside, header = not table, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := _header.match(line):
+            is_ours = found[1].strip("\"'") == (name or key)
+            seen += is_ours
+            inside = is_ours and seen == wanted
+            header = number if inside else header
+            if inside and not table:
+                return number
+        elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+            return number
+    return header or _line_of_word(text, key) or 1
+
+
+def _line_of_word(text: str, key: str) -> int:
+    """Where `key` stands in a table that is written in one line; 0 when nowhere."""
+    word = re.compile(rf"\b{re.escape(key)}\b")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if key and word.search(line)), 0)
