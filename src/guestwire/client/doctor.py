@@ -1,10 +1,11 @@
 """Why a guest does not answer, found out step by step: address, TLS, credentials, VM, agent, privilege, commands."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from guestwire.client import errors
-from guestwire.client.errors import AgentTookTooLong, CallFailed
+from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host
 
@@ -40,9 +41,7 @@ async def examine(host: Host, name: str) -> Examined:
         if on_server := not host.name.startswith("unix:"):
             await _server(host, examined)
         guest = await host.guest(name)
-        if on_server and guest.vm.status == "running":
-            examined.add("vm", f"VM {guest.vmid} on node {guest.node} is running")
-        await _agent(guest, examined)
+        await _agent(guest, examined, on_server=on_server)
     except CallFailed as error:
         await _failed(host, examined, error)
     return examined
@@ -64,8 +63,13 @@ def _tls(host: Host) -> str:
     return "the certificate is taken" if host.name.startswith("https:") else "none: the target is http"
 
 
-async def _agent(guest: Guest, examined: Examined) -> None:
-    await guest.ping()
+async def _agent(guest: Guest, examined: Examined, *, on_server: bool) -> None:
+    failed = await _failure(guest.ping())
+    # A server looks whether the VM runs before it looks for its agent.
+    if on_server and (failed is None or isinstance(failed, AgentNotThere | AgentTookTooLong)):
+        examined.add("vm", f"VM {guest.vmid} on node {guest.node} is running")
+    if failed:
+        raise failed
     examined.add("agent", "it answers")
     info = await guest.info()
     examined.add("privilege", "you may ask it")
@@ -74,6 +78,14 @@ async def _agent(guest: Guest, examined: Examined) -> None:
         examined.add("commands", f"disabled in the guest: {', '.join(disabled)}", result="warning", todo=DISABLED)
     else:
         examined.add("commands", f"all {len(info.supported_commands)} of version {info.version} are enabled")
+
+
+async def _failure(call: Awaitable[object]) -> CallFailed | None:
+    try:
+        await call
+    except CallFailed as error:
+        return error
+    return None
 
 
 async def _failed(host: Host, examined: Examined, error: CallFailed) -> None:

@@ -1,6 +1,7 @@
 """A host: a server, or one guest agent's socket; and the guests on it."""
 
-from typing import Any, Self
+import re
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -9,9 +10,14 @@ from guestwire.client.errors import CallFailed, NoSuchGuest, Place
 from guestwire.client.guests import Guest
 from guestwire.client.parts import GuestInfo
 
+_by_id = re.compile(r"(?:(?P<node>[0-9A-Za-z-]+)/)?(?P<vmid>[0-9]{1,9})")
+
+OFFLINE: Final = "offline"
+
 
 class _Node(msgspec.Struct, frozen=True):
     node: str
+    status: str = "unknown"
 
 
 class _Vm(msgspec.Struct, frozen=True):
@@ -32,6 +38,7 @@ class Host:
         self._carrier = carrier
         self._only_guest = only_guest
         self._version: dict[str, Any] | None = None
+        self._nodes: list[str] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,13 +76,16 @@ class Host:
         return self._only_guest is not None or "guestwire" in await self.version()
 
     async def guests(self) -> list[GuestInfo]:
-        """All VMs that the caller may see, on all nodes, by name and id."""
-        nodes = await self._list("/nodes", list[_Node])
+        """All VMs that the caller may see, on all nodes that are up, by name and id."""
         found = []
-        for node in nodes:
-            vms = await self._list(f"/nodes/{node.node}/qemu", list[_Vm])
-            found += [GuestInfo(vm.vmid, vm.name or str(vm.vmid), vm.status, node.node) for vm in vms]
+        for node in await self._list("/nodes", list[_Node]):
+            if node.status != OFFLINE:
+                found += await self._guests_on(node.node)
         return sorted(found, key=lambda guest: (guest.name, guest.vmid))
+
+    async def _guests_on(self, node: str) -> list[GuestInfo]:
+        vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])
+        return [GuestInfo(vm.vmid, vm.name or str(vm.vmid), vm.status, node) for vm in vms]
 
     async def _list(self, path: str, shape: Any) -> Any:
         data = await self.raw("GET", path)
@@ -85,22 +95,46 @@ class Host:
             raise CallFailed(Place(self.name), f"{path}: unexpected answer: {error}") from error
 
     async def guest(self, name: str | int) -> Guest:
-        """One guest, by its VM's name or id.
+        """One guest, by its VM's name, its id (`100`), or its node and id (`pve1/100`).
+
+        An id needs no privilege and no list of guests where there is one node: that there is no such VM, the first call says.
 
         Raises:
             NoSuchGuest: there is none, or the caller may not see it; or several have the name.
         """
         if self._only_guest:
             return self._made(self._only_guest, str(name))
-        known = await self.guests()
-        found = [guest for guest in known if str(name) in (guest.name, str(guest.vmid))]
+        found = _by_id.fullmatch(str(name))
+        return await (self._guest_by_id(int(found["vmid"]), found["node"]) if found else self._guest_by_name(str(name)))
+
+    async def _guest_by_id(self, vmid: int, node: str | None) -> Guest:
+        nodes = [node] if node else await self._known_nodes()
+        if len(nodes) == 1:
+            return self._made(GuestInfo(vmid, str(vmid), "unknown", nodes[0]), str(vmid))
+        found = next((guest for guest in await self.guests() if guest.vmid == vmid), None)
+        if not found:
+            advice = f"name its node too, then no privilege to see it is needed: {nodes[0]}/{vmid}; the nodes are {', '.join(nodes)}"
+            raise self._none(str(vmid), advice)
+        return self._made(found, found.name)
+
+    async def _known_nodes(self) -> list[str]:
+        if not self._nodes:
+            self._nodes = [node.node for node in await self._list("/nodes", list[_Node])]
+        return self._nodes
+
+    async def _guest_by_name(self, name: str) -> Guest:
+        found = [guest for guest in await self.guests() if guest.name == name]
         if len(found) == 1:
             return self._made(found[0], found[0].name)
-        place = Place(self.name, str(name))
         if not found:
-            raise NoSuchGuest(place, "no such VM, or none that you may see (VM.Audit)")
+            raise self._none(
+                name, "`guestwire ls` lists those that you may see; an id instead of a name works without VM.Audit"
+            )
         names = ", ".join(f"{guest.vmid} on node {guest.node}" for guest in found)
-        raise NoSuchGuest(place, f"several VMs have this name: {names}", advice="name one by its id")
+        raise NoSuchGuest(Place(self.name, name), f"several VMs have this name: {names}", advice="name one by its id")
+
+    def _none(self, name: str, advice: str) -> NoSuchGuest:
+        return NoSuchGuest(Place(self.name, name), "no such VM, or none that you may see (VM.Audit)", advice=advice)
 
     def _made(self, info: GuestInfo, name: str) -> Guest:
         shown = name if self._only_guest or name == str(info.vmid) else f"{name} ({info.vmid})"

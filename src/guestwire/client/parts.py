@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class GuestInfo:
-    """One VM in a list; `status` is `running` or `stopped`."""
+    """One VM; `status` is `running` or `stopped`, or `unknown` when it was named by its id, and nobody asked."""
 
     vmid: int
     name: str

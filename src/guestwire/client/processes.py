@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -110,9 +111,12 @@ class Processes:
         """
         data = input.encode() if isinstance(input, str) else input
         async with self._input(data) as path:
+            began = time.monotonic()
             pid = await self.start(argv, env=env, cwd=cwd, input=None if path else data, stdin=path)
             if started:
                 started(pid)
+            # Asked at once, hardly any process has ended; an answer that was long on its way gave it the time.
+            await asyncio.sleep(began + FIRST_PAUSE - time.monotonic())
             ended = await self.wait(pid, argv=argv, timeout=timeout)
         if check and not ended.ok:
             raise ProcessFailed(self._calls.place, ended)

@@ -1,0 +1,153 @@
+"""How a guest is found: with how few requests, with which privileges, and on which of a cluster's nodes."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from calling import NODE, site, vm
+from serving import Serving
+from waiting import until
+
+from guestwire.client import Host, connect
+from guestwire.client.errors import NoSuchGuest, Place, PrivilegeMissing
+from guestwire.testing import SandboxedAgent
+
+LAST = f"GET /nodes/{NODE}/qemu/100/agent/exec-status"
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    vms = (vm(100, "web"), vm(101, "twin"), vm(102, "twin"), vm(103, "100"))
+    async with Serving.of(site(*vms)) as server, SandboxedAgent(server.folder / "100.qga", name="web"):
+        yield server
+
+
+async def reached(server: Serving, token: str = "") -> Host:
+    ca = str(server.folder / "state" / "server.pem")
+    return await connect(f"https://127.0.0.1:{server.port}", token=token or server.token, ca=ca)
+
+
+async def requests(server: Serving, before: int, last: str) -> list[str]:
+    """What was asked since then, up to the last of it."""
+
+    def logged() -> list[str]:
+        return [
+            f"{method} {path}" for method, path in re.findall(r" (GET|POST) '/api2/json([^']*)'", server.log[before:])
+        ]
+
+    await until(lambda: logged()[-1:] == [last])
+    return logged()
+
+
+@pytest.mark.agent
+@pytest.mark.parametrize(
+    ("name", "found_by"),
+    [(f"{NODE}/100", []), (100, ["GET /nodes"]), ("100", ["GET /nodes"]), ("web", ["GET /nodes", f"GET /nodes/{NODE}/qemu"])],
+)  # fmt: skip
+async def test_to_run_true_takes_at_most_two_requests_more_than_the_agent_needs(
+    server: Serving, name: str | int, found_by: list[str]
+) -> None:
+    before = len(server.log)
+    async with await reached(server) as host:
+        ended = await (await host.guest(name)).run(["true"])
+
+    asked = await requests(server, before, LAST)
+    assert ended.code == 0
+    assert asked[: len(found_by) + 1] == [*found_by, f"POST /nodes/{NODE}/qemu/100/agent/exec"]
+    # A busy machine may start it late: the agent is asked again then, and would have to be by anybody.
+    assert set(asked[len(found_by) + 1 :]) == {LAST}
+
+
+@pytest.mark.agent
+async def test_an_id_needs_no_privilege_but_that_of_the_call(server: Serving) -> None:
+    async with await reached(server) as admin:
+        await admin.raw("POST", "/access/roles", roleid="Run", privs="VM.GuestAgent.Unrestricted")
+        made = await admin.raw("POST", "/access/users/root@pam/token/run", privsep=1)
+        await admin.raw("PUT", "/access/acl", path="/vms/100", roles="Run", tokens="root@pam!run")
+    async with await reached(server, f"root@pam!run={made['value']}") as host:
+        assert (await (await host.guest(100)).run(["echo", "hi"])).output == "hi\n"
+        with pytest.raises(NoSuchGuest, match=r"none that you may see \(VM\.Audit\).*an id instead of a name works"):
+            await host.guest("web")
+        with pytest.raises(PrivilegeMissing):
+            await (await host.guest(101)).ping()
+
+
+async def test_an_id_is_always_an_id(server: Serving) -> None:
+    async with await reached(server) as host:
+        assert (await host.guest("100")).vmid == 100
+
+
+async def test_an_id_that_no_vm_has_is_told_by_the_first_call(server: Serving) -> None:
+    async with await reached(server) as host:
+        guest = await host.guest(999)
+        with pytest.raises(NoSuchGuest, match=r"guest 999 on https.*does not exist.*guestwire ls"):
+            await guest.ping()
+
+
+async def test_a_name_that_two_vms_have_is_an_error_that_lists_them(server: Serving) -> None:
+    async with await reached(server) as host:
+        with pytest.raises(NoSuchGuest, match=f"101 on node {NODE}, 102 on node {NODE}; name one by its id"):
+            await host.guest("twin")
+
+
+# A cluster
+
+
+class Cluster:
+    """Answers lists as Proxmox VE does: three nodes, of which one is off; the caller sees some of the VMs."""
+
+    name = "https://pve1:8006"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def call(
+        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+    ) -> Any:
+        self.asked.append(f"{method} {path}")
+        assert (parameters, repeatable, place) == ({}, True, Place(self.name))
+        return {
+            "/nodes": [
+                {"node": "pve1", "status": "online"},
+                {"node": "pve2", "status": "online"},
+                {"node": "pve3", "status": "offline"},
+            ],
+            "/nodes/pve1/qemu": [{"vmid": 100, "name": "web", "status": "running"}],
+            "/nodes/pve2/qemu": [{"vmid": "200", "name": "web", "status": "stopped"}, {"vmid": 201}],
+        }[path]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_the_guests_of_a_cluster_are_those_of_all_nodes_that_are_up() -> None:
+    cluster = Cluster()
+
+    found = await Host(cluster).guests()
+
+    assert [(guest.vmid, guest.name, guest.status, guest.node) for guest in found] == [
+        (201, "201", "unknown", "pve2"),
+        (100, "web", "running", "pve1"),
+        (200, "web", "stopped", "pve2"),
+    ]
+    assert cluster.asked == ["GET /nodes", "GET /nodes/pve1/qemu", "GET /nodes/pve2/qemu"]
+
+
+async def test_an_id_in_a_cluster_is_looked_for_on_its_nodes() -> None:
+    found = await Host(Cluster()).guest(200)
+
+    assert (found.node, str(found.place)) == ("pve2", "guest web (200) on https://pve1:8006")
+
+
+async def test_with_its_node_nothing_is_asked() -> None:
+    cluster = Cluster()
+
+    found = await Host(cluster).guest("pve2/300")
+
+    assert (found.node, found.vmid, cluster.asked) == ("pve2", 300, [])
+
+
+async def test_one_that_cannot_be_seen_in_a_cluster_can_be_named_with_its_node() -> None:
+    with pytest.raises(NoSuchGuest, match="pve1/300; the nodes are pve1, pve2, pve3"):
+        await Host(Cluster()).guest(300)
