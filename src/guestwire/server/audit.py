@@ -5,27 +5,15 @@ together are written together: a hundred clients cost one commit and not a hundr
 """
 
 import asyncio
-import base64
-import binascii
-import contextlib
-import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from guestwire.contract import Audited, Effect, Endpoint, rules, to_bytes
-from guestwire.contract.parameters import Rule
+from guestwire.contract import Effect, Endpoint
 from guestwire.stores import AuditLog, AuditRecord
 
 log = logging.getLogger("guestwire.audit")
 
-LONGEST_TEXT: Final = 2000
-"""Characters of one value; a command line may be longer, and nobody reads that."""
-
-LONGEST_LIST: Final = 8000
-"""Characters of a list's items, all together."""
-
-MOST_ITEMS: Final = 100
 AT_ONCE: Final = 500
 REFUSALS: Final = frozenset({401, 403})
 
@@ -36,71 +24,6 @@ Sink = Callable[[Sequence[AuditRecord]], None]
 def is_audited(endpoint: Endpoint | None, status: int) -> bool:
     """Whether a call to this endpoint (None: to none that there is) with this outcome leaves a record."""
     return status in REFUSALS or (endpoint is not None and endpoint.effect is not Effect.READS)
-
-
-def shown_parameters(endpoint: Endpoint | None, given: Mapping[str, Any], *, commands: bool) -> dict[str, Any]:
-    """What the record says of a call's parameters: no secrets, and of content its size and SHA-256.
-
-    Args:
-        endpoint: its rules say what is what; None shows nothing.
-        given: as the client gave them, not validated.
-        commands: whether the command lines of exec are shown.
-    """
-    shown: dict[str, Any] = {}
-    known = rules(endpoint.parameters) if endpoint else {}
-    for name, rule in known.items():
-        if name not in given or name == "node":
-            continue
-        shown |= _shown(rule, given, commands=commands)
-    return shown
-
-
-def _shown(rule: Rule, given: Mapping[str, Any], *, commands: bool) -> dict[str, Any]:
-    value = given[rule.name]
-    match rule.audited:
-        case Audited.SHOWN:
-            return {rule.name: _bounded(value)}
-        case Audited.COMMAND:
-            return {rule.name: _bounded(value)} if commands else {}
-        case Audited.DIGEST if isinstance(value, str):
-            content = _content(value, encoded=given.get("encode") in ("0", 0, False))
-            return {f"{rule.name}-size": len(content), f"{rule.name}-sha256": hashlib.sha256(content).hexdigest()}
-        case Audited.SIZE if isinstance(value, str):
-            return {f"{rule.name}-size": len(to_bytes(value))}
-        case _:
-            return {}
-
-
-def _content(text: str, *, encoded: bool) -> bytes:
-    """The bytes that a guest's file gets."""
-    content = (
-        text.encode("utf-8", "surrogateescape") if "\udc80" <= max(text, default="") <= "\udcff" else to_bytes(text)
-    )
-    with contextlib.suppress(binascii.Error):
-        return base64.b64decode(content) if encoded else content
-    return content
-
-
-def _bounded(value: Any) -> Any:
-    """Values as they are, but no longer than anybody reads: many records must fit into memory, whoever made them."""
-    return _items(value) if isinstance(value, list) else _scalar(value)
-
-
-def _items(values: list[Any]) -> list[Any]:
-    shown: list[Any] = []
-    left = LONGEST_LIST
-    for value in values[:MOST_ITEMS]:
-        shown.append(_scalar(value))
-        left -= len(str(shown[-1]))
-        if left < 0:
-            return [*shown, "…"]
-    return shown
-
-
-def _scalar(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > LONGEST_TEXT:
-        return value[:LONGEST_TEXT] + "…"
-    return value if isinstance(value, str | int | float | bool) else type(value).__name__
 
 
 class Trail:

@@ -6,7 +6,7 @@ HTTP, authentication, route, conflicting path parameters, permission, node, para
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -15,12 +15,13 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from guestwire.access import Subject, credentials
 from guestwire.access.checks import Everybody
 from guestwire.access.control import Access
-from guestwire.contract import Endpoint, openapi, validate
+from guestwire.contract import Endpoint, openapi, rules, validate
+from guestwire.contract.auditing import shown_parameters
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import Forbidden, GuestError, GuestwireError, NotAuthenticated, NotImplementedHere, UnknownNode
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, requests
-from guestwire.server.audit import Trail, is_audited, shown_parameters
+from guestwire.server.audit import Trail, is_audited
 from guestwire.server.ids import next_id
 from guestwire.server.refusals import Refusal
 from guestwire.server.router import Route, Router
@@ -44,13 +45,15 @@ LONGEST_VMID: Final = 9
 class Gateway:
     """Answers requests: a handler for aiohttp's `Server`."""
 
-    def __init__(self, inventory: Inventory, access: Access, trail: Trail) -> None:
+    def __init__(
+        self, inventory: Inventory, access: Access, trail: Trail, endpoints: Collection[Endpoint] = tuple(ENDPOINTS)
+    ) -> None:
         self._inventory = inventory
         self._access = access
         self._trail = trail
         self._strangers = Strangers()
-        self._router = Router(ENDPOINTS)
-        self._openapi = msgspec.json.encode(openapi(ENDPOINTS))
+        self._router = Router(endpoints)
+        self._openapi = msgspec.json.encode(openapi(endpoints))
 
     async def __call__(self, request: BaseRequest) -> StreamResponse:
         """Answers one request, and logs a line about it."""
@@ -228,7 +231,7 @@ class _Record:
             address=self.address,
             vmid=int(vmid) if vmid.isascii() and vmid.isdigit() and len(vmid) <= LONGEST_VMID else None,
             endpoint=f"{self._request.method} {path}",
-            parameters=shown_parameters(endpoint, self.given, commands=commands),
+            parameters=shown_parameters(rules(endpoint.parameters) if endpoint else {}, self.given, commands=commands),
             status=status,
             result=result.partition("\n")[0][:LONGEST_LOGGED_PATH],
             duration_ms=round((time.perf_counter() - self._began) * 1000, 3),
