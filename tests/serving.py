@@ -33,10 +33,12 @@ class Serving:
         prepare: Callable[[Path], Awaitable[None]] | None = None,
         *,
         killed: bool = False,
+        limited: bool = False,
     ) -> AsyncIterator[Self]:
         """Serves the configuration that `config` makes for a folder and a port; stops at the end.
 
         `prepare` may write to the state directory before the server's first start. `killed`: the test kills it itself.
+        `limited`: with what Proxmox VE has and no more.
         """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             folder, port = Path(name), free_port()
@@ -44,7 +46,7 @@ class Serving:
             if prepare:
                 (folder / "state").mkdir(mode=0o700)
                 await prepare(folder / "state")
-            server = cls(folder, port, await start(folder, environment or {}))
+            server = cls(folder, port, await start(folder, environment or {}, limited=limited))
             try:
                 await server.listens()
                 yield server
@@ -90,10 +92,12 @@ class Serving:
             assert await self.process.wait() == 0, self.log
 
 
-async def start(folder: Path, environment: dict[str, str]) -> asyncio.subprocess.Process:
+async def start(folder: Path, environment: dict[str, str], *, limited: bool = False) -> asyncio.subprocess.Process:
+    config = str(folder / "guestwire.toml")
+    command = ["guestwire.testing.limited", config] if limited else ["guestwire", "serve", "--config", config]
     with (folder / "server.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "guestwire", "serve", "--config", str(folder / "guestwire.toml"),
+            sys.executable, "-m", *command,
             stdout=log, stderr=log, env=os.environ | environment,
         )  # fmt: skip
 

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mcp": LOW | {"toml", "agent", "access", "contract", "client"},
     "cli": LOW | {"app", "client", "mcp"},
     "__main__": {"cli"},
-    "testing": LOW | {"stores"},
+    "testing": LOW | {"stores", "access", "contract", "inventory", "server", "app"},
     "guests": LOW,
     "demo": LOW | {"guests"},
 }

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,11 @@ async def over_sockets() -> AsyncIterator[Lab]:
 
 
 @contextlib.asynccontextmanager
-async def over_https() -> AsyncIterator[Lab]:
-    """All guests by one server."""
+async def over_https(*, limited: bool = False) -> AsyncIterator[Lab]:
+    """All guests by one server; `limited` to what Proxmox VE has."""
     vms = (vm(100, "web"), vm(101, "fake"), vm(102, "off", running="false"), vm(103, "gone"))
     async with (
-        Serving.of(site(*vms)) as server,
+        Serving.of(site(*vms), limited=limited) as server,
         SandboxedAgent(server.folder / "100.qga", name="web", blocked=[BLOCKED]) as agent,
     ):
         folder = server.folder
@@ -154,3 +154,15 @@ async def over_https() -> AsyncIterator[Lab]:
         options = {guest: [*words, "--ca", f"{state}/server.pem"] for guest in ("web", "fake", "off", "gone")}
         with faked(folder / "101.qga") as fake:
             yield Lab("https", folder, folder / "config", options, agent, fake, server)
+
+
+def over_limited() -> contextlib.AbstractAsyncContextManager[Lab]:
+    """As over HTTPS, from a server that has what Proxmox VE has and no more."""
+    return over_https(limited=True)
+
+
+WAYS: Mapping[str, Callable[[], contextlib.AbstractAsyncContextManager[Lab]]] = {
+    "unix": over_sockets,
+    "https": over_https,
+    "limited": over_limited,
+}

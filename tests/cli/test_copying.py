@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from reaching import Lab, guestwire, over_https, over_sockets
+from reaching import WAYS, Lab, guestwire
 
 pytestmark = pytest.mark.agent
 
 DATA = bytes(range(256)) * 2000
 
 
-@pytest.fixture(scope="module", params=[over_sockets, over_https], ids=["unix", "https"])
+@pytest.fixture(scope="module", params=WAYS.values(), ids=list(WAYS))
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     async with request.param() as lab:
         yield lab

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import typer
 from calling import ANSWERS_WITHIN
-from reaching import BLOCKED, Lab, ended, environment, guestwire, over_https, over_sockets
+from reaching import BLOCKED, WAYS, Lab, ended, environment, guestwire
 from waiting import until
 
 from guestwire.agent import results
@@ -28,7 +28,7 @@ ALL_BYTES = bytes(range(256))
 HOSTILE = "\x1b[31mred\x9b2J[bold]x[/bold]\n"
 
 
-@pytest.fixture(scope="module", params=[over_sockets, over_https], ids=["unix", "https"])
+@pytest.fixture(scope="module", params=WAYS.values(), ids=list(WAYS))
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     async with request.param() as lab:
         yield lab

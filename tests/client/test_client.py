@@ -1,4 +1,4 @@
-"""The client, the same tests over every way to a guest: an agent's own socket, guestwire, and guestwire used as if it were Proxmox VE."""
+"""The client, the same tests over every way to a guest: an agent's own socket, guestwire, and guestwire with what Proxmox VE has and no more."""
 
 import asyncio
 import base64
@@ -53,16 +53,29 @@ async def over_https(server: Serving) -> Host:
     )
 
 
-@pytest.fixture(params=["unix", "guestwire", "as Proxmox VE"])
+@pytest.fixture(scope="module")
+async def limited() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
+    async with (
+        Serving.of(site(vm(100, "web")), limited=True) as server,
+        SandboxedAgent(server.folder / "100.qga", name="web") as agent,
+    ):
+        yield server, agent
+
+
+@pytest.fixture(params=["unix", "guestwire", "limited"])
 async def way(
-    request: pytest.FixtureRequest, server: Serving, served_agent: SandboxedAgent, agent: SandboxedAgent
+    request: pytest.FixtureRequest,
+    server: Serving,
+    served_agent: SandboxedAgent,
+    agent: SandboxedAgent,
+    limited: tuple[Serving, SandboxedAgent],
 ) -> AsyncIterator[Way]:
     if request.param == "unix":
         host, real = await connect(f"unix:{agent.socket}"), agent
-    else:
+    elif request.param == "guestwire":
         host, real = await over_https(server), served_agent
-    if request.param == "as Proxmox VE":
-        host._version = {"version": "9.2"}
+    else:
+        host, real = await over_https(limited[0]), limited[1]
     async with host:
         yield Way(host, await host.guest("web"), real)
 

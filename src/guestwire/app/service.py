@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,18 @@ from guestwire.stores import SqliteStore
 log = logging.getLogger("guestwire")
 
 
-def run(path: Path) -> None:
-    """Serves what the configuration file says, until SIGTERM or SIGINT.
+MakeGateway = Callable[[Inventory, Access, Trail], Gateway]
+
+
+def run(path: Path, make_gateway: MakeGateway = Gateway) -> None:
+    """Serves what the configuration file says, until SIGTERM or SIGINT. `make_gateway` makes what answers requests.
 
     Raises:
         ConfigurationError: the file, the state directory or the address can't be used.
     """
     config = read_config(path)
     log_to_stderr()
-    _run(_serve(path, config))
+    _run(_serve(path, config, make_gateway))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
@@ -44,7 +47,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-async def _serve(path: Path, config: Config) -> None:
+async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     state_dir = Path(config.server.state_dir)
     host, port = config.server.address
     cert = Certificate.in_folder(state_dir) if config.server.tls else None
@@ -55,7 +58,7 @@ async def _serve(path: Path, config: Config) -> None:
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
     stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
-    listener = Listener(Gateway(inventory, access, trail), host, port, cert.context() if cert else None)
+    listener = Listener(make_gateway(inventory, access, trail), host, port, cert.context() if cert else None)
     _collect_rarely()
     try:
         port = await _listen(listener, config)

@@ -11,6 +11,7 @@
     ├── AgentNotThere         the VM has no guest agent configured, or nothing answers
     ├── AgentTookTooLong      no answer in time; a command that changes the guest may still be executed
     └── AgentRefused          the agent's own error; `error_class` and `description` as it sent them
+        └── WordsLost         Proxmox VE could not pass on what the agent said
 
 The table `_WORDS` translates a server's words; they are Proxmox VE's, whichever server it is.
 """
@@ -135,6 +136,13 @@ class AgentRefused(CallFailed):
         super().__init__(place, description, status, advice=advice)
 
 
+class WordsLost(AgentRefused):
+    """The agent answered with an error whose words Proxmox VE could not pass on (status 596): there was a quotation mark in them."""
+
+    def __init__(self, place: Place, words: str, status: int | None = None) -> None:
+        super().__init__(place, "GenericError", f"the agent refused it, and its words were lost ({words})", status)
+
+
 _AGENT_ERROR: Final = "Agent error: "
 
 _WORDS: Final[tuple[tuple[re.Pattern[str], Callable[[Place, str, int | None], CallFailed]], ...]] = (
@@ -147,6 +155,7 @@ _WORDS: Final[tuple[tuple[re.Pattern[str], Callable[[Place, str, int | None], Ca
 _STATUSES: Final[Mapping[int, Callable[[Place, str, int | None], CallFailed]]] = {
     401: LoginFailed,
     403: PrivilegeMissing,
+    596: WordsLost,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from guestwire.client.commands import SHELL, Wish, as_ascii, needs_ascii, unix_command, windows_command
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import CallFailed, Place
+from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.results import ProcessState
 
@@ -141,7 +141,11 @@ class Processes:
         wish = Wish(argv, env or {}, cwd, stdin, stdout, stderr)
         command = await self._command(wish)
         text = None if input is None else input.decode("latin-1")
-        return (await self._calls.exec(command, input_data=text)).pid
+        try:
+            return (await self._calls.exec(command, input_data=text)).pid
+        except WordsLost as error:
+            why = f"'{argv[0]}' can't be started; most likely: No such file or directory"
+            raise AgentRefused(self._calls.place, error.error_class, why, error.answered) from error
 
     async def _command(self, wish: Wish) -> list[str]:
         if not wish.is_plain and await self._is_windows():
