@@ -5,6 +5,7 @@ Proxmox VE breaks the agent's JSON with characters above U+00FF: for it a comman
 """
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -54,27 +55,92 @@ def unix_command(wish: Wish) -> list[str]:
     return [SHELL, "-c", _UNIX_SCRIPT, "sh", *(place or "" for place in places), *environment, *wish.argv]
 
 
+_WINDOWS_SCRIPT: Final = """\
+$i = New-Object Diagnostics.ProcessStartInfo
+$i.FileName, $i.Arguments, $i.WorkingDirectory = $a[0..2]
+$i.UseShellExecute = $false
+$places = $a[3..5]
+$i.RedirectStandardInput, $i.RedirectStandardOutput, $i.RedirectStandardError = $places | % { $_ -ne '' }
+for ($n = 6; $n -lt $a.Length; $n += 2) { $i.EnvironmentVariables[$a[$n]] = $a[$n + 1] }
+$in, $out, $err = $places[0], $places[1], $places[2]
+$files = @()
+if ($in) { $files += ($from = [IO.File]::OpenRead($in)) }
+if ($out) { $files += ($to = [IO.File]::Create($out)) }
+if ($err) { $files += ($errTo = [IO.File]::Create($err)) }
+$p = [Diagnostics.Process]::Start($i)
+$copying = @()
+if ($out) { $copying += $p.StandardOutput.BaseStream.CopyToAsync($to) }
+if ($err) { $copying += $p.StandardError.BaseStream.CopyToAsync($errTo) }
+if ($in) {
+  # A program may end before it has read all.
+  try { $from.CopyTo($p.StandardInput.BaseStream); $p.StandardInput.BaseStream.Close() } catch [IO.IOException] { }
+}
+$p.WaitForExit()
+$copying | % { $_.Wait() }
+$files | % { $_.Close() }
+$code = $p.ExitCode
+"""
+"""Arguments: program, its arguments as one text, directory; files for standard input, output and error; names and values of variables."""
+
+
 def windows_command(wish: Wish) -> list[str]:
-    """The arguments to give to the agent of a Windows guest: PowerShell with the whole script encoded, so that nothing is quoted twice."""
-    if wish.is_plain:
+    """The arguments to give to the agent of a Windows guest.
+
+    PowerShell passes quotes and empty arguments on wrongly: the program is started by .NET, with its command line made here. A batch file
+    reads its arguments by rules of its own, which no quoting satisfies: give `cmd /c` and one line instead.
+    """
+    if wish.is_plain and not needs_ascii(wish.argv):
         return list(wish.argv)
-    lines = [f"$env:{name} = {_powershell(value)}" for name, value in wish.env.items()]
-    if wish.cwd:
-        lines.append(f"Set-Location -LiteralPath {_powershell(wish.cwd)} -ErrorAction Stop")
-    call = "& " + " ".join(_powershell(argument) for argument in wish.argv)
-    if wish.stdin:
-        call = f"Get-Content -Raw -LiteralPath {_powershell(wish.stdin)} | {call}"
-    if wish.stdout:
-        call += f" > {_powershell(wish.stdout)}"
-    if wish.stderr:
-        call += f" 2> {_powershell(wish.stderr)}"
-    script = "\n".join([*lines, call, "exit $LASTEXITCODE"])
-    encoded = base64.b64encode(script.encode("utf-16-le")).decode()
-    return [POWERSHELL, "-NoProfile", "-NonInteractive", "-EncodedCommand", encoded]
+    program, *arguments = wish.argv
+    places = (wish.cwd, wish.stdin, wish.stdout, wish.stderr)
+    variables = (word for variable in wish.env.items() for word in variable)
+    line = windows_line(arguments)
+    return powershell(_WINDOWS_SCRIPT, program, line, *(place or "" for place in places), *variables, failing=126)
 
 
-def _powershell(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def windows_line(arguments: Sequence[str]) -> str:
+    """Arguments as one text, which Windows programs take apart again by the rules of Microsoft's C runtime."""
+    from subprocess import list2cmdline  # noqa: PLC0415  # Python's own, and few guests are Windows
+
+    return list2cmdline(arguments)
+
+
+_POWERSHELL: Final = """\
+$ErrorActionPreference = 'Stop'
+$ProgressPreference = 'SilentlyContinue'
+$a = @(ARGUMENTS)
+$code = 0
+function Send($stream, $text) { $b = [Text.Encoding]::UTF8.GetBytes($text); $stream.Write($b, 0, $b.Length); $stream.Flush() }
+try {
+SCRIPT} catch {
+  Send ([Console]::OpenStandardError()) ($_.Exception.GetBaseException().Message + "`n")
+  $code = FAILING
+}
+exit $code
+"""
+
+
+def powershell(script: str, *arguments: str, failing: int = 1) -> list[str]:
+    """Runs a script in a Windows guest, which has the arguments in `$a`; sent encoded, so that nothing is quoted twice.
+
+    What it sends with `Send ([Console]::OpenStandardOutput()) TEXT` arrives as UTF-8, whatever code page the guest has. An error ends it with
+    exit code `failing`.
+    """
+    given = ", ".join(map(_powershell_text, arguments))
+    whole = _POWERSHELL.replace("FAILING", str(failing)).replace("SCRIPT", script).replace("ARGUMENTS", given)
+    encoded = base64.b64encode(whole.encode("utf-16-le", "surrogatepass")).decode()
+    # Without -InputFormat None it would read the standard input that is meant for the script.
+    return [
+        POWERSHELL, "-NoProfile", "-NonInteractive", "-InputFormat", "None", "-OutputFormat", "Text", "-EncodedCommand", encoded,
+    ]  # fmt: skip
+
+
+_QUOTES: Final = re.compile("['\u2018\u2019\u201a\u201b]")
+"""PowerShell takes all of them for an end of a text."""
+
+
+def _powershell_text(text: str) -> str:
+    return "'" + _QUOTES.sub(lambda quote: quote[0] * 2, text) + "'"
 
 
 def needs_ascii(argv: Sequence[str]) -> bool:

@@ -8,16 +8,22 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from guestwire.client.commands import SHELL, Wish, as_ascii, needs_ascii, unix_command, windows_command
+from guestwire.client.commands import Wish, as_ascii, needs_ascii, powershell, unix_command, windows_command
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.results import ProcessState
+from guestwire.client.systems import system_of
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
 MAX_INPUT: Final = 64 * 1024
 """Characters that the API takes as standard input."""
+
+WINDOWS_ID: Final = "mswindows"
+"""What the agent says of Windows."""
+
+TEMPORARY: Final = "Send ([Console]::OpenStandardOutput()) ([IO.Path]::GetTempPath())\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Processes:
     def __init__(self, calls: Endpoints, host: HostOfGuest) -> None:
         self._calls = calls
         self._host = host
+        self._windows: bool | None = None
 
     async def run(
         self,
@@ -148,12 +155,21 @@ class Processes:
             raise AgentRefused(self._calls.place, error.error_class, why, error.answered) from error
 
     async def _command(self, wish: Wish) -> list[str]:
-        if not wish.is_plain and await self._is_windows():
+        if not wish.is_plain and await self.is_windows():
             return windows_command(wish)
         command = unix_command(wish)
-        if needs_ascii(command) and not await self._host.is_guestwire():
-            return as_ascii(command)
-        return command
+        if not needs_ascii(command) or await self._host.is_guestwire():
+            return command
+        return windows_command(wish) if await self.is_windows() else as_ascii(command)
+
+    async def is_windows(self) -> bool:
+        """Whether the guest runs Windows; asked once. A guest that does not tell is taken for a Unix."""
+        if self._windows is None:
+            try:
+                self._windows = (await self._calls.get_osinfo()).id == WINDOWS_ID
+            except AgentRefused:
+                self._windows = False
+        return self._windows
 
     async def status(self, pid: int) -> ProcessState:
         """Whether a process runs, or how it ended."""
@@ -181,19 +197,21 @@ class Processes:
         if data is None or len(data) <= MAX_INPUT:
             yield None
             return
-        path = f"/tmp/guestwire-{os.urandom(16).hex()}"  # noqa: S108  # the name can't be guessed
+        path = await self._path_of_input()
+        system = system_of(path)
         try:
             for start in range(0, len(data), MAX_INPUT):
-                await self.run(
-                    [SHELL, "-c", 'umask 077; cat >> "$0"', path], input=data[start : start + MAX_INPUT], check=True
-                )
+                await self.run(system.append(path), input=data[start : start + MAX_INPUT], check=True)
             yield path
         finally:
             with contextlib.suppress(CallFailed):
-                await self.run(["rm", "-f", "--", path])
+                await self.run(system.remove(path))
 
-    async def _is_windows(self) -> bool:
-        return (await self._calls.get_osinfo()).id == "mswindows"
+    async def _path_of_input(self) -> str:
+        name = f"guestwire-{os.urandom(16).hex()}"  # it can't be guessed
+        if not await self.is_windows():
+            return f"/tmp/{name}"  # noqa: S108
+        return (await self.run(powershell(TEMPORARY), check=True)).output + name
 
 
 def _ended(argv: tuple[str, ...], pid: int, state: ProcessState) -> Ended:

@@ -1,0 +1,122 @@
+"""Windows guests: command lines that arrive as they are, and what is done with files by PowerShell. No such guest can run here: see `windows.py`."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from windows import WindowsGuest, c_arguments, powershell_texts, script_in
+
+from guestwire.client import Guest, Host, connect
+from guestwire.client.commands import Wish, powershell, windows_command, windows_line
+from guestwire.testing import FakeGuest
+
+NASTY = [
+    "", " ", "a b", 'say "hi"', "C:\\Program Files\\", "\\\\server\\share\\", 'ends with "', 'back\\"slash', "\\\\\\",
+    "tab\tand\nline", "%PATH%", "^&|<>()!", "$env:X `n $(1)", "it's", "‘curly’ ‚quotes‛", "世😀", "--", "-EncodedCommand", ";exit", '"', '""',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        ('"abc" d e', ["abc", "d", "e"]),
+        (r'a\\b d"e f"g h', [r"a\\b", "de fg", "h"]),
+        (r"a\\\"b c d", [r"a\"b", "c", "d"]),
+        (r'a\\\\"b c" d e', [r"a\\b c", "d", "e"]),
+        (r'a"b"" c d', [r'ab" c d']),
+    ],
+)
+def test_the_parser_of_these_tests_reads_the_examples_of_microsofts_page(line: str, arguments: list[str]) -> None:
+    assert c_arguments(line) == arguments
+
+
+def test_nasty_arguments_are_found_again_in_the_command_line() -> None:
+    assert c_arguments(windows_line(NASTY)) == NASTY
+
+
+words = st.text(alphabet=st.sampled_from("a \t\"\\\n'‘%$世")) | st.text(st.characters(codec="utf-8"))
+
+
+@given(st.lists(words))
+def test_any_arguments_are_found_again_in_the_command_line(arguments: list[str]) -> None:
+    assert c_arguments(windows_line(arguments)) == arguments
+
+
+@given(st.lists(words))
+def test_any_text_is_found_again_in_a_script(texts: list[str]) -> None:
+    assert script_in(powershell("exit 0\n", *texts)) == ("exit 0\n", texts)
+
+
+def test_curly_quotes_end_no_text() -> None:
+    assert powershell_texts("'a\u2019\u2019b', '\u2018\u2018'") == ["a\u2019b", "\u2018"]
+
+
+def test_directory_environment_and_files_are_given_to_the_script() -> None:
+    wish = Wish(["prog", *NASTY], {"A": "it's", "B": ""}, cwd="C:\\x y", stdin="C:\\in", stderr="C:\\err")
+
+    _, given = script_in(windows_command(wish))
+
+    assert given[0] == "prog"
+    assert c_arguments(given[1]) == NASTY
+    assert given[2:] == ["C:\\x y", "C:\\in", "", "C:\\err", "A", "it's", "B", ""]
+
+
+def test_what_the_agent_can_start_by_itself_it_is_given_as_it_is() -> None:
+    assert windows_command(Wish(["cmd", "/c", "dir"])) == ["cmd", "/c", "dir"]
+
+
+# Against a fake guest
+
+
+@pytest.fixture
+async def windows(guest: FakeGuest) -> WindowsGuest:
+    return WindowsGuest(guest)
+
+
+@pytest.fixture(params=["guestwire", "as Proxmox VE"])
+async def host(windows: WindowsGuest, request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+    async with await connect(f"unix:{windows.fake.path}") as host:
+        if request.param == "as Proxmox VE":
+            host._only_guest, host._version = None, {"version": "9.2"}
+        yield host
+
+
+@pytest.fixture
+async def there(host: Host) -> Guest:
+    return await host.guest(100)
+
+
+async def test_a_plain_command_goes_to_the_agent_itself(there: Guest, windows: WindowsGuest) -> None:
+    await there.run(["ipconfig", "/all"])
+
+    assert windows.ran == [["ipconfig", "/all"]]
+    assert "guest-get-osinfo" not in windows.fake.names()
+
+
+async def test_environment_and_directory_go_by_powershell_and_the_system_is_asked_for_once(
+    there: Guest, windows: WindowsGuest
+) -> None:
+    for _ in range(2):
+        ended = await there.run(["prog", *NASTY], env={"A": "1"}, cwd="C:\\")
+        assert ended.output == "\n".join(["prog", *NASTY])
+
+    assert windows.fake.names().count("guest-get-osinfo") == 1
+
+
+async def test_arguments_that_proxmox_would_break_go_encoded(there: Guest, windows: WindowsGuest) -> None:
+    ended = await there.run(["prog", "世"])
+
+    assert all(word.isascii() for word in windows.ran[0]) == (ended.output == "prog\n世")
+
+
+async def test_long_input_goes_through_a_file_that_is_gone_then(there: Guest, windows: WindowsGuest) -> None:
+    await there.run(["sort"], input=b"x" * 200_000)
+
+    script = next(given for _, given in map(script_in, windows.ran) if given[:1] == ["sort"])
+    assert script[3].startswith("C:\\Windows\\TEMP\\guestwire-")
+    assert windows.fake.files == {}
+
+
+async def test_windows_is_known_by_what_its_agent_says(there: Guest) -> None:
+    assert await there.is_windows()
