@@ -37,6 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mcp": LOW | {"toml", "agent", "access", "contract", "client"},
     "cli": LOW | {"app", "client", "mcp"},
     "__main__": {"cli"},
+    "": {"handed_on"},
+    "handed_on": set(),
     "testing": LOW | {"stores", "access", "contract", "inventory", "server", "app"},
     "guests": LOW,
     "demo": LOW | {"guests"},

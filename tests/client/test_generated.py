@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from guestwire.client import endpoints, endpoints_sync, generate
+from guestwire.client import endpoints, generate, generate_sync, guests, sync
 
 
 @pytest.mark.parametrize(
-    ("module", "make"), [(endpoints, generate.asynchronous), (endpoints_sync, generate.synchronous)]
+    ("module", "make"), [(endpoints, generate.asynchronous), (sync, generate_sync.synchronous)]
 )
 def test_they_are_fresh(module: object, make: object) -> None:
     assert callable(make)
@@ -25,4 +25,10 @@ def test_there_is_one_for_each_endpoint_in_both() -> None:
     names = {endpoint.name.replace("-", "_") for endpoint in generate._endpoints()}
 
     assert len(names) == 25
-    assert names <= set(vars(endpoints.Endpoints)) & set(vars(endpoints_sync.SyncEndpoints))
+    assert names <= set(vars(endpoints.Endpoints)) & set(vars(sync.SyncGuest))
+
+
+def test_who_waits_has_all_that_who_does_not_has() -> None:
+    public = {name for name in dir(guests.Guest) if not name.startswith("_")}
+
+    assert public - set(dir(sync.SyncGuest)) == {"call", "raw"}

@@ -83,9 +83,7 @@ def passwd(
 ) -> None:
     """Set the password of a user in a guest; it is asked for, or comes on standard input."""
     password = new_password(f"{user} in guest {guest}", from_stdin=stdin)
-    # The API takes one character for each byte.
-    sent = password.encode().decode("latin-1")
-    on_guest(context, guest, lambda found: found.set_user_password(user, sent, crypted=crypted))
+    on_guest(context, guest, lambda found: found.set_user_password(user, password, crypted=crypted))
     _tell({}, f"{guest}: password of {user} changed", as_json=json)
 
 
@@ -101,7 +99,7 @@ def shutdown(
 ) -> None:
     """Shut a guest down. Asks first."""
     confirm(f"Shut guest {guest} down?", yes=yes)
-    on_guest(context, guest, lambda found: found.power_off(wait=wait))
+    on_guest(context, guest, lambda found: found.shutdown(wait=wait))
     _tell({}, f"{guest}: {'off' if wait is not None else 'shutting down'}", as_json=json)
 
 

@@ -1,14 +1,12 @@
 """What the generated methods stand on: one call, its typed result, and the error inside an answer."""
 
-from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import AgentRefused, CallFailed, Place
-
-T = TypeVar("T")
 
 
 class Calls:
@@ -65,19 +63,6 @@ class Calls:
         return result
 
 
-class Waiter(Protocol):
-    """Runs a coroutine to its end, for code that does not run in an event loop."""
-
-    def __call__(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result."""
-        ...
-
-
-class SyncCalls:
-    """Calls the methods of a guest from code that does not run in an event loop."""
-
-    guest: Any
-
-    def __init__(self, guest: Any, wait: Waiter) -> None:
-        self.guest = guest
-        self.wait = wait
+def text_of_bytes(text: str) -> str:
+    """What the API has to be given so that a guest gets UTF-8: one character for each byte."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from guestwire.agent.results import FileSystem
+from guestwire.agent.results import FileSystem, Interface, OsInfo
+from guestwire.client.calls import text_of_bytes
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed, GuestStopped, Place
@@ -14,8 +16,9 @@ from guestwire.client.parts import GuestInfo, HostOfGuest
 from guestwire.client.processes import Processes
 
 if TYPE_CHECKING:
-    from guestwire.client.files import Files
+    from guestwire.client.files import Files, Progress
     from guestwire.client.folders import Folders
+    from guestwire.client.streams import Mode, Stream
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -37,15 +40,36 @@ class NotReady(CallFailed):
     advice = "`guestwire doctor GUEST` finds out why"
 
 
+class FileSystems(list[FileSystem]):
+    """Mounted file systems with a size, by mount point; sums in bytes, in which a device that is mounted twice counts once."""
+
+    @property
+    def total_bytes(self) -> int:
+        """What they hold at most."""
+        return sum(one.total_bytes or 0 for one in self._devices())
+
+    @property
+    def used_bytes(self) -> int:
+        """What is used of it."""
+        return sum(one.used_bytes or 0 for one in self._devices())
+
+    def _devices(self) -> Iterable[FileSystem]:
+        return {one.name: one for one in self}.values()
+
+
 class Guest(Endpoints):
-    """One guest. Its methods beside those of `Endpoints`: `run`, `wait_ready`, `frozen`, `filesystems`, `power_off`."""
+    """One guest. `run`, files by `read_file` and others, `freeze` and `shutdown` stand above the endpoints; beside it, `processes`, `files` and `folders`."""
 
     def __init__(self, host: HostOfGuest, carrier: Carrier, vm: GuestInfo, place: Place) -> None:
         super().__init__(carrier, vm.node, vm.vmid, place)
         self.host = host
         self.vm = vm
-        self.processes = Processes(self, host)
         self.run = self.processes.run
+
+    @cached_property
+    def processes(self) -> Processes:
+        """Its processes."""
+        return Processes(self, self.host)
 
     # Loaded when they are wanted: few calls are about files.
 
@@ -64,8 +88,79 @@ class Guest(Endpoints):
         return Folders(self.processes, self.files)
 
     async def is_windows(self) -> bool:
-        """Whether the guest runs Windows."""
-        return (await self.get_osinfo()).id == "mswindows"
+        """Whether the guest runs Windows; asked once."""
+        return await self.processes.is_windows()
+
+    # Files
+
+    async def read_file(self, path: str) -> bytes:
+        """The whole file; see `Files.read`."""
+        return await self.files.read(path)
+
+    async def write_file(
+        self,
+        path: str,
+        data: "bytes | AsyncIterator[bytes]",
+        *,
+        mode: int | None = None,
+        mtime: int | None = None,
+        progress: "Progress | None" = None,
+    ) -> int:
+        """Makes `data` the whole file; see `Files.write`."""
+        return await self.files.write(path, data, mode=mode, mtime=mtime, progress=progress)
+
+    @contextlib.asynccontextmanager
+    async def open(self, path: str, mode: "Mode" = "rb", *, permissions: int | None = None) -> "AsyncIterator[Stream]":
+        """Opens a file as a stream of bytes.
+
+        Args:
+            path: in the guest.
+            mode: `rb` reads. `wb` writes a new file, `ab` adds to what is there: either appears as a whole, when the stream is closed; after
+                an exception nothing does. Adding takes a process in the guest.
+            permissions: of a file that is written; default: see `Files.write`.
+
+        Raises:
+            CallFailed: it can't be read or written; see `client.errors`.
+        """
+        from guestwire.client.streams import opened  # noqa: PLC0415
+
+        async with opened(path, mode, self.files, self.processes, permissions=permissions) as stream:
+            yield stream
+
+    async def copy_to(self, source: Path, path: str, *, progress: "Progress | None" = None) -> int:
+        """Copies a file to the guest; see `Files.copy_to`. A folder: `folders.copy_to`."""
+        return await self.files.copy_to(source, path, progress=progress)
+
+    async def copy_from(self, path: str, target: Path, *, progress: "Progress | None" = None) -> int:
+        """Copies a file from the guest; see `Files.copy_from`. A folder: `folders.copy_from`."""
+        return await self.files.copy_from(path, target, progress=progress)
+
+    # What the guest tells
+
+    async def osinfo(self) -> OsInfo:
+        """Which operating system it runs; see `get_osinfo`."""
+        return await self.get_osinfo()
+
+    async def interfaces(self) -> list[Interface]:
+        """Its network interfaces and addresses; see `network_get_interfaces`."""
+        return await self.network_get_interfaces()
+
+    async def filesystems(self) -> FileSystems:
+        """Its mounted file systems with their use, by mount point, and the sums; those without a size (pseudo file systems) are left out."""
+        found = (one for one in await self.get_fsinfo() if one.total_bytes)
+        return FileSystems(sorted(found, key=lambda one: one.mountpoint))
+
+    # What changes it
+
+    async def set_user_password(self, username: str, password: str, *, crypted: bool = False) -> None:
+        """Sets the password of a user in the guest, which gets it as UTF-8.
+
+        Args:
+            username: The user in the guest.
+            password: The new password.
+            crypted: The password is a hash already.
+        """
+        await super().set_user_password(username, text_of_bytes(password), crypted=crypted)
 
     async def wait_ready(self, timeout: float = 120.0) -> None:
         """Waits until the agent answers; also for a VM that is just being started.
@@ -89,7 +184,7 @@ class Guest(Endpoints):
             raise NotReady(self.place, f"not ready after {timeout:g} seconds: {why}") from None
 
     @contextlib.asynccontextmanager
-    async def frozen(self) -> AsyncIterator[int]:
+    async def freeze(self) -> AsyncIterator[int]:
         """Freezes the guest's file systems, and thaws them at the end, whatever happens; gives how many are frozen.
 
         Raises:
@@ -113,24 +208,19 @@ class Guest(Endpoints):
             await asyncio.sleep(FIRST_PAUSE * 2**attempt)
         raise StillFrozen(self.place, f"the file systems may still be frozen: {why}")
 
-    async def filesystems(self) -> list[FileSystem]:
-        """Mounted file systems by mount point, with their use; those without a size (pseudo file systems) are left out."""
-        found = [one for one in await self.get_fsinfo() if one.total_bytes]
-        return sorted(found, key=lambda one: one.mountpoint)
-
-    async def power_off(self, *, wait: float | None = None) -> None:
+    async def shutdown(self, *, wait: float | None = None) -> None:
         """Shuts the guest down; with `wait`, waits until its VM is stopped or its agent gone, that many seconds at most.
 
         Raises:
             NotReady: it still runs then.
         """
         if wait is None:
-            await self.shutdown()
+            await super().shutdown()
             return
         try:
             async with asyncio.timeout(wait):
                 # The agent says nothing to it: the call ends when the guest does, or after minutes.
-                await self.shutdown()
+                await super().shutdown()
                 await self._off()
         except TimeoutError:
             raise NotReady(self.place, f"it still runs after {wait:g} seconds") from None

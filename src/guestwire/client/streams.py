@@ -1,0 +1,224 @@
+"""A file in a guest as a stream: read piece by piece from any place, or written piece by piece and there when it is whole."""
+
+import asyncio
+import contextlib
+import io
+import os
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final, Literal, get_args
+
+from guestwire.client.errors import CallFailed
+from guestwire.client.files import Files
+from guestwire.client.processes import Processes
+from guestwire.client.systems import system_of
+
+Mode = Literal["rb", "wb", "ab"]
+
+HANDED_ON: Final = 256 * 1024
+"""Bytes that wait in a stream that is written before they are sent."""
+
+SEVERAL: Final = 2
+"""How many such pieces may be under way."""
+
+
+class Stream:
+    """An open file; `path` and `mode` are what it was opened with. What its mode does not allow is an `io.UnsupportedOperation`."""
+
+    def __init__(self, path: str, mode: Mode) -> None:
+        self.path = path
+        self.mode = mode
+        self._at = 0
+
+    async def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, fewer only where the file ends; without a size, all that is left.
+
+        Raises:
+            CallFailed: see `client.errors`.
+        """
+        raise self._unsupported("read", size)
+
+    async def write(self, data: bytes) -> int:
+        """Adds to the file; returns how many bytes. They are sent when enough wait.
+
+        Raises:
+            CallFailed: see `client.errors`; also of what was written before.
+        """
+        raise self._unsupported("written", data)
+
+    async def seek(self, offset: int, whence: int = 0) -> int:
+        """Goes to another place to read from, as `io.IOBase.seek` does; returns it.
+
+        Raises:
+            CallFailed: the end (`os.SEEK_END`) is asked for from a process in the guest; see `client.errors`.
+        """
+        raise self._unsupported("sought in", (offset, whence))
+
+    def tell(self) -> int:
+        """The place to read from; when written, how many bytes were."""
+        return self._at
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """All that is left, in pieces as they come; not lines."""
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while piece := await self._piece():
+            yield piece
+
+    async def _piece(self) -> bytes:
+        raise self._unsupported("read", ())
+
+    def _unsupported(self, what: str, _: object) -> io.UnsupportedOperation:
+        return io.UnsupportedOperation(f"{self.path}: it is open as '{self.mode}' and can't be {what}")
+
+
+class Reader(Stream):
+    """Open for reading; asks for what comes next when it is wanted. At the end, more may come later: the file may grow."""
+
+    def __init__(self, path: str, files: Files, processes: Processes) -> None:
+        super().__init__(path, "rb")
+        self._files = files
+        self._run = processes.run
+        self._source: AsyncGenerator[bytes, None] | None = None
+        self._waiting = memoryview(b"")
+
+    async def begin(self) -> None:
+        """Reads the first piece: a file that is not there is an error now."""
+        self._waiting = memoryview(await self._next())
+
+    async def read(self, size: int = -1) -> bytes:
+        """See `Stream.read`."""
+        found: list[bytes] = []
+        left = size
+        while left and (piece := await self._piece(left)):
+            found.append(piece)
+            left -= len(piece) if size > 0 else 0
+        return b"".join(found)
+
+    async def _piece(self, most: int = -1) -> bytes:
+        waiting = self._waiting or memoryview(await self._next())
+        size = len(waiting) if most < 0 else min(most, len(waiting))
+        self._waiting = waiting[size:]
+        self._at += size
+        return bytes(waiting[:size])
+
+    async def _next(self) -> bytes:
+        if self._source is None:
+            self._source = _generator(self._files.stream(self.path, offset=self._at))
+        piece = await anext(self._source, b"")
+        if not piece:
+            await self.close()
+        return piece
+
+    async def seek(self, offset: int, whence: int = 0) -> int:
+        """See `Stream.seek`."""
+        place = offset + (0 if whence == os.SEEK_SET else self._at if whence == os.SEEK_CUR else await self._size())
+        if place < 0:
+            raise ValueError(f"{self.path}: {place} is before its beginning")
+        if not 0 <= (ahead := place - self._at) <= len(self._waiting):
+            await self.close()
+        self._waiting = self._waiting[ahead:] if self._source else memoryview(b"")
+        self._at = place
+        return place
+
+    async def _size(self) -> int:
+        return int((await self._run(system_of(self.path).size(self.path), check=True)).output)
+
+    async def close(self) -> None:
+        """Forgets what was read ahead."""
+        source, self._source, self._waiting = self._source, None, memoryview(b"")
+        if source:
+            await source.aclose()
+
+
+def _generator(source: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    assert isinstance(source, AsyncGenerator)  # noqa: S101  # `Files.stream` is one
+    return source
+
+
+class Writer(Stream):
+    """Open for writing; its task is the copy into the guest."""
+
+    def __init__(self, path: str, mode: Mode, files: Files, target: str, permissions: int | None) -> None:
+        super().__init__(path, mode)
+        self._waiting = bytearray()
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue(SEVERAL)
+        self._copy = asyncio.create_task(
+            files.write(target, self._handed_on(), mode=permissions), name=f"write {target!r}"
+        )
+
+    async def write(self, data: bytes) -> int:
+        """See `Stream.write`."""
+        self._waiting += data
+        self._at += len(data)
+        if len(self._waiting) >= HANDED_ON:
+            await self._hand_on()
+        return len(data)
+
+    async def finish(self) -> None:
+        """Waits until all is in the guest, under its name."""
+        if self._waiting:
+            await self._hand_on()
+        await self._put(b"")
+        await self._copy
+
+    async def drop(self) -> None:
+        """Leaves the old file as it was."""
+        self._copy.cancel()
+        await asyncio.gather(self._copy, return_exceptions=True)
+
+    async def _hand_on(self) -> None:
+        await self._put(bytes(self._waiting))
+        self._waiting.clear()
+
+    async def _put(self, piece: bytes) -> None:
+        """Waits for a place in the queue, or for the copy's error."""
+        putting = asyncio.create_task(self._queue.put(piece), name="put")
+        try:
+            await asyncio.wait({putting, self._copy}, return_when=asyncio.FIRST_COMPLETED)
+            if not putting.done():
+                await self._copy
+        finally:
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
+
+    async def _handed_on(self) -> AsyncIterator[bytes]:
+        while piece := await self._queue.get():
+            yield piece
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    path: str, mode: Mode, files: Files, processes: Processes, *, permissions: int | None = None
+) -> AsyncIterator[Stream]:
+    """See `Guest.open`."""
+    if mode not in get_args(Mode):
+        raise ValueError(f"'{mode}': a file in a guest is opened as one of {', '.join(get_args(Mode))}")
+    if mode == "rb":
+        reader = Reader(path, files, processes)
+        try:
+            await reader.begin()
+            yield reader
+        finally:
+            await reader.close()
+        return
+    part = path if mode == "wb" else system_of(path).beside(path, f".guestwire-{uuid.uuid4().hex}")
+    writer = Writer(path, mode, files, part, permissions)
+    try:
+        yield writer
+        await writer.finish()
+    except BaseException:
+        await asyncio.shield(writer.drop())
+        raise
+    if mode == "ab":
+        await _add(part, path, files, processes)
+
+
+async def _add(part: str, path: str, files: Files, processes: Processes) -> None:
+    try:
+        await processes.run(system_of(path).add(part, path), check=True)
+    except BaseException:
+        with contextlib.suppress(CallFailed):
+            await asyncio.shield(files.remove(part))
+        raise

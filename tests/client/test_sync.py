@@ -1,0 +1,203 @@
+"""The client for code that does not run in an event loop: the same, in the same words; and it never waits for what does not come."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+import guestwire
+from guestwire import SyncGuest, SyncHost, connect_sync
+from guestwire.client.connecting_sync import HostClosed
+from guestwire.client.handed_on import NAMES
+from guestwire.client.processes import ProcessFailed
+from guestwire.errors import ConfigurationError
+from guestwire.testing import FakeGuest, SandboxedAgent
+
+T = TypeVar("T")
+WITHIN = 30
+
+
+async def elsewhere(work: Callable[[], T]) -> T:
+    """Does blocking work beside this event loop, in which fakes run."""
+    async with asyncio.timeout(WITHIN):
+        return await asyncio.to_thread(work)
+
+
+@pytest.fixture
+async def host(agent: SandboxedAgent) -> AsyncIterator[SyncHost]:
+    host = connect_sync(f"unix:{agent.socket}")
+    yield host
+    await elsewhere(host.close)
+
+
+@pytest.fixture
+async def web(host: SyncHost) -> SyncGuest:
+    return await elsewhere(lambda: host.guest("web"))
+
+
+@pytest.mark.agent
+async def test_processes(web: SyncGuest) -> None:
+    ended = await elsewhere(lambda: web.run(["cat"], input="hé", env={"A": "1"}, cwd="/usr"))
+    pid = await elsewhere(lambda: web.processes.start(["sh", "-c", "exit 3"]))
+
+    assert ended.output == "hé"
+    assert (await elsewhere(lambda: web.processes.wait(pid))).code == 3
+    with pytest.raises(ProcessFailed):
+        await elsewhere(lambda: web.run(["false"], check=True))
+
+
+@pytest.mark.agent
+async def test_files_and_folders(web: SyncGuest, agent: SandboxedAgent, tmp_path: Path) -> None:
+    def work() -> list[bytes]:
+        web.write_file("/root/f", b"one", mode=0o640)
+        web.files.write("/root/g", (piece for piece in [b"two", b"three"]))
+        with web.open("/root/h", "wb") as stream:
+            stream.write(b"four")
+        with web.open("/root/h") as stream:
+            assert (stream.read(1), stream.tell(), stream.seek(2), b"".join(stream)) == (b"f", 1, 2, b"ur")
+        web.folders.make("/root/folder/sub")
+        assert "sub" in [entry.path for entry in web.folders.entries("/root/folder")]
+        web.copy_from("/root/g", tmp_path / "g")
+        web.copy_to(tmp_path / "g", "/root/i")
+        return [web.read_file(f"/root/{name}") for name in "fghi"] + [b"".join(web.files.stream("/root/g"))]
+
+    assert await elsewhere(work) == [b"one", b"twothree", b"four", b"twothree", b"twothree"]
+    assert (agent.home / "f").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.agent
+async def test_what_a_guest_tells(web: SyncGuest, host: SyncHost) -> None:
+    def work() -> None:
+        assert web.osinfo() == web.get_osinfo()
+        assert [one.name for one in web.interfaces()] == ["lo"]
+        assert web.filesystems().total_bytes >= web.filesystems().used_bytes
+        assert (web.vm.vmid, str(web.place), host.name) == (100, f"guest web on {host.name}", host.name)
+        assert host.is_guestwire()
+
+    await elsewhere(work)
+
+
+async def test_an_exception_reaches_the_freeze_that_it_ends(guest: FakeGuest) -> None:
+    guest.replies = {
+        "guest-fsfreeze-freeze": 2,
+        "guest-fsfreeze-thaw": lambda _: 2,
+        "guest-fsfreeze-status": "thawed",
+    }
+
+    def work() -> None:
+        with connect_sync(f"unix:{guest.path}") as host, host.guest("x").freeze() as count:
+            assert count == 2
+            raise RuntimeError("backup failed")
+
+    with pytest.raises(RuntimeError, match="backup failed"):
+        await elsewhere(work)
+    assert "guest-fsfreeze-thaw" in guest.names()
+
+
+@pytest.mark.agent
+async def test_an_exception_drops_what_was_written(web: SyncGuest, agent: SandboxedAgent) -> None:
+    def work() -> None:
+        with web.open("/root/dropped", "wb") as stream:
+            stream.write(b"x" * 1_000_000)
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        await elsewhere(work)
+    assert [path.name for path in agent.home.iterdir() if "dropped" in path.name or "guestwire" in path.name] == []
+
+
+# It never waits for what does not come
+
+
+async def test_closed_twice_it_is_closed_and_says_so(guest: FakeGuest) -> None:
+    host = connect_sync(f"unix:{guest.path}")
+    there = await elsewhere(lambda: host.guest("x"))
+    for _ in range(2):
+        await elsewhere(host.close)
+
+    with pytest.raises(HostClosed, match="connect again"):
+        await elsewhere(there.ping)
+
+
+async def test_closed_by_another_thread_a_call_ends(guest: FakeGuest) -> None:
+    guest.mute |= {"guest-ping"}
+    host = connect_sync(f"unix:{guest.path}")
+    there = await elsewhere(lambda: host.guest("x"))
+    waiting = asyncio.create_task(elsewhere(there.ping))
+    while "guest-ping" not in guest.names():
+        await asyncio.sleep(0.01)
+
+    await elsewhere(host.close)
+
+    with pytest.raises(HostClosed, match="closed meanwhile"):
+        await waiting
+
+
+@pytest.mark.agent
+async def test_from_within_another_call_it_is_an_error(web: SyncGuest, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 100)
+
+    with pytest.raises(HostClosed, match="from within another one"):
+        await elsewhere(lambda: web.copy_to(tmp_path / "f", "/root/f", progress=lambda *_: web.ping()))
+
+
+FORKED = """
+import os, sys
+from guestwire import connect_sync
+host = connect_sync(sys.argv[1])
+host.guests()
+if not os.fork():
+    try:
+        host.guests()
+    except Exception as error:
+        print(error, flush=True)
+    host.close()
+    os._exit(0)
+os.wait()
+print(len(host.guests()))
+"""
+
+
+def test_a_fork_says_that_it_has_to_connect_itself(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, f"unix:{folder}/none.qga"],
+        capture_output=True, text=True, timeout=WITHIN, check=True,
+    )  # fmt: skip
+
+    assert "of which this one is a fork: connect here too" in done.stdout
+    assert done.stdout.endswith("\n1\n")
+    assert done.stderr == ""
+
+
+def test_no_thread_is_left(folder: Path) -> None:
+    before = threading.active_count()
+    with connect_sync(f"unix:{folder}/none.qga"):
+        pass
+    with pytest.raises(ConfigurationError):
+        connect_sync("ftp://x")
+
+    assert threading.active_count() == before
+
+
+# What is handed on
+
+
+def test_guestwire_hands_the_client_on_and_loads_it_when_it_is_wanted() -> None:
+    code = "import sys, guestwire; print('guestwire.client' in sys.modules, hasattr(guestwire, 'none'), guestwire.connect.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN, check=True)
+
+    assert done.stdout.split() == ["False", "False", "guestwire.client.connecting"]
+
+
+@pytest.mark.parametrize("package", ["", "client/"])
+def test_type_checkers_know_the_names_that_are_handed_on(package: str) -> None:
+    stub = Path(str(guestwire.__file__)).parent / f"{package}__init__.pyi"
+    told = {line.rpartition(" as ")[2] for line in stub.read_text().splitlines() if " as " in line}
+
+    assert told == set(NAMES)
+    assert all(getattr(guestwire, name) for name in NAMES)
