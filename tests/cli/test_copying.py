@@ -25,7 +25,7 @@ async def test_a_file_goes_there_and_back(lab: Lab, tmp_path: Path) -> None:
     there = await lab("web", "cp", str(tmp_path / "a file"), "web:/root/copy", "--json")
     back = await lab("web", "cp", "web:/root/copy", str(tmp_path / "back"))
 
-    assert there.json == {"files": 1, "bytes": len(DATA)}
+    assert there.json == {"files": 1, "bytes": len(DATA), "left_out": []}
     assert (back.code, back.output, back.errors) == (0, b"", "")
     assert (lab.agent.home / "copy").read_bytes() == (tmp_path / "back").read_bytes() == DATA
 

@@ -16,6 +16,7 @@ from serving import Serving
 from guestwire.client import CallFailed, Guest, Host, connect
 from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, PrivilegeMissing
 from guestwire.client.files import LocalFile, NotTheSame
+from guestwire.client.folders import TreeCopied
 from guestwire.client.guests import StillFrozen
 from guestwire.client.processes import ProcessFailed, StillRunning
 from guestwire.testing import FakeGuest, SandboxedAgent
@@ -147,13 +148,16 @@ async def test_files_go_both_ways_byte_for_byte(way: Way, tmp_path: Path, size: 
     (tmp_path / "source").write_bytes(data)
     seen: list[int] = []
 
-    assert await way.guest.files.copy_to(tmp_path / "source", "/root/copied", progress=seen.append) == size
+    assert (
+        await way.guest.files.copy_to(tmp_path / "source", "/root/copied", progress=lambda done, _: seen.append(done))
+        == size
+    )
     assert (way.agent.home / "copied").read_bytes() == data
     assert await way.guest.files.copy_from("/root/copied", tmp_path / "back") == size
 
     assert (tmp_path / "back").read_bytes() == data
     assert seen == sorted(seen)
-    assert seen[-1:] == ([size] if size else [])
+    assert seen[-1] == size
     assert leftovers(way, tmp_path) == []
 
 
@@ -239,8 +243,8 @@ async def test_trees_go_both_ways(way: Way, tmp_path: Path) -> None:
     for name in ("top", "a/one two", "a/b/c/dëep"):
         (source / name).write_text(name)
 
-    assert await way.guest.folders.copy_to(source, "/root/tree") == 3
-    assert await way.guest.folders.copy_from("/root/tree", tmp_path / "back") == 3
+    assert await way.guest.folders.copy_to(source, "/root/tree") == TreeCopied(3, 23)
+    assert await way.guest.folders.copy_from("/root/tree", tmp_path / "back") == TreeCopied(3, 23)
 
     shape = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
     assert sorted(str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").rglob("*")) == shape
@@ -319,13 +323,13 @@ async def test_a_freeze_is_thawed_whatever_happens(server: Serving) -> None:
     async with await over_https(server) as host, FakeGuest(server.folder / "101.qga", replies=dict(replies)) as fake:
         guest = await host.guest("fake")
         with pytest.raises(RuntimeError, match="backup failed"):  # noqa: PT012  # the context manager is what is tested
-            async with guest.frozen() as count:
+            async with guest.freeze() as count:
                 assert (count, frozen) == (1, ["f"])
                 raise RuntimeError("backup failed")
         assert frozen == []
         fake.replies["guest-fsfreeze-thaw"] = lambda _: 0
         with pytest.raises(StillFrozen, match="thaw them at once"):
-            async with guest.frozen():
+            async with guest.freeze():
                 pass
 
 
@@ -333,12 +337,12 @@ async def test_what_arrived_wrong_is_not_taken(server: Serving, tmp_path: Path) 
     files = {"/data": bytearray(b"honest")}
     async with await over_https(server) as host, FakeGuest(server.folder / "101.qga", files=files) as fake:
         guest = await host.guest("fake")
-        fake.replies["guest-exec"] = {"pid": 1}
-        wrong = f"{'0' * 64}  /data\n"
-        fake.replies["guest-exec-status"] = {
+        fake.replies["guest-exec"] = lambda arguments: {"pid": 1 if "stat" in arguments["arg"][1] else 2}
+        said = {1: "f 6 644 0\n", 2: f"{'0' * 64}  /data\n"}
+        fake.replies["guest-exec-status"] = lambda arguments: {
             "exited": True,
             "exitcode": 0,
-            "out-data": base64.b64encode(wrong.encode()).decode(),
+            "out-data": base64.b64encode(said[arguments["pid"]].encode()).decode(),
         }
         with pytest.raises(NotTheSame):
             await guest.files.copy_from("/data", tmp_path / "copy")

@@ -39,7 +39,7 @@ ROOT: Final = ("GET", "/")
 
 OF_OUR_OWN: Final = (
     ("GET", "/nodes/{node}/guestwire/audit"),
-    ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-append"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-piece"),
 )
 """Under a name of our own."""
 

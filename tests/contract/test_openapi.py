@@ -181,7 +181,7 @@ def test_secrets_are_known() -> None:
         ("set-user-password", "password"),
         ("exec", "input-data"),
         ("file-write", "content"),
-        ("file-append", "content"),
+        ("file-piece", "content"),
         ("ticket", "password"),
         ("ticket", "otp"),
         ("ticket", "tfa-challenge"),

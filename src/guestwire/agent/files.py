@@ -82,19 +82,24 @@ class Files:
         async with self._opened(path, "wb") as handle:
             await self._write_all(handle, path, content)
 
-    async def append(self, path: str, content: bytes, *, at: int) -> int:
-        """Adds `content` at the end of the file `path`, which must have `at` bytes; returns how many it has then.
+    async def write_piece(self, path: str, content: str, size: int, *, at: int) -> None:
+        """Writes a piece at its place in the file `path`, which must be there; it may be written twice, and pieces in any order.
+
+        Args:
+            path: the file.
+            content: the piece in base64; it is handed to the agent as it is.
+            size: bytes that `content` stands for.
+            at: where it begins.
 
         Raises:
-            AgentError: it has more or fewer bytes, or the guest's own reason.
+            AgentError: not all of it was taken, or the guest's own reason.
             GuestError: as for `read`.
         """
         async with self._opened(path, "r+b") as handle:
-            end = await self._asker.ask(FILE_SEEK, {"handle": handle, "offset": 0, "whence": 2})
-            if end.position != at:
-                raise AgentError("GenericError", f"'{path}' has {end.position} bytes, not {at}")
-            await self._write_all(handle, path, content)
-        return at + len(content)
+            await self._asker.ask(FILE_SEEK, {"handle": handle, "offset": at, "whence": 0})
+            written = await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": content})
+            if written.count != size:
+                raise AgentError("GenericError", f"the guest took {written.count} of {size} bytes for '{path}'")
 
     async def _write_all(self, handle: int, path: str, content: bytes) -> None:
         rest = memoryview(content)

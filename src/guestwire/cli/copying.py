@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,16 +18,18 @@ from guestwire.cli.names import PathArgument, guest_and_path
 from guestwire.cli.output import note, to_json
 from guestwire.cli.quick import add
 from guestwire.cli.site import Json
+from guestwire.cli.units import size
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
+    from guestwire.client.folders import TreeCopied
 
 STANDARD: Final = "-"
 PIECE: Final = 1024 * 1024
 EDITORS: Final = ("VISUAL", "EDITOR")
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int | None], None]
 
 
 class EditorFailed(GuestwireError):
@@ -63,7 +64,8 @@ def copy(
 ) -> None:
     """Copy files to a guest or from it.
 
-    A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted one leaves the old file as it was.
+    A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted one leaves the old file as it was. One that was
+    killed, or lost its connection, goes on where it stopped when it is started again. A link that is named is followed; in folders, links stay links.
     """
     if _is_of_guest(source) == _is_of_guest(target):
         raise typer.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
@@ -72,16 +74,12 @@ def copy(
     local = target if _is_of_guest(source) else source
     with _bar() as progress:
         copied = on_guest(context, name, lambda guest: move(guest, path, local, recursive, progress))
+    for left_out, why in copied.left_out:
+        note(f"left out: {left_out}: {why}")
     if json:
-        print(to_json({"files": copied.files, "bytes": copied.bytes}))
-
-
-@dataclass(slots=True)
-class Copied:
-    """What a copy came to."""
-
-    files: int = 0
-    bytes: int = 0
+        print(
+            to_json({"files": copied.files, "bytes": copied.bytes, "left_out": [path for path, _ in copied.left_out]})
+        )
 
 
 def _is_of_guest(text: str) -> bool:
@@ -90,24 +88,30 @@ def _is_of_guest(text: str) -> bool:
     return bool(colon) and bool(before) and "/" not in before
 
 
-async def _upload(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> Copied:  # noqa: FBT001
+async def _upload(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> "TreeCopied":  # noqa: FBT001
     if local == STANDARD:
-        return Copied(1, await guest.files.write(path, _standard_input(), progress=progress))
+        return _one(await guest.files.write(path, _standard_input(), progress=progress))
     source = Path(local)
     if recursive and _is_folder(source):
-        return Copied(await guest.folders.copy_to(source, path, progress=progress))
+        return await guest.folders.copy_to(source, path, progress=progress)
     there = path + source.name if path.endswith("/") else path
-    return Copied(1, await guest.files.copy_to(source, there, progress=progress))
+    return _one(await guest.files.copy_to(source, there, progress=progress))
 
 
-async def _download(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> Copied:  # noqa: FBT001
+async def _download(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> "TreeCopied":  # noqa: FBT001
     if local == STANDARD:
-        return Copied(1, await _to_standard_output(guest, path))
+        return _one(await _to_standard_output(guest, path))
     target = Path(local)
     if recursive:
-        return Copied(await guest.folders.copy_from(path, target, progress=progress))
+        return await guest.folders.copy_from(path, target, progress=progress)
     here = target / path.rpartition("/")[2] if _is_folder(target) else target
-    return Copied(1, await guest.files.copy_from(path, here, progress=progress))
+    return _one(await guest.files.copy_from(path, here, progress=progress))
+
+
+def _one(count: int) -> "TreeCopied":
+    from guestwire.client.folders import TreeCopied  # noqa: PLC0415  # with the rest of the client
+
+    return TreeCopied(1, count)
 
 
 def _is_folder(path: Path) -> bool:
@@ -130,19 +134,36 @@ async def _to_standard_output(guest: "Guest", path: str) -> int:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Shows how many bytes are done, on a terminal."""
+    """Shows on a terminal how much is done; says everywhere when a copy goes on where an earlier one stopped."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield _Resumption()
         return
     from rich.console import Console  # noqa: PLC0415  # only who sees it waits for it
-    from rich.progress import DownloadColumn, SpinnerColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TransferSpeedColumn  # noqa: PLC0415
     from rich.progress import Progress as Bar  # noqa: PLC0415
 
-    with Bar(
-        SpinnerColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
+    columns = (BarColumn(), TaskProgressColumn(), DownloadColumn(), TransferSpeedColumn())
+    resumption = _Resumption()
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("copy", total=None)
-        yield lambda done: bar.update(task, completed=done)
+
+        def tell(done: int, total: int | None) -> None:
+            resumption(done, total)
+            bar.update(task, completed=done, total=total)
+
+        yield tell
+
+
+class _Resumption:
+    """Says it once, at the beginning."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if not self._begun and done and done != total:
+            note(f"goes on where an earlier copy stopped, after {size(done)}")
+        self._begun = True
 
 
 def edit(

@@ -1,25 +1,39 @@
 """Files in a guest, of any size.
 
-A file is written beside its place, in pieces, each of which is taken once; checked; and then renamed: whoever is interrupted leaves the old
-file whole. guestwire's server and an agent's own socket take pieces as they are (`file-append`). Proxmox VE's API writes 60 KiB at most and
-never appends: there a process in the guest adds each piece from its standard input.
+A file is written beside its place, in pieces, each of which may be written twice; checked by its SHA-256 in the guest; and then renamed: whoever
+is interrupted leaves the old file whole. guestwire's server and an agent's own socket take pieces as they are (`file-piece`). Proxmox VE's API
+writes 60 KiB at most and never a part of a file: there a process in the guest writes each piece from its standard input.
+
+The unfinished file has a name that follows from source and target, `.guestwire-…`. When the copying process is killed, the next copy of
+the same source to the same place finds it, and goes on where it stopped, if what is there has the SHA-256 that it should have.
 """
 
 import asyncio
 import base64
 import contextlib
 import hashlib
+import os
 import posixpath
+import socket
+import stat
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from guestwire.client import scripts
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, PrivilegeMissing, Unreachable
+from guestwire.client.local import LocalFile, Reading, Unfinished
 from guestwire.client.parts import HostOfGuest
-from guestwire.client.processes import Processes
+from guestwire.client.pieces import in_flight, is_hole, pieces_of, resized
+from guestwire.client.processes import Ended, Processes
+from guestwire.client.results import FileContent
+from guestwire.client.steady import FileRefused, Steady
+
+__all__ = ["Facts", "FileRefused", "Files", "LocalFile", "NotTheSame", "Progress"]
 
 T = TypeVar("T")
 
@@ -29,17 +43,20 @@ READ_PIECE: Final = 1024 * 1024
 FIRST_PIECE: Final = 45_000
 """Bytes of one file-write: their base64 is what the API takes at most, 60 KiB."""
 
-APPENDED_PIECE: Final = 352 * 1024
-"""Bytes of one file-append."""
+PIECE: Final = 320 * 1024
+"""Bytes of one file-piece."""
 
 INPUT_PIECE: Final = 64 * 1024
 """Bytes of a process's standard input."""
 
-ATTEMPTS: Final = 8
-FIRST_PAUSE: Final = 0.2
+AHEAD: Final = 3
+"""Pieces under way at once: one is made ready, one travels, one is written."""
 
-Progress = Callable[[int], None]
-"""Told how many bytes are done in all, after each piece."""
+WHOLE_NUMBER: Final = 2**53
+
+Progress = Callable[[int, int | None], None]
+"""Told how many bytes are done, and how many there are in all (None: nobody knows): before the first piece, and after each. What an
+earlier copy had done already counts as done."""
 
 
 class NotTheSame(CallFailed):
@@ -48,19 +65,14 @@ class NotTheSame(CallFailed):
     exit_code = 74
 
 
-class LocalFile(CallFailed):
-    """The file on this side can't be read or written."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file is: `kind` is f (file), d (directory) or ? (anything else); `mtime` in seconds since the epoch."""
 
-    exit_code = 74
-
-
-_RENAME: Final = """\
-if [ -d "$2" ]; then echo "$2: is a directory" >&2; exit 1; fi
-if [ -n "$3" ]; then chmod "$3" "$1" || exit 1
-elif [ -f "$2" ]; then chmod "$(stat -c %a -- "$2")" "$1" 2>/dev/null; chown "$(stat -c %u:%g -- "$2")" "$1" 2>/dev/null; fi
-if [ -n "$4" ]; then touch -d "@$4" -- "$1"; fi
-mv -f -- "$1" "$2"
-"""
+    kind: str
+    size: int
+    mode: int
+    mtime: int
 
 
 class Files:
@@ -68,8 +80,8 @@ class Files:
 
     def __init__(self, calls: Endpoints, processes: Processes, host: HostOfGuest) -> None:
         self._calls = calls
-        self._run = processes.run
         self._host = host
+        self.steady = Steady(calls, processes, host)
 
     # Reading
 
@@ -84,37 +96,96 @@ class Files:
 
     async def stream(self, path: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """The file from `offset` on, in pieces; a connection that breaks is made again."""
-        while True:
-            found = await self._again(
-                partial(self._calls.file_read, path, count=READ_PIECE, offset=offset, decode=False)
+        async with self.steady.nameable(path) as name:
+            while True:
+                found = await self._read(name, offset)
+                if found.bytes_read:
+                    yield base64.b64decode(found.content)
+                offset += found.bytes_read
+                if not found.truncated or not found.bytes_read:
+                    return
+
+    async def facts(self, path: str) -> Facts:
+        """What stands at a path, links followed.
+
+        Raises:
+            FileRefused: there is nothing.
+            CallFailed: see `client.errors`.
+        """
+        found = (await self.steady.done(scripts.stat(path))).output
+        try:
+            kind, size, mode, mtime = found.split()
+            return Facts(kind, int(size), int(mode, 8), int(mtime))
+        except ValueError:
+            raise CallFailed(self._calls.place, f"unexpected facts about {path}: {found[:100]!r}") from None
+
+    async def copy_from(
+        self, path: str, target: Path, *, facts: Facts | None = None, progress: Progress | None = None
+    ) -> int:
+        """Copies the guest's file to `target`, which appears when it is whole, with its permissions and time; returns its size.
+
+        Args:
+            path: a link is followed.
+            target: what stands there is replaced.
+            facts: of `path`, when they are known.
+            progress: see `Progress`.
+
+        Raises:
+            NotTheSame: the file changed meanwhile.
+            FileRefused: it is no regular file, or can't be read.
+            LocalFile: `target` can't be written.
+        """
+        facts = facts or await self._facts_if_allowed(path)
+        if facts and facts.kind != "f":
+            raise FileRefused(
+                self._calls.place, f"{path} is {'a directory' if facts.kind == 'd' else 'no regular file'}"
             )
-            if found.bytes_read:
-                yield base64.b64decode(found.content)
+        async with contextlib.AsyncExitStack() as stack:
+            file = await stack.enter_async_context(Unfinished.beside(target, self._calls.place))
+            await self._continue(path, file)
+            async with self.steady.nameable(path) as name:
+                await self._fetch(name, file, facts.size if facts else 0, progress)
+            await self._check(path, file.digest, file.done)
+            await file.finish(facts.mode if facts else None, facts.mtime if facts else None)
+        return file.done
+
+    async def _facts_if_allowed(self, path: str) -> Facts | None:
+        """A token may read files and start no process; then the agent's word is taken for what it reads."""
+        try:
+            return await self.facts(path)
+        except (PrivilegeMissing, AgentRefused):
+            return None
+
+    async def _continue(self, path: str, file: Unfinished) -> None:
+        """Keeps what an earlier copy left, where the guest's file begins with the very same bytes."""
+        if await file.measure() and await self._prefix(path, file.done) != file.digest:
+            await file.restart()
+
+    async def _fetch(self, path: str, file: Unfinished, size: int, progress: Progress | None) -> None:
+        _tell(progress, file.done, size or None)
+        async with contextlib.aclosing(in_flight(self._reads(path, file.done, size), AHEAD)) as answers:
+            async for found in answers:
+                if found.bytes_read:
+                    await file.write(await asyncio.to_thread(base64.b64decode, found.content))
+                    _tell(progress, file.done, size or None)
+                if size and file.done > size:
+                    raise self._changed(path, "it grew while it was read")
+
+    async def _reads(self, path: str, offset: int, size: int) -> AsyncGenerator[Coroutine[Any, Any, FileContent], None]:
+        """Reads of the whole file, one behind the other; what has no size (as below /proc) is read until there is no more."""
+        while size == 0:
+            found = await self._read(path, offset)
+            yield _at_once(found)
             offset += found.bytes_read
             if not found.truncated or not found.bytes_read:
                 return
+        for start in range(offset, size + 1, READ_PIECE):
+            yield self._read(path, start)
 
-    async def copy_from(self, path: str, target: Path, *, progress: Progress | None = None) -> int:
-        """Copies the guest's file to `target`, which appears when it is whole; returns its size.
-
-        Raises:
-            NotTheSame: the guest's SHA-256 of the file is another; it may have changed meanwhile.
-            LocalFile: `target` can't be written.
-        """
-        unfinished = target.with_name(f".{target.name}.guestwire")
-        digest, done = hashlib.sha256(), 0
-        try:
-            with self._local(unfinished, "wb") as file:
-                async for piece in self.stream(path):
-                    await asyncio.to_thread(file.write, piece)
-                    digest.update(piece)
-                    done += len(piece)
-                    _tell(progress, done)
-            await self._check(path, digest.hexdigest(), done)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return done
+    async def _read(self, path: str, offset: int) -> FileContent:
+        return await self.steady.again(
+            partial(self._calls.file_read, path, count=READ_PIECE, offset=offset, decode=False)
+        )
 
     # Writing
 
@@ -132,182 +203,215 @@ class Files:
             progress: see `Progress`.
 
         Raises:
-            AgentRefused: the guest's own reason.
+            FileRefused: the guest's own reason.
             NotTheSame: what arrived is something else; the old file is still there.
             CallFailed: see `client.errors`.
         """
-        if isinstance(data, bytes) and len(data) <= FIRST_PIECE and not await self._may_run():
-            await self._write_first(path, data)
+        if isinstance(data, bytes) and len(data) <= INPUT_PIECE:
+            _tell(progress, 0, len(data))
+            await self._put(path, data, mode, mtime)
+            _tell(progress, len(data), len(data))
             return len(data)
-        unfinished = posixpath.join(posixpath.dirname(path), f".guestwire-{uuid.uuid4().hex}")
-        try:
-            digest, done = await self._write_pieces(unfinished, _pieces(data), progress)
-            await self._check(unfinished, digest, done)
-            await self._rename(unfinished, path, mode, mtime)
-        except BaseException:
-            await asyncio.shield(self._remove_quietly(unfinished))
-            raise
-        return done
+        total = len(data) if isinstance(data, bytes) else None
+        source = _Source(resized(pieces_of(data), await self._piece()), total, mode, mtime)
+        return await self._send(_unfinished(path, uuid.uuid4().hex), path, source, progress)
 
     async def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
         """Copies a file to the guest, with its permissions and time; returns its size.
 
+        Args:
+            source: a link is followed.
+            path: what stands there is replaced.
+            progress: see `Progress`.
+
         Raises:
-            LocalFile: `source` can't be read.
+            LocalFile: `source` can't be read, or changed meanwhile.
+            FileRefused: the guest's own reason.
         """
+        async with Reading.of(source, self._calls.place) as reading:
+            mode, mtime = stat.S_IMODE(reading.facts.st_mode), int(reading.facts.st_mtime)
+            if reading.size <= INPUT_PIECE:
+                data = await reading.all()
+                await self._put(path, data, mode, mtime)
+                _tell(progress, len(data), len(data))
+                return len(data)
+            unfinished = _unfinished(path, f"{socket.gethostname()} {reading.identity}")
+            done = await self._agreed(unfinished, path, reading)
+            pieces = _Source(reading.pieces(done, await self._piece()), reading.size, mode, mtime, done, reading.digest)
+            return await self._send(unfinished, path, pieces, progress, begun=True)
+
+    async def _piece(self) -> int:
+        return PIECE if await self._host.is_guestwire() else INPUT_PIECE
+
+    async def _put(self, path: str, data: bytes, mode: int | None, mtime: int | None) -> None:
+        """Few bytes, with one process; or where none may be started, by the agent alone, which leaves half a file when it is interrupted."""
+        digest = hashlib.sha256(data).hexdigest()
         try:
-            facts = await asyncio.to_thread(source.stat)
-        except OSError as error:
-            raise LocalFile(self._calls.place, f"{source}: {error.strerror}") from error
-        pieces = self._local_pieces(source)
-        return await self.write(path, pieces, mode=facts.st_mode & 0o7777, mtime=int(facts.st_mtime), progress=progress)
-
-    async def _write_pieces(
-        self, path: str, pieces: AsyncIterator[bytes], progress: Progress | None
-    ) -> tuple[str, int]:
-        digest, done = hashlib.sha256(), 0
-        append, size = (
-            (self._append, APPENDED_PIECE)
-            if await self._host.is_guestwire()
-            else (self._append_by_process, INPUT_PIECE)
-        )
-        await self._write_first(path, b"")
-        async for piece in _resized(pieces, size):
-            await append(path, piece, done)
-            digest.update(piece)
-            done += len(piece)
-            _tell(progress, done)
-        return digest.hexdigest(), done
-
-    async def _write_first(self, path: str, data: bytes) -> None:
-        encoded = base64.b64encode(data).decode()
-        await self._again(lambda: self._calls.file_write(path, encoded, encode=False))
-
-    async def _append(self, path: str, piece: bytes, at: int) -> None:
-        """The server knows where the piece belongs: one that is there already is not added again."""
-        given = {"file": path, "at": at, "content": base64.b64encode(piece).decode()}
-        for pause in _pauses():
-            try:
-                await self._host.raw(
-                    "POST", f"/nodes/{self._calls.node}/qemu/{self._calls.vmid}/guestwire/file-append", **given
+            ended = await self.steady.sh(
+                scripts.put(_unfinished(path, uuid.uuid4().hex), path, digest, mode, mtime), data
+            )
+            if ended.code == scripts.NO_TOOL:
+                ended = await self.steady.sh(
+                    scripts.put(_unfinished(path, uuid.uuid4().hex), path, "", mode, mtime), data
                 )
-            except Unreachable:
-                await asyncio.sleep(pause)
-            except AgentRefused as error:
-                if f"has {at + len(piece)} bytes" not in error.description:
-                    raise
-                return
-            else:
-                return
-        raise Unreachable(self._calls.place, "the connection broke again and again")
+        except (PrivilegeMissing, AgentRefused):
+            if len(data) > FIRST_PIECE:
+                raise
+            encoded = base64.b64encode(data).decode()
+            async with self.steady.nameable(path) as name:
+                await self.steady.again(lambda: self._calls.file_write(name, encoded, encode=False))
+        else:
+            self._check_ended(path, ended)
 
-    async def _append_by_process(self, path: str, piece: bytes, at: int) -> None:
-        for pause in _pauses():
-            try:
-                await self._run(["/bin/sh", "-c", 'cat >> "$0"', path], input=piece, check=True)
-            except Unreachable:
-                await asyncio.sleep(pause)
-                size = await self._size(path)
-                if size == at + len(piece):
-                    return
-                if size != at:
-                    await self._run(["truncate", "-s", str(at), path], check=True)
-            else:
-                return
-        raise Unreachable(self._calls.place, "the connection broke again and again")
+    async def _agreed(self, unfinished: str, path: str, reading: Reading) -> int:
+        """How many bytes an earlier copy has written rightly; those that were under way last are not counted on."""
+        ended = await self.steady.done(scripts.begin(unfinished, path, keep=True))
+        piece = await self._piece()
+        there = int(ended.output)
+        kept = max(0, min(there, reading.size) // piece - AHEAD) * piece
+        if kept and await self._prefix(unfinished, kept) == await reading.prefix(kept):
+            return kept
+        if there:
+            await self.steady.done(scripts.begin(unfinished, path, keep=False))
+        await reading.prefix(0)
+        return 0
 
-    async def _size(self, path: str) -> int:
-        ended = await self._again(lambda: self._run(["/bin/sh", "-c", 'wc -c < "$0"', path], check=True))
-        return int(ended.output)
+    async def _send(
+        self, unfinished: str, path: str, source: "_Source", progress: Progress | None, *, begun: bool = False
+    ) -> int:
+        try:
+            if not begun:
+                await self.steady.done(scripts.begin(unfinished, path, keep=False))
+            _tell(progress, source.done, source.total)
+            await self._send_pieces(unfinished, source, progress)
+            await self._finish(unfinished, path, source)
+        except Unreachable as error:
+            raise Unreachable(
+                error.place,
+                error.words,
+                error.answered,
+                advice=f"copy again: it goes on where it stopped; {error.next}",
+            ) from error
+        except BaseException:
+            await asyncio.shield(self.steady.remove_quietly(unfinished))
+            raise
+        return source.done
 
-    async def _rename(self, unfinished: str, path: str, mode: int | None, mtime: int | None) -> None:
-        arguments = [unfinished, path, f"{mode:o}" if mode is not None else "", str(mtime) if mtime is not None else ""]
-        await self._run(["/bin/sh", "-c", _RENAME, "sh", *arguments], check=True)
+    async def _send_pieces(self, unfinished: str, source: "_Source", progress: Progress | None) -> None:
+        async with self.steady.nameable(unfinished) as name:
+            write = self._write_piece if await self._host.is_guestwire() else self._write_by_process
+            async with contextlib.aclosing(in_flight(_writes(source, partial(write, name)), AHEAD)) as written:
+                async for size in written:
+                    source.done += size
+                    _tell(progress, source.done, source.total)
+
+    async def _write_piece(self, path: str, piece: bytes, at: int) -> int:
+        given = {"file": path, "at": at, "content": base64.b64encode(piece).decode()}
+        where = f"/nodes/{self._calls.node}/qemu/{self._calls.vmid}/guestwire/file-piece"
+        try:
+            await self.steady.again(lambda: self._host.raw("POST", where, **given))
+        except AgentRefused as error:
+            raise FileRefused(error.place, error.description) from error
+        return len(piece)
+
+    async def _write_by_process(self, path: str, piece: bytes, at: int) -> int:
+        await self.steady.done(scripts.piece(path, at), piece)
+        return len(piece)
+
+    async def _finish(self, unfinished: str, path: str, source: "_Source") -> None:
+        digest, kept = source.digest.hexdigest(), (source.mode, source.mtime)
+        ended = await self.steady.sh(scripts.finish(unfinished, path, digest, *kept))
+        if ended.code == scripts.NO_TOOL:
+            await self._read_again(unfinished, digest)
+            ended = await self.steady.sh(scripts.finish(unfinished, path, "", *kept))
+        self._check_ended(path, ended)
+
+    def _check_ended(self, path: str, ended: Ended) -> None:
+        if ended.code == scripts.OTHER_BYTES:
+            raise self._changed(path, "what arrived is not what was sent")
+        self.steady.succeeded(ended)
+
+    def _changed(self, path: str, how: str) -> NotTheSame:
+        return NotTheSame(
+            self._calls.place,
+            f"{path}: {how}",
+            advice="copy again; of a file that never rests, `-` takes what is there",
+        )
+
+    # Checking
 
     async def _check(self, path: str, digest: str, size: int) -> None:
-        """By SHA-256 where the guest has a tool for it; else by size, and by reading again."""
+        """By SHA-256 where the guest has a tool for it; else by reading again."""
+        found = await self._prefix(path, WHOLE_NUMBER)
+        if found is None:
+            await self._read_again(path, digest)
+        elif found != digest:
+            raise self._changed(path, f"its {size} bytes are not those that were copied: it changed meanwhile")
+
+    async def _prefix(self, path: str, size: int) -> str | None:
+        """The SHA-256 of the first bytes in the guest; None when it can't tell."""
         try:
-            ended = await self._run(["sha256sum", "--", path])
+            ended = await self.steady.sh(scripts.prefix(path, size))
         except (AgentRefused, PrivilegeMissing):
-            ended = None
-        if ended and ended.ok:
-            found = ended.output.removeprefix("\\").partition(" ")[0]
-        else:
-            again = hashlib.sha256()
-            async for piece in self.stream(path):
-                again.update(piece)
-            found = again.hexdigest()
-        if found != digest:
-            raise NotTheSame(
-                self._calls.place,
-                f"{path}: its {size} bytes are not those that were copied",
-                advice="it may have changed meanwhile; try again",
-            )
+            return None
+        return scripts.digest_in(ended.output) if ended.ok else None
+
+    async def _read_again(self, path: str, digest: str) -> None:
+        again = hashlib.sha256()
+        async for piece in self.stream(path):
+            again.update(piece)
+        if again.hexdigest() != digest:
+            raise self._changed(path, "it is not what was copied: it changed meanwhile")
 
     async def remove(self, path: str) -> None:
         """Removes a file; one that is not there is gone already."""
-        await self._run(["rm", "-f", "--", path], check=True)
-
-    # What the others stand on
-
-    async def _may_run(self) -> bool:
-        """Whether a process can be started here: a token may write files and do nothing else."""
-        try:
-            return (await self._run(["true"])).ok
-        except (PrivilegeMissing, AgentRefused):
-            return False
-
-    async def _remove_quietly(self, path: str) -> None:
-        with contextlib.suppress(CallFailed):
-            await self.remove(path)
-
-    async def _again(self, call: Callable[[], Awaitable[T]]) -> T:
-        """For calls that may be made twice: makes them again when the connection broke."""
-        for pause in _pauses():
-            try:
-                return await call()
-            except Unreachable:
-                await asyncio.sleep(pause)
-        return await call()
-
-    async def _local_pieces(self, source: Path) -> AsyncIterator[bytes]:
-        with self._local(source, "rb") as file:
-            while piece := await asyncio.to_thread(file.read, READ_PIECE):
-                yield piece
-
-    @contextlib.contextmanager
-    def _local(self, path: Path, how: str) -> Iterator[IO[bytes]]:
-        try:
-            with path.open(how) as file:
-                yield file
-        except OSError as error:
-            raise LocalFile(self._calls.place, f"{path}: {error.strerror}") from error
+        await self.steady.remove(path)
 
 
-def _pauses() -> Iterable[float]:
-    return (FIRST_PAUSE * 2**attempt for attempt in range(ATTEMPTS))
+@dataclass(slots=True)
+class _Source:
+    """Pieces on their way to a guest, and what their file gets; `digest` and `done` are of all before them."""
+
+    pieces: AsyncGenerator[bytes, None]
+    total: int | None
+    mode: int | None
+    mtime: int | None
+    done: int = 0
+    digest: Any = None
+
+    def __post_init__(self) -> None:
+        self.digest = self.digest or hashlib.sha256()
 
 
-async def _pieces(data: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if isinstance(data, bytes):
-        yield data
-        return
-    async for piece in data:
-        yield piece
+async def _writes(
+    source: _Source, write: Callable[[bytes, int], Coroutine[Any, Any, int]]
+) -> AsyncGenerator[Coroutine[Any, Any, int], None]:
+    """A write for each piece; of zeros nothing is sent but the last one, which gives the file its size."""
+    at, held = source.done, b""
+    async with contextlib.aclosing(source.pieces):
+        async for piece in source.pieces:
+            if held:
+                yield _skipped(held) if is_hole(held) else write(held, at - len(held))
+            await asyncio.to_thread(source.digest.update, piece)
+            at, held = at + len(piece), piece
+    if held:
+        yield write(held, at - len(held))
 
 
-async def _resized(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of this size; the last may be shorter."""
-    waiting = bytearray()
-    async for piece in pieces:
-        waiting += piece
-        while len(waiting) >= size:
-            yield bytes(waiting[:size])
-            del waiting[:size]
-    if waiting:
-        yield bytes(waiting)
+async def _skipped(piece: bytes) -> int:
+    return len(piece)
 
 
-def _tell(progress: Progress | None, done: int) -> None:
+async def _at_once(found: T) -> T:
+    return found
+
+
+def _unfinished(path: str, source: str) -> str:
+    """The file beside `path` that a copy of `source` is written to: short, whatever their names are."""
+    target, origin = (hashlib.sha256(os.fsencode(text)).hexdigest()[:20] for text in (posixpath.basename(path), source))
+    return posixpath.join(posixpath.dirname(path), f".guestwire-{target}-{origin}")
+
+
+def _tell(progress: Progress | None, done: int, total: int | None) -> None:
     if progress:
-        progress(done)
+        progress(done, total)

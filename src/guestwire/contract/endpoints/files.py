@@ -1,10 +1,8 @@
 """What Proxmox VE lacks for files: pieces of a file of any size, under a name of our own, so that its own paths stay as they are."""
 
-import base64
 import binascii
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
 from guestwire.contract.context import Context
@@ -23,11 +21,11 @@ MAX_PIECE: Final = 352 * 1024
 MAX_ENCODED: Final = (MAX_PIECE + 2) // 3 * 4
 
 
-class FileAppend(OfVm, frozen=True, kw_only=True):
-    """Parameters of a piece that is added to a file."""
+class FilePiece(OfVm, frozen=True, kw_only=True):
+    """Parameters of a piece of a file."""
 
     file: Annotated[str, Meta(description="The path in the guest; the file must be there.")]
-    at: Annotated[int, Meta(description="How many bytes the file has now: a piece is never added twice.", ge=0)]
+    at: Annotated[int, Meta(description="Where the piece begins, in bytes; it may be written twice.", ge=0)]
     content: Annotated[
         str,
         Meta(
@@ -36,18 +34,12 @@ class FileAppend(OfVm, frozen=True, kw_only=True):
     ]
 
 
-class Appended(msgspec.Struct, frozen=True):
-    """How many bytes the file has now."""
-
-    size: int
-
-
-@endpoints.endpoint("POST", f"{PATH}/file-append", FileAppend, check=FILE_WRITE, effect=Effect.WRITES, timeout=60)
-async def file_append(context: Context, parameters: FileAppend) -> Appended:
-    """Adds a piece to a file; together with file-write, files of any size."""
+@endpoints.endpoint("POST", f"{PATH}/file-piece", FilePiece, check=FILE_WRITE, effect=Effect.WRITES, timeout=60)
+async def file_piece(context: Context, parameters: FilePiece) -> None:
+    """Writes a piece of a file at its place; together with file-write, files of any size."""
     try:
-        piece = base64.b64decode(parameters.content, validate=True)
-    except (binascii.Error, ValueError):
+        size = len(binascii.a2b_base64(parameters.content, strict_mode=True))
+    except ValueError:
         raise InvalidParameters({"content": "not base64"}) from None
     agent = await context.agent(parameters.vmid)
-    return Appended(await agent.files.append(parameters.file, piece, at=parameters.at))
+    await agent.files.write_piece(parameters.file, parameters.content, size, at=parameters.at)

@@ -1,0 +1,220 @@
+"""Files on this side: one that is read and must not change meanwhile, one that appears when it is whole."""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+from guestwire.client.errors import CallFailed, Place, Unreachable
+from guestwire.client.pieces import is_hole
+
+BLOCK: Final = 1024 * 1024
+
+PRIVATE: Final = 0o600
+
+
+class LocalFile(CallFailed):
+    """The file on this side can't be read or written."""
+
+    exit_code = 74
+
+
+@contextlib.contextmanager
+def _told(path: Path, place: Place) -> Any:
+    try:
+        yield
+    except OSError as error:
+        raise LocalFile(place, f"{path}: {error.strerror or error}") from error
+
+
+class Reading:
+    """A file that is read. `digest` is of what was read of it so far."""
+
+    def __init__(self, path: Path, place: Place, number: int) -> None:
+        self._path = path
+        self._place = place
+        self._number = number
+        self.facts = os.fstat(number)
+        self.digest = hashlib.sha256()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(cls, path: Path, place: Place) -> AsyncIterator[Self]:
+        """Opens a regular file; what is none is not touched.
+
+        Raises:
+            LocalFile: it is none, or can't be read.
+        """
+        with _told(path, place):
+            number = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            reading = cls(path, place, number)
+            if not stat.S_ISREG(reading.facts.st_mode):
+                kind = "a directory; copy it with -r" if stat.S_ISDIR(reading.facts.st_mode) else "no regular file"
+                raise LocalFile(place, f"{path} is {kind}")
+            yield reading
+        finally:
+            os.close(number)
+
+    @property
+    def size(self) -> int:
+        """Bytes, at the beginning."""
+        return self.facts.st_size
+
+    @property
+    def identity(self) -> str:
+        """The same for the same file as long as it does not change."""
+        return f"{self._path.resolve()} {self.size} {self.facts.st_mtime_ns}"
+
+    async def all(self) -> bytes:
+        """The whole file, a small one.
+
+        Raises:
+            LocalFile: it can't be read, or changed meanwhile.
+        """
+        return b"".join([piece async for piece in self.pieces(0, max(self.size, 1))])
+
+    async def prefix(self, size: int) -> str:
+        """The SHA-256 of the first bytes, with which `digest` begins anew."""
+        self.digest = await asyncio.to_thread(_digest, self._number, size)
+        return self.digest.hexdigest()
+
+    async def pieces(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
+        """The rest of it, in pieces of `size` bytes.
+
+        Raises:
+            LocalFile: it can't be read, or changed meanwhile.
+        """
+        while offset < self.size:
+            with _told(self._path, self._place):
+                piece = await asyncio.to_thread(os.pread, self._number, min(size, self.size - offset), offset)
+            if not piece:
+                break
+            yield piece
+            offset += len(piece)
+        now = os.fstat(self._number)
+        if (now.st_size, now.st_mtime_ns) != (self.facts.st_size, self.facts.st_mtime_ns) or offset != self.size:
+            raise LocalFile(
+                self._place,
+                f"{self._path} changed while it was copied",
+                advice="copy again; of a file that never rests, `-` and standard input take what is there",
+            )
+
+
+class Unfinished:
+    """A file beside its place, of which `done` bytes are written; `digest` is their SHA-256."""
+
+    def __init__(self, target: Path, path: Path, place: Place, number: int) -> None:
+        self._target = target
+        self._path = path
+        self._place = place
+        self._number = number
+        self._digest = hashlib.sha256()
+        self.done = 0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def beside(cls, target: Path, place: Place) -> AsyncIterator[Self]:
+        """Opens the one that an earlier copy left, or a new one. It is gone at the end, unless the connection broke: then it is kept.
+
+        Raises:
+            LocalFile: it can't be written, or another copy to the same place is under way.
+        """
+        name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]
+        path = target.with_name(f".guestwire-{name}")
+        with _told(target, place):
+            number = await asyncio.to_thread(_locked, target, path)
+        try:
+            yield cls(target, path, place, number)
+        except Unreachable:
+            raise
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(number)
+
+    @property
+    def digest(self) -> str:
+        """In hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    async def measure(self) -> int:
+        """Reads what is there already; returns how many bytes."""
+        self.done = os.fstat(self._number).st_size
+        self._digest = await asyncio.to_thread(_digest, self._number, self.done)
+        return self.done
+
+    async def restart(self) -> None:
+        """Forgets what is there."""
+        os.ftruncate(self._number, 0)
+        self.done, self._digest = 0, hashlib.sha256()
+
+    async def write(self, piece: bytes) -> None:
+        """Adds a piece; zeros become a hole.
+
+        Raises:
+            LocalFile: the disk is full, …
+        """
+        with _told(self._target, self._place):
+            await asyncio.to_thread(self._write, piece)
+
+    def _write(self, piece: bytes) -> None:
+        self._digest.update(piece)
+        if is_hole(piece):
+            os.ftruncate(self._number, self.done + len(piece))
+        else:
+            _pwrite(self._number, piece, self.done)
+        self.done += len(piece)
+
+    async def finish(self, mode: int | None, mtime: int | None) -> None:
+        """Puts it in its place.
+
+        Raises:
+            LocalFile: that can't be.
+        """
+        with _told(self._target, self._place):
+            if mode is None:
+                mode = 0o666 & ~_umask()
+            os.fchmod(self._number, mode & 0o777)
+            if mtime is not None:
+                os.utime(self._number, (mtime, mtime))
+            self._path.replace(self._target)
+
+
+def _locked(target: Path, path: Path) -> int:
+    if target.is_dir():
+        raise IsADirectoryError(21, "Is a directory")
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(number)
+        raise OSError(11, "another copy to it is under way") from None
+    return number
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _digest(number: int, size: int) -> Any:
+    digest, at = hashlib.sha256(), 0
+    while at < size and (piece := os.pread(number, min(BLOCK, size - at), at)):
+        digest.update(piece)
+        at += len(piece)
+    return digest
+
+
+def _pwrite(number: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(number, view, at)
+        view, at = view[written:], at + written

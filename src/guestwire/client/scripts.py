@@ -1,0 +1,152 @@
+"""What is done with files inside a Unix guest, as shell scripts; every one of them may run twice.
+
+They use what POSIX has, and where it has nothing (permissions and times of a file, SHA-256) what is there: GNU's, busybox's or the BSDs' tools.
+"""
+
+import re
+import time
+from typing import Final
+
+from guestwire.client.commands import SHELL
+
+Command = list[str]
+"""The arguments to give to the agent."""
+
+OTHER_BYTES: Final = 9
+"""The exit code of `finish` when the file is not what it should be."""
+
+NO_TOOL: Final = 127
+"""The exit code where the guest has no tool for SHA-256."""
+
+_SHA: Final = """\
+sha() {
+  for tool in sha256sum 'sha256 -q' 'shasum -a 256' 'openssl dgst -sha256 -r'; do
+    command -v "${tool%% *}" >/dev/null 2>&1 && { $tool; return; }
+  done
+  return 127
+}
+"""
+
+_FACTS: Final = """\
+if stat -c %s / >/dev/null 2>&1; then facts() { stat -c "$1" -- "$3"; }; else facts() { stat -f "$2" -- "$3"; }; fi
+"""
+"""`facts GNU_FORMAT BSD_FORMAT FILE`. GNU's stat has an -f too, which means something else."""
+
+_PLACE: Final = """\
+if [ -d "$2" ]; then echo "$2: is a directory" >&2; exit 1; fi
+case "$2" in */*) folder=${2%/*}/ ;; *) folder=. ;; esac
+if [ ! -d "$folder" ]; then echo "$folder: No such file or directory" >&2; exit 1; fi
+"""
+"""Whether `$2` can be a file."""
+
+_BEGIN: Final = f"""\
+{_PLACE}
+if [ -f "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ "$3" = keep ]; then wc -c <"$1"; exit; fi
+rm -f -- "$1" || exit 1
+umask 077; set -C
+: >"$1" && echo 0
+"""
+"""Nobody but the agent's user may have made what is continued: the name can be guessed."""
+
+_PREFIX: Final = f"""\
+{_SHA}
+head -c "$2" <"$1" | sha
+"""
+
+_FINISH: Final = f"""\
+{_SHA}{_FACTS}
+is() {{ found=$(sha <"$1") || exit {NO_TOOL}; [ "${{found%% *}}" = "$2" ]; }}
+if [ ! -e "$1" ] && [ -n "$3" ] && [ -f "$2" ] && is "$2" "$3"; then exit 0; fi
+{_PLACE}
+if [ -n "$3" ]; then is "$1" "$3" || exit {OTHER_BYTES}; fi
+if [ -n "$4" ]; then chmod "$4" "$1" || exit 1
+elif [ -f "$2" ]; then
+  chown "$(facts %u:%g %u:%g "$2")" "$1" 2>/dev/null
+  chmod "$(facts %a %Mp%Lp "$2")" "$1" || exit 1
+else chmod "$(printf %o "$((0666 & ~$mask))")" "$1" || exit 1; fi
+if [ -n "$5" ]; then TZ=UTC0 touch -t "$5" -- "$1" || exit 1; fi
+mv -f -- "$1" "$2" || exit 1
+rm -f -- "${{1%-*}}"-*
+"""
+"""Of a new file the permissions are those that the guest gives; what older copies to the same place left goes."""
+
+_PUT: Final = f"""\
+mask=$(umask); umask 077
+trap 'rm -f -- "$1"' EXIT
+rm -f -- "$1"
+{_PLACE}
+cat >"$1" || exit 1
+"""
+
+_PIECE: Final = """\
+[ -f "$1" ] || { echo "$1: it is gone; another copy to the same place may have ended" >&2; exit 1; }
+exec dd of="$1" bs=65536 seek="$2" conv=notrunc
+"""
+
+_STAT: Final = """\
+if [ -f "$1" ]; then k=f; elif [ -d "$1" ]; then k=d; elif [ -e "$1" ]; then k=?; else echo "$1: No such file or directory" >&2; exit 1; fi
+if stat -L -c %s / >/dev/null 2>&1; then set -- "$(stat -L -c '%s %a %Y' -- "$1")"; else set -- "$(stat -L -f '%z %Lp %m' -- "$1")"; fi
+echo "$k $1"
+"""
+
+_ALIAS: Final = 'case "$1" in /*) ;; *) set -- "$PWD/$1" "$2" ;; esac; exec ln -s -- "$1" "$2"'
+
+
+def script(text: str, *arguments: str) -> Command:
+    """A script with its arguments."""
+    return [SHELL, "-c", text, "sh", *arguments]
+
+
+def begin(unfinished: str, path: str, *, keep: bool) -> Command:
+    """Makes the unfinished file, or with `keep` leaves it as an earlier copy left it; prints its size."""
+    return script(_BEGIN, unfinished, path, "keep" if keep else "")
+
+
+def prefix(path: str, size: int) -> Command:
+    """Prints the SHA-256 of the first bytes of a file."""
+    return script(_PREFIX, path, str(size))
+
+
+def piece(path: str, at: int) -> Command:
+    """Writes standard input at a place, a multiple of 64 KiB, of a file that is there."""
+    return script(_PIECE, path, str(at // 65536))
+
+
+def put(unfinished: str, path: str, digest: str, mode: int | None, mtime: int | None) -> Command:
+    """Makes standard input the file `path`: `begin`, writing and `finish` in one."""
+    return script(_PUT + _FINISH, unfinished, path, digest, *_kept(mode, mtime))
+
+
+def finish(unfinished: str, path: str, digest: str, mode: int | None, mtime: int | None) -> Command:
+    """Puts the unfinished file in its place when its SHA-256 is `digest`; "" stands for any."""
+    return script("mask=$(umask)\n" + _FINISH, unfinished, path, digest, *_kept(mode, mtime))
+
+
+def stat(path: str) -> Command:
+    """Prints what stands at a path, links followed: kind (f, d or ?), size, permissions, time."""
+    return script(_STAT, path)
+
+
+def alias(path: str, link: str) -> Command:
+    """Makes a link to a path."""
+    return script(_ALIAS, path, link)
+
+
+def into(path: str, command: Command) -> Command:
+    """A command whose standard output becomes a file."""
+    return script('out=$1; shift; umask 077; exec "$@" >"$out"', path, *command)
+
+
+def touched(mtime: float) -> str:
+    """A time as `TZ=UTC0 touch -t` takes it."""
+    return time.strftime("%Y%m%d%H%M.%S", time.gmtime(mtime))
+
+
+def _kept(mode: int | None, mtime: int | None) -> tuple[str, str]:
+    return f"{mode:o}" if mode is not None else "", "" if mtime is None else touched(mtime)
+
+
+def digest_in(output: str) -> str | None:
+    """The SHA-256 in what a tool printed."""
+    found = re.match(r"\\?([0-9a-f]{64})\b", output)
+    return found[1] if found else None
