@@ -29,11 +29,23 @@ CALL_TIMEOUT: Final = 3700.0
 LARGEST_ANSWER: Final = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ticket:
+    """What a login gave; `was_good` as soon as a call with it was answered."""
+
     cookie: str = field(repr=False)
     csrf: str = field(repr=False)
     made: float = 0.0
+    was_good: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    parameters: Mapping[str, Any] = field(repr=False)
+    place: Place
+    repeatable: bool
 
 
 class HttpsCarrier:
@@ -52,6 +64,8 @@ class HttpsCarrier:
                 "Accept-Encoding": "identity"
             },  # what is large is mostly base64: packing it costs more than it saves
         )
+        # aiohttp would send again by itself what it takes for repeatable: PUT and DELETE too.
+        self._session._retry_connection = False  # noqa: SLF001
 
     @property
     def name(self) -> str:
@@ -62,51 +76,84 @@ class HttpsCarrier:
         self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
     ) -> Any:
         """See `Carrier.call`."""
-        headers = await self._authorization(method, place)
+        request = _Request(method, path, parameters, place, repeatable)
+        ticket = await self._valid_ticket(place) if self._by_ticket(place) else None
         try:
-            return await self._send(method, path, parameters, headers, place)
+            return await self._answer(request, ticket)
+        except LoginFailed:
+            # It was refused, and so not executed: a new ticket, once, if this one was good before.
+            if ticket is None or not ticket.was_good:
+                raise
+        return await self._answer(request, await self._ticket_instead_of(ticket, place))
+
+    async def _answer(self, request: "_Request", ticket: "_Ticket | None") -> Any:
+        headers = self._authorization(request.method, ticket)
+        answer = await self._send_twice_at_most(request, headers)
+        if ticket:
+            ticket.was_good = True
+        return answer
+
+    async def _send_twice_at_most(self, request: "_Request", headers: Mapping[str, str]) -> Any:
+        try:
+            return await self._send(request, headers)
         except _Lost as lost:
-            if not repeatable and not lost.before_sending:
+            if not request.repeatable and not lost.before_sending:
                 raise Unreachable(
-                    place, str(lost), advice="the call may have been executed; look before you repeat it"
+                    request.place, str(lost), advice="the call may have been executed; look before you repeat it"
                 ) from lost
         try:
-            return await self._send(method, path, parameters, headers, place)
+            return await self._send(request, headers)
         except _Lost as lost:
-            raise Unreachable(place, str(lost)) from lost
+            raise Unreachable(request.place, str(lost)) from lost
 
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self._session.close()
 
-    async def _authorization(self, method: str, place: Place) -> dict[str, str]:
-        if self._credentials.token:
-            return {"Authorization": f"PVEAPIToken={self._credentials.token}"}
-        if not self._credentials.user:
+    def _by_ticket(self, place: Place) -> bool:
+        if not self._credentials.token and not self._credentials.user:
             raise LoginFailed(place, "no credentials", advice="give a token (GUESTWIRE_TOKEN), or user and password")
-        ticket = await self._valid_ticket(place)
+        return not self._credentials.token
+
+    def _authorization(self, method: str, ticket: "_Ticket | None") -> dict[str, str]:
+        if ticket is None:
+            return {"Authorization": f"PVEAPIToken={self._credentials.token}"}
         csrf = {} if method == "GET" else {"CSRFPreventionToken": ticket.csrf}
         return {"Cookie": f"PVEAuthCookie={quote(ticket.cookie)}", **csrf}
 
-    async def _valid_ticket(self, place: Place) -> _Ticket:
+    async def _valid_ticket(self, place: Place) -> "_Ticket":
         async with self._login:
-            if self._ticket is None or time.monotonic() - self._ticket.made > RENEW_AFTER:
-                password = self._ticket.cookie if self._ticket else self._credentials.password
-                self._ticket = await self._new_ticket(password, place)
+            if self._ticket is None:
+                self._ticket = await self._new_ticket(self._credentials.password, place)
+            elif time.monotonic() - self._ticket.made > RENEW_AFTER:
+                self._ticket = await self._renewed(self._ticket, place)
             return self._ticket
 
-    async def _new_ticket(self, password: str, place: Place) -> _Ticket:
+    async def _renewed(self, ticket: "_Ticket", place: Place) -> "_Ticket":
+        """A ticket stands for the password as long as it lives; it may have ended while this machine slept."""
+        try:
+            return await self._new_ticket(ticket.cookie, place)
+        except LoginFailed:
+            return await self._new_ticket(self._credentials.password, place)
+
+    async def _ticket_instead_of(self, refused: "_Ticket", place: Place) -> "_Ticket":
+        async with self._login:
+            if self._ticket is refused:
+                self._ticket = await self._new_ticket(self._credentials.password, place)
+            assert self._ticket  # noqa: S101  # there was one
+            return self._ticket
+
+    async def _new_ticket(self, password: str, place: Place) -> "_Ticket":
         given = {"username": self._credentials.user, "password": password}
         try:
-            data = await self._send("POST", "/access/ticket", given, {}, place)
+            data = await self._send(_Request("POST", "/access/ticket", given, place, repeatable=False), {})
         except _Lost as lost:
             raise Unreachable(place, str(lost)) from lost
         return _Ticket(str(data["ticket"]), str(data["CSRFPreventionToken"]), time.monotonic())
 
-    async def _send(
-        self, method: str, path: str, parameters: Mapping[str, Any], headers: Mapping[str, str], place: Place
-    ) -> Any:
-        given = {name: _plain(value) for name, value in parameters.items() if value is not None}
+    async def _send(self, request: "_Request", headers: Mapping[str, str]) -> Any:
+        method, path, place = request.method, request.path, request.place
+        given = {name: _plain(value) for name, value in request.parameters.items() if value is not None}
         in_query = method in ("GET", "DELETE")
         query = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in given.items())
         url = URL(f"{self._name}{API}{path}{f'?{query}' if in_query and query else ''}", encoded=True)
