@@ -28,7 +28,7 @@ from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, PrivilegeMissing, Unreachable
 from guestwire.client.local import LocalFile, Reading, Unfinished
 from guestwire.client.parts import HostOfGuest
-from guestwire.client.pieces import in_flight, is_hole, pieces_of, resized
+from guestwire.client.pieces import ended, in_flight, is_hole, pieces_of, resized
 from guestwire.client.processes import Ended, Processes
 from guestwire.client.results import FileContent
 from guestwire.client.steady import FileRefused, Steady
@@ -214,7 +214,10 @@ class Files:
             return len(data)
         total = len(data) if isinstance(data, bytes) else None
         source = _Source(resized(pieces_of(data), await self._piece()), total, mode, mtime)
-        return await self._send(_unfinished(path, uuid.uuid4().hex), path, source, progress)
+        unfinished = _unfinished(path, uuid.uuid4().hex)
+        async with self._gone_at_the_end(unfinished):
+            await ended(self.steady.done(scripts.begin(unfinished, path, keep=False)))
+            return await self._send(unfinished, path, source, progress)
 
     async def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
         """Copies a file to the guest, with its permissions and time; returns its size.
@@ -236,9 +239,11 @@ class Files:
                 _tell(progress, len(data), len(data))
                 return len(data)
             unfinished = _unfinished(path, f"{socket.gethostname()} {reading.identity}")
-            done = await self._agreed(unfinished, path, reading)
-            pieces = _Source(reading.pieces(done, await self._piece()), reading.size, mode, mtime, done, reading.digest)
-            return await self._send(unfinished, path, pieces, progress, begun=True)
+            async with self._gone_at_the_end(unfinished):
+                done = await self._agreed(unfinished, path, reading)
+                pieces = reading.pieces(done, await self._piece())
+                sent = _Source(pieces, reading.size, mode, mtime, done, reading.digest)
+                return await self._send(unfinished, path, sent, progress)
 
     async def _piece(self) -> int:
         return PIECE if await self._host.is_guestwire() else INPUT_PIECE
@@ -247,11 +252,11 @@ class Files:
         """Few bytes, with one process; or where none may be started, by the agent alone, which leaves half a file when it is interrupted."""
         digest = hashlib.sha256(data).hexdigest()
         try:
-            ended = await self.steady.sh(
+            done = await self.steady.sh(
                 scripts.put(_unfinished(path, uuid.uuid4().hex), path, digest, mode, mtime), data
             )
-            if ended.code == scripts.NO_TOOL:
-                ended = await self.steady.sh(
+            if done.code == scripts.NO_TOOL:
+                done = await self.steady.sh(
                     scripts.put(_unfinished(path, uuid.uuid4().hex), path, "", mode, mtime), data
                 )
         except (PrivilegeMissing, AgentRefused):
@@ -261,13 +266,13 @@ class Files:
             async with self.steady.nameable(path) as name:
                 await self.steady.again(lambda: self._calls.file_write(name, encoded, encode=False))
         else:
-            self._check_ended(path, ended)
+            self._check_ended(path, done)
 
     async def _agreed(self, unfinished: str, path: str, reading: Reading) -> int:
         """How many bytes an earlier copy has written rightly; those that were under way last are not counted on."""
-        ended = await self.steady.done(scripts.begin(unfinished, path, keep=True))
+        begun = await ended(self.steady.done(scripts.begin(unfinished, path, keep=True)))
         piece = await self._piece()
-        there = int(ended.output)
+        there = int(begun.output)
         kept = max(0, min(there, reading.size) // piece - AHEAD) * piece
         if kept and await self._prefix(unfinished, kept) == await reading.prefix(kept):
             return kept
@@ -276,15 +281,17 @@ class Files:
         await reading.prefix(0)
         return 0
 
-    async def _send(
-        self, unfinished: str, path: str, source: "_Source", progress: Progress | None, *, begun: bool = False
-    ) -> int:
+    async def _send(self, unfinished: str, path: str, source: "_Source", progress: Progress | None) -> int:
+        _tell(progress, source.done, source.total)
+        await self._send_pieces(unfinished, source, progress)
+        await self._finish(unfinished, path, source)
+        return source.done
+
+    @contextlib.asynccontextmanager
+    async def _gone_at_the_end(self, unfinished: str) -> AsyncIterator[None]:
+        """Removes the unfinished file when something fails; where nothing can be reached any more, it stays for the next copy."""
         try:
-            if not begun:
-                await self.steady.done(scripts.begin(unfinished, path, keep=False))
-            _tell(progress, source.done, source.total)
-            await self._send_pieces(unfinished, source, progress)
-            await self._finish(unfinished, path, source)
+            yield
         except Unreachable as error:
             raise Unreachable(
                 error.place,
@@ -295,7 +302,6 @@ class Files:
         except BaseException:
             await asyncio.shield(self.steady.remove_quietly(unfinished))
             raise
-        return source.done
 
     async def _send_pieces(self, unfinished: str, source: "_Source", progress: Progress | None) -> None:
         async with self.steady.nameable(unfinished) as name:
@@ -320,16 +326,16 @@ class Files:
 
     async def _finish(self, unfinished: str, path: str, source: "_Source") -> None:
         digest, kept = source.digest.hexdigest(), (source.mode, source.mtime)
-        ended = await self.steady.sh(scripts.finish(unfinished, path, digest, *kept))
-        if ended.code == scripts.NO_TOOL:
+        done = await self.steady.sh(scripts.finish(unfinished, path, digest, *kept))
+        if done.code == scripts.NO_TOOL:
             await self._read_again(unfinished, digest)
-            ended = await self.steady.sh(scripts.finish(unfinished, path, "", *kept))
-        self._check_ended(path, ended)
+            done = await self.steady.sh(scripts.finish(unfinished, path, "", *kept))
+        self._check_ended(path, done)
 
-    def _check_ended(self, path: str, ended: Ended) -> None:
-        if ended.code == scripts.OTHER_BYTES:
+    def _check_ended(self, path: str, done: Ended) -> None:
+        if done.code == scripts.OTHER_BYTES:
             raise self._changed(path, "what arrived is not what was sent")
-        self.steady.succeeded(ended)
+        self.steady.succeeded(done)
 
     def _changed(self, path: str, how: str) -> NotTheSame:
         return NotTheSame(
@@ -351,10 +357,10 @@ class Files:
     async def _prefix(self, path: str, size: int) -> str | None:
         """The SHA-256 of the first bytes in the guest; None when it can't tell."""
         try:
-            ended = await self.steady.sh(scripts.prefix(path, size))
+            done = await self.steady.sh(scripts.prefix(path, size))
         except (AgentRefused, PrivilegeMissing):
             return None
-        return scripts.digest_in(ended.output) if ended.ok else None
+        return scripts.digest_in(done.output) if done.ok else None
 
     async def _read_again(self, path: str, digest: str) -> None:
         again = hashlib.sha256()

@@ -39,6 +39,15 @@ async def _end(tasks: deque[asyncio.Task[T]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def ended(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which also comes to its end when nobody wants it any more."""
+    task = asyncio.get_running_loop().create_task(work, name="to its end")
+    try:
+        return await asyncio.shield(task)
+    finally:
+        await _end(deque([task]))
+
+
 async def pieces_of(data: bytes | AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Data as pieces."""
     if isinstance(data, bytes):
