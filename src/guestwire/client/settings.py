@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Token, or user and password.
 
         Raises:
-            ConfigurationError: the token's file can't be read.
+            ConfigurationError: the token's file can't be read, or everybody can read it.
         """
         token = self.token or (_read_token(Path(self.token_file).expanduser()) if self.token_file else "")
         return Credentials(token=token, user=self.user or "", password=self.password or "")
@@ -138,6 +138,8 @@ def _read_profiles(path: Path) -> dict[str, dict[str, object]]:
 
 def _read_token(path: Path) -> str:
     try:
+        if path.stat().st_mode & stat.S_IROTH:
+            raise ConfigurationError(f"{path}: everybody can read the token in it; chmod o-r {path}")
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}; it should hold a token, USER@REALM!NAME=SECRET") from error
