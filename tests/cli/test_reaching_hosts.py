@@ -192,6 +192,12 @@ async def test_it_is_trusted_by_its_fingerprint_or_not_looked_at_by_an_explicit_
     assert (other.code, f"its fingerprint is {shown}" in other.line) == (69, True)
 
 
+async def test_the_systems_certificates_are_trusted(lab: Lab, env: dict[str, str]) -> None:
+    trusting = {**env, "SSL_CERT_FILE": lab.options["web"][-1]}
+
+    assert (await guestwire("hostname", "web", env=trusting)).text == "web\n"
+
+
 async def test_on_a_terminal_the_fingerprint_is_shown_and_yes_is_remembered(
     lab: Lab, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ Proxmox VE breaks the agent's JSON with characters above U+00FF: for it a comman
 """
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -135,12 +134,12 @@ def powershell(script: str, *arguments: str, failing: int = 1) -> list[str]:
     ]  # fmt: skip
 
 
-_QUOTES: Final = re.compile("['\u2018\u2019\u201a\u201b]")
-"""PowerShell takes all of them for an end of a text."""
+_QUOTES: Final = {ord(quote): quote * 2 for quote in "'\u2018\u2019\u201a\u201b"}
+"""PowerShell takes all of them for an end of a text; two are one that is meant."""
 
 
 def _powershell_text(text: str) -> str:
-    return "'" + _QUOTES.sub(lambda quote: quote[0] * 2, text) + "'"
+    return f"'{text.translate(_QUOTES)}'"
 
 
 def needs_ascii(argv: Sequence[str]) -> bool:

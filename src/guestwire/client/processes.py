@@ -13,7 +13,6 @@ from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.results import ProcessState
-from guestwire.client.systems import system_of
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
@@ -197,6 +196,8 @@ class Processes:
         if data is None or len(data) <= MAX_INPUT:
             yield None
             return
+        from guestwire.client.systems import system_of  # noqa: PLC0415  # few processes read so much
+
         path = await self._path_of_input()
         system = system_of(path)
         try:

@@ -196,12 +196,12 @@ class _Lost(Exception):
 
 
 def _trusting(trust: Trust) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
-    """As aiohttp takes it."""
+    """As aiohttp takes it; never its own context, which the command line leaves empty."""
     if not trust.verify:
         return False
     if trust.fingerprint:
         return aiohttp.Fingerprint(bytes.fromhex(trust.fingerprint.replace(":", "")))
-    return ssl.create_default_context(cafile=trust.ca) if trust.ca else True
+    return ssl.create_default_context(cafile=trust.ca)
 
 
 def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
