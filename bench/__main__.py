@@ -1,4 +1,4 @@
-"""`./dev bench [--quick] [--only vm|sandbox] [--json | --markdown]`."""
+"""`./dev bench [--quick] [--only vm|sandbox|client] [--json | --markdown]`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import in_sandbox, in_vm
+from bench import client, in_sandbox, in_vm
 from bench.errors import BenchError
 from bench.results import Row, as_json, as_markdown, machine_facts, show
 from bench.timing import FULL, QUICK, Effort
@@ -47,7 +47,11 @@ def _options() -> argparse.Namespace:
         prog="./dev bench", description="Measures guestwire over HTTPS against the guest agent's own socket."
     )
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--only", choices=("vm", "sandbox"), help="only real VMs, or only agents in sandboxes")
+    parser.add_argument(
+        "--only",
+        choices=("vm", "sandbox", "client"),
+        help="only the service with real VMs, or with agents in sandboxes; or only the client",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print tables for a document")
@@ -62,10 +66,16 @@ async def _measure(effort: Effort, only: str | None) -> tuple[dict[str, str], li
         _say("two VMs boot")
         image = await asyncio.to_thread(build, default_cache())
         accel = await accelerator(image)
-        rows += await in_vm.measure(image, accel, effort)
-    if only != "vm":
+        if only != "client":
+            rows += await in_vm.measure(image, accel, effort)
+        if only != "vm":
+            rows += await client.measure_in_vm(image, accel, effort)
+    if only in (None, "sandbox"):
         _say("agents in sandboxes")
         rows += await in_sandbox.measure(effort)
+    if only in (None, "client"):
+        _say("the client")
+        rows += await client.measure(effort)
     return machine_facts(accel), rows
 
 

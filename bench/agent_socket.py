@@ -62,7 +62,7 @@ class AgentSocket:
 
     def read_file(self, path: str, piece: int) -> bytes:
         """A whole file, `piece` bytes a command."""
-        handle = self._ask("guest-file-open", {"path": path, "mode": "r"}, int)
+        handle = self.ask("guest-file-open", {"path": path, "mode": "r"}, int)
         command = encode_command(1, "guest-file-read", {"handle": handle, "count": piece})
         pieces = []
         while True:
@@ -70,8 +70,15 @@ class AgentSocket:
             pieces.append(read.content)
             if read.eof:
                 break
-        self._ask("guest-file-close", {"handle": handle}, Any)
+        self.ask("guest-file-close", {"handle": handle}, Any)
         return b"".join(pieces)
+
+    def write_file(self, path: str, content: bytes, piece: int) -> None:
+        """A whole file, `piece` bytes a command."""
+        handle = self.ask("guest-file-open", {"path": path, "mode": "wb"}, int)
+        for start in range(0, len(content), piece):
+            self.ask("guest-file-write", {"handle": handle, "buf-b64": content[start : start + piece]}, Any)
+        self.ask("guest-file-close", {"handle": handle}, Any)
 
     def ping_rate(self, seconds: float) -> float:
         """Pings a second with `IN_FLIGHT` of them ahead."""
@@ -96,7 +103,8 @@ class AgentSocket:
             raise BenchError(HUNG_UP)
         return line
 
-    def _ask(self, name: str, arguments: dict[str, Any], shape: Any) -> Any:
+    def ask(self, name: str, arguments: dict[str, Any], shape: Any) -> Any:
+        """What a command returns, in this shape."""
         return self._decode(self.call(encode_command(1, name, arguments)), shape)
 
     def _decode(self, line: bytes, shape: Any) -> Any:

@@ -13,6 +13,8 @@ from rich.table import Table
 
 VM: Final = "a real VM"
 SANDBOX: Final = "an agent in a sandbox, without a VM"
+CLIENT: Final = "the client, an agent in a sandbox"
+CLIENT_VM: Final = "the client, a real VM"
 
 COLUMNS: Final = ("measured", "raw socket", "guestwire", "ratio", "Proxmox VE", "target", "met")
 
@@ -101,7 +103,7 @@ def as_markdown(facts: dict[str, str], rows: Sequence[Row]) -> str:
     """Tables for a document."""
     lines = [_sentence(facts)]
     for place, found in _by_place(rows):
-        lines += ["", f"In {place}:", "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
+        lines += ["", f"{_title(place)}:", "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
         lines += [_line(row.cells()) for row in found]
     return "\n".join(lines)
 
@@ -109,7 +111,7 @@ def as_markdown(facts: dict[str, str], rows: Sequence[Row]) -> str:
 def show(console: Console, facts: dict[str, str], rows: Sequence[Row]) -> None:
     """Tables for a terminal."""
     for place, found in _by_place(rows):
-        table = Table(title=f"In {place}", title_justify="left")
+        table = Table(title=_title(place), title_justify="left")
         for column in COLUMNS:
             table.add_column(column, justify="right" if column in COLUMNS[1:5] else "left")
         for row in found:
@@ -119,7 +121,7 @@ def show(console: Console, facts: dict[str, str], rows: Sequence[Row]) -> None:
 
 
 def _by_place(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for place in (VM, SANDBOX):
+    for place in (VM, SANDBOX, CLIENT_VM, CLIENT):
         if found := [row for row in rows if row.place == place]:
             yield place, found
 
@@ -130,3 +132,7 @@ def _sentence(facts: dict[str, str]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _title(place: str) -> str:
+    return f"{place[0].upper()}{place[1:]}" if place in (CLIENT, CLIENT_VM) else f"In {place}"

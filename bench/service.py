@@ -46,17 +46,18 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def serve(folder: Path, vms: Sequence[Vm]) -> AsyncIterator[Service]:
-    """Starts the service, waits until it listens, and ends it."""
+async def serve(folder: Path, vms: Sequence[Vm], *, limited: bool = False) -> AsyncIterator[Service]:
+    """Starts the service, waits until it listens, and ends it; `limited` to what Proxmox VE has."""
     port = _free_port()
     state = folder / "state"
     config = folder / "guestwire.toml"
     server = f'[server]\nlisten = "127.0.0.1:{port}"\nnode = "{NODE}"\nstate_dir = "{state}"\n'
     config.write_text("\n".join((server, *map(str, vms))))
+    command = ["guestwire.testing.limited"] if limited else ["guestwire", "serve", "--config"]
     log = folder / "server.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "guestwire", "serve", "--config", str(config), stdout=output, stderr=output
+            sys.executable, "-m", *command, str(config), stdout=output, stderr=output
         )
     try:
         await _wait(process, port, log)

@@ -1,13 +1,13 @@
 """The contract as a client sees it: which endpoint a method and path mean, and all that there are."""
 
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from guestwire.contract import Effect, Endpoint
 from guestwire.contract.endpoints import agent, files, nodes
 
-Found = tuple[Endpoint, dict[str, str]]
+Found = tuple[Endpoint, Mapping[str, str]]
 
 NEAR: Final = (*nodes.endpoints, *agent.endpoints, *files.endpoints)
 """What nearly every call is about; the rest is loaded when it is wanted."""
@@ -20,6 +20,7 @@ def _every() -> tuple[Endpoint, ...]:
     return tuple(ENDPOINTS)
 
 
+@lru_cache(maxsize=1024)
 def find(method: str, path: str) -> Found | None:
     """The endpoint with this method and path (below `/api2/json`), and the parameters in the path; None: the contract has none."""
     return _among(NEAR, method, path) or _among(_every(), method, path)
