@@ -155,8 +155,7 @@ class HttpsCarrier:
         method, path, place = request.method, request.path, request.place
         given = {name: _plain(value) for name, value in request.parameters.items() if value is not None}
         in_query = method in ("GET", "DELETE")
-        query = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in given.items())
-        url = URL(f"{self._name}{API}{path}{f'?{query}' if in_query and query else ''}", encoded=True)
+        url = URL(f"{self._name}{API}{path}{_query(given) if in_query else ''}", encoded=True)
         body = msgspec.json.encode(given) if given and not in_query else None
         kind = {"Content-Type": "application/json"} if body else {}
         try:
@@ -213,6 +212,11 @@ def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
 def _fingerprint(digest: bytes) -> str:
     shown = ":".join(f"{byte:02X}" for byte in digest)
     return f"somebody may stand between you and it; if it has a new certificate, its fingerprint is {shown}"
+
+
+def _query(given: Mapping[str, Any]) -> str:
+    words = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in given.items())
+    return f"?{words}" if words else ""
 
 
 def _plain(value: Any) -> Any:
