@@ -1,6 +1,8 @@
 """Windows guests: command lines that arrive as they are, and what is done with files by PowerShell. No such guest can run here: see `windows.py`."""
 
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from windows import WindowsGuest, c_arguments, powershell_texts, script_in
 
 from guestwire.client import Guest, Host, connect
 from guestwire.client.commands import Wish, powershell, windows_command, windows_line
+from guestwire.client.steady import FileRefused
 from guestwire.testing import FakeGuest
 
 NASTY = [
@@ -120,3 +123,65 @@ async def test_long_input_goes_through_a_file_that_is_gone_then(there: Guest, wi
 
 async def test_windows_is_known_by_what_its_agent_says(there: Guest) -> None:
     assert await there.is_windows()
+
+
+# Files: as over Proxmox VE each piece is a process, over guestwire none
+
+
+@pytest.mark.parametrize("size", [0, 5, 70_000, 400_000])
+async def test_files_go_both_ways(there: Guest, windows: WindowsGuest, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "source").write_bytes(data)
+    os.utime(tmp_path / "source", (1_500_000_000, 1_500_000_000))
+
+    await there.copy_to(tmp_path / "source", "C:\\data\\it's 100%.bin")
+    await there.copy_from("C:\\data\\it's 100%.bin", tmp_path / "back")
+
+    assert dict(windows.fake.files) == {"C:\\data\\it's 100%.bin": data}
+    assert (tmp_path / "back").read_bytes() == data
+    assert (tmp_path / "back").stat().st_mtime == 1_500_000_000
+
+
+async def test_they_are_written_read_added_to_and_removed(there: Guest, windows: WindowsGuest) -> None:
+    await there.write_file("C:\\data\\f", b"one")
+    async with there.open("C:\\data\\f", "ab") as stream:
+        await stream.write(b"two")
+    async with there.open("C:\\data\\f") as stream:
+        assert await stream.seek(-3, os.SEEK_END) == 3
+        assert await stream.read() == b"two"
+    assert await there.read_file("C:\\data\\f") == b"onetwo"
+    await there.files.remove("C:\\data\\f")
+
+    assert windows.fake.files == {}
+
+
+async def test_folders_are_made_listed_and_copied(there: Guest, windows: WindowsGuest, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "f").write_bytes(b"deep")
+    (source / "link").symlink_to("sub")
+    os.utime(source / "sub" / "f", (1_500_000_000, 1_500_000_000))
+
+    copied = await there.folders.copy_to(source, "C:\\data\\tree")
+    entries = await there.folders.entries("C:\\data\\tree")
+    await there.folders.copy_from("C:\\data\\tree\\sub", tmp_path / "back")
+
+    assert windows.folders[1:] == ["C:\\data\\tree", "C:\\data\\tree\\sub"]
+    assert copied.left_out == [("C:\\data\\tree\\link", "Windows takes no links of a Unix")]
+    assert [(entry.kind, entry.path, entry.size) for entry in entries] == [("f", "sub/f", 4)]
+    assert (tmp_path / "back" / "f").read_bytes() == b"deep"
+
+
+async def test_where_there_is_no_folder_the_error_says_what_to_do(there: Guest, windows: WindowsGuest) -> None:
+    for call in (there.write_file("C:\\none\\f", b"x"), there.folders.entries("C:\\none")):
+        with pytest.raises(FileRefused, match=r"C:\\none: No such file or directory; `guestwire ls GUEST:FOLDER`"):
+            await call
+
+    assert windows.fake.files == {}
+
+
+async def test_names_that_proxmox_would_break_are_reached(there: Guest, windows: WindowsGuest) -> None:
+    await there.write_file("C:\\data\\世", b"world")
+
+    assert await there.read_file("C:\\data\\世") == b"world"
+    assert [*windows.fake.files] == ["C:\\data\\世"]

@@ -7,11 +7,12 @@ quotes, and a program its command line.
 import base64
 import hashlib
 import itertools
+import ntpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guestwire.client import commands, processes, systems
+from guestwire.client import commands, processes, windows
 from guestwire.testing import FakeGuest
 
 QUOTES: Final = "'\u2018\u2019\u201a\u201b"
@@ -86,23 +87,19 @@ def script_in(command: Sequence[str]) -> tuple[str, list[str]]:
     return body.rpartition("} catch {")[0], powershell_texts(given)
 
 
-def _ignored(_: object) -> None:
-    pass
-
-
 @dataclass
 class WindowsGuest:
     """Makes a fake guest one that runs Windows; `ran` are the command lines it was given.
 
     Attributes:
-        fake: whose files it works on; its folders are those of the files, and those that were made.
+        fake: whose files it works on.
         ran: all that was executed.
-        folders: that were made.
+        folders: that there are.
     """
 
     fake: FakeGuest
     ran: list[list[str]] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=lambda: ["C:\\data"])
 
     def __post_init__(self) -> None:
         self._pids = itertools.count(1)
@@ -131,34 +128,47 @@ class WindowsGuest:
             return 0, "", ""
         script, arguments = script_in(command)
         try:
-            return 0, self._scripts[script](arguments, given) or "", ""
+            return 0, str(self._scripts[script](arguments, given) or ""), ""
         except (KeyError, FileNotFoundError) as error:
-            return 1, "", f"Could not find file '{error.args[0]}'.\n"
+            return 1, "", f"{error.args[0]}: No such file or directory\n"
 
     @property
-    def _scripts(self) -> dict[str, Callable[[list[str], bytes], str | None]]:
+    def _scripts(self) -> dict[str, Callable[[list[str], bytes], object]]:
         files = self.fake.files
         return {
             processes.TEMPORARY: lambda _a, _given: "C:\\Windows\\TEMP\\",
             commands._WINDOWS_SCRIPT: lambda a, _given: "\n".join([a[0], *c_arguments(a[1])]),
-            systems._WINDOWS_RENAME: lambda a, _given: files.update({a[1]: files.pop(a[0])}),
-            systems._WINDOWS_DIGEST: lambda a, _given: hashlib.sha256(files[a[0]]).hexdigest(),
-            systems._WINDOWS_SIZE: lambda a, _given: str(len(files[a[0]])),
-            systems._WINDOWS_APPEND: lambda a, given: files.setdefault(a[0], bytearray()).extend(given),
-            systems._WINDOWS_CUT: lambda a, _given: files[a[0]].__delitem__(slice(int(a[1]), None)),
-            systems._WINDOWS_JOIN: lambda a, _given: files.setdefault(a[1], bytearray()).extend(files.pop(a[0])),
-            systems._WINDOWS_REMOVE: lambda a, _given: _ignored(files.pop(a[0], None)),
-            systems._WINDOWS_MAKE: lambda a, _given: self.folders.append(a[0]),
-            systems._WINDOWS_LIST: self._list,
+            windows._BEGIN: lambda a, _given: self._write(a, b""),
+            windows._PREFIX: lambda a, _given: hashlib.sha256(files[a[0]][: int(a[1])]).hexdigest(),
+            windows._PIECE: lambda a, given: files[a[0]].__setitem__(slice(int(a[1]), int(a[1]) + len(given)), given),
+            windows._FINISH: lambda a, _given: self._finish(a),
+            windows._PUT: lambda a, given: self._write(a, given) and self._finish(a),
+            windows._STAT: lambda a, _given: f"f {len(files[a[0]])} 644 1500000000",
+            windows._ALIAS: lambda a, _given: files.update({a[1]: files[a[0]]}),
+            windows._SIZE: lambda a, _given: str(len(files[a[0]])),
+            windows._APPEND: lambda a, given: files.setdefault(a[0], bytearray()).extend(given),
+            windows._ADD: lambda a, _given: files.setdefault(a[1], bytearray()).extend(files.pop(a[0])),
+            windows._REMOVE: lambda a, _given: files.pop(a[0], None) and None,
+            windows._MAKE: lambda a, _given: self.folders.extend(a),
+            windows._LIST: self._list,
         }
+
+    def _write(self, arguments: list[str], data: bytes) -> str:
+        if ntpath.dirname(arguments[1]) not in self.folders:
+            raise FileNotFoundError(ntpath.dirname(arguments[1]))
+        self.fake.files[arguments[0]] = bytearray(data)
+        return "0"
+
+    def _finish(self, arguments: list[str]) -> str:
+        unfinished, path, digest, time = arguments
+        assert not digest or hashlib.sha256(self.fake.files[unfinished]).hexdigest() == digest
+        assert time in ("", "1500000000")
+        self.fake.files[path] = self.fake.files.pop(unfinished)
+        return ""
 
     def _list(self, arguments: list[str], _given: bytes) -> str:
         folder = arguments[0].rstrip("\\/") + "\\"
-        below = {
-            path.removeprefix(folder).replace("\\", "/"): data
-            for path, data in self.fake.files.items()
-            if path.startswith(folder)
-        }
+        below = {path.removeprefix(folder): data for path, data in self.fake.files.items() if path.startswith(folder)}
         if not below:
             raise FileNotFoundError(arguments[0])
-        return "".join(f"f {len(data)} 644 1500000000 {path}\0" for path, data in below.items())
+        return "".join(f"f {len(data)} 644 1500000000 {path.replace(chr(92), '/')}\0" for path, data in below.items())

@@ -13,7 +13,6 @@ import base64
 import contextlib
 import hashlib
 import os
-import posixpath
 import socket
 import stat
 import uuid
@@ -32,6 +31,7 @@ from guestwire.client.pieces import ended, in_flight, is_hole, pieces_of, resize
 from guestwire.client.processes import Ended, Processes
 from guestwire.client.results import FileContent
 from guestwire.client.steady import FileRefused, Steady
+from guestwire.client.systems import system_of
 
 __all__ = ["Facts", "FileRefused", "Files", "LocalFile", "NotTheSame", "Progress"]
 
@@ -112,7 +112,7 @@ class Files:
             FileRefused: there is nothing.
             CallFailed: see `client.errors`.
         """
-        found = (await self.steady.done(scripts.stat(path))).output
+        found = (await self.steady.done(system_of(path).stat(path))).output
         try:
             kind, size, mode, mtime = found.split()
             return Facts(kind, int(size), int(mode, 8), int(mtime))
@@ -216,7 +216,7 @@ class Files:
         source = _Source(resized(pieces_of(data), await self._piece()), total, mode, mtime)
         unfinished = _unfinished(path, uuid.uuid4().hex)
         async with self._gone_at_the_end(unfinished):
-            await ended(self.steady.done(scripts.begin(unfinished, path, keep=False)))
+            await ended(self.steady.done(system_of(path).begin(unfinished, path, keep=False)))
             return await self._send(unfinished, path, source, progress)
 
     async def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
@@ -253,11 +253,11 @@ class Files:
         digest = hashlib.sha256(data).hexdigest()
         try:
             done = await self.steady.sh(
-                scripts.put(_unfinished(path, uuid.uuid4().hex), path, digest, mode, mtime), data
+                system_of(path).put(_unfinished(path, uuid.uuid4().hex), path, digest, mode, mtime), data
             )
             if done.code == scripts.NO_TOOL:
                 done = await self.steady.sh(
-                    scripts.put(_unfinished(path, uuid.uuid4().hex), path, "", mode, mtime), data
+                    system_of(path).put(_unfinished(path, uuid.uuid4().hex), path, "", mode, mtime), data
                 )
         except (PrivilegeMissing, AgentRefused):
             if len(data) > FIRST_PIECE:
@@ -270,14 +270,14 @@ class Files:
 
     async def _agreed(self, unfinished: str, path: str, reading: Reading) -> int:
         """How many bytes an earlier copy has written rightly; those that were under way last are not counted on."""
-        begun = await ended(self.steady.done(scripts.begin(unfinished, path, keep=True)))
+        begun = await ended(self.steady.done(system_of(path).begin(unfinished, path, keep=True)))
         piece = await self._piece()
         there = int(begun.output)
         kept = max(0, min(there, reading.size) // piece - AHEAD) * piece
         if kept and await self._prefix(unfinished, kept) == await reading.prefix(kept):
             return kept
         if there:
-            await self.steady.done(scripts.begin(unfinished, path, keep=False))
+            await self.steady.done(system_of(path).begin(unfinished, path, keep=False))
         await reading.prefix(0)
         return 0
 
@@ -321,15 +321,15 @@ class Files:
         return len(piece)
 
     async def _write_by_process(self, path: str, piece: bytes, at: int) -> int:
-        await self.steady.done(scripts.piece(path, at), piece)
+        await self.steady.done(system_of(path).piece(path, at), piece)
         return len(piece)
 
     async def _finish(self, unfinished: str, path: str, source: "_Source") -> None:
         digest, kept = source.digest.hexdigest(), (source.mode, source.mtime)
-        done = await self.steady.sh(scripts.finish(unfinished, path, digest, *kept))
+        done = await self.steady.sh(system_of(path).finish(unfinished, path, digest, *kept))
         if done.code == scripts.NO_TOOL:
             await self._read_again(unfinished, digest)
-            done = await self.steady.sh(scripts.finish(unfinished, path, "", *kept))
+            done = await self.steady.sh(system_of(path).finish(unfinished, path, "", *kept))
         self._check_ended(path, done)
 
     def _check_ended(self, path: str, done: Ended) -> None:
@@ -357,7 +357,7 @@ class Files:
     async def _prefix(self, path: str, size: int) -> str | None:
         """The SHA-256 of the first bytes in the guest; None when it can't tell."""
         try:
-            done = await self.steady.sh(scripts.prefix(path, size))
+            done = await self.steady.sh(system_of(path).prefix(path, size))
         except (AgentRefused, PrivilegeMissing):
             return None
         return scripts.digest_in(done.output) if done.ok else None
@@ -414,8 +414,10 @@ async def _at_once(found: T) -> T:
 
 def _unfinished(path: str, source: str) -> str:
     """The file beside `path` that a copy of `source` is written to: short, whatever their names are."""
-    target, origin = (hashlib.sha256(os.fsencode(text)).hexdigest()[:20] for text in (posixpath.basename(path), source))
-    return posixpath.join(posixpath.dirname(path), f".guestwire-{target}-{origin}")
+    system = system_of(path)
+    _, name = system.split(path)
+    target, origin = (hashlib.sha256(os.fsencode(text)).hexdigest()[:20] for text in (name, source))
+    return system.beside(path, f".guestwire-{target}-{origin}")
 
 
 def _tell(progress: Progress | None, done: int, total: int | None) -> None:

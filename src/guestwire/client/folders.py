@@ -7,7 +7,6 @@ written through one.
 import asyncio
 import contextlib
 import os
-import posixpath
 import stat
 import uuid
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
@@ -53,22 +52,6 @@ class TreeCopied:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-# find's own -printf takes a thousandth of the time that a process for each file does.
-_TREE: Final = """\
-cd -- "$1" || exit 1
-if find . -prune -printf '' 2>/dev/null; then exec find . -printf '%y %s %m %Ts %p\\0%l\\0'; fi
-exec find . -exec sh -c '
-if stat -c %s . >/dev/null 2>&1; then facts() { stat -c "$1" -- "$3"; }; else facts() { stat -f "$2" -- "$3"; }; fi
-for f in "$@"; do
-  t=
-  if [ -L "$f" ]; then k=l; t=$(readlink -n -- "$f"; echo x); t=${t%x}
-  elif [ -f "$f" ]; then k=f; elif [ -d "$f" ]; then k=d; else k=?; fi
-  printf "%s %s %s\\0%s\\0" "$k" "$(facts "%s %a %Y" "%z %Mp%Lp %m" "$f" 2>/dev/null || echo 0 644 0)" "$f" "$t"
-done' sh {} +
-"""
-
-_MAKE: Final = 'for d in "$@"; do mkdir -p -- "$d" || exit 1; done'
-
 _LINK: Final = """\
 while [ $# -gt 0 ]; do
   if [ -d "$2" ] && [ ! -L "$2" ]; then echo "$2: is a directory" >&2; exit 1; fi
@@ -105,11 +88,8 @@ class Folders:
     async def tree(self, path: str) -> list[Entry]:
         """Everything below a folder, folders before what is in them; paths are relative to it."""
         system = system_of(path)
-        if system is not UNIX:
-            listed = (await self._steady.output(system.tree(path))).split("\0")
-            return self._entries((text, "") for text in listed if text)
-        texts = iter((await self._steady.output(scripts.script(_TREE, path))).split("\0"))
-        return self._entries((text, next(texts, "")) for text in texts if text)
+        texts = iter((await self._steady.output(system.tree(path))).split("\0"))
+        return self._entries((text, next(texts, "") if system is UNIX else "") for text in texts if text)
 
     def _entries(self, listed: Iterable[tuple[str, str]]) -> list[Entry]:
         try:
@@ -120,7 +100,7 @@ class Folders:
 
     async def make(self, path: str) -> None:
         """Makes a folder, and those above it."""
-        await self._steady.done(system_of(path).make_folder(path))
+        await self._steady.done(system_of(path).make_folders([path]))
 
     async def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> TreeCopied:
         """Copies a folder with what is in it into the guest's folder `path`, with permissions, times and links as they are.
@@ -131,23 +111,27 @@ class Folders:
             CallFailed: see `client.errors`.
         """
         here = await asyncio.to_thread(lambda: list(_local_tree(source)))
-        there = {local: posixpath.join(path, local.relative_to(source).as_posix()) for _, local, _ in here}
+        system = system_of(path)
+        there = {local: system.join(path, local.relative_to(source).as_posix()) for _, local, _ in here}
         copied, total = TreeCopied(), _Total(progress, sum(facts.st_size for kind, _, facts in here if kind == "f"))
         copied.left_out = [(str(local), "it is no file, folder or link") for kind, local, _ in here if kind == "?"]
         folders = [(local, facts) for kind, local, facts in here if kind == "d"]
-        await self._in_batches(_MAKE, [(path,), *((there[local],) for local, _ in folders)])
+        for batch in _batches([(path,), *((there[local],) for local, _ in folders)]):
+            await self._steady.done(system.make_folders([folder for (folder,) in batch]))
         files = [local for kind, local, _ in here if kind == "f"]
         await self._each(
             copied, (_copying(self._files.copy_to, local, there[local], total.of_one()) for local in files)
         )
         links = [(str(local.readlink()), there[local]) for kind, local, _ in here if kind == "l"]
-        await self._in_batches(_LINK, links)
-        if system_of(path) is UNIX:
+        if system is UNIX:
+            await self._in_batches(_LINK, links)
             kept = [
                 (f"{stat.S_IMODE(facts.st_mode):o}", scripts.touched(facts.st_mtime), there[local])
                 for local, facts in folders
             ]
             await self._in_batches(_KEEP, kept[::-1])
+        else:
+            copied.left_out += [(link, "Windows takes no links of a Unix") for _, link in links]
         return copied
 
     async def copy_from(self, path: str, target: Path, *, progress: Progress | None = None) -> TreeCopied:
@@ -167,7 +151,7 @@ class Folders:
         jobs = (
             _copying(
                 self._files.copy_from,
-                posixpath.join(path, entry.path),
+                system_of(path).join(path, entry.path),
                 target / entry.path,
                 total.of_one(),
                 facts=_facts(entry),

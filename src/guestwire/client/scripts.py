@@ -5,6 +5,7 @@ They use what POSIX has, and where it has nothing (permissions and times of a fi
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from guestwire.client.commands import SHELL
@@ -89,6 +90,41 @@ if stat -L -c %s / >/dev/null 2>&1; then set -- "$(stat -L -c '%s %a %Y' -- "$1"
 echo "$k $1"
 """
 
+# dd ends a file where it seeks to; not every system has truncate.
+_CUT: Final = 'exec dd if=/dev/null of="$1" bs=1 seek="$2" 2>/dev/null'
+
+_ADD: Final = f"""\
+if [ -e "$2" ]; then size=$(wc -c <"$2") || exit 1; else size=; fi
+cat <"$1" >>"$2" && exec rm -f -- "$1"
+if [ -n "$size" ]; then set -- "$2" "$((size))"; {_CUT.removeprefix("exec ")}; else rm -f -- "$2"; fi
+exit 1
+"""
+
+_EACH: Final = f"""\
+{_FACTS}
+for f in "$@"; do
+  if [ -L "$f" ]; then k=l; elif [ -f "$f" ]; then k=f; elif [ -d "$f" ]; then k=d; elif [ -e "$f" ]; then k=?; else continue; fi
+  printf '%s %s %s\\0' "$k" "$(facts '%s %a %Y' '%z %Mp%Lp %m' "$f" 2>/dev/null || echo 0 644 0)" "$f"
+done
+"""
+_LIST: Final = 'cd -- "$1" || exit 1; set -- .[!.]* ..?* *\n' + _EACH
+
+# find's own -printf takes a thousandth of the time that a process for each file does.
+_TREE: Final = """\
+cd -- "$1" || exit 1
+if find . -prune -printf '' 2>/dev/null; then exec find . -printf '%y %s %m %Ts %p\\0%l\\0'; fi
+exec find . -exec sh -c '
+if stat -c %s . >/dev/null 2>&1; then facts() { stat -c "$1" -- "$3"; }; else facts() { stat -f "$2" -- "$3"; }; fi
+for f in "$@"; do
+  t=
+  if [ -L "$f" ]; then k=l; t=$(readlink -n -- "$f"; echo x); t=${t%x}
+  elif [ -f "$f" ]; then k=f; elif [ -d "$f" ]; then k=d; else k=?; fi
+  printf "%s %s %s\\0%s\\0" "$k" "$(facts "%s %a %Y" "%z %Mp%Lp %m" "$f" 2>/dev/null || echo 0 644 0)" "$f" "$t"
+done' sh {} +
+"""
+
+_MAKE: Final = 'for d in "$@"; do mkdir -p -- "$d" || exit 1; done'
+
 _ALIAS: Final = 'case "$1" in /*) ;; *) set -- "$PWD/$1" "$2" ;; esac; exec ln -s -- "$1" "$2"'
 
 
@@ -130,6 +166,41 @@ def stat(path: str) -> Command:
 def alias(path: str, link: str) -> Command:
     """Makes a link to a path."""
     return script(_ALIAS, path, link)
+
+
+def append(path: str) -> Command:
+    """Adds standard input to a file; one that was not there is for its owner alone."""
+    return script('umask 077; cat >>"$1"', path)
+
+
+def size(path: str) -> Command:
+    """Prints how many bytes a file has."""
+    return script('wc -c <"$1"', path)
+
+
+def add(part: str, path: str) -> Command:
+    """Adds a file to the end of another, and removes it; that fails as a whole."""
+    return script(_ADD, part, path)
+
+
+def remove(path: str) -> Command:
+    """Removes a file; one that is not there is gone already."""
+    return ["rm", "-f", "--", path]
+
+
+def make_folders(paths: Sequence[str]) -> Command:
+    """Makes folders, and those above them."""
+    return script(_MAKE, *paths)
+
+
+def entries(path: str) -> Command:
+    """Lists a folder; see `System.entries`."""
+    return script(_LIST, path)
+
+
+def tree(path: str) -> Command:
+    """Lists all below a folder; see `System.tree`."""
+    return script(_TREE, path)
 
 
 def into(path: str, command: Command) -> Command:

@@ -13,7 +13,7 @@ from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed, NotTrusted, Place, Unreachable
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.processes import Ended, Processes
-from guestwire.client.systems import system_of
+from guestwire.client.systems import UNIX, System, system_of
 
 T = TypeVar("T")
 
@@ -33,10 +33,13 @@ class FileRefused(CallFailed):
 
 _NEXT: Final = (
     ("No space left", "make room in the guest (`guestwire df GUEST` shows where), then copy again"),
+    ("not enough space", "make room in the guest, then copy again"),
     ("quota", "make room in the guest, then copy again"),
     ("Read-only file system", "choose another folder, or mount it writable in the guest"),
     ("No such file or directory", "`guestwire ls GUEST:FOLDER` shows what is there"),
     ("ermission denied", "the agent's user may not; see what the guest's SELinux or AppArmor allows its agent"),
+    ("is denied", "the agent's user may not; see the file's permissions in the guest"),
+    ("Could not find", "`guestwire ls GUEST:FOLDER` shows what is there"),
     ("s a directory", "name a file in it, or copy it with -r"),
     ("no regular file", "name a regular file"),
     ("another copy", "copy again"),
@@ -96,10 +99,13 @@ class Steady:
 
     async def output(self, command: scripts.Command) -> str:
         """What a command printed, of any length: Proxmox VE loses more than 2.5 MB, and the agent cuts off what is over 16 MiB."""
-        if command[0] != SHELL or await self._host.is_guestwire():
+        of_unix = command[0] == SHELL
+        if not of_unix or await self._host.is_guestwire():
             ended = await self.done(command)
             if not ended.stdout_truncated:
                 return ended.output
+            if not of_unix:
+                raise FileRefused(self.place, "the list is longer than the agent keeps; list a folder below it")
         path = _temporary()
         try:
             await self.done(scripts.into(path, command))
@@ -131,8 +137,8 @@ class Steady:
         if not wide and not is_no_text(path):
             yield path
             return
-        link = _temporary()
-        await self.done(scripts.alias(path, link))
+        link = _temporary(system_of(path))
+        await self.done(system_of(path).alias(path, link))
         try:
             yield link
         finally:
@@ -155,8 +161,8 @@ def _passes(error: CallFailed) -> bool:
     return bool(_passing.search(error.words))
 
 
-def _temporary() -> str:
-    return f"/tmp/guestwire-{uuid.uuid4().hex}"  # noqa: S108  # the name can't be guessed
+def _temporary(system: System = UNIX) -> str:
+    return f"{system.temporary}guestwire-{uuid.uuid4().hex}"  # it can't be guessed
 
 
 def _pauses() -> Iterable[float]:
