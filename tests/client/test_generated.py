@@ -9,9 +9,7 @@ import pytest
 from guestwire.client import endpoints, generate, generate_sync, guests, sync
 
 
-@pytest.mark.parametrize(
-    ("module", "make"), [(endpoints, generate.asynchronous), (sync, generate_sync.synchronous)]
-)
+@pytest.mark.parametrize(("module", "make"), [(endpoints, generate.asynchronous), (sync, generate_sync.synchronous)])
 def test_they_are_fresh(module: object, make: object) -> None:
     assert callable(make)
     path = Path(str(module.__file__))  # type: ignore[attr-defined]  # a module has one

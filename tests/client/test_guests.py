@@ -1,0 +1,94 @@
+"""What stands above the endpoints of a guest, over an agent's socket and over HTTPS to a server, with a fake guest."""
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from calling import site, vm
+from serving import Serving
+
+from guestwire import Guest, connect
+from guestwire.client.guests import NotReady
+from guestwire.testing import CLOSE, Exchange, FakeGuest
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    async with Serving.of(site(vm(100, "fake"))) as server:
+        yield server
+
+
+@pytest.fixture
+async def fake(server: Serving) -> AsyncIterator[FakeGuest]:
+    async with FakeGuest(server.folder / "100.qga") as fake:
+        yield fake
+
+
+@pytest.fixture(params=["unix", "https"])
+async def there(request: pytest.FixtureRequest, server: Serving, fake: FakeGuest) -> AsyncIterator[Guest]:
+    ca = str(server.folder / "state" / "server.pem")
+    host = await (
+        connect(f"unix:{fake.path}")
+        if request.param == "unix"
+        else connect(f"https://127.0.0.1:{server.port}", token=server.token, ca=ca)
+    )
+    async with host:
+        if request.param == "https":
+            await (await host.guest(100)).wait_ready(30)
+        fake.received.clear()
+        yield await host.guest(100)
+
+
+@pytest.mark.parametrize("password", ["pässwörd", "世界世界世", "plain123"])
+async def test_a_password_arrives_as_utf8(there: Guest, fake: FakeGuest, password: str) -> None:
+    fake.replies["guest-set-user-password"] = {}
+
+    await there.set_user_password("root", password)
+
+    (request,) = (one for one in fake.received if one["execute"] == "guest-set-user-password")
+    assert base64.b64decode(request["arguments"]["password"]).decode() == password
+
+
+def file_system(name: str, mountpoint: str, **sizes: int) -> dict[str, Any]:
+    return {"name": name, "mountpoint": mountpoint, "type": "ext4", "disk": [], **sizes}
+
+
+async def test_file_systems_are_summed_and_a_device_counts_once(there: Guest, fake: FakeGuest) -> None:
+    fake.replies["guest-get-fsinfo"] = [
+        file_system("vda1", "/", **{"total-bytes": 100, "used-bytes": 40}),
+        file_system("vda1", "/again", **{"total-bytes": 100, "used-bytes": 40}),
+        file_system("vdb", "/data", **{"total-bytes": 10}),
+        file_system("proc", "/proc"),
+    ]
+
+    found = await there.filesystems()
+
+    assert [one.mountpoint for one in found] == ["/", "/again", "/data"]
+    assert (found.total_bytes, found.used_bytes) == (110, 40)
+
+
+async def test_a_guest_that_does_not_tell_its_system_is_taken_for_a_unix(there: Guest) -> None:
+    assert not await there.is_windows()
+
+
+async def test_a_shutdown_is_waited_for(there: Guest, fake: FakeGuest) -> None:
+    def leaving(exchange: Exchange) -> list[Any]:
+        if exchange.request["execute"] == "guest-shutdown":
+            fake.path.unlink()
+            return [CLOSE]
+        return exchange.honest
+
+    fake.fault = leaving
+
+    await there.shutdown(wait=30)
+
+    assert fake.names().count("guest-shutdown") == 1
+
+
+async def test_a_guest_that_does_not_go_is_said_to_run_still(there: Guest, fake: FakeGuest) -> None:
+    fake.mute.clear()
+    fake.replies["guest-shutdown"] = {}
+
+    with pytest.raises(NotReady, match="still runs after 0"):
+        await there.shutdown(wait=0.3)
