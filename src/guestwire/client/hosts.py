@@ -71,9 +71,14 @@ class Host:
             self._version = found if isinstance(found, dict) else {}
         return self._version
 
+    @property
+    def is_local(self) -> bool:
+        """Whether calls are executed here, on an agent's own socket: nothing is made into JSON on its way then."""
+        return self._only_guest is not None
+
     async def is_guestwire(self) -> bool:
         """Whether it is guestwire, which has none of the limits of Proxmox VE's own service."""
-        return self._only_guest is not None or "guestwire" in await self.version()
+        return self.is_local or "guestwire" in await self.version()
 
     async def guests(self) -> list[GuestInfo]:
         """All VMs that the caller may see, on all nodes that are up, by name and id."""

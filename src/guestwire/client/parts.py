@@ -17,6 +17,11 @@ class GuestInfo:
 class HostOfGuest(Protocol):
     """What a guest uses of its host."""
 
+    @property
+    def is_local(self) -> bool:
+        """See `Host.is_local`."""
+        ...
+
     async def raw(self, method: str, path: str, /, **parameters: Any) -> Any:
         """See `Host.raw`."""
         ...
