@@ -37,12 +37,21 @@ class Service:
     pid: int
 
     def memory(self, field: str) -> float:
-        """`VmHWM` (the highest there was) or `VmRSS` (now) in MB."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == field:
-                return int(value.split()[0]) * 1024 / 1e6
-        raise BenchError(f"/proc/{self.pid}/status has no {field}")
+        """See `memory_of`."""
+        return memory_of(self.pid, field)
+
+
+def memory_of(pid: int, field: str) -> float:
+    """`VmHWM` (the highest there was) or `VmRSS` (now) of a process in MB; 0 for one that is ending.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024 / 1e6
+    return 0.0
 
 
 @contextlib.asynccontextmanager

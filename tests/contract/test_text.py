@@ -1,10 +1,12 @@
+import base64
+
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guestwire.contract import ByteText, to_bytes
-from guestwire.contract.text import SLICE
+from guestwire.contract.text import SLICE, PlainText
 
 PIECES = st.lists(st.binary(max_size=200))
 
@@ -83,4 +85,12 @@ def test_any_text_has_bytes_and_only_one_way_to_read_them(text: str) -> None:
 def test_its_size_in_json_is_counted_right(pieces: list[bytes]) -> None:
     text = ByteText(pieces)
 
+    assert sum(text.json_sizes()) == len(json_text(text)) - 2
+
+
+@given(PIECES)
+def test_base64_is_json_as_it_is(pieces: list[bytes]) -> None:
+    text = PlainText(list(map(base64.b64encode, pieces)))
+
+    assert json_text(text) == msgspec.json.encode(str(text))
     assert sum(text.json_sizes()) == len(json_text(text)) - 2

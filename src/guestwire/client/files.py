@@ -28,7 +28,7 @@ from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, PrivilegeMissing, Unreachable
 from guestwire.client.local import LocalFile, Reading, Unfinished
 from guestwire.client.parts import HostOfGuest
-from guestwire.client.pieces import ended, in_flight, is_hole, pieces_of, resized
+from guestwire.client.pieces import beside, ended, in_flight, is_hole, pieces_of, resized
 from guestwire.client.processes import Ended, Processes
 from guestwire.client.results import FileContent
 from guestwire.client.steady import FileRefused, Steady
@@ -49,6 +49,9 @@ PIECE: Final = 320 * 1024
 
 INPUT_PIECE: Final = 64 * 1024
 """Bytes of a process's standard input."""
+
+READS_AHEAD: Final = 2
+"""Reads under way at once. An agent whose answers are not taken at once spins: more of them make it slower."""
 
 AHEAD: Final = 3
 """Pieces under way at once: one is made ready, one travels, one is written."""
@@ -144,9 +147,9 @@ class Files:
         async with contextlib.AsyncExitStack() as stack:
             file = await stack.enter_async_context(Unfinished.beside(target, self._calls.place))
             await self._continue(path, file)
-            async with self.steady.nameable(path) as name:
+            async with self.steady.nameable(path) as name, beside(self._prefix(path, WHOLE_NUMBER)) as digest:
                 await self._fetch(name, file, facts.size if facts else 0, progress)
-            await self._check(path, file.digest, file.done)
+                await self._check(path, file, await digest)
             await file.finish(facts.mode if facts else None, facts.mtime if facts else None)
         return file.done
 
@@ -164,7 +167,7 @@ class Files:
 
     async def _fetch(self, path: str, file: Unfinished, size: int, progress: Progress | None) -> None:
         _tell(progress, file.done, size or None)
-        async with contextlib.aclosing(in_flight(self._reads(path, file.done, size), AHEAD)) as answers:
+        async with contextlib.aclosing(in_flight(self._reads(path, file.done, size), READS_AHEAD)) as answers:
             async for found in answers:
                 if found.bytes_read:
                     await file.write(await asyncio.to_thread(self._bytes, found))
@@ -357,13 +360,12 @@ class Files:
 
     # Checking
 
-    async def _check(self, path: str, digest: str, size: int) -> None:
-        """By SHA-256 where the guest has a tool for it; else by reading again."""
-        found = await self._prefix(path, WHOLE_NUMBER)
-        if found is None:
-            await self._read_again(path, digest)
-        elif found != digest:
-            raise self._changed(path, f"its {size} bytes are not those that were copied: it changed meanwhile")
+    async def _check(self, path: str, file: Unfinished, digest: str | None) -> None:
+        """By the guest's own SHA-256, where it has a tool for it; else by reading again."""
+        if digest is None:
+            await self._read_again(path, file.digest)
+        elif digest != file.digest:
+            raise self._changed(path, f"its {file.done} bytes are not those that were copied: it changed meanwhile")
 
     async def _prefix(self, path: str, size: int) -> str | None:
         """The SHA-256 of the first bytes in the guest; None when it can't tell."""

@@ -48,6 +48,17 @@ async def ended(work: Coroutine[Any, Any, T]) -> T:
         await _end(deque([task]))
 
 
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, T]) -> AsyncGenerator[asyncio.Task[T], None]:
+    """Does `work` at the same time; it is broken off when nobody has waited for it at the end."""
+    task = asyncio.get_running_loop().create_task(work, name="beside")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def pieces_of(data: bytes | AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Data as pieces."""
     if isinstance(data, bytes):

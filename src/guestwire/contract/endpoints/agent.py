@@ -16,7 +16,7 @@ from guestwire.agent import commands as qga
 from guestwire.contract.context import Context
 from guestwire.contract.endpoint import DEFAULT_TIMEOUT, Effect, Endpoint, Registry
 from guestwire.contract.parameters import Audited, OfVm
-from guestwire.contract.text import ByteText, to_bytes
+from guestwire.contract.text import ByteText, PlainText, to_bytes
 from guestwire.errors import AgentError, GuestError
 
 endpoints = Registry()
@@ -290,7 +290,7 @@ async def file_read(context: Context, parameters: FileRead) -> FileContent:
     """Reads a file, 16 MiB at most; offset and count read a part."""
     agent = await context.agent(parameters.vmid)
     contents = await agent.files.read(parameters.file, offset=parameters.offset, count=parameters.count)
-    text = ByteText(contents.pieces if parameters.decode else contents.base64())
+    text = ByteText(contents.pieces) if parameters.decode else PlainText(contents.base64())
     return FileContent(text, contents.size, 1 if contents.truncated else UNSET)
 
 
