@@ -50,7 +50,9 @@ def ls(
         show([_fields(guest) for guest in on_host(context, lambda host: host.guests())], GUESTS, as_json=json)
         return
     name, folder = guest_and_path(path)
-    entries = [_fields(entry) for entry in on_guest(context, name, lambda guest: guest.folders.entries(folder))]
+    listed = on_guest(context, name, lambda guest: guest.folders.entries(folder))
+    # Where links lead is not looked up for a list.
+    entries = [{field: value for field, value in _fields(entry).items() if field != "link"} for entry in listed]
     show(entries if json else [{**entry, "mode": mode_words(entry)} for entry in entries], ENTRIES, as_json=json)
 
 
