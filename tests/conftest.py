@@ -1,4 +1,4 @@
-"""What all tests use: short folders for sockets, real agents in sandboxes, a real guest; and a check that nothing is left behind."""
+"""What all tests use: short folders for sockets, real agents in sandboxes, a real guest, every way to one; and a check that nothing is left behind."""
 
 import asyncio
 import shutil
@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import site, vm
+from serving import Serving
+from ways import Way, options_for, over_https
 
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
+from guestwire.client import connect
 from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.testing import FakeGuest, SandboxedAgent
 
@@ -107,3 +111,45 @@ async def machine(image: GuestImage) -> AsyncIterator[Machine]:
     finally:
         await machine.stop()
         shutil.rmtree(folder)
+
+
+# Every way to a guest
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    async with Serving.of(site(vm(100, "web"), vm(101, "fake"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def served_agent(server: Serving) -> AsyncIterator[SandboxedAgent]:
+    async with SandboxedAgent(server.folder / "100.qga", name="web") as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+async def limited() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
+    async with (
+        Serving.of(site(vm(100, "web")), limited=True) as server,
+        SandboxedAgent(server.folder / "100.qga", name="web") as agent,
+    ):
+        yield server, agent
+
+
+@pytest.fixture(params=["unix", "guestwire", "limited"])
+async def way(
+    request: pytest.FixtureRequest,
+    server: Serving,
+    served_agent: SandboxedAgent,
+    agent: SandboxedAgent,
+    limited: tuple[Serving, SandboxedAgent],
+) -> AsyncIterator[Way]:
+    if request.param == "unix":
+        target = f"unix:{agent.socket}"
+        async with await connect(target) as host:
+            yield Way(host, await host.guest("web"), agent, None, ["--host", target])
+        return
+    between, real = (server, served_agent) if request.param == "guestwire" else limited
+    async with await over_https(between) as host:
+        yield Way(host, await host.guest("web"), real, between, options_for(between))

@@ -23,6 +23,7 @@ class Serving:
     folder: Path
     port: int
     process: asyncio.subprocess.Process
+    limited: bool = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -46,7 +47,7 @@ class Serving:
             if prepare:
                 (folder / "state").mkdir(mode=0o700)
                 await prepare(folder / "state")
-            server = cls(folder, port, await start(folder, environment or {}, limited=limited))
+            server = cls(folder, port, await start(folder, environment or {}, limited=limited), limited)
             try:
                 await server.listens()
                 yield server
@@ -83,6 +84,13 @@ class Serving:
 
     def signal(self, signum: signal.Signals) -> None:
         self.process.send_signal(signum)
+
+    async def restart(self) -> None:
+        """Ends it at once, and starts it again."""
+        self.process.kill()
+        await self.process.wait()
+        self.process = await start(self.folder, {}, limited=self.limited)
+        await self.listens()
 
     async def stop(self) -> None:
         """Ends it, as systemd does."""

@@ -6,79 +6,24 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from calling import site, vm
 from serving import Serving
+from ways import Way, over_https
 
-from guestwire.client import CallFailed, Guest, Host, connect
+from guestwire.client import CallFailed, connect
 from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, PrivilegeMissing
 from guestwire.client.files import LocalFile, NotTheSame
 from guestwire.client.folders import TreeCopied
 from guestwire.client.guests import StillFrozen
 from guestwire.client.processes import ProcessFailed, StillRunning
-from guestwire.testing import FakeGuest, SandboxedAgent
+from guestwire.testing import FakeGuest
 
 MIB = 1024 * 1024
 NAMES = ["plain", "with space", "quote'\"", "new\nline", "-dash", "ünï世😀", "x" * 200, "back\\slash", "$(id)", "*"]
 
 pytestmark = pytest.mark.agent
-
-
-@dataclass
-class Way:
-    """To one real agent."""
-
-    host: Host
-    guest: Guest
-    agent: SandboxedAgent
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[Serving]:
-    async with Serving.of(site(vm(100, "web"), vm(101, "fake"))) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def served_agent(server: Serving) -> AsyncIterator[SandboxedAgent]:
-    async with SandboxedAgent(server.folder / "100.qga", name="web") as agent:
-        yield agent
-
-
-async def over_https(server: Serving) -> Host:
-    return await connect(
-        f"https://127.0.0.1:{server.port}", token=server.token, ca=str(server.folder / "state" / "server.pem")
-    )
-
-
-@pytest.fixture(scope="module")
-async def limited() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
-    async with (
-        Serving.of(site(vm(100, "web")), limited=True) as server,
-        SandboxedAgent(server.folder / "100.qga", name="web") as agent,
-    ):
-        yield server, agent
-
-
-@pytest.fixture(params=["unix", "guestwire", "limited"])
-async def way(
-    request: pytest.FixtureRequest,
-    server: Serving,
-    served_agent: SandboxedAgent,
-    agent: SandboxedAgent,
-    limited: tuple[Serving, SandboxedAgent],
-) -> AsyncIterator[Way]:
-    if request.param == "unix":
-        host, real = await connect(f"unix:{agent.socket}"), agent
-    elif request.param == "guestwire":
-        host, real = await over_https(server), served_agent
-    else:
-        host, real = await over_https(limited[0]), limited[1]
-    async with host:
-        yield Way(host, await host.guest("web"), real)
 
 
 async def test_a_process_is_run_with_all_that_belongs_to_it(way: Way) -> None:
@@ -139,7 +84,7 @@ async def test_long_input_goes_through(way: Way) -> None:
     ended = await way.guest.run(["sha256sum"], input=data)
 
     assert ended.output.split()[0] == hashlib.sha256(data).hexdigest()
-    assert leftovers(way) == []
+    assert way.leftovers() == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 45_000, 45_001, 64 * 1024, 2 * MIB + 7])
@@ -158,11 +103,7 @@ async def test_files_go_both_ways_byte_for_byte(way: Way, tmp_path: Path, size: 
     assert (tmp_path / "back").read_bytes() == data
     assert seen == sorted(seen)
     assert seen[-1] == size
-    assert leftovers(way, tmp_path) == []
-
-
-def leftovers(way: Way, *folders: Path) -> list[str]:
-    return [path.name for folder in (way.agent.home, *folders) for path in folder.iterdir() if "guestwire" in path.name]
+    assert way.leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -199,7 +140,7 @@ async def test_where_nothing_can_be_written_the_error_says_so_and_nothing_is_lef
     with pytest.raises(CallFailed):
         await way.guest.files.write(path, b"x" * 100_000)
 
-    assert leftovers(way) == []
+    assert way.leftovers() == []
 
 
 async def test_a_broken_source_leaves_the_old_file_and_nothing_else(way: Way) -> None:
@@ -213,7 +154,7 @@ async def test_a_broken_source_leaves_the_old_file_and_nothing_else(way: Way) ->
         await way.guest.files.write("/root/old", pieces())
 
     assert (way.agent.home / "old").read_bytes() == b"old"
-    assert leftovers(way) == []
+    assert way.leftovers() == []
 
 
 async def test_cancelled_in_the_middle_it_leaves_the_old_file_and_nothing_else(way: Way) -> None:
@@ -233,7 +174,7 @@ async def test_cancelled_in_the_middle_it_leaves_the_old_file_and_nothing_else(w
         await writing
 
     assert (way.agent.home / "old").read_bytes() == b"old"
-    assert leftovers(way) == []
+    assert way.leftovers() == []
 
 
 async def test_trees_go_both_ways(way: Way, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ COMMANDS: Final = {
     "suspend": "power",
     "wait": "power",
     "doctor": "doctor",
+    "mcp": "assistants",
     "raw": "calls",
     "api": "calls",
     "completion": "completion",

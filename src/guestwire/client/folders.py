@@ -237,6 +237,8 @@ def _sorted_out(entries: list[Entry], target: Path, copied: TreeCopied) -> list[
             copied.left_out.append((entry.path, "its name leads out of the folder"))
         elif entry.kind == "?":
             copied.left_out.append((entry.path, "it is no file, folder or link"))
+        elif not local.parent.is_dir():
+            copied.left_out.append((entry.path, "no folder stands above it"))
         elif entry.kind == "d" and local.is_symlink():
             copied.left_out.append((entry.path, "a link stands in its place"))
         else:

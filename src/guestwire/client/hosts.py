@@ -112,6 +112,10 @@ class Host:
         found = _by_id.fullmatch(str(name))
         return await (self._guest_by_id(int(found["vmid"]), found["node"]) if found else self._guest_by_name(str(name)))
 
+    def listed(self, info: GuestInfo) -> Guest:
+        """The guest of an entry of `guests()`; asks nobody."""
+        return self._made(info, info.name)
+
     async def _guest_by_id(self, vmid: int, node: str | None) -> Guest:
         nodes = [node] if node else await self._known_nodes()
         if len(nodes) == 1:

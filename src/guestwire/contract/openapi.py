@@ -99,14 +99,14 @@ def _parameter(rule: Rule, where: str) -> dict[str, Any]:
         "in": where,
         "required": rule.required,
         "description": rule.description,
-        "schema": _schema(rule),
+        "schema": schema_of(rule),
     }
 
 
 def _body(known: list[Rule]) -> dict[str, Any]:
     schema = {
         "type": "object",
-        "properties": {rule.name: _schema(rule) | {"description": rule.description} for rule in known},
+        "properties": {rule.name: schema_of(rule) | {"description": rule.description} for rule in known},
         "required": [rule.name for rule in known if rule.required],
         "additionalProperties": False,
     }
@@ -125,7 +125,8 @@ _KEYWORDS: Final = {
 }
 
 
-def _schema(rule: Rule) -> dict[str, Any]:
+def schema_of(rule: Rule) -> dict[str, Any]:
+    """The JSON schema of one parameter."""
     schema: dict[str, Any] = {"type": rule.kind}
     if rule.kind == "array":
         schema["items"] = {"type": "string"}

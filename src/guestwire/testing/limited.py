@@ -23,8 +23,17 @@ from guestwire.access.control import Access
 from guestwire.app.prepare import prepare
 from guestwire.app.service import run
 from guestwire.contract import ByteText, Context, Endpoint, Parameters
-from guestwire.contract.endpoints.agent import ExecStatus, FileContent, FileRead, ProcessState, file_read
-from guestwire.contract.endpoints.agent import exec_status as execute_status
+from guestwire.contract.endpoints.agent import (
+    Exec,
+    ExecStatus,
+    FileContent,
+    FileRead,
+    ProcessState,
+    Started,
+    exec_status,
+    execute,
+    file_read,
+)
 from guestwire.contract.endpoints.nodes import version
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import AgentError, CommandTimeout, GuestError, GuestwireError
@@ -83,27 +92,35 @@ async def _file_read(context: Context, parameters: FileRead) -> FileContent:
     return cast("FileContent", replace_struct(found, content=ByteText(pieces)))
 
 
-def _exec_status() -> Function:
-    told: set[tuple[int, int]] = set()
+class _Told:
+    """The processes whose end was told; a guest that starts anew gives their ids again."""
 
-    async def exec_status(context: Context, parameters: ExecStatus) -> ProcessState:
+    def __init__(self) -> None:
+        self._ends: set[tuple[int, int]] = set()
+
+    async def exec(self, context: Context, parameters: Exec) -> Started:
+        started: Started = await execute.function(context, parameters)
+        self._ends.discard((parameters.vmid, started.pid))
+        return started
+
+    async def exec_status(self, context: Context, parameters: ExecStatus) -> ProcessState:
         key = parameters.vmid, parameters.pid
-        if key in told:
+        if key in self._ends:
             raise GuestError(f"Agent error: PID {parameters.pid} does not exist")
-        state: ProcessState = await execute_status.function(context, parameters)
+        state: ProcessState = await exec_status.function(context, parameters)
         if state.exited:
-            told.add(key)
+            self._ends.add(key)
         if sum(text.size for text in (state.out_data, state.err_data) if text) > MAX_OUTPUT:
             raise CommandTimeout(f"VM {parameters.vmid}", "guest-exec-status")
         return state
 
-    return exec_status
 
-
+_told: Final = _Told()
 _FUNCTIONS: Final[dict[str, Function]] = {
     version.path: _version,
     file_read.path: _file_read,
-    execute_status.path: _exec_status(),
+    execute.path: _told.exec,
+    exec_status.path: _told.exec_status,
 }
 
 

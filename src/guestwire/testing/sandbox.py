@@ -29,6 +29,9 @@ HARMFUL: Final = (
 
 START_TIMEOUT: Final = 10.0
 
+SMALL: Final = 1024 * 1024
+"""Bytes of the file system at /small: what happens when a disk is full can be seen there."""
+
 _COPIED: Final = ("os-release", "ld.so.cache", "pam.d", "security", "login.defs", "nsswitch.conf")
 
 
@@ -141,7 +144,7 @@ class SandboxedAgent:
             "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
             "--bind", str(folder / "etc"), "/etc", "--bind", str(self.home), "/root", "--bind", str(folder / "state"), "/state",
             "--bind", str(self.socket.parent), "/qga", "--ro-bind", "/sys", "/sys", "--proc", "/proc", "--dev", "/dev",
-            "--tmpfs", "/tmp", "--tmpfs", "/run", "--chdir", "/", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",  # noqa: S108  # inside the sandbox
+            "--tmpfs", "/tmp", "--tmpfs", "/run", "--size", str(SMALL), "--tmpfs", "/small", "--chdir", "/", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",  # noqa: S108  # inside the sandbox
             "sh", "-c", 'trap "" PIPE; exec qemu-ga -m unix-listen -p "$0" -t /state -b "$1"', f"/qga/{self.socket.name}", self._blocked,
         ]  # fmt: skip
 

@@ -1,0 +1,195 @@
+"""`guestwire mcp`: guests for AI assistants."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from guestwire.cli.connecting import on_host
+from guestwire.cli.options import given_in
+from guestwire.cli.output import note, to_json, visible
+from guestwire.cli.quick import add
+from guestwire.cli.site import Json
+from guestwire.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from guestwire.client import GuestInfo, Host
+    from guestwire.client.settings import Settings
+    from guestwire.mcp.policy import Policy, Rule
+
+NAME: Final = "mcp"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this command."""
+    add(
+        app,
+        NAME,
+        mcp,
+        "guestwire --host https://pve1:8006 --token-file token mcp",
+        "guestwire --host unix:/run/vm/100.qga mcp --allow files,exec --ask exec",
+        "guestwire mcp --policy policy.toml --check",
+    )
+
+
+def mcp(
+    context: typer.Context,
+    *,
+    allow: Annotated[
+        str | None,
+        typer.Option(metavar="LEVELS", help="read (default), files, exec, manage, power or all; with commas between."),
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="Levels and tools for which a person must say yes first.")
+    ] = None,
+    tools: Annotated[
+        str | None, typer.Option(metavar="few|every", help="List what most work needs (default), or every tool.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="F", help="A policy in TOML instead of the options above; see docs/mcp.md.")
+    ] = None,
+    copy_folder: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Files may be copied to and from this folder of this machine.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be done.")] = False,
+    records: Annotated[
+        str | None,
+        typer.Option(metavar="F", help="Where each call leaves a line; default: in ~/.local/state/guestwire."),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="[HOST:]PORT", help="Streamable HTTP at /mcp instead of standard input and output."),
+    ] = None,
+    bearer_file: Annotated[
+        str | None, typer.Option(metavar="F", help="The token that HTTP callers need; made when it is not there.")
+    ] = None,
+    allow_host: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="More names that HTTP callers reach this server by.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Show what the policy allows in each guest, and why.")] = False,
+    json: Json = False,
+) -> None:
+    """Give an AI assistant tools for guests (Model Context Protocol), under a policy: without options it reads state and changes nothing."""
+    chosen = _policy(policy, allow, ask, tools, copy_folder, dry_run=dry_run)
+    if check:
+        _show(chosen, _guests(context), json=json)
+        return
+    from guestwire.mcp.records import default_path  # noqa: PLC0415  # `--help` must not wait for the server
+    from guestwire.mcp.running import Http, serve_http, serve_stdio  # noqa: PLC0415
+
+    settings = _settings(context)
+    to = Path(records).expanduser() if records else default_path()
+    if http is None:
+        asyncio.run(serve_stdio(settings, chosen, to))
+        return
+    address = _address(http)
+    bearer = Path(bearer_file).expanduser() if bearer_file else to.with_name("mcp-bearer")
+    note(f"listening on http://{http if ':' in http else f'127.0.0.1:{http}'}/mcp; the bearer token is in {bearer}")
+    asyncio.run(serve_http(settings, chosen, to, Http(address, bearer, _words(allow_host))))
+
+
+def _settings(context: typer.Context) -> "Settings":
+    from guestwire.cli.trust import remembered  # noqa: PLC0415  # as above
+    from guestwire.client.settings import settings_for  # noqa: PLC0415
+
+    given = given_in(context)
+    settings = remembered(settings_for(given.words, profile=given.profile))
+    if not settings.host:
+        raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
+    return settings
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def _policy(
+    file: str | None, allow: str | None, ask: str | None, tools: str | None, copy_folder: str | None, *, dry_run: bool
+) -> "Policy":
+    from guestwire.mcp.policy import simple_policy  # noqa: PLC0415  # as above
+
+    if file:
+        if allow or ask or tools or copy_folder or dry_run:
+            raise typer.BadParameter("With --policy, the file says what is allowed; the other options stay away.")
+        return _policy_of(Path(file))
+    if tools not in (None, "few", "every"):
+        raise typer.BadParameter("--tools is few or every.")
+    folder = Path(copy_folder).expanduser().resolve() if copy_folder else None
+    if folder and not folder.is_dir():
+        raise ConfigurationError(f"{folder}: no such folder")
+    try:
+        return simple_policy(
+            _words(allow) or ["read"], ask=_known(_words(ask)), every=tools == "every", dry_run=dry_run,
+            copy_folders=(folder,) if folder else (),
+        )  # fmt: skip
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _known(words: list[str]) -> list[str]:
+    """Levels and tools; another word would be a question that is never asked."""
+    from guestwire.mcp.policy import Level  # noqa: PLC0415  # as above
+    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
+
+    known = {level.value for level in Level} | TOOLS.names()
+    for word in words:
+        if word not in known:
+            raise typer.BadParameter(f"--ask: '{word}' is neither a level nor a tool.")
+    return words
+
+
+def _policy_of(path: Path) -> "Policy":
+    from guestwire.mcp.policy_file import read_policy  # noqa: PLC0415  # as above
+    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
+
+    return read_policy(path, TOOLS.names())
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) <= 65535:  # noqa: PLR2004  # the largest port
+        raise typer.BadParameter(f"--http: '{text}' is not PORT or HOST:PORT.")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _guests(context: typer.Context) -> "list[GuestInfo]":
+    async def listed(host: "Host") -> "list[GuestInfo]":
+        return await host.guests()
+
+    return on_host(context, listed)
+
+
+def _show(policy: "Policy", guests: "list[GuestInfo]", *, json: bool) -> None:
+    rows = [_row(guest, policy.rule_for(guest.vmid, guest.name)) for guest in guests]
+    if json:
+        print(to_json(rows, indent=2))
+        return
+    for row in rows:
+        print(visible(f"{row['guest']} ({row['vmid']}): {', '.join(row['allow']) or 'nothing'}, by {row['source']}"))
+        for key in ("tools", "without", "ask", "read", "write", "run"):
+            if row[key]:
+                print(visible(f"    {key + ':':<9}{', '.join(row[key])}"))
+        if "exec" in row["allow"] and not row["run"]:
+            print(
+                "    note:    whoever may run any program may do everything in the guest; path rules don't hold against it"
+            )
+    sys.stdout.flush()
+
+
+def _row(guest: "GuestInfo", rule: "Rule") -> dict[str, Any]:
+    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415  # as above
+
+    return {
+        "guest": guest.name,
+        "vmid": guest.vmid,
+        "allow": sorted(level.value for level in rule.levels),
+        "source": rule.source,
+        "tools": sorted(tool.name for tool in TOOLS if rule.allows(tool.name, tool.level)),
+        "without": sorted(rule.without),
+        "ask": sorted(rule.ask),
+        "read": [pattern.text for pattern in rule.read or ()],
+        "write": [pattern.text for pattern in rule.write or ()],
+        "run": [str(pattern) for pattern in rule.run or ()],
+    }

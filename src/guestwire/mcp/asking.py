@@ -1,0 +1,110 @@
+"""Asking a person through their client, in both generations of the protocol.
+
+Up to 2025-11-25 the server asks in the middle of a call. Since 2026-07-28 it answers the call with a question, and the client makes the
+call again with the answer: a seal ties both to the same tool, arguments and caller, once, and for ten minutes.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mcp.server.context import ServerRequestContext
+from mcp_types import (
+    CallToolRequestParams,
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitResult,
+    InputRequiredResult,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from guestwire.mcp.policy import Refused
+
+SECONDS: Final = 600
+KEY: Final = "yes"
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {"confirm": {"type": "boolean", "title": "Do it"}},
+    "required": ["confirm"],
+}
+UNABLE: Final = "a person must say yes to this, and your client can't ask; do without, or ask the operator to change the policy (ask)"
+
+
+class Seals:
+    """Ties a question to the call that it is about."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._used: dict[str, float] = {}
+
+    def seal(self, about: str, now: float) -> str:
+        """A state that opens once, for the same call."""
+        plain = f"{secrets.token_hex(8)}.{now + SECONDS:.0f}"
+        return f"{plain}.{self._signature(plain, about)}"
+
+    def opens(self, seal: str, about: str, now: float) -> bool:
+        """Whether it is one of ours, for this call, in time and for the first time."""
+        plain, _, signature = seal.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature(plain, about).encode()):
+            return False
+        self._used = {used: end for used, end in self._used.items() if end > now}
+        end = float(plain.partition(".")[2])
+        if end < now or plain in self._used:
+            return False
+        self._used[plain] = end
+        return True
+
+    def _signature(self, plain: str, about: str) -> str:
+        return hmac.digest(self._key, f"{plain}\n{about}".encode(), "sha256").hex()
+
+
+def about(caller: str, tool: str, arguments: Mapping[str, Any]) -> str:
+    """What a question is about, in a form that is the same only for the same call."""
+    text = json.dumps([caller, tool, arguments], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_answered(context: ServerRequestContext[Any], params: CallToolRequestParams, seals: Seals, what: str) -> bool:
+    """Whether this call brings a person's yes to itself.
+
+    Raises:
+        Refused: it brings a no, or an answer to something else.
+    """
+    if context.protocol_version not in MODERN_PROTOCOL_VERSIONS or not params.input_responses:
+        return False
+    if not params.request_state or not seals.opens(params.request_state, what, time.time()):
+        raise Refused("this yes is not for this call, or too old; make the call again without it")
+    return _is_yes(params.input_responses.get(KEY))
+
+
+async def ask(context: ServerRequestContext[Any], question: str, seals: Seals, what: str) -> InputRequiredResult | None:
+    """Asks; returns what the client must be answered so that it asks, or None after a yes.
+
+    Raises:
+        Refused: the person said no, or the client can't ask.
+    """
+    session = context.session
+    if not session.client_capabilities or session.client_capabilities.elicitation is None:
+        raise Refused(UNABLE)
+    if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        request = ElicitRequest(params=ElicitRequestFormParams(message=question, requested_schema=SCHEMA))
+        return InputRequiredResult(input_requests={KEY: request}, request_state=seals.seal(what, time.time()))
+    if not session.can_send_request:
+        raise Refused(UNABLE)
+    _is_yes(await session.elicit_form(question, SCHEMA, context.request_id))
+    return None
+
+
+def _is_yes(found: object) -> bool:
+    """True for a yes.
+
+    Raises:
+        Refused: it is none.
+    """
+    if isinstance(found, ElicitResult) and found.action == "accept" and (found.content or {}).get("confirm") is True:
+        return True
+    raise Refused("the person said no; do not try it another way")

@@ -1,0 +1,141 @@
+"""Streamable HTTP: one server for many people, each with their own rights.
+
+Every request needs the server's bearer token. A caller may bring an API token of their own (`X-PVE-Token: USER@REALM!NAME=SECRET`): then
+everything is done with its rights. Where the server has no credentials itself, they must.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from mcp.server.lowlevel import Server
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from guestwire.client import Host
+from guestwire.errors import ConfigurationError
+from guestwire.mcp.tool import Caller
+
+OWN_TOKEN: Final = "X-PVE-Token"  # noqa: S105  # a header's name
+MOST_CALLERS: Final = 1000
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+SHORTEST: Final = 16
+"""Characters of a bearer token."""
+
+
+class TokenMissing(ConfigurationError):
+    """The server has no credentials of its own, and the caller brought none."""
+
+
+class Callers:
+    """Callers by the credentials that they bring.
+
+    Args:
+        connect: makes a host for a token; "" stands for the server's own credentials.
+        has_own: whether the server has any.
+    """
+
+    def __init__(self, connect: Callable[[str], Host], *, has_own: bool) -> None:
+        self._connect = connect
+        self._has_own = has_own
+        self._known: OrderedDict[bytes, Caller] = OrderedDict()
+        self._left: list[Host] = []
+
+    def of(self, headers: Headers) -> Caller:
+        """The caller of a request.
+
+        Raises:
+            TokenMissing: they must bring a token.
+        """
+        token = headers.get(OWN_TOKEN, "")
+        if not token and not self._has_own:
+            raise TokenMissing(f"this server has no credentials of its own: bring an API token ({OWN_TOKEN})")
+        key = hashlib.sha256(token.encode()).digest()
+        if key not in self._known:
+            self._known[key] = Caller(self._connect(token))
+            if len(self._known) > MOST_CALLERS:
+                self._left.append(self._known.popitem(last=False)[1].host)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        for host in [*self._left, *(caller.host for caller in self._known.values())]:
+            await host.close()
+
+
+class BearerNeeded:
+    """Lets requests with the bearer token through, and no others."""
+
+    def __init__(self, app: ASGIApp, bearer: str, callers: Callers) -> None:
+        self._app = app
+        self._expected = f"Bearer {bearer}".encode()
+        self._callers = callers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http" and (refusal := self._refusal(Headers(scope=scope))):
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, headers: Headers) -> PlainTextResponse | None:
+        given = headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, self._expected):
+            return PlainTextResponse("the bearer token is missing or wrong\n", 401, {"WWW-Authenticate": "Bearer"})
+        try:
+            self._callers.of(headers)
+        except TokenMissing as error:
+            return PlainTextResponse(f"{error}\n", 403)
+        return None
+
+
+def make_app(server: Server[Any], callers: Callers, bearer: str, address: tuple[str, int], hosts: list[str]) -> ASGIApp:
+    """The application; it answers at `/mcp`.
+
+    Args:
+        server: what answers.
+        callers: by their credentials.
+        bearer: the token that every request needs.
+        address: it is bound to.
+        hosts: more names that it is reached by (`Host`, `Origin`).
+    """
+    names = [*LOOPBACK[:2], "[::1]", address[0], *hosts] if address[0] in LOOPBACK else [address[0], *hosts]
+    security = TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
+        allowed_origins=[
+            f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")
+        ],
+    )
+    app = server.streamable_http_app(transport_security=security, host=address[0])
+    return BearerNeeded(app, bearer, callers)
+
+
+def read_bearer(path: Path) -> str:
+    """The bearer token in the file; the first time one is made, for its owner alone.
+
+    Raises:
+        ConfigurationError: the file can't be used.
+    """
+    try:
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+        if path.stat().st_mode & 0o077:
+            raise ConfigurationError(f"{path}: others can read the bearer token in it; chmod 600 {path}")
+        bearer = path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    if len(bearer) < SHORTEST or not bearer.isascii():
+        raise ConfigurationError(f"{path}: it should hold a bearer token of {SHORTEST} characters at least")
+    return bearer

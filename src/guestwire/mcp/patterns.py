@@ -1,0 +1,130 @@
+"""Patterns for paths in a guest and for arguments of a program.
+
+`*` and `?` match anything but a slash, `**` slashes too, `[a-c]` one of these characters. They are strict where a trick could hide: what
+a wildcard matches never climbs (`..`), and where a pattern begins with a wildcard, it never matches an option (`-x`).
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+REST: Final = "..."
+"""At the end of a program's pattern: any more arguments."""
+
+_wildcard = re.compile(r"\*\*|\*|\?|\[(?P<not>!?)(?P<set>[^\]/]+)\]")
+_climbs = re.compile(r"(?:^|/)\.\.(?:/|$)")
+_odd = re.compile(r"//|(?:^|/)\.{1,2}(?:/|$)")
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    """The pattern as a regular expression.
+
+    Raises:
+        ValueError: it is not well formed.
+    """
+    parts, end = [], 0
+    for found in _wildcard.finditer(pattern):
+        parts += [_literal(pattern[end : found.start()], pattern), _translated(found)]
+        end = found.end()
+    parts.append(_literal(pattern[end:], pattern))
+    try:
+        return re.compile("".join(parts), re.DOTALL)
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is no pattern: {error}") from None
+
+
+def _translated(found: re.Match[str]) -> str:
+    if found["set"]:
+        escaped = re.sub(r"([\\\[&~|^])", r"\\\1", found["set"])
+        return f"[{'^/' if found['not'] else ''}{escaped}]"
+    return {"**": ".*", "*": "[^/]*", "?": "[^/]"}[found[0]]
+
+
+def _literal(text: str, pattern: str) -> str:
+    if "[" in text:
+        raise ValueError(f"'{pattern}' is no pattern: '[' without ']'")
+    return re.escape(text)
+
+
+@dataclass(frozen=True)
+class PathPattern:
+    """Paths in a guest; one that ends with a slash stands for everything below it."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.text.startswith("/") or _odd.search(self.text) or "\0" in self.text:
+            raise ValueError(f"'{self.text}' can never match: paths are absolute, without '.', '..' and double slashes")
+        _ = self._compiled
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return _regex(self.text + "**" if self.text.endswith("/") else self.text)
+
+    def matches(self, path: str) -> bool:
+        """Whether this path, in which no link is left, is one of them."""
+        return self._compiled.fullmatch(path) is not None and not _odd.search(path)
+
+
+@dataclass(frozen=True)
+class ProgramPattern:
+    """A program with its arguments, one pattern each; `...` at the end stands for any more.
+
+    Attributes:
+        argv: the patterns.
+        input: whether it may be given standard input.
+        env: the environment variables that it may be given.
+    """
+
+    argv: tuple[str, ...]
+    input: bool = False
+    env: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self._fixed:
+            raise ValueError("a program's pattern names a program")
+        if REST in self._fixed:
+            raise ValueError(f"'{REST}' stands at the end of {list(self.argv)}, or nowhere")
+        _ = self._compiled
+
+    @property
+    def _fixed(self) -> tuple[str, ...]:
+        return self.argv[:-1] if self.argv and self.argv[-1] == REST else self.argv
+
+    @cached_property
+    def _compiled(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(map(_regex, self._fixed))
+
+    def matches(self, argv: list[str]) -> bool:
+        """Whether this argument list is one of them."""
+        if len(argv) != len(self._fixed) and not (len(argv) > len(self._fixed) and self.argv[-1] == REST):
+            return False
+        return all(map(_fits, self._fixed, self._compiled, argv))
+
+    def __str__(self) -> str:
+        return " ".join(self.argv)
+
+
+def _fits(pattern: str, compiled: re.Pattern[str], argument: str) -> bool:
+    if pattern == argument and not _wildcard.search(pattern):
+        return True
+    tricky = _climbs.search(argument) or (argument.startswith("-") and _wildcard.match(pattern))
+    return compiled.fullmatch(argument) is not None and not tricky
+
+
+@dataclass(frozen=True)
+class GuestPattern:
+    """Guests by the names of their VMs; a number means an id and no name."""
+
+    text: str
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return _regex(self.text)
+
+    def matches(self, vmid: int, name: str) -> bool:
+        """Whether this VM is one of them."""
+        if self.text.isdigit():
+            return self.text == str(vmid)
+        return self.text == "*" or self._compiled.fullmatch(name) is not None

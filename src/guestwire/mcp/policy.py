@@ -1,0 +1,217 @@
+"""What an assistant may do: decided here, before anything happens, and without input or output.
+
+A policy is a list of rules. The first whose guests match decides; the last one matches every guest.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from guestwire.errors import GuestwireError
+from guestwire.mcp.patterns import GuestPattern, PathPattern, ProgramPattern
+
+
+class Level(Enum):
+    """What a tool reaches. Each level beside `read` brings `read` with it."""
+
+    READ = "read"
+    """The state that the agent reports; no file, no process."""
+    FILES = "files"
+    EXEC = "exec"
+    MANAGE = "manage"
+    """Passwords, freezing, trimming."""
+    POWER = "power"
+
+
+EVERYTHING: Final = frozenset(Level)
+
+
+def levels(words: list[str]) -> frozenset[Level]:
+    """The levels that these words name; `all` is each of them.
+
+    Raises:
+        ValueError: a word names none.
+    """
+    if "all" in words:
+        return EVERYTHING
+    found = {_level(word) for word in words}
+    return frozenset(found | {Level.READ}) if found else frozenset()
+
+
+def _level(word: str) -> Level:
+    try:
+        return Level(word)
+    except ValueError:
+        raise ValueError(f"'{word}' is no level: {', '.join(level.value for level in Level)}, all") from None
+
+
+class Refused(GuestwireError):
+    """The policy does not allow it; nothing was sent to the guest."""
+
+    exit_code = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds of one call, characters of one answer, bytes of a file read or written or copied, calls a minute of one caller."""
+
+    seconds: float = 60.0
+    characters: int = 20_000
+    bytes: int = 64 * 1024 * 1024
+    calls_per_minute: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What may be done in the guests that it names.
+
+    Attributes:
+        guests: by which it is chosen.
+        levels: none hides the guests.
+        source: where it stands, for people: `policy.toml, line 12`.
+        without: tools that are not allowed although their level is.
+        ask: levels and tools for which a person is asked first.
+        read: paths that may be read; None: all.
+        write: paths that may be written; None: all.
+        run: programs that may be run; None: all.
+    """
+
+    guests: tuple[GuestPattern, ...]
+    levels: frozenset[Level]
+    source: str
+    without: frozenset[str] = frozenset()
+    ask: frozenset[str] = frozenset()
+    read: tuple[PathPattern, ...] | None = None
+    write: tuple[PathPattern, ...] | None = None
+    run: tuple[ProgramPattern, ...] | None = None
+
+    def allows(self, tool: str, level: Level) -> bool:
+        """Whether the tool may be used at all."""
+        return level in self.levels and tool not in self.without
+
+    def asks(self, tool: str, level: Level) -> bool:
+        """Whether a person must say yes first."""
+        return tool in self.ask or level.value in self.ask
+
+    def check_tool(self, tool: str, level: Level) -> None:
+        """Refuses a tool that is not allowed.
+
+        Raises:
+            Refused: it is not.
+        """
+        if tool in self.without:
+            raise Refused(f"{tool} is switched off for this guest ({self.source}, without)")
+        if level not in self.levels:
+            raise Refused(f"{tool} needs '{level.value}', which is not allowed for this guest ({self.source}, allow)")
+
+    def check_program(self, argv: list[str], *, has_input: bool = False, env: list[str] | None = None) -> None:
+        """Refuses a program that may not be run so.
+
+        Args:
+            argv: program and arguments, each for itself.
+            has_input: whether it is given standard input.
+            env: names of environment variables that it is given.
+
+        Raises:
+            Refused: no pattern allows it.
+        """
+        if self.run is None:
+            return
+        fitting = [pattern for pattern in self.run if pattern.matches(argv)]
+        if not fitting:
+            known = "; ".join(map(str, self.run))
+            raise Refused(f"no pattern allows these arguments ({self.source}, run); allowed are: {known}")
+        if not any(_may(pattern, has_input, env or []) for pattern in fitting):
+            what = "standard input" if has_input else "these environment variables"
+            raise Refused(f"this program may not be given {what} ({self.source}, run)")
+
+    def check_directory(self, cwd: str | None) -> None:
+        """Refuses to choose a working directory where programs are restricted: relative arguments would mean something else there.
+
+        Raises:
+            Refused: they are.
+        """
+        if cwd is not None and self.run is not None:
+            raise Refused(f"a working directory can't be chosen where only some programs may run ({self.source}, run)")
+
+    def check_read(self, path: str) -> None:
+        """Refuses a path that may not be read; no link must be left in it.
+
+        Raises:
+            Refused: it may not.
+        """
+        self._check_path(self.read, "read", path)
+
+    def check_write(self, path: str) -> None:
+        """Refuses a path that may not be written; no link must be left in it.
+
+        Raises:
+            Refused: it may not.
+        """
+        self._check_path(self.write, "write", path)
+
+    def _check_path(self, patterns: tuple[PathPattern, ...] | None, key: str, path: str) -> None:
+        if patterns is not None and not any(pattern.matches(path) for pattern in patterns):
+            allowed = ", ".join(pattern.text for pattern in patterns)
+            raise Refused(f"'{path}' is outside of the paths that may be used ({self.source}, {key}): {allowed}")
+
+
+def _may(pattern: ProgramPattern, has_input: bool, env: list[str]) -> bool:  # noqa: FBT001  # one call
+    return (pattern.input or not has_input) and set(env) <= set(pattern.env)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All of it.
+
+    Attributes:
+        rules: the last one matches every guest.
+        every: whether all tools are listed that are allowed; else those that most work needs.
+        limits: of each call.
+        dry_run: what would change something is shown and not done.
+        copy_folders: on this side; files are copied to and from them alone.
+    """
+
+    rules: tuple[Rule, ...]
+    every: bool = False
+    limits: Limits = field(default_factory=Limits)
+    dry_run: bool = False
+    copy_folders: tuple[Path, ...] = ()
+
+    def rule_for(self, vmid: int, name: str) -> Rule:
+        """The rule that decides for a VM."""
+        return next(rule for rule in self.rules if any(pattern.matches(vmid, name) for pattern in rule.guests))
+
+    def allows_anywhere(self, tool: str, level: Level) -> bool:
+        """Whether any guest's rule allows the tool: one that is never allowed is not listed."""
+        return any(rule.allows(tool, level) for rule in self.rules)
+
+
+EVERY_GUEST: Final = (GuestPattern("*"),)
+
+
+def simple_policy(allow: list[str], *, ask: list[str] | None = None, **more: object) -> Policy:
+    """One rule for every guest, as the command line gives it.
+
+    Args:
+        allow: levels.
+        ask: levels and tools.
+        more: other attributes of `Policy`.
+
+    Raises:
+        ValueError: a word names no level.
+    """
+    rule = Rule(EVERY_GUEST, levels(allow), f"--allow {','.join(allow)}", ask=frozenset(ask or ()))
+    return Policy((rule,), **more)  # type: ignore[arg-type]  # checked where the words are read
+
+
+def unreachable(rules: list[tuple[str, ...]]) -> Iterator[tuple[int, str]]:
+    """Patterns of guests that can never decide, since an earlier rule has them: position of the rule, and pattern."""
+    seen: set[str] = set()
+    for position, patterns in enumerate(rules):
+        for pattern in patterns:
+            if pattern in seen or seen & {"*", "**"}:
+                yield position, pattern
+        seen.update(patterns)

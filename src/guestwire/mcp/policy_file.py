@@ -1,0 +1,188 @@
+"""The policy file: TOML, read strictly. What is unknown, does not compile, or could never match keeps the server from starting.
+
+allow = ["read"]                      # for guests that no table below names
+[[guest]]
+guest = ["web-*", 104]
+allow = ["read", "files", "exec"]
+read = ["/var/log/", "/etc/nginx/**"]
+run = [["systemctl", "status", "*"], { argv = ["tee", "/etc/motd"], input = true }]
+ask = ["exec"]
+"""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from guestwire.mcp.patterns import GuestPattern, PathPattern, ProgramPattern
+from guestwire.mcp.policy import EVERY_GUEST, Level, Limits, Policy, Rule, levels, unreachable
+from guestwire.toml import Refuse, read_toml
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One program with what it may be given."""
+
+    argv: list[str]
+    input: bool = False
+    env: list[str] = []
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[limits]`."""
+
+    seconds: Annotated[float, Meta(gt=0, le=3600)] = Limits().seconds
+    characters: Annotated[int, Meta(ge=1000, le=1_000_000)] = Limits().characters
+    bytes: Annotated[int, Meta(ge=1)] = Limits().bytes
+    calls_per_minute: Annotated[int, Meta(ge=1)] = Limits().calls_per_minute
+
+
+class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[guest]]`."""
+
+    guest: list[str | int]
+    allow: list[str]
+    without: list[str] = []
+    ask: list[str] = []
+    read: list[str] | None = None
+    write: list[str] | None = None
+    run: list[list[str] | RunConfig] | None = None
+
+
+class PolicyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    allow: list[str] = msgspec.field(default_factory=lambda: [Level.READ.value])
+    ask: list[str] = []
+    tools: Literal["few", "every"] = "few"
+    dry_run: bool = False
+    copy_folders: list[str] = []
+    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    guest: list[GuestConfig] = []
+
+
+NEEDS: Final = {"read": Level.FILES, "write": Level.FILES, "run": Level.EXEC}
+"""Which level a key restricts."""
+
+
+def read_policy(path: Path, tools: Collection[str]) -> Policy:
+    """Reads and checks the file.
+
+    Args:
+        path: the file.
+        tools: the names of all tools.
+
+    Raises:
+        ConfigurationError: with file, line and reason.
+    """
+    config, refuse = read_toml(path, PolicyConfig)
+    for position, pattern in unreachable([tuple(map(str, table.guest)) for table in config.guest]):
+        raise refuse(f"guest[{position}]", "guest", f"'{pattern}' can never match: an earlier [[guest]] has it")
+    rules = [
+        _rule(path, position, table, _Checked(refuse, f"guest[{position}]"), tools)
+        for position, table in enumerate(config.guest)
+    ]
+    return Policy(
+        rules=(*rules, _last_rule(path, config, _Checked(refuse, ""), tools)),
+        every=config.tools == "every",
+        limits=msgspec.convert(config.limits, Limits, from_attributes=True),
+        dry_run=config.dry_run,
+        copy_folders=tuple(_Checked(refuse, "").each("copy_folders", config.copy_folders, _folder)),
+    )
+
+
+class _Checked:
+    """Makes parts of a rule; what can't be made is refused with its line."""
+
+    def __init__(self, refuse: Refuse, table: str) -> None:
+        self._refuse = refuse
+        self._table = table
+
+    def each(self, key: str, texts: list[S], make: Callable[[S], T]) -> list[T]:
+        """What `make` makes of each."""
+        return [self.one(key, text, make) for text in texts]
+
+    def one(self, key: str, text: S, make: Callable[[S], T]) -> T:
+        """What `make` makes of it; its ValueError becomes the refusal."""
+        try:
+            return make(text)
+        except ValueError as error:
+            raise self._refuse(self._table, key, str(error)) from None
+
+    def that(self, key: str, is_so: bool, why: str) -> None:  # noqa: FBT001  # reads as a sentence
+        """Refuses the key unless it is so."""
+        if not is_so:
+            raise self._refuse(self._table, key, why)
+
+
+def _rule(path: Path, position: int, table: GuestConfig, checked: _Checked, tools: Collection[str]) -> Rule:
+    checked.that("guest", bool(table.guest), "names no guest, and can never match")
+    allowed = checked.one("allow", table.allow, levels)
+    for key, level in NEEDS.items():
+        given = getattr(table, key)
+        checked.that(key, given is None or level in allowed, f"can never match: '{level.value}' is not in allow")
+        checked.that(
+            key,
+            given is None or bool(given) or key == "write",
+            "an empty list allows nothing; leave the level out of allow instead",
+        )
+    _check_names(table.ask, "ask", allowed, checked, tools)
+    checked.each("without", table.without, lambda name: _tool(name, tools))
+    return Rule(
+        guests=tuple(checked.each("guest", table.guest, lambda text: _guest(str(text)))),
+        levels=allowed,
+        source=f"{path.name}, [[guest]] {position + 1}",
+        without=frozenset(table.without),
+        ask=frozenset(table.ask),
+        read=_all("read", table.read, PathPattern, checked),
+        write=_all("write", table.write, PathPattern, checked),
+        run=_all("run", table.run, _program, checked),
+    )  # fmt: skip
+
+
+def _last_rule(path: Path, config: PolicyConfig, checked: _Checked, tools: Collection[str]) -> Rule:
+    allowed = checked.one("allow", config.allow, levels)
+    _check_names(config.ask, "ask", allowed, checked, tools)
+    return Rule(EVERY_GUEST, allowed, f"{path.name}, for guests that no [[guest]] names", ask=frozenset(config.ask))
+
+
+def _check_names(
+    names: list[str], key: str, allowed: frozenset[Level], checked: _Checked, tools: Collection[str]
+) -> None:
+    known = {level.value: level in allowed for level in Level}
+    for name in names:
+        checked.that(key, name in known or name in tools, f"'{name}' is neither a level nor a tool")
+        checked.that(key, known.get(name, True), f"can never match: '{name}' is not in allow")
+
+
+def _tool(name: str, tools: Collection[str]) -> str:
+    if name not in tools:
+        raise ValueError(f"there is no tool '{name}'")
+    return name
+
+
+def _guest(text: str) -> GuestPattern:
+    pattern = GuestPattern(text)
+    pattern.matches(0, "")
+    return pattern
+
+
+def _program(given: list[str] | RunConfig) -> ProgramPattern:
+    if isinstance(given, RunConfig):
+        return ProgramPattern(tuple(given.argv), given.input, tuple(given.env))
+    return ProgramPattern(tuple(given))
+
+
+def _all(key: str, texts: list[S] | None, make: Callable[[S], T], checked: _Checked) -> tuple[T, ...] | None:
+    return None if texts is None else tuple(checked.each(key, texts, make))
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text).expanduser()
+    if not folder.is_absolute() or not folder.is_dir():
+        raise ValueError(f"'{text}' is no folder on this machine, named by its absolute path")
+    return folder.resolve()

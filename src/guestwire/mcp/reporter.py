@@ -1,0 +1,57 @@
+"""Tells the client how a call goes on: progress and log lines, sent beside the call and in their order."""
+
+import asyncio
+import contextlib
+from typing import Any, Self
+
+from mcp.server.connection import allowed_log_levels
+from mcp.server.context import ServerRequestContext
+from mcp_types import LoggingMessageNotification, LoggingMessageNotificationParams
+
+MOST_WAITING = 100
+
+
+class Reporter:
+    """`async with` sends while it is open; what can't be sent is left out: the call goes on."""
+
+    def __init__(self, context: ServerRequestContext[Any]) -> None:
+        self._context = context
+        self._waiting: asyncio.Queue[tuple[float, float | None] | str] = asyncio.Queue(MOST_WAITING)
+        self._may_log = "info" in allowed_log_levels(context.protocol_version, context.meta)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.get_running_loop().create_task(self._send_all(), name="reporter")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None  # noqa: S101  # it was entered
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def progress(self, done: float, total: float | None) -> None:
+        """So much is done."""
+        self._put((done, total))
+
+    def note(self, text: str) -> None:
+        """A line for the client's log."""
+        if self._may_log:
+            self._put(text)
+
+    def _put(self, what: tuple[float, float | None] | str) -> None:
+        with contextlib.suppress(asyncio.QueueFull):
+            self._waiting.put_nowait(what)
+
+    async def _send_all(self) -> None:
+        while True:
+            await self._send(await self._waiting.get())
+
+    async def _send(self, what: tuple[float, float | None] | str) -> None:
+        if isinstance(what, str):
+            params = LoggingMessageNotificationParams(level="info", logger="guestwire", data=what)
+            await self._context.session.send_notification(
+                LoggingMessageNotification(params=params), self._context.request_id
+            )
+        else:
+            await self._context.session.report_progress(*what)

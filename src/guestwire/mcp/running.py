@@ -1,0 +1,87 @@
+"""Runs the server until its client leaves (stdio), or until it is told to end (HTTP)."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from guestwire.client import Host
+from guestwire.client.connecting import open_host
+from guestwire.client.settings import Settings
+from guestwire.mcp.gate import Gate
+from guestwire.mcp.policy import Policy
+from guestwire.mcp.records import Records
+from guestwire.mcp.registry import TOOLS
+from guestwire.mcp.server import Context, make_server
+from guestwire.mcp.tool import Caller
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
+
+
+@dataclass(frozen=True)
+class Http:
+    """Where to listen, the file with the bearer token, and more names that the server is reached by."""
+
+    address: tuple[str, int]
+    bearer: Path
+    hosts: list[str]
+
+
+async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None:
+    """For one client, on standard input and output.
+
+    Raises:
+        ConfigurationError: what is given can't be used.
+    """
+    from mcp.server.stdio import stdio_server  # noqa: PLC0415  # the other way has no need of it
+
+    gate = Gate(TOOLS, policy, Records(records))
+    async with _connected(settings) as caller, stdio_server() as (reads, writes):
+        server = make_server(gate, lambda _: caller)
+        await server.run(reads, writes, server.create_initialization_options())
+
+
+async def serve_http(settings: Settings, policy: Policy, records: Path, http: Http) -> None:
+    """For many clients.
+
+    Raises:
+        ConfigurationError: what is given can't be used.
+    """
+    import uvicorn  # noqa: PLC0415  # the other way has no need of it
+
+    from guestwire.mcp.http import Callers, make_app, read_bearer  # noqa: PLC0415
+
+    credentials = settings.credentials()
+    has_own = bool(credentials.token or credentials.user) or not (settings.host or "").startswith("http")
+    callers = Callers(lambda token: _host_for(settings, token), has_own=has_own)
+    server = make_server(Gate(TOOLS, policy, Records(records)), lambda context: callers.of(_headers(context)))
+    app = make_app(server, callers, read_bearer(http.bearer), http.address, http.hosts)
+    host, port = http.address
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        await callers.close()
+
+
+def _headers(context: Context) -> "Headers":
+    assert context.request is not None  # noqa: S101  # over HTTP every message comes in a request
+    headers: Headers = context.request.headers
+    return headers
+
+
+def _host_for(settings: Settings, token: str) -> Host:
+    """With the server's own credentials, or with the caller's token in their place."""
+    if not token:
+        return open_host(settings)
+    return open_host(msgspec.structs.replace(settings, token=token, token_file=None, user=None, password=None))
+
+
+@contextlib.asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[Caller]:
+    async with open_host(settings) as host:
+        yield Caller(host)

@@ -1,0 +1,1 @@
+"""Tools by what they are about; all of them together are `mcp.registry.TOOLS`."""

@@ -1,0 +1,278 @@
+"""Tools for files in a guest."""
+
+import asyncio
+import difflib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from guestwire.client import CallFailed, Guest
+from guestwire.client.files import LocalFile
+from guestwire.contract import Audited, Effect
+from guestwire.errors import InvalidParameters
+from guestwire.mcp import paths
+from guestwire.mcp.policy import Level, Refused
+from guestwire.mcp.shown import visible
+from guestwire.mcp.tool import Call, OfGuest, Registry
+
+tools = Registry()
+
+PIECE = 256 * 1024
+MOST_LINES = 2000
+MOST_WRITTEN = 1024 * 1024
+LONGEST_DIFF = 6000
+
+PathIn = Annotated[str, Meta(description="Path in the guest.")]
+
+
+class ReadTextFile(OfGuest, frozen=True, kw_only=True):
+    """Parameters of read_text_file."""
+
+    path: PathIn
+    from_line: Annotated[int, Meta(description="First line, from 1.", ge=1)] = 1
+    lines: Annotated[int, Meta(description="Lines at most.", ge=1, le=MOST_LINES)] = 200
+    tail: Annotated[int, Meta(description="The last lines instead.", ge=1, le=MOST_LINES)] | None = None
+    search: Annotated[str, Meta(description="Only lines with this text.", min_length=1)] | None = None
+
+
+class TextRead(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Lines of a file; `from_line` is the first one's number where it is known, `next_line` where to go on."""
+
+    text: str
+    from_line: int | None = None
+    next_line: int | None = None
+    line_numbers: list[int] = []
+    cursor: str | None = None
+    note: str | None = None
+
+
+@tools.tool("read_text_file", ReadTextFile, level=Level.FILES, effect=Effect.READS)
+async def read_text_file(call: Call, parameters: ReadTextFile) -> TextRead:
+    """Reads lines of a text file in a guest: from a line on, the last ones (tail), or those with a text (search). Large files are fine."""
+    path = await paths.to_read(call.guest, call.allowed, parameters.path)
+    if parameters.tail:
+        found = await _tail(call, path, parameters.tail)
+    else:
+        found = await _lines(call, path, parameters)
+    await paths.still(call.guest, path, restricted=call.allowed.read is not None)
+    return found
+
+
+async def _lines(call: Call, path: str, parameters: ReadTextFile) -> TextRead:
+    wanted = parameters.search.encode() if parameters.search else None
+    taken: list[bytes] = []
+    numbers: list[int] = []
+    number, size, next_line = 0, 0, None
+    async for line in _each_line(call.guest.files.stream(path)):
+        number, size = number + 1, size + len(line)
+        if number >= parameters.from_line and (wanted is None or wanted in line):
+            if len(taken) == parameters.lines or size > call.limits.bytes:
+                next_line = number
+                break
+            taken.append(line)
+            numbers.append(number)
+    text, cursor = _shown(call, b"".join(taken))
+    return TextRead(
+        text, from_line=numbers[0] if numbers else None, next_line=next_line, line_numbers=numbers if wanted else [], cursor=cursor
+    )  # fmt: skip
+
+
+async def _tail(call: Call, path: str, lines: int) -> TextRead:
+    size = (await call.guest.files.facts(path)).size
+    start = max(0, size - min(PIECE * 4, call.limits.bytes))
+    data = b"".join([piece async for piece in call.guest.files.stream(path, offset=start)])
+    found = data.splitlines(keepends=True)[-lines:]
+    text, cursor = _shown(call, b"".join(found))
+    is_short = start > 0 and len(found) < lines
+    return TextRead(text, cursor=cursor, note="only the end of the file was looked at" if is_short else None)
+
+
+async def _each_line(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines with their ends; one that is longer than a piece comes in parts."""
+    rest = b""
+    async for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line + b"\n"
+        if len(rest) > PIECE:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+def _shown(call: Call, data: bytes) -> tuple[str, str | None]:
+    return call.caller.kept.middle_left_out(visible(data.decode("utf-8", "replace")), call.limits.characters // 3)
+
+
+class WriteTextFile(OfGuest, frozen=True, kw_only=True):
+    """Parameters of write_text_file."""
+
+    path: PathIn
+    content: Annotated[
+        str,
+        Meta(
+            description="The whole new text.",
+            max_length=MOST_WRITTEN,
+            extra={"secret": True, "audited": Audited.DIGEST},
+        ),
+    ]
+    backup: Annotated[bool, Meta(description="Keep the old file beside it.")] = False
+
+
+class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What changed, and the name of the old file where it was kept."""
+
+    bytes: int
+    created: bool
+    diff: str = ""
+    backup: str | None = None
+    dry_run: bool = False
+
+
+@tools.tool("write_text_file", WriteTextFile, level=Level.FILES, effect=Effect.WRITES, previews=True)
+async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
+    """Replaces or creates a text file in a guest and shows the diff; the old file stays until the new one is whole, permissions are kept."""
+    path = await paths.to_write(call.guest, call.allowed, parameters.path)
+    data = parameters.content.encode()
+    if len(data) > call.limits.bytes:
+        raise Refused(f"{len(data)} bytes are more than the policy lets a call write ({call.limits.bytes})")
+    old = await _old(call.guest, path)
+    backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old is not None else None
+    if not call.policy.dry_run:
+        if backup:
+            await call.guest.files.write(backup, old or b"")
+        await call.guest.files.write(path, data)
+    may_see = _may_read(call, path)
+    return TextWritten(
+        bytes=len(data),
+        created=old is None,
+        diff=_diff(old or b"", data, path) if may_see else "",
+        backup=backup,
+        dry_run=call.policy.dry_run,
+    )
+
+
+async def _old(guest: Guest, path: str) -> bytes | None:
+    """The file as it is; None when there is none."""
+    try:
+        if (await guest.files.facts(path)).size > MOST_WRITTEN:
+            raise Refused(f"'{path}' is over {MOST_WRITTEN} bytes; use copy_file for files of that size")
+        return await guest.read_file(path)
+    except CallFailed as error:
+        if "No such file" in error.words or "no such file" in error.words:
+            return None
+        raise
+
+
+def _may_read(call: Call, path: str) -> bool:
+    """Whether the old text may be shown: who may write a path need not be one who may read it."""
+    try:
+        call.allowed.check_read(path)
+    except Refused:
+        return False
+    return True
+
+
+def _diff(old: bytes, new: bytes, path: str) -> str:
+    before, after = (data.decode("utf-8", "replace").splitlines() for data in (old, new))
+    lines = difflib.unified_diff(before, after, path, path, lineterm="")
+    text = visible("\n".join(lines))
+    return text if len(text) <= LONGEST_DIFF else f"{text[:LONGEST_DIFF]}\n… {len(text) - LONGEST_DIFF} characters more"
+
+
+class CopyFile(OfGuest, frozen=True, kw_only=True):
+    """Parameters of copy_file."""
+
+    direction: Annotated[str, Meta(description="Which way.", extra={"enum": ("to_guest", "from_guest")})]
+    local: Annotated[str, Meta(description="Path on this side, within the folders that the operator named.")]
+    path: PathIn
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """How much was copied; its SHA-256 was compared on both sides."""
+
+    bytes: int
+    dry_run: bool = False
+
+
+@tools.tool("copy_file", CopyFile, level=Level.FILES, effect=Effect.WRITES, seconds=3600, previews=True)
+async def copy_file(call: Call, parameters: CopyFile) -> Copied:
+    """Copies a file of any size between this side and a guest, checked by SHA-256; nothing goes through the conversation."""
+    local = _local(call, parameters.local)
+    if parameters.direction == "to_guest":
+        return await _to_guest(call, local, parameters.path)
+    path = await paths.to_read(call.guest, call.allowed, parameters.path)
+    size = (await call.guest.files.facts(path)).size
+    _check_size(call, size)
+    if call.policy.dry_run:
+        return Copied(size, dry_run=True)
+    return Copied(await call.guest.copy_from(path, local, progress=call.progress))
+
+
+async def _to_guest(call: Call, local: Path, given: str) -> Copied:
+    path = await paths.to_write(call.guest, call.allowed, given)
+    try:
+        size = (await asyncio.to_thread(local.stat)).st_size
+    except OSError as error:
+        raise LocalFile(call.guest.place, f"{local}: {error.strerror}") from error
+    _check_size(call, size)
+    if call.policy.dry_run:
+        return Copied(size, dry_run=True)
+    return Copied(await call.guest.copy_to(local, path, progress=call.progress))
+
+
+def _check_size(call: Call, size: int) -> None:
+    if size > call.limits.bytes:
+        raise Refused(f"{size} bytes are more than the policy lets a call copy ({call.limits.bytes})")
+
+
+def _local(call: Call, given: str) -> Path:
+    """A path on this side with no link left in it, within a folder that the operator named."""
+    if not call.policy.copy_folders:
+        raise Refused("no folder on this side may be used: the operator names them (copy_folders, --copy-folder)")
+    if "\0" in given:
+        raise InvalidParameters({"local": "no path has a NUL"})
+    path = (call.policy.copy_folders[0] / given).resolve()
+    if not any(path.is_relative_to(folder) and path != folder for folder in call.policy.copy_folders):
+        raise Refused(f"'{given}' is outside of {', '.join(map(str, call.policy.copy_folders))}")
+    return path
+
+
+class ListDirectory(OfGuest, frozen=True, kw_only=True):
+    """Parameters of list_directory."""
+
+    path: PathIn
+
+
+class Listed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry: `kind` is f (file), d (directory), l (link) or ? (else); `mtime` in seconds since the epoch."""
+
+    name: str
+    kind: str
+    size: int
+    mode: str
+    mtime: int
+
+
+class Listing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is in a folder; `more` entries are not shown."""
+
+    entries: list[Listed]
+    more: int = 0
+
+
+MOST_ENTRIES = 200
+
+
+@tools.tool("list_directory", ListDirectory, level=Level.FILES, effect=Effect.READS)
+async def list_directory(call: Call, parameters: ListDirectory) -> Listing:
+    """Lists a folder in a guest with kinds, sizes, permissions and times."""
+    path = await paths.to_list(call.guest, call.allowed, parameters.path)
+    entries = await call.guest.folders.entries(path)
+    shown = [Listed(one.path, one.kind, one.size, f"{one.mode:o}", one.mtime) for one in entries[:MOST_ENTRIES]]
+    return Listing(shown, max(0, len(entries) - MOST_ENTRIES))

@@ -1,0 +1,193 @@
+"""Tools for guests as a whole: which there are, how one is, and why one does not answer."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from guestwire.client import CallFailed
+from guestwire.client.doctor import examine
+from guestwire.contract import Effect, Parameters
+from guestwire.mcp.policy import Level
+from guestwire.mcp.tool import Call, OfGuest, Registry
+
+T = TypeVar("T")
+
+tools = Registry()
+
+MOST_OF_A_KIND = 12
+"""Disks, interfaces, users in an overview."""
+
+
+class Nothing(Parameters, frozen=True):
+    """No parameters."""
+
+
+class ListedGuest(msgspec.Struct, frozen=True):
+    """One guest, and what the policy allows in it."""
+
+    vmid: int
+    name: str
+    status: str
+    node: str
+    allowed: list[str]
+
+
+class Guests(msgspec.Struct, frozen=True):
+    """All guests that are to be seen."""
+
+    guests: list[ListedGuest]
+
+
+@tools.tool("list_guests", Nothing, level=Level.READ, effect=Effect.READS)
+async def list_guests(call: Call, _: Nothing) -> Guests:
+    """Lists the virtual machines with their state, and what you may do in each. Start here."""
+    listed = []
+    for guest in await call.caller.host.guests():
+        allowed = sorted(level.value for level in call.policy.rule_for(guest.vmid, guest.name).levels)
+        if allowed:
+            listed.append(ListedGuest(guest.vmid, guest.name, guest.status, guest.node, allowed))
+    return Guests(listed)
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """A mounted file system, in GiB."""
+
+    mount: str
+    type: str
+    size_gib: float
+    used_gib: float
+    used_percent: int
+
+
+class Overview(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One guest at a glance; what could not be read stands in `problems`."""
+
+    host_name: str | None = None
+    system: str | None = None
+    kernel: str | None = None
+    addresses: list[str] = []
+    disks: list[Disk] = []
+    users: list[str] = []
+    time: int | None = None
+    zone: str | None = None
+    more: str | None = None
+    problems: list[str] = []
+
+
+@tools.tool("guest_overview", OfGuest, level=Level.READ, effect=Effect.READS)
+async def guest_overview(call: Call, _: OfGuest) -> Overview:
+    """System, addresses, disks with their use, users and clock (seconds since the epoch) of a guest in one call."""
+    guest, problems = call.guest, list[str]()
+    name, system, time, zone = await asyncio.gather(
+        _part("host name", guest.get_host_name(), problems),
+        _part("system", guest.osinfo(), problems),
+        _part("time", guest.get_time(), problems),
+        _part("zone", guest.get_timezone(), problems),
+    )
+    interfaces, disks, users = await asyncio.gather(
+        _part("addresses", guest.interfaces(), problems),
+        _part("disks", guest.filesystems(), problems),
+        _part("users", guest.get_users(), problems),
+    )
+    addresses = [
+        f"{one.name} {address.ip_address}/{address.prefix}"
+        for one in interfaces or []
+        for address in one.ip_addresses or []
+        if one.name != "lo"
+    ]
+    kinds: dict[str, list[Any]] = {
+        "addresses": addresses,
+        "disks": list(disks or []),
+        "users": [one.user for one in users or []],
+    }
+    return Overview(
+        host_name=name.host_name if name else None,
+        system=(system.pretty_name or system.name) if system else None,
+        kernel=system.kernel_release if system else None,
+        addresses=addresses[:MOST_OF_A_KIND],
+        disks=[_disk(one) for one in kinds["disks"][:MOST_OF_A_KIND]],
+        users=kinds["users"][:MOST_OF_A_KIND],
+        time=time and time // 1_000_000_000,
+        zone=zone.zone if zone else None,
+        more=_more(kinds),
+        problems=sorted(set(problems)),
+    )
+
+
+async def _part(what: str, work: Awaitable[T], problems: list[str]) -> T | None:
+    try:
+        return await work
+    except CallFailed as error:
+        problems.append(f"{what}: {error.words[:120]}")
+        return None
+
+
+def _disk(found: Any) -> Disk:
+    total, used = found.total_bytes or 0, found.used_bytes or 0
+    return Disk(
+        found.mountpoint, found.type, _gib(total), _gib(used), round(100 * used / total) if total else 0
+    )  # fmt: skip
+
+
+def _gib(size: int) -> float:
+    return round(size / 2**30, 2)
+
+
+def _more(kinds: dict[str, list[Any]]) -> str | None:
+    left_out = [
+        f"{len(found) - MOST_OF_A_KIND} more {kind}" for kind, found in kinds.items() if len(found) > MOST_OF_A_KIND
+    ]
+    return ", ".join(left_out) or None
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """The steps, each with what was found and what to do next."""
+
+    steps: list[dict[str, str | None]]
+
+
+class Diagnose(Parameters, frozen=True, kw_only=True):
+    """Parameters of diagnose."""
+
+    guest: Annotated[str, Meta(description="Name or VMID.")]
+
+
+@tools.tool("diagnose", Diagnose, level=Level.READ, effect=Effect.READS)
+async def diagnose(call: Call, parameters: Diagnose) -> Examined:
+    """Finds out why a guest does not answer: address, certificate, credentials, VM, agent, privilege, disabled commands. Use it after an error."""
+    await _check(call, parameters.guest)
+    return Examined((await examine(call.caller.host, parameters.guest)).steps)
+
+
+async def _check(call: Call, name: str) -> None:
+    """A guest that is hidden is not examined either; one that can't be listed is: that may be what is wrong."""
+    try:
+        known = await call.caller.host.guests()
+    except CallFailed:
+        return
+    for guest in known:
+        if name in (guest.name, str(guest.vmid), f"{guest.node}/{guest.vmid}"):
+            call.policy.rule_for(guest.vmid, guest.name).check_tool("diagnose", Level.READ)
+
+
+class ReadMore(Parameters, frozen=True, kw_only=True):
+    """Parameters of read_more."""
+
+    cursor: Annotated[str, Meta(description="As a shortened answer gave it.", max_length=80)]
+
+
+class More(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The next part of a text, and the cursor behind it."""
+
+    text: str
+    cursor: str | None = None
+
+
+@tools.tool("read_more", ReadMore, level=Level.READ, effect=Effect.READS)
+async def read_more(call: Call, parameters: ReadMore) -> More:
+    """Goes on with an answer that was shortened. Asks no guest."""
+    text, cursor = call.caller.kept.read(parameters.cursor, call.limits.characters // 2)
+    return More(text, cursor)

@@ -1,0 +1,95 @@
+"""Tools for processes in a guest."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from guestwire.client.processes import StillRunning
+from guestwire.contract import Audited, Effect
+from guestwire.errors import InvalidParameters
+from guestwire.mcp.policy import Level
+from guestwire.mcp.shown import visible
+from guestwire.mcp.tool import Call, OfGuest, Registry
+
+tools = Registry()
+
+MOST_INPUT = 1024 * 1024
+
+
+class RunCommand(OfGuest, frozen=True, kw_only=True):
+    """Parameters of run_command."""
+
+    command: Annotated[
+        list[str],
+        Meta(
+            description='Program and arguments, each an item; no shell: ["df", "-h"].',
+            extra={"audited": Audited.COMMAND},
+        ),
+    ]
+    input: (
+        Annotated[
+            str,
+            Meta(
+                description="Standard input.",
+                max_length=MOST_INPUT,
+                extra={"secret": True, "audited": Audited.SIZE},
+            ),
+        ]
+        | None
+    ) = None
+    env: (
+        Annotated[list[str], Meta(description="NAME=VALUE items.", extra={"secret": True, "audited": Audited.OMITTED})]
+        | None
+    ) = None
+    cwd: Annotated[str, Meta(description="Working directory.")] | None = None
+    seconds: Annotated[int, Meta(description="To wait at most.", ge=1, le=3600)] | None = None
+
+
+class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a program ended; `still_running` is its pid when it did not."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    stdout_cursor: str | None = None
+    stderr_cursor: str | None = None
+    truncated: str | None = None
+    still_running: int | None = None
+
+
+@tools.tool("run_command", RunCommand, level=Level.EXEC, effect=Effect.DISRUPTS, idempotent=False)
+async def run_command(call: Call, parameters: RunCommand) -> Ran:
+    """Runs a program in a guest, waits for its end, and returns exit code and both outputs; long ones are shortened in the middle (read_more). When the time is up it is left running, and exec_status tells its end."""
+    env = _environment(parameters.env or [])
+    call.allowed.check_program(parameters.command, has_input=parameters.input is not None, env=list(env))
+    call.allowed.check_directory(parameters.cwd)
+    seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
+    try:
+        ended = await call.guest.run(
+            parameters.command, input=parameters.input, env=env, cwd=parameters.cwd, timeout=seconds,
+            started=lambda pid: call.note(f"process {pid} runs"),
+        )  # fmt: skip
+    except StillRunning as error:
+        return Ran(still_running=error.pid)
+    kept, room = call.caller.kept, call.limits.characters // 4
+    stdout, out_cursor = kept.middle_left_out(visible(ended.stdout.decode("utf-8", "replace")), room)
+    stderr, err_cursor = kept.middle_left_out(visible(ended.stderr.decode("utf-8", "replace")), room)
+    cut = ended.stdout_truncated or ended.stderr_truncated
+    return Ran(
+        exit_code=ended.code,
+        signal=ended.signal,
+        stdout=stdout,
+        stderr=stderr,
+        stdout_cursor=out_cursor,
+        stderr_cursor=err_cursor,
+        truncated="the agent keeps 16 MiB of output; the rest is lost" if cut else None,
+    )
+
+
+def _environment(given: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in given]
+    if wrong := [name for name, equals, _ in pairs if not name or not equals]:
+        raise InvalidParameters({"env": f"'{wrong[0]}' is not NAME=VALUE"})
+    return {name: value for name, _, value in pairs}
