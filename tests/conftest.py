@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from calling import site, vm
 from serving import Serving
-from ways import Way, options_for, over_https
+from ways import Target, Way, options_for, over_https
 
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
@@ -153,3 +153,18 @@ async def way(
     between, real = (server, served_agent) if request.param == "guestwire" else limited
     async with await over_https(between) as host:
         yield Way(host, await host.guest("web"), real, between, options_for(between))
+
+
+@pytest.fixture(params=["unix", "guestwire", "limited"])
+def target(
+    request: pytest.FixtureRequest,
+    server: Serving,
+    served_agent: SandboxedAgent,
+    agent: SandboxedAgent,
+    limited: tuple[Serving, SandboxedAgent],
+) -> Target:
+    """As `way`, with nothing connected to the agent but what the test starts."""
+    if request.param == "unix":
+        return Target(["--host", f"unix:{agent.socket}"], agent, "guest100")
+    between, real = (server, served_agent) if request.param == "guestwire" else limited
+    return Target(options_for(between), real, "web")

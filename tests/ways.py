@@ -34,6 +34,15 @@ class Way:
         ]
 
 
+@dataclass
+class Target:
+    """A guest, whatever it is called: what stands before the command to reach it, its agent, and the host name that it has."""
+
+    options: list[str]
+    agent: SandboxedAgent
+    host_name: str
+
+
 async def over_https(server: Serving) -> Host:
     """As its administrator."""
     return await connect(f"https://127.0.0.1:{server.port}", token=server.token, ca=ca_of(server))

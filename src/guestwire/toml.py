@@ -53,7 +53,8 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigurationError(f"{path}: nested too deeply") from error
     except ValueError as error:  # also a number or text that Python refuses to read
-        raise ConfigurationError(f"{path}: {error}") from error
+        end = f"at line {len(text.splitlines())}, the end"
+        raise ConfigurationError(f"{path}: {str(error).replace('at end of document', end)}") from error
 
 
 _at = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.DOTALL)

@@ -1,0 +1,197 @@
+"""The tools, called by the official SDK's client over standard input and output, over every way to a real agent."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from assistants import ALL, Assistant, assistant, text_of
+from mcp import MCPError
+from mcp_types import ResourceTemplateReference
+from ways import Target
+
+from guestwire.contract.endpoints.agent import PATH
+from guestwire.contract.registry import ENDPOINTS
+from guestwire.testing import CLOSE, Exchange, FakeGuest
+from guestwire.testing.fake import Action
+
+pytestmark = pytest.mark.agent
+
+KEPT_NAMES = {"ping", "get_osinfo", "network_get_interfaces", "get_fsinfo", "exec", "exec_status"}
+
+
+async def test_every_endpoint_that_an_agent_in_a_sandbox_has_works_as_a_tool(target: Target, tmp_path: Path) -> None:
+    async with assistant(tmp_path, target.options, *ALL) as ai:
+        for name in (
+            "ping", "get_osinfo", "get_host_name", "get_time", "get_timezone", "get_users", "get_vcpus", "get_fsinfo", "info",
+            "network_get_interfaces", "agent_index", "fsfreeze_status",
+        ):  # fmt: skip
+            assert await ai.did(name, guest="web")
+        assert (await ai.did("get_host_name", guest="web"))["host-name"] == target.host_name
+        await ai.did("file_write", guest="web", file="/root/written", content="grüße\n")
+        assert (target.agent.home / "written").read_text() == "grüße\n"
+        assert (await ai.did("file_read", guest="web", file="/root/written"))["content"] == "grüße\n"
+        read = await ai.did("file_read", guest="web", file="/root/written", decode=False)
+        assert base64.b64decode(read["content"]) == "grüße\n".encode()
+        pid = (await ai.did("exec", guest="web", command=["cat"], input_data="hé"))["pid"]
+        while not (state := await ai.did("exec_status", guest="web", pid=pid))["exited"]:
+            pass
+        assert (state["exitcode"], state["out-data"]) == (0, "hé")
+
+
+async def test_tools_made_for_the_job(target: Target, tmp_path: Path) -> None:
+    exchange = tmp_path / "exchange"
+    exchange.mkdir()
+    async with assistant(tmp_path, target.options, "--allow", "all", "--copy-folder", str(exchange)) as ai:
+        ran = await ai.did("run_command", guest="web", command=["sh", "-c", "cat; pwd; echo $A >&2; exit 3"], input="hé", env=["A=b"], cwd="/usr")  # fmt: skip
+        assert (ran["exit_code"], ran["stdout"], ran["stderr"]) == (3, "hé/usr\n", "b\n")
+        written = await ai.did("write_text_file", guest="web", path="/root/conf", content="a\nb\n")
+        assert (written["bytes"], written["created"]) == (4, True)
+        written = await ai.did("write_text_file", guest="web", path="/root/conf", content="a\nc\n", backup=True)
+        assert "-b\n+c" in written["diff"]
+        assert (target.agent.home / Path(written["backup"]).name).read_text() == "a\nb\n"
+        names = [one["name"] for one in (await ai.did("list_directory", guest="web", path="/root"))["entries"]]
+        assert {"conf", Path(written["backup"]).name} <= set(names)
+        (exchange / "there").write_bytes(bytes(range(256)) * 1000)
+        copied = await ai.did("copy_file", guest="web", direction="to_guest", local="there", path="/root/there")
+        assert copied["bytes"] == 256_000
+        await ai.did("copy_file", guest="web", direction="from_guest", local="back", path="/root/there")
+        assert (exchange / "back").read_bytes() == (exchange / "there").read_bytes()
+        steps = (await ai.did("diagnose", guest="web"))["steps"]
+        assert {"step": "agent", "result": "ok", "found": "it answers", "next": None} in steps
+
+
+async def test_lines_of_a_text_file(target: Target, tmp_path: Path) -> None:
+    (target.agent.home / "log").write_text("".join(f"line {number}\n" for number in range(1, 30_001)))
+    async with assistant(tmp_path, target.options, "--allow", "files") as ai:
+        first = await ai.did("read_text_file", guest="web", path="/root/log", lines=2)
+        assert (first["text"], first["from_line"], first["next_line"]) == ("line 1\nline 2\n", 1, 3)
+        middle = await ai.did("read_text_file", guest="web", path="/root/log", from_line=20_000, lines=1)
+        assert middle["text"] == "line 20000\n"
+        last = await ai.did("read_text_file", guest="web", path="/root/log", tail=2)
+        assert last["text"] == "line 29999\nline 30000\n"
+        found = await ai.did("read_text_file", guest="web", path="/root/log", search="line 2999")
+        assert found["line_numbers"] == [2999, *range(29_990, 30_000)]
+
+
+async def test_an_overview_is_short_and_whole(target: Target, tmp_path: Path) -> None:
+    async with assistant(tmp_path, target.options) as ai:
+        result = await ai("guest_overview", guest="web")
+
+    found: dict[str, Any] = result.structured_content
+    assert (found["host_name"], bool(found["disks"]), found.get("problems")) == (
+        target.host_name,
+        True,
+        None,
+    )
+    assert len(text_of(result)) < 2500
+
+
+async def test_the_lists_of_tools_are_small_and_leave_none_out(target: Target, tmp_path: Path) -> None:
+    async with assistant(tmp_path, target.options, *ALL, "--copy-folder", str(tmp_path)) as ai:
+        every = (await ai.client.list_tools()).tools
+    async with assistant(tmp_path, target.options) as ai:
+        few = (await ai.client.list_tools()).tools
+
+    endpoints = {one.name.replace("-", "_") for one in ENDPOINTS if one.path.startswith(PATH + "/")} | {"agent_index"}
+    assert len(endpoints) == 26
+    assert endpoints <= {tool.name for tool in every}
+    assert endpoints >= KEPT_NAMES
+    assert all(tool.annotations and tool.annotations.read_only_hint for tool in few)
+    assert length(few) < 12_000
+    assert length(every) < 40_000
+
+
+def length(tools: list[Any]) -> int:
+    return len(json.dumps([tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]))
+
+
+async def test_resources_prompts_and_completion(target: Target, tmp_path: Path) -> None:
+    (target.agent.home / "a b").write_text("content")
+    async with assistant(tmp_path, target.options, "--allow", "files") as ai:
+        uri = next(one.uri for one in (await ai.client.list_resources()).resources if "fake" not in one.uri)
+        assert target.host_name in getattr((await ai.client.read_resource(uri)).contents[0], "text", "")
+        assert len((await ai.client.list_resource_templates()).resource_templates) == 2
+        file = uri.removesuffix("overview") + "file/root/a%20b"
+        assert "content" in getattr((await ai.client.read_resource(file)).contents[0], "text", "")
+        with pytest.raises(MCPError, match="no such resource"):
+            await ai.client.read_resource("guest://web/else")
+        prompts = (await ai.client.list_prompts()).prompts
+        assert {prompt.name for prompt in prompts} == {
+            "disk_full",
+            "service_down",
+            "before_snapshot",
+            "hardening_check",
+        }
+        prompt = await ai.client.get_prompt("disk_full", {"guest": "web"})
+        assert "guest web" in getattr(prompt.messages[0].content, "text", "")
+        name = uri.split("/")[2]
+        found = await ai.client.complete(
+            ResourceTemplateReference(uri="guest://{name}/overview"), {"name": "name", "value": name[:1]}
+        )
+        assert name in found.completion.values
+
+
+def leaves(exchange: Exchange) -> list[Action]:
+    """As a guest does that shuts down, or is suspended: it says no more."""
+    return [CLOSE] if exchange.request["execute"].startswith(("guest-shutdown", "guest-suspend")) else exchange.honest
+
+
+@pytest.fixture
+async def frozen(folder: Path) -> AsyncIterator[FakeGuest]:
+    """A fake guest: the things that a sandbox must not do."""
+    async with FakeGuest(folder / "fake.qga") as fake:
+        fake.replies |= {"guest-fsfreeze-freeze": 2, "guest-fsfreeze-thaw": 2, "guest-fstrim": {"paths": []}}
+        fake.replies["guest-set-user-password"] = {}
+        fake.fault = leaves
+        fake.replies |= {"guest-get-memory-blocks": [], "guest-get-memory-block-info": {"size": 1}}
+        yield fake
+
+
+async def test_the_rest_of_the_endpoints_reach_the_agent(frozen: FakeGuest, folder: Path, tmp_path: Path) -> None:
+    async with assistant(tmp_path, ["--host", f"unix:{folder}/fake.qga"], *ALL) as ai:
+        for name in (
+            "fsfreeze_freeze", "fsfreeze_thaw", "fstrim", "suspend_disk", "suspend_ram", "suspend_hybrid", "shutdown",
+            "get_memory_blocks", "get_memory_block_info",
+        ):  # fmt: skip
+            await ai.did(name, guest="fake")
+            assert f"guest-{name.replace('_', '-')}" in frozen.names()
+        await ai.did("set_user_password", guest="fake", username="root", password="geheimnis-ö")
+
+    assert "geheimnis" not in (tmp_path / "records.jsonl").read_text()
+
+
+async def test_each_call_leaves_a_line_without_secrets_and_content(target: Target, tmp_path: Path) -> None:
+    async with assistant(tmp_path, target.options, *ALL) as ai:
+        await ai.did("run_command", guest="web", command=["cat"], input="planted-input", env=["A=planted-env"])
+        await ai.did("write_text_file", guest="web", path="/root/r", content="planted-content")
+        await ai.refused("file_read", guest="web", file="/no/such")
+        records = ai.records
+
+    assert [(one["tool"], one["outcome"], one["vmid"]) for one in records] == [
+        ("run_command", "ok", 100), ("write_text_file", "ok", 100), ("file_read", "failed", 100)
+    ]  # fmt: skip
+    assert records[0]["parameters"]["command"] == ["cat"]
+    assert records[1]["parameters"]["content-size"] == 15
+    assert records[0]["client"].startswith("mcp ")
+    assert "planted" not in ai.path.read_text()
+    assert ai.path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_host_that_can_not_be_reached_is_said_and_used_once_it_is_back(folder: Path, tmp_path: Path) -> None:
+    async with assistant(tmp_path, ["--host", f"unix:{folder}/fake.qga"]) as ai:
+        assert "ping" in await ai.names()
+        said = await ai.refused("ping", guest="fake")
+        assert "fake" in said
+        assert "Traceback" not in said
+        async with FakeGuest(folder / "fake.qga"):
+            await until_answers(ai)
+
+
+async def until_answers(ai: Assistant) -> None:
+    for _ in range(100):
+        if not (await ai("ping", guest="fake")).is_error:
+            return
+    await ai.did("ping", guest="fake")
