@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import json
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,7 +9,7 @@ import pytest
 from waiting import until
 
 from guestwire.channels import ChannelState, Notice, UnixChannel
-from guestwire.channels.unix import MAX_WAITING, WINDOW
+from guestwire.channels.unix import MAX_WAITING, MOST_AHEAD, WINDOW
 from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError
 from guestwire.testing import CLOSE, Exchange, FakeGuest, Fault, faults
 from guestwire.testing.fake import Action
@@ -51,6 +52,19 @@ async def test_commands_are_sent_ahead_but_not_more_than_the_window(channel: Uni
     await asyncio.sleep(0.02)
 
     assert channel._session.in_flight == WINDOW
+    await asyncio.gather(*calls)
+
+
+async def test_large_commands_are_not_sent_ahead(channel: UnixChannel, guest: FakeGuest) -> None:
+    await channel.execute(PING)
+    guest.delay["guest-file-write"] = 0.05
+    guest.replies["guest-file-write"] = {"count": 1, "eof": False}
+    content = base64.b64encode(bytes(MOST_AHEAD // 2)).decode()
+    write = Command("guest-file-write")
+    calls = [asyncio.create_task(channel.execute(write, {"handle": 1, "buf-b64": content})) for _ in range(3)]
+    await asyncio.sleep(0.02)
+
+    assert channel._session.in_flight == 1
     await asyncio.gather(*calls)
 
 

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 One connection a VM, kept open: opening it anew costs 100 ms on virtio-serial. A `wire.Session` speaks over it. Callers queue
 in `_waiting`; up to `WINDOW` commands are ahead of their replies (`_sent`). A command that says nothing on success travels
-alone, for nothing that is sent behind it could be told from its own answer.
+alone, for nothing that is sent behind it could be told from its own answer. So does a large one: with more than `MOST_AHEAD` bytes on their way
+into a guest, replies on their way out of it get lost (seen on virtio-serial: from 430 KB on).
 
 Phases, and what a call meets in each:
 
@@ -47,6 +48,9 @@ log = logging.getLogger("guestwire.channels")
 
 WINDOW: Final = 4
 """Commands ahead of their replies: two to four raise the rate by 1.6 to 2, more gains nothing."""
+
+MOST_AHEAD: Final = 256 * 1024
+"""Bytes of several commands ahead of their replies."""
 
 OPEN_TIMEOUT: Final = 3.0
 RESYNC_TIMEOUT: Final = 0.3
@@ -102,6 +106,17 @@ class _Call:
     extensions: int = 0
     reply: Reply | None = None
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes it is long."""
+        return sum(map(_weight, self.arguments.values()))
+
+
+def _weight(value: object) -> int:
+    if isinstance(value, bytes):
+        return len(value) * 4 // 3
+    return sum(map(_weight, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 0
+
 
 class _Connection(asyncio.Protocol):
     """Hands on what its transport says, as long as it is the channel's connection."""
@@ -138,6 +153,7 @@ class UnixChannel:
         self._session = Session(random.randrange(2**32, 2**52))  # noqa: S311  # tells conversations apart, hides nothing
         self._waiting: deque[_Call] = deque()
         self._sent: dict[int, _Call] = {}
+        self._ahead: dict[int, int] = {}
         self._late: dict[int, Late] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._rest_until = 0.0
@@ -249,19 +265,22 @@ class UnixChannel:
     def _pump(self) -> None:
         """Sends what may be sent."""
         ahead: list[bytes] = []
-        while self._waiting and self._may_send(self._waiting[0].command):
+        while self._waiting and self._may_send(self._waiting[0]):
             call = self._waiting.popleft()
             call.id, data = self._session.send(call.command, call.arguments)
             self._sent[call.id] = call
+            self._ahead[call.id] = len(data)
             ahead.append(data)
         if ahead:
             self._write(b"".join(ahead))
 
-    def _may_send(self, command: Command) -> bool:
+    def _may_send(self, call: _Call) -> bool:
         in_flight = self._session.in_flight
         if self._phase is not Phase.UP or self._session.state is not State.READY or in_flight >= WINDOW:
             return False
-        alone = not command.answers or any(not call.command.answers for call in self._sent.values())
+        if in_flight and sum(self._ahead.values()) + call.weight > MOST_AHEAD:
+            return False
+        alone = not call.command.answers or any(not sent.command.answers for sent in self._sent.values())
         return not in_flight or not alone
 
     # The agent
@@ -283,6 +302,8 @@ class UnixChannel:
             self._pump()
 
     def _happened(self, event: Event) -> None:
+        if not isinstance(event, Synchronised):
+            self._ahead.pop(event.id, None)
         if isinstance(event, Answered):
             self._answered(event)
         elif isinstance(event, Synchronised):
@@ -363,6 +384,7 @@ class UnixChannel:
         connection = _Connection(self)
         self._connection = connection
         self._session = Session(self._session.next_id, frozenset(self._late))
+        self._ahead.clear()
         self._probes = 0
         try:
             await self._loop.create_unix_connection(lambda: connection, sock=sock)

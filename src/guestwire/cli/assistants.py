@@ -1,6 +1,5 @@
 """`guestwire mcp`: guests for AI assistants."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -76,7 +75,9 @@ def mcp(
     if check:
         _show(chosen, _guests(context), json=json)
         return
-    from guestwire.mcp.records import default_path  # noqa: PLC0415  # `--help` must not wait for the server
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the server
+
+    from guestwire.mcp.records import default_path  # noqa: PLC0415
     from guestwire.mcp.running import Http, serve_http, serve_stdio  # noqa: PLC0415
 
     settings = _settings(context)
