@@ -30,6 +30,8 @@ INSTRUCTIONS: Final = (
 OVERVIEW: Final = "guest://{name}/overview"
 FILE: Final = "guest://{name}/file/{+path}"
 MOST_COMPLETED: Final = 100
+SHOWN: Final = "text/plain"
+"""JSON between marks is no JSON."""
 
 
 class Faces:
@@ -91,9 +93,7 @@ class Faces:
         names = await self._names(context)
         return types.ListResourcesResult(
             resources=[
-                types.Resource(
-                    uri=f"guest://{quote(name, safe='')}/overview", name=visible(name), mime_type="application/json"
-                )
+                types.Resource(uri=f"guest://{quote(name, safe='')}/overview", name=visible(name), mime_type=SHOWN)
                 for name in names
             ]
         )
@@ -131,7 +131,7 @@ class Faces:
             answer = Answer(f"a person must say yes to this; use the tool {tool}")
         if answer.is_error:
             raise MCPError(types.INVALID_PARAMS, answer.text)
-        contents = types.TextResourceContents(uri=params.uri, text=answer.text, mime_type="text/plain")
+        contents = types.TextResourceContents(uri=params.uri, text=answer.text, mime_type=SHOWN)
         return types.ReadResourceResult(contents=[contents])
 
     # Prompts
