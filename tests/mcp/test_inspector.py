@@ -28,7 +28,7 @@ def program() -> Path:
     folder = default_cache() / f"inspector-{VERSION}"
     program = folder / "node_modules" / ".bin" / "mcp-inspector"
     if not program.exists():
-        line = [npm, "install", "--no-audit", "--no-fund", "--prefix", folder, f"@modelcontextprotocol/inspector@{VERSION}"]  # fmt: skip
+        line = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), f"@modelcontextprotocol/inspector@{VERSION}"]  # fmt: skip
         done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=240)
         if done.returncode:
             pytest.skip(f"npm can't install the inspector here: {done.stderr[-300:]}")

@@ -1,5 +1,6 @@
 """The tools, called by the official SDK's client over standard input and output, over every way to a real agent."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -61,6 +62,39 @@ async def test_tools_made_for_the_job(target: Target, tmp_path: Path) -> None:
         assert (exchange / "back").read_bytes() == (exchange / "there").read_bytes()
         steps = (await ai.did("diagnose", guest="web"))["steps"]
         assert {"step": "agent", "result": "ok", "found": "it answers", "next": None} in steps
+
+
+async def test_a_long_command_tells_that_it_goes_on_and_one_that_is_too_long_is_left_with_its_pid(
+    target: Target, tmp_path: Path
+) -> None:
+    told: list[tuple[float, float | None]] = []
+
+    async def telling(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001  # the SDK names them
+        told.append((progress, total))
+
+    async with assistant(tmp_path, target.options, "--allow", "all", "--tools", "every") as ai:
+        words = {"guest": "web", "command": ["sleep", "2.5"], "seconds": 2}
+        result = await ai.client.call_tool("run_command", words, progress_callback=telling)
+        pid = (result.structured_content or {})["still_running"]
+        while not (await ai.did("exec_status", guest="web", pid=pid))["exited"]:
+            await asyncio.sleep(0.1)
+
+    assert told[0] == (1, 2)
+
+
+async def test_a_copy_tells_how_far_it_is(target: Target, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(3_000_000))
+    told: list[tuple[float, float | None]] = []
+
+    async def telling(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001  # the SDK names them
+        told.append((progress, total))
+
+    async with assistant(tmp_path, target.options, "--allow", "files", "--copy-folder", str(tmp_path)) as ai:
+        words = {"guest": "web", "direction": "to_guest", "local": "large", "path": "/root/large"}
+        assert not (await ai.client.call_tool("copy_file", words, progress_callback=telling)).is_error
+
+    assert told[-1] == (3_000_000, 3_000_000)
+    assert told == sorted(told)
 
 
 async def test_lines_of_a_text_file(target: Target, tmp_path: Path) -> None:

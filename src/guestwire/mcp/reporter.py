@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from mcp.server.connection import allowed_log_levels
 from mcp.server.context import ServerRequestContext
 from mcp_types import LoggingMessageNotification, LoggingMessageNotificationParams
 
-MOST_WAITING = 100
+MOST_WAITING: Final = 100
+LAST_WORDS: Final = 1.0
+"""Seconds that an answer waits for what was told before it."""
 
 
 class Reporter:
@@ -24,8 +26,12 @@ class Reporter:
         self._task = asyncio.get_running_loop().create_task(self._send_all(), name="reporter")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._task is not None  # noqa: S101  # it was entered
+        if kind is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS):
+                    await self._waiting.join()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -45,7 +51,9 @@ class Reporter:
 
     async def _send_all(self) -> None:
         while True:
-            await self._send(await self._waiting.get())
+            what = await self._waiting.get()
+            await self._send(what)
+            self._waiting.task_done()
 
     async def _send(self, what: tuple[float, float | None] | str) -> None:
         if isinstance(what, str):
