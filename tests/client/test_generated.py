@@ -29,4 +29,4 @@ def test_there_is_one_for_each_endpoint_in_both() -> None:
 def test_who_waits_has_all_that_who_does_not_has() -> None:
     public = {name for name in dir(guests.Guest) if not name.startswith("_")}
 
-    assert public - set(dir(sync.SyncGuest)) == {"call", "raw"}
+    assert public - set(dir(sync.SyncGuest)) == {"call"}

@@ -36,7 +36,7 @@ class Place:
 
 
 class CallFailed(GuestwireError):
-    """Base: `place`, `status` (HTTP; None without an answer), `words` as the server said them, `advice` for people."""
+    """Base: `place`, `words` as the server said them, `answered` (HTTP status; None without an answer), `next` for people: what to do."""
 
     exit_code = 3
     advice: ClassVar[str] = ""

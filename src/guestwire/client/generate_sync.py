@@ -39,7 +39,10 @@ CLASSES: Final = (
     Made("Folders", ("folders",)),
     Made("Processes", ("processes",)),
     Made("Stream", ("streams",), (("path", "str"), ("mode", "Mode"))),
-    Made("Guest", ("endpoints", "guests"), (("vm", "GuestInfo"), ("place", "Place")), (("processes", "Processes", "run"),)),
+    Made(
+        "Guest", ("endpoints", "guests"), (("vm", "GuestInfo"), ("place", "Place")),
+        (("calls", "Calls", "raw"), ("processes", "Processes", "run")),
+    ),
 )  # fmt: skip
 
 _SYNC: Final = {made.name: f"Sync{made.name}" for made in CLASSES}

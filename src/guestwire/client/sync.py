@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from guestwire.agent.results import (
     AgentInfo,
@@ -514,6 +515,16 @@ class SyncGuest(Waiting[Guest]):
             CallFailed: they could not be frozen. They are thawed then, too: some may have been.
         """
         return entered(self._inner.freeze(), self._wait, lambda given: given)
+
+    def raw(
+        self, method: str, name: str, parameters: Mapping[str, Any] | None = None, *, repeatable: bool = False
+    ) -> Any:
+        """The answer of an endpoint below the VM's agent as it came: what the API has under `data`.
+
+        Raises:
+            CallFailed: see `client.errors`.
+        """
+        return self._wait(self._inner.raw(method, name, parameters, repeatable=repeatable))
 
     def run(
         self,
