@@ -2,24 +2,36 @@
 
 import asyncio
 import configparser
+import importlib
+import json
 import os
+import pkgutil
+import platform
 import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from mcp.client.client import Client
+from mcp.client.stdio import StdioServerParameters
 from serving import Serving
 
+import guestwire.client
+from guestwire.client import CallFailed
 from guestwire.contract.reference import reference
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.inventory import ServerConfig, VmConfig, read_config
-from guestwire.testing import SandboxedAgent
+from guestwire.testing import FakeGuest, SandboxedAgent
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+CLIENT = ROOT / "docs" / "client.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS, STATE_DIR = "127.0.0.1:8006", "/var/lib/guestwire"
+SECOND = '\n[[vm]]\nvmid = 101\nname = "db"\nagent = "unix:{folder}/101.qga"\nrunning = true\n'
+FREEZING = {"guest-fsfreeze-freeze": 2, "guest-fsfreeze-thaw": 2, "guest-fsfreeze-status": "thawed"}
+"""What `db` answers: a sandboxed agent freezes nothing."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -33,6 +45,7 @@ async def served() -> AsyncIterator[Serving]:
 
     def config(folder: Path, port: int) -> str:
         text_here = text.replace(ADDRESS, f"127.0.0.1:{port}").replace(STATE_DIR, f"{folder}/state")
+        text_here += SECOND.replace("{folder}", str(folder))
         return re.sub(r"^qmp = .*$", "running = true", text_here.replace("/run/vm", str(folder)), flags=re.MULTILINE)
 
     async with Serving.of(config) as server, SandboxedAgent(server.folder / "100.qga", name="web"):
@@ -42,7 +55,7 @@ async def served() -> AsyncIterator[Serving]:
 async def run(served: Serving, *command: str, code: str) -> str:
     code = code.replace(ADDRESS, f"127.0.0.1:{served.port}").replace(STATE_DIR, f"{served.folder}/state")
     process = await asyncio.create_subprocess_exec(
-        *command, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT
+        *command, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=served.folder
     )
     async with asyncio.timeout(30):
         output, errors = await process.communicate()
@@ -50,8 +63,12 @@ async def run(served: Serving, *command: str, code: str) -> str:
     return output.decode()
 
 
-def block_with(language: str, word: str) -> str:
-    return next(block for block in blocks(README, language) if word in block)
+async def run_commands(served: Serving, code: str) -> str:
+    return await run(served, "sh", code=f'set -e\nguestwire() {{ {sys.executable} -m guestwire "$@"; }}\n{code}')
+
+
+def block_with(language: str, word: str, page: Path = README) -> str:
+    return next(block for block in blocks(page, language) if word in block)
 
 
 @pytest.mark.agent
@@ -66,9 +83,67 @@ async def test_the_python_code_of_readme_works(served: Serving) -> None:
 
 @pytest.mark.agent
 async def test_the_command_of_readme_works(served: Serving) -> None:
-    code = f'guestwire() {{ {sys.executable} -m guestwire "$@"; }}\n' + block_with("sh", "GUESTWIRE_HOST")
+    assert "kernel" in await run_commands(served, block_with("sh", "GUESTWIRE_HOST"))
 
-    assert "kernel" in await run(served, "sh", code=code)
+
+@pytest.mark.agent
+async def test_the_same_job_has_the_same_result_in_every_way_of_the_clients_page(served: Serving) -> None:
+    kernel = platform.release()
+
+    assert f'"out-data":"{kernel}\\n"' in await run_commands(served, block_with("sh", "curl", CLIENT))
+    assert kernel in await run_commands(served, block_with("sh", "GUESTWIRE_HOST", CLIENT))
+    for word in ("connect_sync", "asyncio.run"):
+        assert kernel in await run(served, sys.executable, code=block_with("python", word, CLIENT))
+
+
+@pytest.mark.agent
+async def test_the_python_code_of_the_clients_page_works_from_its_beginning_to_its_end(served: Serving) -> None:
+    async with FakeGuest(served.folder / "101.qga", replies=FREEZING):
+        output = await run(served, sys.executable, code="\n".join([*blocks(CLIENT, "python"), "host.close()"]))
+
+    for line in (
+        "100 web running pve1",
+        "lo ['127.0.0.1'",
+        "0 None two",
+        "\n3\n",
+        "b'first\\n'",
+        "b'99\\n'",
+        "2 file systems are frozen",
+        "web (100) 2",
+    ):
+        assert line in output, line
+    assert (served.folder / "security").is_dir()
+
+
+def test_the_clients_page_names_every_error() -> None:
+    for error in errors_of_the_client():
+        assert f"`{error.__name__}`" in CLIENT.read_text(), error
+
+
+def errors_of_the_client() -> set[type[CallFailed]]:
+    """All that there are, also below others."""
+    for module in pkgutil.iter_modules(guestwire.client.__path__, "guestwire.client."):
+        importlib.import_module(module.name)
+    found, new = set(), [CallFailed]
+    while new:
+        new = [one for kind in new for one in kind.__subclasses__() if one.__module__.startswith("guestwire.client.")]
+        found |= set(new)
+    return found
+
+
+@pytest.mark.agent
+async def test_the_configuration_for_assistants_in_readme_works(tmp_path: Path) -> None:
+    [(name, given)] = json.loads(blocks(README, "json")[0])["mcpServers"].items()
+    socket = tmp_path / "100.qga"
+    words = [str(word).replace("/run/vm/100.qga", str(socket)) for word in given["args"]]
+    command = StdioServerParameters(
+        command=sys.executable, args=["-m", given["command"], *words], env={"XDG_STATE_HOME": str(tmp_path)}
+    )
+    async with SandboxedAgent(socket, name="web"), Client(command) as client:
+        answer = await client.call_tool("get_osinfo", {"guest": "web"})
+
+    assert name == "guestwire"
+    assert answer.structured_content["pretty-name"], answer
 
 
 @pytest.mark.parametrize("command", ["./dev demo", "./dev test"])
