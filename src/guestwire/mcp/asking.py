@@ -4,6 +4,7 @@ Up to 2025-11-25 the server asks in the middle of a call. Since 2026-07-28 it an
 call again with the answer: a seal ties both to the same tool, arguments and caller, once, and for ten minutes.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -95,7 +96,11 @@ async def ask(context: ServerRequestContext[Any], question: str, seals: Seals, w
         return InputRequiredResult(input_requests={KEY: request}, request_state=seals.seal(what, time.time()))
     if not session.can_send_request:
         raise Refused(UNABLE)
-    _is_yes(await session.elicit_form(question, SCHEMA, context.request_id))
+    try:
+        async with asyncio.timeout(SECONDS):
+            _is_yes(await session.elicit_form(question, SCHEMA, context.request_id))
+    except TimeoutError:
+        raise Refused("nobody said yes in time; ask the person before you try again") from None
     return None
 
 

@@ -1,7 +1,6 @@
 """What every call goes through: parameters, policy, a person's yes, limits; then the guest; then what comes back is shown, and recorded."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -12,17 +11,23 @@ from typing import Any, Final
 import msgspec
 
 from guestwire.client import CallFailed, Guest
+from guestwire.client.errors import NoSuchGuest
 from guestwire.contract import Effect, rules, validate
 from guestwire.contract.auditing import shown_parameters
 from guestwire.errors import GuestwireError, InvalidParameters
-from guestwire.mcp.policy import Policy, Refused, Rule
+from guestwire.mcp.policy import Policy, Refused, Rule, TooMany
 from guestwire.mcp.records import Records
-from guestwire.mcp.shown import fitting, marked, visible, visible_values
-from guestwire.mcp.tool import Call, Caller, Progress, Registry, Tool, as_argument, as_parameters
+from guestwire.mcp.shown import as_json, beginning, fitting, marked, shortened, visible, visible_values
+from guestwire.mcp.tool import Call, Caller, OfAnyGuest, Progress, Registry, Tool, as_argument, as_parameters
 
 log = logging.getLogger("guestwire.mcp")
 
 LONGEST_ERROR: Final = 800
+LONGEST_ASKED: Final = 3000
+AROUND: Final = 300
+"""Characters that marks and the cursor take."""
+
+STILL_AT_IT: Final = "the guest may still be at it"
 GRACE: Final = 5.0
 """Seconds that a call may take beyond the policy's limit: tools that wait keep to the limit themselves."""
 
@@ -75,6 +80,10 @@ class _Course:
     guest: Guest | None = None
     outcome: str = "ok"
     detail: str = ""
+    noted: str = ""
+    """What the tool said last while it went on."""
+
+    is_recorded: bool = True
 
 
 class Gate:
@@ -107,6 +116,7 @@ class Gate:
             YesNeeded: a person must be asked; nothing was done.
         """
         course = _Course()
+        asked.caller.under_way += 1
         tool = next((tool for tool in self.listed() if tool.name == asked.tool), None)
         try:
             return await self._done(tool, asked, course)
@@ -114,42 +124,47 @@ class Gate:
             course.outcome = "asks"
             raise
         except asyncio.CancelledError:
-            course.outcome = "cancelled"
+            course.outcome, course.detail = "cancelled", course.noted
             raise
         except TimeoutError:
             course.outcome = "failed"
-            return _failed(course, "no answer in the time that the policy allows; the guest may still be at it")
+            return _failed(course, f"no answer in the time that the policy allows; {course.noted or STILL_AT_IT}")
         except InvalidParameters as error:
             course.outcome = "refused"
             return _failed(
                 course, "; ".join(f"{as_argument(name)}: {text.strip()}" for name, text in error.errors.items())
             )
+        except TooMany as error:
+            course.outcome, course.is_recorded = "refused", asked.caller.is_news(course.started)
+            return _failed(course, str(error))
         except GuestwireError as error:
             course.outcome = "refused" if isinstance(error, Refused) else "failed"
-            return _failed(course, _advised(error))
+            return _failed(course, _advised(error), of=asked.tool if isinstance(error, CallFailed) else "")
         except Exception:
             course.outcome = "failed"
             log.exception("tool %s failed", asked.tool)
             return _failed(course, "an error in guestwire itself; its log has more")
         finally:
+            asked.caller.under_way -= 1
             await asyncio.shield(self._record(tool, asked, course))
 
     async def _done(self, tool: Tool | None, asked: Asked, course: _Course) -> Answer:
+        asked.caller.count(course.started, self.policy.limits.calls_per_minute)
         if tool is None:
             raise Refused(self._why_not(asked.tool))
-        asked.caller.count(course.started, self.policy.limits.calls_per_minute)
         parameters = _validated(tool, asked.arguments)
         async with asyncio.timeout((tool.seconds or self.policy.limits.seconds) + GRACE):
-            rule = None
-            if tool.is_about_guest:
-                course.guest = await asked.caller.find(parameters.guest)
-                rule = self._rule(tool, course.guest)
-                if rule.asks(tool.name, tool.level) and not asked.approved:
-                    raise YesNeeded(_question(tool, asked.arguments, course.guest))
+            course.guest = await _found(tool, asked.caller, parameters)
+            rule = self._rule(tool, course.guest) if course.guest else None
+            if self._asks(tool, rule) and not asked.approved:
+                raise YesNeeded(_question(tool, asked.arguments, course.guest))
             if self.policy.dry_run and tool.effect is not Effect.READS and not tool.previews:
                 raise Refused("dry run: nothing was done; it would have been allowed so far")
-            call = Call(asked.caller, self.policy, course.guest, rule, asked.progress, asked.note)
+            call = Call(asked.caller, self.policy, course.guest, rule, asked.progress, _noting(course, asked))
             return self._shown(tool, await tool.function(call, parameters), call)
+
+    def _asks(self, tool: Tool, rule: Rule | None) -> bool:
+        return (rule.asks if rule else self.policy.asks_anywhere)(tool.name, tool.level)
 
     def _why_not(self, name: str) -> str:
         tool = self._tools.get(name)
@@ -167,17 +182,17 @@ class Gate:
         return rule
 
     def _shown(self, tool: Tool, found: Any, call: Call) -> Answer:
-        values = visible_values(msgspec.to_builtins(found))
-        text, room, more = _json(values), self.policy.limits.characters, ""
-        if len(text) > room:
-            more = f"\nIt was shortened; all of it: read_more cursor={call.caller.kept.keep(text)}"
-            values = fitting(values, room - 1000)
-            text = _json(values)
+        whole, room, more = msgspec.to_builtins(found), self.policy.limits.characters - AROUND, ""
+        shorter = fitting(whole, room)
+        values = visible_values(shorter)
+        shown = fitting(values, room)
+        if shorter is not whole or shown is not values:
+            more = f"\nIt was shortened; all of it: read_more cursor={call.caller.kept.keep(as_json(whole))}"
         where = f" in guest {call.chosen.place.guest}" if call.chosen else ""
-        return Answer(marked(text, f"{tool.name}{where}") + more, values)
+        return Answer(marked(as_json(shown), f"{tool.name}{where}") + more, shown)
 
     async def _record(self, tool: Tool | None, asked: Asked, course: _Course) -> None:
-        if self._records is None:
+        if self._records is None or not course.is_recorded:
             return
         await self._records.write({
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -206,17 +221,42 @@ def _recorded(tool: Tool | None, arguments: Mapping[str, Any]) -> dict[str, Any]
     return shown_parameters(rules(tool.parameters), as_parameters(tool, arguments), commands=True) if tool else {}
 
 
-def _question(tool: Tool, arguments: Mapping[str, Any], guest: Guest) -> str:
-    shown = {name: value for name, value in _recorded(tool, arguments).items() if name != "guest"}
-    return f"{tool.name} in guest {guest.place.guest}: {visible(_json(shown))[:1500]}"
+async def _found(tool: Tool, caller: Caller, parameters: Any) -> Guest | None:
+    if not tool.is_about_guest:
+        return None
+    try:
+        return await caller.find(parameters.guest)
+    except NoSuchGuest:
+        raise
+    except CallFailed:
+        if not issubclass(tool.parameters, OfAnyGuest):
+            raise
+        return None
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _noting(course: _Course, asked: Asked) -> Callable[[str], None]:
+    def note(text: str) -> None:
+        course.noted = text
+        asked.note(text)
+
+    return note
 
 
-def _failed(course: _Course, text: str) -> Answer:
+def _question(tool: Tool, arguments: Mapping[str, Any], guest: Guest | None) -> str:
+    """All that the call would do: whoever says yes must have seen it. Only a password is left out."""
+    given = {name: "…" if name == "password" else value for name, value in arguments.items() if name != "guest"}
+    where = f" in guest {guest.place.guest}" if guest else ""
+    text = as_json(shortened(given, LONGEST_ASKED // 2))
+    shown, end = beginning(text, 0, LONGEST_ASKED)
+    left_out = f" … {len(text) - end} characters more, not shown" if end < len(text) else ""
+    return f"{tool.name}{where}: {shown}{left_out}"
+
+
+def _failed(course: _Course, text: str, *, of: str = "") -> Answer:
+    """`of`: a tool in whose guest it happened; the words may be the guest's."""
     course.detail = visible(text)[:LONGEST_ERROR]
+    if of and course.guest:
+        return Answer(marked(course.detail, f"{of} failed in guest {course.guest.place.guest}"))
     return Answer(course.detail)
 
 

@@ -7,12 +7,15 @@ everything is done with its rights. Where the server has no credentials itself, 
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.datastructures import Headers
@@ -26,12 +29,13 @@ from guestwire.mcp.tool import Caller
 OWN_TOKEN: Final = "X-PVE-Token"  # noqa: S105  # a header's name
 MOST_CALLERS: Final = 1000
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_token = re.compile(r"[^\s!=]+![^\s!=]+=[\x21-\x7e]+")
 SHORTEST: Final = 16
 """Characters of a bearer token."""
 
 
-class TokenMissing(ConfigurationError):
-    """The server has no credentials of its own, and the caller brought none."""
+class TokenWrong(ConfigurationError):
+    """The caller brought no token where one is needed, or one where none is."""
 
 
 class Callers:
@@ -40,39 +44,54 @@ class Callers:
     Args:
         connect: makes a host for a token; "" stands for the server's own credentials.
         has_own: whether the server has any.
+        takes_tokens: whether the target knows any.
     """
 
-    def __init__(self, connect: Callable[[str], Host], *, has_own: bool) -> None:
+    def __init__(self, connect: Callable[[str], Host], *, has_own: bool, takes_tokens: bool) -> None:
         self._connect = connect
         self._has_own = has_own
+        self._takes_tokens = takes_tokens
         self._known: OrderedDict[bytes, Caller] = OrderedDict()
-        self._left: list[Host] = []
+        self._left: list[Caller] = []
 
     def of(self, headers: Headers) -> Caller:
         """The caller of a request.
 
         Raises:
-            TokenMissing: they must bring a token.
+            TokenWrong: they must bring a token, or must not.
         """
         token = headers.get(OWN_TOKEN, "")
         if not token and not self._has_own:
-            raise TokenMissing(f"this server has no credentials of its own: bring an API token ({OWN_TOKEN})")
+            raise TokenWrong(
+                f"this server has no credentials of its own: bring an API token ({OWN_TOKEN}: USER@REALM!NAME=SECRET)"
+            )
+        if token and not self._takes_tokens:
+            raise TokenWrong(f"this server reaches an agent's own socket, which knows no tokens: leave {OWN_TOKEN} out")
+        if token and not _token.fullmatch(token):
+            raise TokenWrong(f"{OWN_TOKEN} is no API token: USER@REALM!NAME=SECRET")
         key = hashlib.sha256(token.encode()).digest()
         if key not in self._known:
             self._known[key] = Caller(self._connect(token))
             if len(self._known) > MOST_CALLERS:
-                self._left.append(self._known.popitem(last=False)[1].host)
+                self._left.append(self._known.popitem(last=False)[1])
         self._known.move_to_end(key)
         return self._known[key]
 
+    async def tidy(self) -> None:
+        """Ends the connections of those who had to make room and have no call under way."""
+        idle = [caller for caller in self._left if not caller.under_way]
+        self._left = [caller for caller in self._left if caller.under_way]
+        for caller in idle:
+            await caller.host.close()
+
     async def close(self) -> None:
         """Ends all connections."""
-        for host in [*self._left, *(caller.host for caller in self._known.values())]:
-            await host.close()
+        for caller in [*self._left, *self._known.values()]:
+            await caller.host.close()
 
 
 class BearerNeeded:
-    """Lets requests with the bearer token through, and no others."""
+    """Lets requests with the bearer token through, and no others; a session belongs to the caller who began it."""
 
     def __init__(self, app: ASGIApp, bearer: str, callers: Callers) -> None:
         self._app = app
@@ -81,20 +100,35 @@ class BearerNeeded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "http" and (refusal := self._refusal(Headers(scope=scope))):
-            await refusal(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        if scope["type"] == "http":
+            await self._request(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
 
-    def _refusal(self, headers: Headers) -> PlainTextResponse | None:
-        given = headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, self._expected):
-            return PlainTextResponse("the bearer token is missing or wrong\n", 401, {"WWW-Authenticate": "Bearer"})
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if not hmac.compare_digest(headers.get("Authorization", "").encode(), self._expected):
+            await _REFUSED(scope, receive, send)
+            return
         try:
-            self._callers.of(headers)
-        except TokenMissing as error:
-            return PlainTextResponse(f"{error}\n", 403)
-        return None
+            caller = self._callers.of(headers)
+        except TokenWrong as error:
+            await PlainTextResponse(f"{error}\n", 403)(scope, receive, send)
+            return
+        await self._callers.tidy()
+        await self._app({**scope, "user": _as_user(caller)}, receive, send)
+
+
+_REFUSED: Final = PlainTextResponse(
+    "the bearer token is missing or wrong\n", 401, {"WWW-Authenticate": "Bearer"}
+)  # fmt: skip
+
+
+def _as_user(caller: Caller) -> AuthenticatedUser:
+    """The SDK holds a session to the user who began it."""
+    return AuthenticatedUser(AccessToken(token="", client_id=caller.id, scopes=[]))
 
 
 def make_app(server: Server[Any], callers: Callers, bearer: str, address: tuple[str, int], hosts: list[str]) -> ASGIApp:

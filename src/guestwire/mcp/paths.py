@@ -48,7 +48,7 @@ async def still(guest: Guest, resolved: str, *, restricted: bool) -> None:
         Refused: it does.
     """
     if restricted and await _resolved(guest, resolved) != resolved:
-        raise Refused(f"'{resolved}' leads elsewhere since it was checked; nothing of it is shown")
+        raise Refused("the path leads elsewhere since it was checked; nothing of it is shown")
 
 
 async def _resolved(guest: Guest, path: str) -> str:
@@ -60,6 +60,9 @@ async def _resolved(guest: Guest, path: str) -> str:
         raise Refused(f"paths are restricted, and links can't be resolved in the guest: {error.words}") from error
     except AgentRefused as error:
         raise Refused("paths are restricted, and this guest has no `readlink` to resolve links with") from error
-    if not ended.ok or not ended.output.startswith("/"):
+    if not ended.ok or not ended.stdout.startswith(b"/"):
         raise CallFailed(guest.place, f"{path}: no such file, or its folder is not there")
-    return ended.output.removesuffix("\n")
+    try:
+        return ended.stdout.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise Refused("where only some paths may be used, a path is UTF-8; this one leads to one that is not") from None

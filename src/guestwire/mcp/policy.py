@@ -53,6 +53,10 @@ class Refused(GuestwireError):
     exit_code = 6
 
 
+class TooMany(Refused):
+    """The caller's calls of this minute are used up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds of one call, characters of one answer, bytes of a file read or written or copied, calls a minute of one caller."""
@@ -155,7 +159,7 @@ class Rule:
     def _check_path(self, patterns: tuple[PathPattern, ...] | None, key: str, path: str) -> None:
         if patterns is not None and not any(pattern.matches(path) for pattern in patterns):
             allowed = ", ".join(pattern.text for pattern in patterns)
-            raise Refused(f"'{path}' is outside of the paths that may be used ({self.source}, {key}): {allowed}")
+            raise Refused(f"the path leads outside of the paths that may be used ({self.source}, {key}): {allowed}")
 
 
 def _may(pattern: ProgramPattern, has_input: bool, env: list[str]) -> bool:  # noqa: FBT001  # one call
@@ -187,6 +191,10 @@ class Policy:
     def allows_anywhere(self, tool: str, level: Level) -> bool:
         """Whether any guest's rule allows the tool: one that is never allowed is not listed."""
         return any(rule.allows(tool, level) for rule in self.rules)
+
+    def asks_anywhere(self, tool: str, level: Level) -> bool:
+        """Whether any guest's rule wants a person's yes: it decides for tools that are about none."""
+        return any(rule.asks(tool, level) for rule in self.rules)
 
 
 EVERY_GUEST: Final = (GuestPattern("*"),)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,6 +20,10 @@ from guestwire.mcp.tool import Caller
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
+
+
+ENDS_WITHIN: Final = 3
+"""Seconds that requests under way get when the server is told to end; clients hold some open as long as they can."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,15 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
     from guestwire.mcp.http import Callers, make_app, read_bearer  # noqa: PLC0415
 
     credentials = settings.credentials()
-    has_own = bool(credentials.token or credentials.user) or not (settings.host or "").startswith("http")
-    callers = Callers(lambda token: _host_for(settings, token), has_own=has_own)
+    is_server = (settings.host or "").startswith("http")
+    has_own = bool(credentials.token or credentials.user) or not is_server
+    callers = Callers(lambda token: _host_for(settings, token), has_own=has_own, takes_tokens=is_server)
     server = make_server(Gate(TOOLS, policy, Records(records)), lambda context: callers.of(_headers(context)))
     app = make_app(server, callers, read_bearer(http.bearer), http.address, http.hosts)
     host, port = http.address
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN
+    )  # fmt: skip
     try:
         await uvicorn.Server(config).serve()
     finally:

@@ -1,9 +1,12 @@
 """The server on the official SDK: tools, resources, prompts and completion, each a thin face of what is beside it."""
 
-from collections.abc import Callable
-from typing import Any, Final
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote
 
+import anyio
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -30,6 +33,10 @@ INSTRUCTIONS: Final = (
 OVERVIEW: Final = "guest://{name}/overview"
 FILE: Final = "guest://{name}/file/{+path}"
 MOST_COMPLETED: Final = 100
+CLEANS_UP_WITHIN: Final = 60.0
+"""Seconds for a call that was cancelled."""
+
+T = TypeVar("T")
 SHOWN: Final = "text/plain"
 """JSON between marks is no JSON."""
 
@@ -58,7 +65,7 @@ class Faces:
     ) -> types.CallToolResult | types.InputRequiredResult:
         """One call."""
         caller, arguments = self._who(context), params.arguments or {}
-        what = about(str(id(caller)), params.name, arguments)
+        what = about(caller.id, params.name, arguments)
         try:
             approved = is_answered(context, params, self._seals, what)
             return await self._asked(context, caller, params.name, arguments, approved=approved)
@@ -82,7 +89,7 @@ class Faces:
     ) -> types.CallToolResult:
         async with Reporter(context) as reporter:
             asked = Asked(caller, tool, arguments, client_of(context), approved, reporter.progress, reporter.note)
-            return as_result(await self._gate.call(asked))
+            return as_result(await cancelled_once(self._gate.call(asked)))
 
     # Resources
 
@@ -126,7 +133,7 @@ class Faces:
             )
         try:
             asked = Asked(self._who(context), tool, arguments, client_of(context))
-            answer = await self._gate.call(asked)
+            answer = await cancelled_once(self._gate.call(asked))
         except YesNeeded:
             answer = Answer(f"a person must say yes to this; use the tool {tool}")
         if answer.is_error:
@@ -167,8 +174,12 @@ class Faces:
         )
 
     async def _names(self, context: Context) -> list[str]:
+        caller = self._who(context)
         try:
-            known = await self._who(context).host.guests()
+            caller.count(time.monotonic(), self._gate.policy.limits.calls_per_minute)
+            known = await caller.host.guests()
+        except Refused as error:
+            raise MCPError(types.INVALID_REQUEST, str(error)) from None
         except CallFailed:
             return []
         policy = self._gate.policy
@@ -177,6 +188,18 @@ class Faces:
     async def set_level(self, _: Context, __: types.SetLevelRequestParams) -> types.EmptyResult:
         """Lines are few, and of one level."""
         return types.EmptyResult()
+
+
+async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
+    """Waits for the work; who is cancelled waits until it has cleaned up. The SDK cancels every wait anew, also those of cleaning up."""
+    task = asyncio.get_running_loop().create_task(work, name="call")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task], timeout=CLEANS_UP_WITHIN)
+        raise
 
 
 def described(tool: Tool) -> types.Tool:

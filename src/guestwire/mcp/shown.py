@@ -3,6 +3,7 @@
 The shortened answer says how to go on: the whole text is kept for its caller for a while, behind a cursor that can't be guessed.
 """
 
+import json
 import re
 import secrets
 from collections import OrderedDict
@@ -22,6 +23,10 @@ MOST_CHARACTERS: Final = 8_000_000
 LONGEST_TEXT: Final = 4000
 MOST_ITEMS: Final = 200
 LEAST: Final = 16
+LEAST_KEYS: Final = 32
+"""Of a mapping: results have fewer, and schemas ask for them."""
+
+NOT_KEPT: Final = "\n[more was not kept]"
 
 
 def visible(text: str) -> str:
@@ -34,6 +39,26 @@ def visible(text: str) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode()
         for character in text
     )
+
+
+def beginning(text: str, start: int, room: int) -> tuple[str, int]:
+    """As much from `start` on as takes no more room when it is visible, and where it ends: behind one character at least."""
+    part = text[start : start + room]
+    shown = visible(part)
+    while len(shown) > room and len(part) > 1:
+        part = part[: max(1, len(part) * room // len(shown))]
+        shown = visible(part)
+    return shown, start + len(part)
+
+
+def ending(text: str, start: int, room: int) -> tuple[str, int]:
+    """As `beginning`, from the end on backwards, not beyond `start`; and where it begins."""
+    part = text[max(start, len(text) - room) :]
+    shown = visible(part)
+    while len(shown) > room and len(part) > 1:
+        part = part[-max(1, len(part) * room // len(shown)) :]
+        shown = visible(part)
+    return shown, len(text) - len(part)
 
 
 def visible_values(value: Any) -> Any:
@@ -56,7 +81,8 @@ def shortened(value: Any, texts: int = LONGEST_TEXT, items: int = MOST_ITEMS) ->
             return f"{value[: texts // 2]} … {len(value) - texts} more … {value[len(value) - texts // 2 :]}"
         case Mapping():
             return {
-                shortened(key, texts, items): shortened(item, texts, items) for key, item in list(value.items())[:items]
+                shortened(key, texts, items): shortened(item, texts, items)
+                for key, item in list(value.items())[: max(items, LEAST_KEYS)]
             }
         case list():
             return [shortened(item, texts, items) for item in value[:items]]
@@ -64,10 +90,15 @@ def shortened(value: Any, texts: int = LONGEST_TEXT, items: int = MOST_ITEMS) ->
             return value
 
 
+def as_json(value: Any) -> str:
+    """As compact as it can be."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def fitting(value: Any, characters: int) -> Any:
-    """The value, shortened until its JSON takes no more than that many characters."""
+    """The value, shortened until its JSON takes no more than that many characters; the very same one when it fits."""
     texts, items = characters // 2, MOST_ITEMS * 4
-    while texts > LEAST and len(str(value)) > characters:
+    while texts > LEAST and len(as_json(value)) > characters:
         value = shortened(value, texts, items)
         texts, items = texts // 2, max(items // 2, 1)
     return value
@@ -84,7 +115,7 @@ class CursorUnknown(GuestwireError):
 
 
 class Kept:
-    """Texts that were shown shortened, kept for one caller; the oldest make room."""
+    """Texts that were shown shortened, kept for one caller as they came; made visible a part at a time. The oldest make room."""
 
     def __init__(self) -> None:
         self._texts: OrderedDict[str, str] = OrderedDict()
@@ -92,7 +123,8 @@ class Kept:
     def keep(self, text: str, start: int = 0) -> str:
         """Keeps a text, and returns the cursor that goes on at `start`."""
         name = secrets.token_urlsafe(12)
-        self._texts[name] = text[:MOST_CHARACTERS]
+        is_whole = len(text) <= MOST_CHARACTERS
+        self._texts[name] = text if is_whole else text[: MOST_CHARACTERS - len(NOT_KEPT)] + NOT_KEPT
         while len(self._texts) > MOST_KEPT or sum(map(len, self._texts.values())) > MOST_CHARACTERS:
             self._texts.popitem(last=False)
         return f"{name}:{start}"
@@ -107,18 +139,15 @@ class Kept:
         text = self._texts.get(name)
         if text is None or not position.isascii() or not position.isdigit():
             raise CursorUnknown("this cursor is not known, or no longer; make the call again, and ask for less")
-        start = min(int(position[:12]), len(text))
-        end = start + characters
-        return text[start:end], f"{name}:{end}" if end < len(text) else None
+        shown, end = beginning(text, min(int(position[:12]), len(text)), characters)
+        return shown, f"{name}:{end}" if end < len(text) else None
 
     def middle_left_out(self, text: str, characters: int) -> tuple[str, str | None]:
-        """Beginning and end of the text, and the cursor of what stands between; None when all of it is there."""
-        if len(text) <= characters:
-            return text, None
-        head, tail = characters * 2 // 3, characters // 3
-        left_out = len(text) - head - tail
-        cursor = self.keep(text, head)
-        return (
-            f"{text[:head]}\n[… {left_out} characters left out: read_more cursor={cursor} …]\n{text[len(text) - tail :]}",
-            cursor,
-        )
+        """Beginning and end of the text, visible, and the cursor of what stands between; None when all of it is there."""
+        shown, end = beginning(text, 0, characters)
+        if end == len(text):
+            return shown, None
+        head, at = beginning(text, 0, characters * 2 // 3)
+        tail, start = ending(text, at, characters // 3)
+        cursor = self.keep(text, at)
+        return f"{head}\n[… {start - at} characters left out: read_more cursor={cursor} …]\n{tail}", cursor

@@ -7,10 +7,12 @@ To add a tool is to add one function with its record, in a file of `tools/`:
         \"\"\"What an assistant reads: what it is for, when to use it, what it costs.\"\"\"
 """
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from secrets import token_hex
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import msgspec
@@ -20,7 +22,7 @@ from guestwire.client import Guest, Host
 from guestwire.client.errors import NoSuchGuest, Place
 from guestwire.contract import Effect, Parameters, rules
 from guestwire.contract.openapi import schema_of
-from guestwire.mcp.policy import Level, Limits, Policy, Refused, Rule
+from guestwire.mcp.policy import Level, Limits, Policy, Rule, TooMany
 from guestwire.mcp.shown import Kept, visible
 
 P = TypeVar("P", bound=Parameters)
@@ -35,26 +37,46 @@ class OfGuest(Parameters, frozen=True, kw_only=True):
     guest: Annotated[str, Meta(description="Name or VMID.")]
 
 
+class OfAnyGuest(OfGuest, frozen=True, kw_only=True):
+    """The same, also where guests can't be listed: that may be what is to be found out."""
+
+
 @dataclass
 class Caller:
     """Whoever uses the server, by their own credentials: their host, and what is kept for them."""
 
     host: Host
     kept: Kept = field(default_factory=Kept)
+    id: str = field(default_factory=lambda: token_hex(8))
+    """Unlike any other caller's."""
+
     calls: deque[float] = field(default_factory=deque)
     """When they called within the last minute."""
+
+    refused: float = -math.inf
+    """When it was last recorded that they called too often."""
+
+    under_way: int = 0
+    """Calls."""
 
     def count(self, now: float, most: int) -> None:
         """Counts a call.
 
         Raises:
-            Refused: there were too many within a minute.
+            TooMany: there were too many within a minute.
         """
         while self.calls and self.calls[0] < now - 60:
             self.calls.popleft()
         if len(self.calls) >= most:
-            raise Refused(f"{most} calls a minute are allowed; wait {self.calls[0] + 60 - now:.0f} seconds")
+            raise TooMany(f"{most} calls a minute are allowed; wait {self.calls[0] + 60 - now:.0f} seconds")
         self.calls.append(now)
+
+    def is_news(self, now: float) -> bool:
+        """Whether a refusal for too many calls is the first within a minute: a flood must not wash the records away."""
+        if now < self.refused + 60:
+            return False
+        self.refused = now
+        return True
 
     async def find(self, name: str) -> Guest:
         """A guest by its VM's name, id, or node and id. It must be listed: rules go by names, too.

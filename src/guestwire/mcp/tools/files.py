@@ -4,6 +4,7 @@ import asyncio
 import difflib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from guestwire.contract import Audited, Effect
 from guestwire.errors import InvalidParameters
 from guestwire.mcp import paths
 from guestwire.mcp.policy import Level, Refused
-from guestwire.mcp.shown import visible
+from guestwire.mcp.shown import beginning
 from guestwire.mcp.tool import Call, OfGuest, Registry
 
 tools = Registry()
@@ -25,6 +26,8 @@ PIECE = 256 * 1024
 MOST_LINES = 2000
 MOST_WRITTEN = 1024 * 1024
 LONGEST_DIFF = 6000
+MOST_COMPARED = 3000
+"""Lines: whoever chooses them well makes comparing more of them take minutes."""
 
 PathIn = Annotated[str, Meta(description="Path in the guest.")]
 
@@ -106,7 +109,7 @@ async def _each_line(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _shown(call: Call, data: bytes) -> tuple[str, str | None]:
-    return call.caller.kept.middle_left_out(visible(data.decode("utf-8", "replace")), call.limits.characters // 3)
+    return call.caller.kept.middle_left_out(data.decode("utf-8", "replace"), call.limits.characters // 3)
 
 
 class WriteTextFile(OfGuest, frozen=True, kw_only=True):
@@ -142,47 +145,54 @@ async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
     if len(data) > call.limits.bytes:
         raise Refused(f"{len(data)} bytes are more than the policy lets a call write ({call.limits.bytes})")
     old = await _old(call.guest, path)
-    backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old is not None else None
+    backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old else None
+    if backup:
+        call.allowed.check_write(backup)
+    diff = await _diff_shown(call, old, data, path)
     if not call.policy.dry_run:
-        if backup:
-            await call.guest.files.write(backup, old or b"")
+        if backup and old:
+            await call.guest.files.write(backup, old.data, mode=old.mode)
         await call.guest.files.write(path, data)
-    may_see = _may_read(call, path)
-    return TextWritten(
-        bytes=len(data),
-        created=old is None,
-        diff=_diff(old or b"", data, path) if may_see else "",
-        backup=backup,
-        dry_run=call.policy.dry_run,
-    )
+    return TextWritten(len(data), created=old is None, diff=diff, backup=backup, dry_run=call.policy.dry_run)
 
 
-async def _old(guest: Guest, path: str) -> bytes | None:
+@dataclass(frozen=True)
+class _Old:
+    """A file as it was, with its permissions."""
+
+    data: bytes
+    mode: int
+
+
+async def _old(guest: Guest, path: str) -> _Old | None:
     """The file as it is; None when there is none."""
     try:
-        if (await guest.files.facts(path)).size > MOST_WRITTEN:
-            raise Refused(f"'{path}' is over {MOST_WRITTEN} bytes; use copy_file for files of that size")
-        return await guest.read_file(path)
+        facts = await guest.files.facts(path)
+        if facts.size > MOST_WRITTEN:
+            raise Refused(f"the file is over {MOST_WRITTEN} bytes; use copy_file for files of that size")
+        return _Old(await guest.read_file(path), facts.mode)
     except CallFailed as error:
         if "No such file" in error.words or "no such file" in error.words:
             return None
         raise
 
 
-def _may_read(call: Call, path: str) -> bool:
-    """Whether the old text may be shown: who may write a path need not be one who may read it."""
+async def _diff_shown(call: Call, old: _Old | None, new: bytes, path: str) -> str:
+    """Nothing where the old text may not be read: who may write a path need not be one who may read it."""
     try:
-        call.allowed.check_read(path)
-    except Refused:
-        return False
-    return True
+        await paths.to_read(call.guest, call.allowed, path)
+    except (Refused, CallFailed):
+        return ""
+    return await asyncio.to_thread(_diff, old.data if old else b"", new, path)
 
 
 def _diff(old: bytes, new: bytes, path: str) -> str:
     before, after = (data.decode("utf-8", "replace").splitlines() for data in (old, new))
-    lines = difflib.unified_diff(before, after, path, path, lineterm="")
-    text = visible("\n".join(lines))
-    return text if len(text) <= LONGEST_DIFF else f"{text[:LONGEST_DIFF]}\n… {len(text) - LONGEST_DIFF} characters more"
+    if max(len(before), len(after)) > MOST_COMPARED:
+        return f"{len(before)} lines were replaced by {len(after)}; over {MOST_COMPARED} are not compared"
+    text = "\n".join(difflib.unified_diff(before, after, path, path, lineterm=""))
+    shown, end = beginning(text, 0, LONGEST_DIFF)
+    return shown if end == len(text) else f"{shown}\n… {len(text) - end} characters more"
 
 
 class CopyFile(OfGuest, frozen=True, kw_only=True):
@@ -211,7 +221,17 @@ async def copy_file(call: Call, parameters: CopyFile) -> Copied:
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
-    return Copied(await call.guest.copy_from(path, local, progress=call.progress))
+    size = await call.guest.copy_from(path, local, progress=call.progress)
+    await _kept_if_still(call, path, local)
+    return Copied(size)
+
+
+async def _kept_if_still(call: Call, path: str, local: Path) -> None:
+    try:
+        await paths.still(call.guest, path, restricted=call.allowed.read is not None)
+    except BaseException:
+        await asyncio.to_thread(local.unlink, missing_ok=True)
+        raise
 
 
 async def _to_guest(call: Call, local: Path, given: str) -> Copied:
@@ -237,7 +257,10 @@ def _local(call: Call, given: str) -> Path:
         raise Refused("no folder on this side may be used: the operator names them (copy_folders, --copy-folder)")
     if "\0" in given:
         raise InvalidParameters({"local": "no path has a NUL"})
-    path = (call.policy.copy_folders[0] / given).resolve()
+    try:
+        path = (call.policy.copy_folders[0] / given).resolve()
+    except (OSError, RuntimeError):
+        raise Refused(f"'{given}' is a circle of links, or too long") from None
     if not any(path.is_relative_to(folder) and path != folder for folder in call.policy.copy_folders):
         raise Refused(f"'{given}' is outside of {', '.join(map(str, call.policy.copy_folders))}")
     return path
@@ -274,5 +297,6 @@ async def list_directory(call: Call, parameters: ListDirectory) -> Listing:
     """Lists a folder in a guest with kinds, sizes, permissions and times."""
     path = await paths.to_list(call.guest, call.allowed, parameters.path)
     entries = await call.guest.folders.entries(path)
+    await paths.still(call.guest, path, restricted=call.allowed.read is not None)
     shown = [Listed(one.path, one.kind, one.size, f"{one.mode:o}", one.mtime) for one in entries[:MOST_ENTRIES]]
     return Listing(shown, max(0, len(entries) - MOST_ENTRIES))

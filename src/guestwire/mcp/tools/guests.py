@@ -11,7 +11,7 @@ from guestwire.client import CallFailed
 from guestwire.client.doctor import examine
 from guestwire.contract import Effect, Parameters
 from guestwire.mcp.policy import Level
-from guestwire.mcp.tool import Call, OfGuest, Registry
+from guestwire.mcp.tool import Call, OfAnyGuest, OfGuest, Registry
 
 T = TypeVar("T")
 
@@ -149,28 +149,12 @@ class Examined(msgspec.Struct, frozen=True):
     steps: list[dict[str, str | None]]
 
 
-class Diagnose(Parameters, frozen=True, kw_only=True):
-    """Parameters of diagnose."""
-
-    guest: Annotated[str, Meta(description="Name or VMID.")]
-
-
-@tools.tool("diagnose", Diagnose, level=Level.READ, effect=Effect.READS)
-async def diagnose(call: Call, parameters: Diagnose) -> Examined:
+@tools.tool("diagnose", OfAnyGuest, level=Level.READ, effect=Effect.READS)
+async def diagnose(call: Call, parameters: OfAnyGuest) -> Examined:
     """Finds out why a guest does not answer: address, certificate, credentials, VM, agent, privilege, disabled commands. Use it after an error."""
-    await _check(call, parameters.guest)
-    return Examined((await examine(call.caller.host, parameters.guest)).steps)
-
-
-async def _check(call: Call, name: str) -> None:
-    """A guest that is hidden is not examined either; one that can't be listed is: that may be what is wrong."""
-    try:
-        known = await call.caller.host.guests()
-    except CallFailed:
-        return
-    for guest in known:
-        if name in (guest.name, str(guest.vmid), f"{guest.node}/{guest.vmid}"):
-            call.policy.rule_for(guest.vmid, guest.name).check_tool("diagnose", Level.READ)
+    found = call.chosen
+    name = f"{found.node}/{found.vmid}" if found and not call.caller.host.is_local else parameters.guest
+    return Examined((await examine(call.caller.host, name)).steps)
 
 
 class ReadMore(Parameters, frozen=True, kw_only=True):
@@ -189,5 +173,5 @@ class More(msgspec.Struct, frozen=True, omit_defaults=True):
 @tools.tool("read_more", ReadMore, level=Level.READ, effect=Effect.READS)
 async def read_more(call: Call, parameters: ReadMore) -> More:
     """Goes on with an answer that was shortened. Asks no guest."""
-    text, cursor = call.caller.kept.read(parameters.cursor, call.limits.characters // 2)
+    text, cursor = call.caller.kept.read(parameters.cursor, call.limits.characters * 2 // 5)  # JSON may double it
     return More(text, cursor)

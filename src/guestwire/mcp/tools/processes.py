@@ -1,5 +1,9 @@
 """Tools for processes in a guest."""
 
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
@@ -9,7 +13,6 @@ from guestwire.client.processes import StillRunning
 from guestwire.contract import Audited, Effect
 from guestwire.errors import InvalidParameters
 from guestwire.mcp.policy import Level
-from guestwire.mcp.shown import visible
 from guestwire.mcp.tool import Call, OfGuest, Registry
 
 tools = Registry()
@@ -67,15 +70,16 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
     call.allowed.check_directory(parameters.cwd)
     seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
     try:
-        ended = await call.guest.run(
-            parameters.command, input=parameters.input, env=env, cwd=parameters.cwd, timeout=seconds,
-            started=lambda pid: call.note(f"process {pid} runs"),
-        )  # fmt: skip
+        async with _told_each_second(call, seconds):
+            ended = await call.guest.run(
+                parameters.command, input=parameters.input, env=env, cwd=parameters.cwd, timeout=seconds,
+                started=lambda pid: call.note(f"process {pid} was started; cancelling leaves it running"),
+            )  # fmt: skip
     except StillRunning as error:
         return Ran(still_running=error.pid)
-    kept, room = call.caller.kept, call.limits.characters // 4
-    stdout, out_cursor = kept.middle_left_out(visible(ended.stdout.decode("utf-8", "replace")), room)
-    stderr, err_cursor = kept.middle_left_out(visible(ended.stderr.decode("utf-8", "replace")), room)
+    kept, room = call.caller.kept, call.limits.characters // 5  # JSON may double it
+    stdout, out_cursor = kept.middle_left_out(ended.stdout.decode("utf-8", "replace"), room)
+    stderr, err_cursor = kept.middle_left_out(ended.stderr.decode("utf-8", "replace"), room)
     cut = ended.stdout_truncated or ended.stderr_truncated
     return Ran(
         exit_code=ended.code,
@@ -88,8 +92,25 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
     )
 
 
+@contextlib.asynccontextmanager
+async def _told_each_second(call: Call, seconds: float) -> AsyncIterator[None]:
+    """Progress in seconds of those that there are: a client that hears nothing gives up."""
+
+    async def tell() -> None:
+        for done in itertools.count(1):
+            await asyncio.sleep(1)
+            call.progress(done, seconds)
+
+    task = asyncio.get_running_loop().create_task(tell(), name="progress of run_command")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 def _environment(given: list[str]) -> dict[str, str]:
     pairs = [item.partition("=") for item in given]
-    if wrong := [name for name, equals, _ in pairs if not name or not equals]:
-        raise InvalidParameters({"env": f"'{wrong[0]}' is not NAME=VALUE"})
+    if not all(name and equals for name, equals, _ in pairs):
+        raise InvalidParameters({"env": "each item is NAME=VALUE"})
     return {name: value for name, _, value in pairs}
