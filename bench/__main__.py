@@ -1,4 +1,4 @@
-"""`./dev bench [--quick] [--only vm|sandbox|client] [--json | --markdown]`."""
+"""`./dev bench [--quick] [--only vm|sandbox|client|assistants] [--json | --markdown]`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import client, in_sandbox, in_vm
+from bench import assistants, client, in_sandbox, in_vm
 from bench.errors import BenchError
 from bench.results import Row, as_json, as_markdown, machine_facts, show
 from bench.timing import FULL, QUICK, Effort
@@ -49,8 +49,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument(
         "--only",
-        choices=("vm", "sandbox", "client"),
-        help="only the service with real VMs, or with agents in sandboxes; or only the client",
+        choices=("vm", "sandbox", "client", "assistants"),
+        help="only the service with real VMs, or with agents in sandboxes; or only the client, or the MCP server",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -62,7 +62,7 @@ async def _measure(effort: Effort, only: str | None) -> tuple[dict[str, str], li
     rows: list[Row] = []
     accel = None
     _check_programs(only)
-    if only != "sandbox":
+    if only in (None, "vm", "client"):
         _say("two VMs boot")
         image = await asyncio.to_thread(build, default_cache())
         accel = await accelerator(image)
@@ -76,12 +76,15 @@ async def _measure(effort: Effort, only: str | None) -> tuple[dict[str, str], li
     if only in (None, "client"):
         _say("the client")
         rows += await client.measure(effort)
+    if only in (None, "assistants"):
+        _say("the MCP server")
+        rows += await assistants.measure(effort)
     return machine_facts(accel), rows
 
 
 def _check_programs(only: str | None) -> None:
     missing = missing_programs() if only != "vm" else []
-    if only != "sandbox" and not shutil.which("qemu-system-x86_64"):
+    if only in (None, "vm", "client") and not shutil.which("qemu-system-x86_64"):
         missing.append("qemu-system-x86_64")
     if missing:
         packages = " ".join(PACKAGES[program] for program in missing)

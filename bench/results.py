@@ -15,6 +15,7 @@ VM: Final = "a real VM"
 SANDBOX: Final = "an agent in a sandbox, without a VM"
 CLIENT: Final = "the client, an agent in a sandbox"
 CLIENT_VM: Final = "the client, a real VM"
+ASSISTANTS: Final = "the MCP server, an agent in a sandbox"
 
 COLUMNS: Final = ("measured", "raw socket", "guestwire", "ratio", "Proxmox VE", "target", "met")
 
@@ -121,7 +122,7 @@ def show(console: Console, facts: dict[str, str], rows: Sequence[Row]) -> None:
 
 
 def _by_place(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for place in (VM, SANDBOX, CLIENT_VM, CLIENT):
+    for place in (VM, SANDBOX, CLIENT_VM, CLIENT, ASSISTANTS):
         if found := [row for row in rows if row.place == place]:
             yield place, found
 
@@ -135,4 +136,4 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _title(place: str) -> str:
-    return f"{place[0].upper()}{place[1:]}" if place in (CLIENT, CLIENT_VM) else f"In {place}"
+    return f"In {place}" if place in (VM, SANDBOX) else f"{place[0].upper()}{place[1:]}"
