@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp.client.client import Client
-from mcp.client.stdio import StdioServerParameters
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult
 
 ALL = ("--allow", "all", "--tools", "every")
@@ -41,6 +41,11 @@ class Assistant:
         return [tool.name for tool in (await self.client.list_tools()).tools]
 
     @property
+    def errors(self) -> str:
+        """What the server wrote to standard error."""
+        return (self.path.parent / "errors").read_text()
+
+    @property
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
@@ -56,5 +61,6 @@ async def assistant(folder: Path, target: list[str], *options: str, **client: An
     parameters = StdioServerParameters(
         command=sys.executable, args=["-m", "guestwire", *target, "mcp", "--records", str(records), *options]
     )
-    async with Client(parameters, **client) as connected:
-        yield Assistant(connected, records)
+    with (folder / "errors").open("w") as errors:
+        async with Client(stdio_client(parameters, errors), **client) as connected:
+            yield Assistant(connected, records)

@@ -1,5 +1,6 @@
 """`guestwire mcp`: guests for AI assistants."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from guestwire.cli.connecting import on_host
+from guestwire.cli.main import USUAL
 from guestwire.cli.options import given_in
 from guestwire.cli.output import note, to_json, visible
 from guestwire.cli.quick import add
@@ -75,11 +77,14 @@ def mcp(
     if check:
         _show(chosen, _guests(context), json=json)
         return
+    if json:
+        raise typer.BadParameter("--json goes with --check.")
     import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the server
 
     from guestwire.mcp.records import default_path  # noqa: PLC0415
     from guestwire.mcp.running import Http, serve_http, serve_stdio  # noqa: PLC0415
 
+    gc.set_threshold(*USUAL)  # a server lives long
     settings = _settings(context)
     to = Path(records).expanduser() if records else default_path()
     if http is None:
@@ -172,14 +177,13 @@ def _show(policy: "Policy", guests: "list[GuestInfo]", *, json: bool) -> None:
         for key in ("tools", "without", "ask", "read", "write", "run"):
             if row[key]:
                 print(visible(f"    {key + ':':<9}{', '.join(row[key])}"))
-        if "exec" in row["allow"] and not row["run"]:
-            print(
-                "    note:    whoever may run any program may do everything in the guest; path rules don't hold against it"
-            )
+        for said in row["notes"]:
+            print(visible(f"    note:    {said}"))
     sys.stdout.flush()
 
 
 def _row(guest: "GuestInfo", rule: "Rule") -> dict[str, Any]:
+    from guestwire.mcp.policy import unenforced  # noqa: PLC0415  # as above
     from guestwire.mcp.registry import TOOLS  # noqa: PLC0415  # as above
 
     return {
@@ -193,4 +197,5 @@ def _row(guest: "GuestInfo", rule: "Rule") -> dict[str, Any]:
         "read": [pattern.text for pattern in rule.read or ()],
         "write": [pattern.text for pattern in rule.write or ()],
         "run": [str(pattern) for pattern in rule.run or ()],
+        "notes": list(unenforced(rule)),
     }

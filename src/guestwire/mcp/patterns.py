@@ -96,6 +96,16 @@ class ProgramPattern:
     def _compiled(self) -> tuple[re.Pattern[str], ...]:
         return tuple(map(_regex, self._fixed))
 
+    @property
+    def has_wildcard(self) -> bool:
+        """Whether its arguments are not all fixed."""
+        return self.argv != self._fixed or any(map(_wildcard.search, self.argv[1:]))
+
+    @property
+    def has_path_wildcard(self) -> bool:
+        """Whether one of its arguments stands for more than one path."""
+        return any("/" in text and _wildcard.search(text) for text in self.argv[1:])
+
     def matches(self, argv: list[str]) -> bool:
         """Whether this argument list is one of them."""
         if len(argv) != len(self._fixed) and not (len(argv) > len(self._fixed) and self.argv[-1] == REST):

@@ -3,6 +3,7 @@
 A policy is a list of rules. The first whose guests match decides; the last one matches every guest.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -223,3 +224,24 @@ def unreachable(rules: list[tuple[str, ...]]) -> Iterator[tuple[int, str]]:
             if pattern in seen or seen & {"*", "**"}:
                 yield position, pattern
         seen.update(patterns)
+
+
+INTERPRETERS: Final = re.compile(
+    r"(ba|da|z|k|fi|c|tc|a)?sh|busybox|env|xargs|sudo|su|doas|nohup|timeout|nice|ssh|find|vim?|awk|gawk|sed|perl|ruby|node|php|lua|python[0-9.]*|pwsh|powershell|cmd"
+    r"(\.exe)?"
+)
+"""Programs that run what their arguments or their standard input say."""
+
+
+def unenforced(rule: Rule) -> Iterator[str]:
+    """What the rule can't keep anybody from, for whoever checks a policy."""
+    if Level.EXEC in rule.levels and rule.run is None:
+        yield "whoever may run any program may do everything in the guest; path rules don't hold against it"
+    for pattern in rule.run or ():
+        program = pattern.argv[0].rpartition("/")[2]
+        if INTERPRETERS.fullmatch(program) and (pattern.input or pattern.has_wildcard):
+            yield f"{program} takes commands from its arguments or its input: who may run '{pattern}' may do everything in the guest"
+        elif pattern.has_path_wildcard:
+            yield f"'{pattern}' matches names: links that they lead to are followed by the program"
+    if Level.FILES in rule.levels and rule.write is None:
+        yield "whoever may write any file may do everything in the guest, soon or at its next start"

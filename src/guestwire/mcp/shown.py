@@ -20,6 +20,9 @@ MOST_KEPT: Final = 32
 MOST_CHARACTERS: Final = 8_000_000
 """Of all texts that are kept for one caller."""
 
+LONGEST_KEPT: Final = 2_000_000
+"""Of one of them: nobody reads that much, and the others stay."""
+
 LONGEST_TEXT: Final = 4000
 MOST_ITEMS: Final = 200
 LEAST: Final = 16
@@ -123,8 +126,8 @@ class Kept:
     def keep(self, text: str, start: int = 0) -> str:
         """Keeps a text, and returns the cursor that goes on at `start`."""
         name = secrets.token_urlsafe(12)
-        is_whole = len(text) <= MOST_CHARACTERS
-        self._texts[name] = text if is_whole else text[: MOST_CHARACTERS - len(NOT_KEPT)] + NOT_KEPT
+        is_whole = len(text) <= LONGEST_KEPT
+        self._texts[name] = text if is_whole else text[: LONGEST_KEPT - len(NOT_KEPT)] + NOT_KEPT
         while len(self._texts) > MOST_KEPT or sum(map(len, self._texts.values())) > MOST_CHARACTERS:
             self._texts.popitem(last=False)
         return f"{name}:{start}"
