@@ -42,7 +42,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from error
+        raise ConfigurationError(f"{path}: {error.strerror}; name a file in TOML that you may read") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from error
 

@@ -67,7 +67,9 @@ async def test_a_mistake_in_the_file_is_one_line_and_the_exit_code_of_configurat
 async def test_a_file_that_is_not_there_is_named(folder: Path) -> None:
     ended = await guestwire("serve", "--config", str(folder / "none.toml"))
 
-    assert ended == Ended(78, "", f"guestwire: {folder}/none.toml: No such file or directory\n")
+    assert ended == Ended(
+        78, "", f"guestwire: {folder}/none.toml: No such file or directory; name a file in TOML that you may read\n"
+    )
 
 
 async def test_a_mistake_leaves_nothing_behind(folder: Path) -> None:

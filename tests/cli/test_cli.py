@@ -47,7 +47,7 @@ async def test_an_error_is_one_line_and_the_exit_code_of_its_kind(folder: Path) 
     ended = await guestwire("serve", "--config", str(folder))
 
     assert ended.code == errors.ConfigurationError.exit_code == 78
-    assert ended.errors == f"guestwire: {folder}: Is a directory\n"
+    assert ended.errors == f"guestwire: {folder}: Is a directory; name a file in TOML that you may read\n"
 
 
 def kinds(base: type[errors.GuestwireError] = errors.GuestwireError) -> list[type[errors.GuestwireError]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from calling import site, vm
-from reaching import environment
+from reaching import environment, guestwire
 from serving import Serving
 
 from guestwire.cli.options import EXIT_CODES
@@ -42,7 +42,7 @@ def leaving(fake: FakeGuest) -> Fault:
     return fault
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def served() -> AsyncIterator[Serving]:
     async with (
         Serving.of(site(vm(100, "web"), vm(101, "fake"))) as server,
@@ -100,6 +100,47 @@ async def test_every_command_of_the_page_does_what_it_is_there_for(served: Servi
     assert (served.folder / "os-release").read_bytes() == Path("/etc/os-release").read_bytes()
     assert (served.folder / "backup").is_dir()
     assert re.search(r"^ok +agent", output, re.MULTILINE)
+
+
+MISTAKES = (
+    (("sl",), "See 'guestwire --help'"),
+    (("osinfo",), "See 'guestwire osinfo --help'"),
+    (("osinfo", "webb"), "`guestwire ls` lists"),
+    (("ping", "999"), "`guestwire ls` lists"),
+    (("exec", "web", "--", "no-such-program"), "no shell is between"),
+    (("exec", "--timeout", "0.1", "web", "--", "sleep", "2"), "`guestwire status GUEST "),
+    (("status", "web", "99999999"), "no process that was started by this agent"),
+    (("status", "web", "x"), "integer. See 'guestwire status --help'"),
+    (("cat", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
+    (("ls", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
+    (("cp", "nowhere", "web:/root/x"), "check the path on this machine"),
+    (("cp", "web:/etc", "."), "with -r"),
+    (("cp", "a", "b"), "See 'guestwire cp --help'"),
+    (("freeze", "web"), "--yes"),
+    (("passwd", "web", "root"), "--stdin"),
+    (("raw", "GET", "/nothing"), "`guestwire api` lists"),
+    (("mcp", "--allow", "nothing"), "See 'guestwire mcp --help'"),
+    (("mcp", "--json"), "--check"),
+    (("mcp", "--policy", "nothing.toml"), "name a file in TOML"),
+    (("--token-file", "nothing", "ls"), "USER@REALM!NAME=SECRET"),
+    (("--host", "https://127.0.0.1:1", "ls"), "check the address"),
+    (("--host", "unix:/nothing.qga", "ping", "web"), "check the path, that QEMU runs"),
+    (("--host", "x:y", "ls"), "write https://HOST:8006"),
+)
+
+
+@pytest.mark.agent
+@pytest.mark.parametrize(("words", "next_step"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+async def test_an_error_says_what_to_do_next(served: Serving, words: tuple[str, ...], next_step: str) -> None:
+    state = served.folder / "state"
+    env = environment(
+        served.folder / "config",
+        GUESTWIRE_HOST=f"https://127.0.0.1:{served.port}",
+        GUESTWIRE_CA=f"{state}/server.pem",
+        GUESTWIRE_TOKEN_FILE=f"{state}/admin-token",
+    )
+
+    assert next_step in (await guestwire(*words, env=env)).line
 
 
 def test_the_profile_of_the_page_can_be_used(tmp_path: Path) -> None:

@@ -273,13 +273,15 @@ def test_what_the_toml_parser_cannot_bear_is_refused(refusal: Refusal, content: 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         read_config(tmp_path / "none.toml")
-    assert str(refusal.value) == f"{tmp_path}/none.toml: No such file or directory"
+    assert (
+        str(refusal.value) == f"{tmp_path}/none.toml: No such file or directory; name a file in TOML that you may read"
+    )
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         read_config(tmp_path)
-    assert str(refusal.value) == f"{tmp_path}: Is a directory"
+    assert str(refusal.value) == f"{tmp_path}: Is a directory; name a file in TOML that you may read"
 
 
 WORDS: Final = st.sampled_from(

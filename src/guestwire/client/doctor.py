@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from guestwire.client import errors
-from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed
+from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, AgentTookTooLong, CallFailed
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host
 
@@ -16,9 +16,6 @@ DISABLED: Final = (
 NOT_CONFIGURED: Final = "give the VM an agent channel (Proxmox VE: qm set VMID --agent 1; guestwire: agent = … in its [[vm]]), stop it and start it"
 NOT_RUNNING: Final = "in the guest: install qemu-guest-agent, and systemctl enable --now qemu-guest-agent"
 SILENT: Final = "its file systems may be frozen (guestwire freeze-status), its agent busy or stopped; in the guest: systemctl restart qemu-guest-agent"
-NO_AGENT_SOCKET: Final = (
-    "check the path, that QEMU runs, that you may open it, and that qemu-guest-agent runs in the guest"
-)
 
 
 @dataclass

@@ -6,6 +6,7 @@
     ├── LoginFailed           no credentials, or bad ones
     ├── PrivilegeMissing      a privilege is missing; `privileges` names those of which one would do
     ├── WrongParameters       `errors` by parameter
+    ├── NoSuchEndpoint        the API has no such method and path
     ├── NoSuchGuest           no such VM
     ├── GuestStopped          the VM does not run
     ├── AgentNotThere         the VM has no guest agent configured, or nothing answers
@@ -96,6 +97,12 @@ class WrongParameters(CallFailed):
         super().__init__(place, f"{words} {detail}".strip(), status)
 
 
+class NoSuchEndpoint(CallFailed):
+    """The API has no such method and path."""
+
+    advice = "`guestwire api` lists those that there are"
+
+
 class NoSuchGuest(CallFailed):
     """There is no such VM."""
 
@@ -107,6 +114,11 @@ class GuestStopped(CallFailed):
     """The VM does not run."""
 
     advice = "start it"
+
+
+NO_AGENT_SOCKET: Final = (
+    "check the path, that QEMU runs, that you may open it, and that qemu-guest-agent runs in the guest"
+)
 
 
 class AgentNotThere(CallFailed):
@@ -131,7 +143,7 @@ class AgentRefused(CallFailed):
         advice = (
             "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
             if disabled and "command" in description.lower()
-            else ""
+            else advice_for(description)
         )
         super().__init__(place, description, status, advice=advice)
 
@@ -141,6 +153,31 @@ class WordsLost(AgentRefused):
 
     def __init__(self, place: Place, words: str, status: int | None = None) -> None:
         super().__init__(place, "GenericError", f"the agent refused it, and its words were lost ({words})", status)
+
+
+_NEXT: Final = (
+    ("Failed to execute child process", "check the program's name in the guest, or give its path; no shell is between"),
+    ("No space left", "make room in the guest (`guestwire df GUEST` shows where), then copy again"),
+    ("not enough space", "make room in the guest, then copy again"),
+    ("quota", "make room in the guest, then copy again"),
+    ("Read-only file system", "choose another folder, or mount it writable in the guest"),
+    ("No such file or directory", "`guestwire ls GUEST:FOLDER` shows what is there"),
+    ("can't cd to", "`guestwire ls GUEST:FOLDER` shows what is there"),
+    ("ermission denied", "the agent's user may not; see what the guest's SELinux or AppArmor allows its agent"),
+    ("is denied", "the agent's user may not; see the file's permissions in the guest"),
+    ("Could not find", "`guestwire ls GUEST:FOLDER` shows what is there"),
+    ("s a directory", "name a file in it, or copy it with -r"),
+    ("no regular file", "name a regular file"),
+    ("another copy", "copy again"),
+    ("Invalid parameter 'pid'", "it is no process that was started by this agent, or its end was told before"),
+    ("PID ", "it is no process that was started by this agent, or its end was told before"),
+)
+"""What to do when a guest's words have this in them."""
+
+
+def advice_for(words: str) -> str:
+    """What to do about a guest's own words; empty where nobody knows."""
+    return next((then for when, then in _NEXT if when in words), "")
 
 
 _AGENT_ERROR: Final = "Agent error: "
@@ -155,6 +192,7 @@ _WORDS: Final[tuple[tuple[re.Pattern[str], Callable[[Place, str, int | None], Ca
 _STATUSES: Final[Mapping[int, Callable[[Place, str, int | None], CallFailed]]] = {
     401: LoginFailed,
     403: PrivilegeMissing,
+    501: NoSuchEndpoint,
     596: WordsLost,
 }
 

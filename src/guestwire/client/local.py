@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,6 +18,8 @@ BLOCK: Final = 1024 * 1024
 
 PRIVATE: Final = 0o600
 
+ROOM: Final = "make room on this machine, then copy again"
+
 
 class LocalFile(CallFailed):
     """The file on this side can't be read or written."""
@@ -29,7 +32,12 @@ def _told(path: Path, place: Place) -> Any:
     try:
         yield
     except OSError as error:
-        raise LocalFile(place, f"{path}: {error.strerror or error}") from error
+        advice = (
+            ROOM
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "check the path on this machine, and who may use it"
+        )
+        raise LocalFile(place, f"{path}: {error.strerror or error}", advice=advice) from error
 
 
 class Reading:

@@ -142,4 +142,5 @@ def _read_token(path: Path) -> str:
             raise ConfigurationError(f"{path}: everybody can read the token in it; chmod o-r {path}")
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}; it should hold a token, USER@REALM!NAME=SECRET") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{path}: {why}; it should hold a token, USER@REALM!NAME=SECRET") from error

@@ -10,7 +10,15 @@ from typing import Final, TypeVar
 from guestwire.client import scripts
 from guestwire.client.commands import HIGHEST_ON_PROXMOX, SHELL, as_ascii
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed, NotTrusted, Place, Unreachable
+from guestwire.client.errors import (
+    AgentNotThere,
+    AgentTookTooLong,
+    CallFailed,
+    NotTrusted,
+    Place,
+    Unreachable,
+    advice_for,
+)
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.processes import Ended, Processes
 from guestwire.client.systems import UNIX, System, system_of
@@ -28,22 +36,7 @@ class FileRefused(CallFailed):
     """The guest can't read or write the file."""
 
     def __init__(self, place: Place, words: str) -> None:
-        super().__init__(place, words, advice=next((then for when, then in _NEXT if when in words), ""))
-
-
-_NEXT: Final = (
-    ("No space left", "make room in the guest (`guestwire df GUEST` shows where), then copy again"),
-    ("not enough space", "make room in the guest, then copy again"),
-    ("quota", "make room in the guest, then copy again"),
-    ("Read-only file system", "choose another folder, or mount it writable in the guest"),
-    ("No such file or directory", "`guestwire ls GUEST:FOLDER` shows what is there"),
-    ("ermission denied", "the agent's user may not; see what the guest's SELinux or AppArmor allows its agent"),
-    ("is denied", "the agent's user may not; see the file's permissions in the guest"),
-    ("Could not find", "`guestwire ls GUEST:FOLDER` shows what is there"),
-    ("s a directory", "name a file in it, or copy it with -r"),
-    ("no regular file", "name a regular file"),
-    ("another copy", "copy again"),
-)
+        super().__init__(place, words, advice=advice_for(words))
 
 
 class Steady:

@@ -9,7 +9,7 @@ import msgspec
 from guestwire.access.subject import Subject
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
-from guestwire.client.errors import CallFailed, Place, failure
+from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, NoSuchEndpoint, Place, failure
 from guestwire.client.finding import find
 from guestwire.client.parts import GuestInfo
 from guestwire.client.targets import Unix
@@ -82,7 +82,7 @@ class DirectCarrier:
         """See `Carrier.call`."""
         found = find(method, path)
         if found is None:
-            raise CallFailed(place, f"Method '{method} {path}' not implemented")
+            raise NoSuchEndpoint(place, f"Method '{method} {path}' not implemented")
         endpoint, in_path = found
         given = {name: value for name, value in parameters.items() if value is not None}
         try:
@@ -90,7 +90,7 @@ class DirectCarrier:
         except InvalidParameters as error:
             raise failure(place, error.status, str(error), error.errors) from error
         except AgentNotRunning as error:
-            raise failure(place, error.status, f"{error} ({error.why})") from error
+            raise AgentNotThere(place, f"{error} ({error.why})", error.status, advice=NO_AGENT_SOCKET) from error
         except GuestwireError as error:
             raise failure(place, error.status, str(error)) from error
         return msgspec.to_builtins(result, enc_hook=_text)
