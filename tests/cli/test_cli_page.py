@@ -119,6 +119,7 @@ MISTAKES = (
     (("freeze", "web"), "--yes"),
     (("passwd", "web", "root"), "--stdin"),
     (("raw", "GET", "/nothing"), "`guestwire api` lists"),
+    (("completion",), "Choose from: bash, zsh, fish. See 'guestwire completion --help'"),
     (("mcp", "--allow", "nothing"), "See 'guestwire mcp --help'"),
     (("mcp", "--json"), "--check"),
     (("mcp", "--policy", "nothing.toml"), "name a file in TOML"),

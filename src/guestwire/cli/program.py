@@ -113,7 +113,7 @@ def _help_if_nothing_was_said(error: typer.TyperException) -> None:
 
 def _usage(error: typer.TyperException) -> str:
     """What was wrong with the words of the command, and where the right ones stand."""
-    text = error.format_message().replace("Value error, ", "")
+    text = " ".join(error.format_message().replace("Value error, ", "").split())
     text += "." if text and not text.endswith((".", "?")) else ""
     context = getattr(error, "ctx", None)
     return f"{text} See '{context.command_path if context else NAME} --help'." if text else ""
