@@ -216,13 +216,19 @@ def test_a_secret_is_never_part_of_a_url_and_has_no_default(key: tuple[str, str]
         ),
         (("GET", AGENT + "/file-read"), "offset", {"type": "integer", "default": 0, "minimum": 0}),
         (("GET", AGENT + "/file-read"), "decode", {"type": "boolean", "default": True}),
-        (("POST", AGENT + "/exec"), "command", {"type": "array", "items": {"type": "string"}}),
+        (
+            ("POST", AGENT + "/exec"),
+            "command",
+            {"type": "array", "items": {"type": "string"}, "examples": [["systemctl", "is-active", "ssh"]]},
+        ),
         (("POST", AGENT + "/exec"), "input-data", {"type": "string", "maxLength": 65536}),
         (("POST", AGENT + "/set-user-password"), "password", {"type": "string", "minLength": 5, "maxLength": 1024}),
         (("POST", AGENT + "/set-user-password"), "crypted", {"type": "boolean", "default": False}),
     ],
 )
-def test_a_schema_says_type_default_format_and_limits(key: tuple[str, str], name: str, schema: dict[str, Any]) -> None:
+def test_a_schema_says_type_default_format_limits_and_examples(
+    key: tuple[str, str], name: str, schema: dict[str, Any]
+) -> None:
     assert {word: value for word, value in schemas(OPERATIONS[key])[name].items() if word != "description"} == schema
 
 

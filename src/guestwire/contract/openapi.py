@@ -122,6 +122,7 @@ _KEYWORDS: Final = {
     "max_length": "maxLength",
     "enum": "enum",
     "format": "format",
+    "examples": "examples",
 }
 
 

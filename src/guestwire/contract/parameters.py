@@ -120,6 +120,7 @@ class Rule:
     secret: bool = False
     audited: Audited = Audited.SHOWN
     description: str = ""
+    examples: tuple[Any, ...] | None = None
 
 
 _KINDS: Final = {
@@ -161,6 +162,7 @@ def _rule(field: inspect.Field) -> Rule:
         secret=bool(extra.get("secret")),
         audited=extra.get("audited", Audited.OMITTED if extra.get("secret") else Audited.SHOWN),
         description=str(described.get("description", "")),
+        examples=tuple(described["examples"]) if "examples" in described else None,
     )
 
 

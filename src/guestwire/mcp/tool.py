@@ -34,7 +34,7 @@ Progress = Callable[[float, float | None], None]
 class OfGuest(Parameters, frozen=True, kw_only=True):
     """Parameters of what is done in one guest."""
 
-    guest: Annotated[str, Meta(description="Name or VMID.")]
+    guest: Annotated[str, Meta(description="Name or VMID, as list_guests has it.")]
 
 
 class OfAnyGuest(OfGuest, frozen=True, kw_only=True):

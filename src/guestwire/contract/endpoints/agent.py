@@ -168,7 +168,7 @@ async def legacy(context: Context, parameters: Legacy) -> Forwarded:
 class SetUserPassword(OfVm, frozen=True, kw_only=True):
     """Parameters of set-user-password."""
 
-    username: Annotated[str, Meta(description="The user in the guest.")]
+    username: Annotated[str, Meta(description="The user in the guest.", examples=["root"])]
     password: Annotated[
         str, Meta(description="The new password.", min_length=5, max_length=1024, extra={"secret": True})
     ]
@@ -194,6 +194,7 @@ class Exec(OfVm, frozen=True, kw_only=True):
         list[str],
         Meta(
             description="Program and arguments; a single text is a program's name, not a command line.",
+            examples=[["systemctl", "is-active", "ssh"]],
             extra={"audited": Audited.COMMAND},
         ),
     ]
@@ -271,7 +272,7 @@ def _flag(data: bytes | None, truncated: bool | None) -> int | None:  # noqa: FB
 class FileRead(OfVm, frozen=True, kw_only=True):
     """Parameters of file-read."""
 
-    file: Annotated[str, Meta(description="The path in the guest.")]
+    file: Annotated[str, Meta(description="The path in the guest.", examples=["/etc/hostname"])]
     count: Annotated[int, Meta(description="Bytes to read at most.", ge=1, le=MAX_READ)] = MAX_READ
     offset: Annotated[int, Meta(description="Bytes to skip first.", ge=0)] = 0
     decode: Annotated[bool, Meta(description="Answer text, a code point each byte; otherwise base64.")] = True
@@ -297,7 +298,7 @@ async def file_read(context: Context, parameters: FileRead) -> FileContent:
 class FileWrite(OfVm, frozen=True, kw_only=True):
     """Parameters of file-write."""
 
-    file: Annotated[str, Meta(description="The path in the guest.")]
+    file: Annotated[str, Meta(description="The path in the guest.", examples=["/etc/hostname"])]
     content: Annotated[
         str,
         Meta(

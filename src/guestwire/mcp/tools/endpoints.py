@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Final, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
 
@@ -35,16 +35,30 @@ LEVELS: Final = {
 """By the privilege that an endpoint needs."""
 
 HINTS: Final = {
-    "exec": "Returns a pid; exec_status gives the output. Prefer run_command.",
+    "exec": "Prefer run_command, which waits for the end and gives the output.",
     "exec-status": "Output comes once, when the program has ended.",
     "file-read": "For text prefer read_text_file.",
     "file-write": "Replaces the file, 60 KiB at most; prefer write_text_file, which keeps the old file until the new one is whole.",
     "fsfreeze-freeze": "Everything that writes in the guest waits until fsfreeze_thaw: call that soon.",
     "shutdown": "Ends everything that runs in the guest.",
     "get-fsinfo": "Sizes in bytes; use it when a disk may be full.",
+    "agent": "Of little use here: each of them is a tool.",
     "ping": "Cheap.",
+    "get-memory-blocks": "Seldom of use.",
+    "get-memory-block-info": "Seldom of use.",
+    "info": "Use it when a command is refused as disabled.",
+    "get-users": "guest_overview has it, too.",
+    "set-user-password": "Whoever uses the old one is locked out.",
+    "suspend-ram": "It answers no more until somebody on the host wakes it.",
+    "suspend-hybrid": "It answers no more until somebody on the host wakes it.",
+    "suspend-disk": "It is off until somebody on the host starts it.",
+    "fstrim": "May take minutes on large disks.",
 }
 """What an assistant should know beside an endpoint's summary."""
+
+
+INSTEAD: Final = {"decode": "Answer text; otherwise base64."}
+"""Of a parameter that means something else here: texts are UTF-8."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -73,9 +87,10 @@ def _parameters(endpoint: Endpoint) -> type[Parameters]:
 
 
 def _field(field: Any) -> Any:
-    if field.default is msgspec.NODEFAULT:
-        return field.name, field.type
-    return field.name, field.type, field.default
+    kind = field.type
+    if field.name in INSTEAD:
+        kind = Annotated[kind, msgspec.Meta(description=INSTEAD[field.name])]
+    return (field.name, kind) if field.default is msgspec.NODEFAULT else (field.name, kind, field.default)
 
 
 def _answer(endpoint: Endpoint) -> Any:

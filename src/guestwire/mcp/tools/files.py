@@ -29,7 +29,7 @@ LONGEST_DIFF = 6000
 MOST_COMPARED = 3000
 """Lines: whoever chooses them well makes comparing more of them take minutes."""
 
-PathIn = Annotated[str, Meta(description="Path in the guest.")]
+PathIn = Annotated[str, Meta(description="Path in the guest.", examples=["/var/log/syslog"])]
 
 
 class ReadTextFile(OfGuest, frozen=True, kw_only=True):
@@ -39,7 +39,9 @@ class ReadTextFile(OfGuest, frozen=True, kw_only=True):
     from_line: Annotated[int, Meta(description="First line, from 1.", ge=1)] = 1
     lines: Annotated[int, Meta(description="Lines at most.", ge=1, le=MOST_LINES)] = 200
     tail: Annotated[int, Meta(description="The last lines instead.", ge=1, le=MOST_LINES)] | None = None
-    search: Annotated[str, Meta(description="Only lines with this text.", min_length=1)] | None = None
+    search: Annotated[str, Meta(description="Only lines with this text.", min_length=1, examples=["error"])] | None = (
+        None
+    )
 
 
 class TextRead(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -26,7 +26,8 @@ class RunCommand(OfGuest, frozen=True, kw_only=True):
     command: Annotated[
         list[str],
         Meta(
-            description='Program and arguments, each an item; no shell: ["df", "-h"].',
+            description="Program and arguments, each an item; no shell is between.",
+            examples=[["df", "-h"]],
             extra={"audited": Audited.COMMAND},
         ),
     ]
@@ -42,7 +43,14 @@ class RunCommand(OfGuest, frozen=True, kw_only=True):
         | None
     ) = None
     env: (
-        Annotated[list[str], Meta(description="NAME=VALUE items.", extra={"secret": True, "audited": Audited.OMITTED})]
+        Annotated[
+            list[str],
+            Meta(
+                description="NAME=VALUE items.",
+                examples=[["LANG=C"]],
+                extra={"secret": True, "audited": Audited.OMITTED},
+            ),
+        ]
         | None
     ) = None
     cwd: Annotated[str, Meta(description="Working directory.")] | None = None
