@@ -246,7 +246,7 @@ def _question(tool: Tool, arguments: Mapping[str, Any], guest: Guest | None) -> 
     """All that the call would do: whoever says yes must have seen it. Only a password is left out."""
     given = {name: "…" if name == "password" else value for name, value in arguments.items() if name != "guest"}
     where = f" in guest {guest.place.guest}" if guest else ""
-    text = as_json(shortened(given, LONGEST_ASKED // 2))
+    text = as_json(shortened(given, LONGEST_ASKED // 2, len(str(given))))
     shown, end = beginning(text, 0, LONGEST_ASKED)
     left_out = f" … {len(text) - end} characters more, not shown" if end < len(text) else ""
     return f"{tool.name}{where}: {shown}{left_out}"
