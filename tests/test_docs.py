@@ -52,10 +52,19 @@ async def served() -> AsyncIterator[Serving]:
         yield server
 
 
+def here(served: Serving, text: str) -> str:
+    """The text with the server's own port and folder."""
+    return text.replace(ADDRESS, f"127.0.0.1:{served.port}").replace(STATE_DIR, f"{served.folder}/state")
+
+
 async def run(served: Serving, *command: str, code: str) -> str:
-    code = code.replace(ADDRESS, f"127.0.0.1:{served.port}").replace(STATE_DIR, f"{served.folder}/state")
     process = await asyncio.create_subprocess_exec(
-        *command, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=served.folder
+        *command,
+        "-c",
+        here(served, code),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=served.folder,
     )
     async with asyncio.timeout(30):
         output, errors = await process.communicate()
@@ -132,17 +141,16 @@ def errors_of_the_client() -> set[type[CallFailed]]:
 
 
 @pytest.mark.agent
-async def test_the_configuration_for_assistants_in_readme_works(tmp_path: Path) -> None:
-    [(name, given)] = json.loads(blocks(README, "json")[0])["mcpServers"].items()
-    socket = tmp_path / "100.qga"
-    words = [str(word).replace("/run/vm/100.qga", str(socket)) for word in given["args"]]
+async def test_the_configuration_for_assistants_in_readme_works(served: Serving) -> None:
+    [given] = json.loads(here(served, blocks(README, "json")[0]))["mcpServers"].values()
     command = StdioServerParameters(
-        command=sys.executable, args=["-m", given["command"], *words], env={"XDG_STATE_HOME": str(tmp_path)}
+        command=sys.executable,
+        args=["-m", given["command"], *given["args"]],
+        env=given["env"] | {"XDG_STATE_HOME": str(served.folder)},
     )
-    async with SandboxedAgent(socket, name="web"), Client(command) as client:
+    async with Client(command) as client:
         answer = await client.call_tool("get_osinfo", {"guest": "web"})
 
-    assert name == "guestwire"
     assert answer.structured_content["pretty-name"], answer
 
 
