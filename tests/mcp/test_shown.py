@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestwire.mcp.shown import UNSEEN, CursorUnknown, Kept, fitting, marked, visible, visible_values
+from guestwire.mcp.shown import (
+    LONGEST_KEPT,
+    UNSEEN,
+    CursorUnknown,
+    Kept,
+    beginning,
+    ending,
+    fitting,
+    marked,
+    visible,
+    visible_values,
+)
 
 
 @given(st.text(st.characters()))
@@ -54,6 +65,39 @@ def test_values_keep_their_shape(value: Any) -> None:
 )
 def test_whatever_comes_fits(value: Any) -> None:
     assert len(json.dumps(fitting(value, 5000), ensure_ascii=False)) < 6000
+
+
+@given(st.text(st.characters()), st.integers(0, 50), st.integers(1, 50))
+def test_a_part_fits_and_nothing_is_lost_between_parts(text: str, start: int, room: int) -> None:
+    longest = max((len(visible(one)) for one in text), default=0)
+    at, shown = start, ""
+    while at < len(text):
+        part, end = beginning(text, at, room)
+        assert len(part) <= max(room, longest)
+        assert end > at
+        at, shown = end, shown + part
+    assert shown == visible(text[start:])
+
+    tail, begins = ending(text, start, room)
+    assert len(tail) <= max(room, longest)
+    assert tail == visible(text[begins:])
+    assert begins >= min(start, len(text))
+
+
+def test_what_fits_stays_the_very_same() -> None:
+    value = {"a": ["b"] * 1000}
+
+    assert fitting(value, 10_000) is value
+    assert fitting(value, 1000) is not value
+
+
+def test_a_text_that_is_too_long_to_keep_says_so_at_its_end() -> None:
+    kept = Kept()
+    name = kept.keep("x" * 20_000_000).partition(":")[0]
+    last, cursor = kept.read(f"{name}:{LONGEST_KEPT - 100}", 1000)
+
+    assert cursor is None
+    assert last.endswith("[more was not kept]")
 
 
 def test_marks_can_not_be_forged() -> None:

@@ -116,7 +116,10 @@ class Gate:
             YesNeeded: a person must be asked; nothing was done.
         """
         course = _Course()
-        asked.caller.under_way += 1
+        task = asyncio.current_task()
+        assert task  # noqa: S101  # a coroutine runs in one
+        asked.caller.under_way.add(task)
+        task.add_done_callback(asked.caller.under_way.discard)
         tool = next((tool for tool in self.listed() if tool.name == asked.tool), None)
         try:
             return await self._done(tool, asked, course)
@@ -145,7 +148,6 @@ class Gate:
             log.exception("tool %s failed", asked.tool)
             return _failed(course, "an error in guestwire itself; its log has more")
         finally:
-            asked.caller.under_way -= 1
             await asyncio.shield(self._record(tool, asked, course))
 
     async def _done(self, tool: Tool | None, asked: Asked, course: _Course) -> Answer:

@@ -4,6 +4,8 @@ Every request needs the server's bearer token. A caller may bring an API token o
 everything is done with its rights. Where the server has no credentials itself, they must.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -30,6 +32,7 @@ OWN_TOKEN: Final = "X-PVE-Token"  # noqa: S105  # a header's name
 MOST_CALLERS: Final = 1000
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _token = re.compile(r"[^\s!=]+![^\s!=]+=[\x21-\x7e]+")
+CLEANS_UP_WITHIN: Final = 5.0
 SHORTEST: Final = 16
 """Characters of a bearer token."""
 
@@ -85,8 +88,11 @@ class Callers:
             await caller.host.close()
 
     async def close(self) -> None:
-        """Ends all connections."""
-        for caller in [*self._left, *self._known.values()]:
+        """Ends all connections; calls that were cancelled clean up first."""
+        everybody = [*self._left, *self._known.values()]
+        if under_way := [task for caller in everybody for task in caller.under_way]:
+            await asyncio.wait(under_way, timeout=CLEANS_UP_WITHIN)
+        for caller in everybody:
             await caller.host.close()
 
 
@@ -118,7 +124,9 @@ class BearerNeeded:
             await PlainTextResponse(f"{error}\n", 403)(scope, receive, send)
             return
         await self._callers.tidy()
-        await self._app({**scope, "user": _as_user(caller)}, receive, send)
+        # A request is cancelled when the server ends: then its task is over, and uvicorn need not log a trace of it.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._app({**scope, "user": _as_user(caller)}, receive, send)
 
 
 _REFUSED: Final = PlainTextResponse(

@@ -1,6 +1,7 @@
 """Runs the server until its client leaves (stdio), or until it is told to end (HTTP)."""
 
 import contextlib
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,9 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN
     )  # fmt: skip
+    # When uvicorn has ended, it sends itself the signal again that it was told by: that would end us before we have cleaned up.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: None)
     try:
         await uvicorn.Server(config).serve()
     finally:

@@ -7,6 +7,7 @@ To add a tool is to add one function with its record, in a file of `tools/`:
         \"\"\"What an assistant reads: what it is for, when to use it, what it costs.\"\"\"
 """
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -56,8 +57,8 @@ class Caller:
     refused: float = -math.inf
     """When it was last recorded that they called too often."""
 
-    under_way: int = 0
-    """Calls."""
+    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+    """A task for each call."""
 
     def count(self, now: float, most: int) -> None:
         """Counts a call.
