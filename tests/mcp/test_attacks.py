@@ -230,6 +230,7 @@ async def test_sixteen_mebibytes_of_output_can_not_flood_assistant_or_server(tar
         assert most_memory(ai) < 700 * 1024 * 1024
 
 
+@pytest.mark.parametrize("target", ["unix", "limited"], indirect=True)
 async def test_sixteen_mebibytes_in_a_file_can_not_flood_assistant_or_server(target: Target, tmp_path: Path) -> None:
     (target.agent.home / "big").write_bytes(b"\x1b" * SIXTEEN)
     async with assistant(tmp_path, target.options, *ALL) as ai:
