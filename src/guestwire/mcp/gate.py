@@ -18,11 +18,11 @@ from guestwire.errors import GuestwireError, InvalidParameters
 from guestwire.mcp.policy import Policy, Refused, Rule, TooMany
 from guestwire.mcp.records import Records
 from guestwire.mcp.shown import as_json, beginning, fitting, marked, shortened, visible, visible_values
+from guestwire.mcp.told import LONGEST, told
 from guestwire.mcp.tool import Call, Caller, OfAnyGuest, Progress, Registry, Tool, as_argument, as_parameters
 
 log = logging.getLogger("guestwire.mcp")
 
-LONGEST_ERROR: Final = 800
 LONGEST_ASKED: Final = 3000
 AROUND: Final = 300
 """Characters that marks and the cursor take."""
@@ -129,24 +129,8 @@ class Gate:
         except asyncio.CancelledError:
             course.outcome, course.detail = "cancelled", course.noted
             raise
-        except TimeoutError:
-            course.outcome = "failed"
-            return _failed(course, f"no answer in the time that the policy allows; {course.noted or STILL_AT_IT}")
-        except InvalidParameters as error:
-            course.outcome = "refused"
-            return _failed(
-                course, "; ".join(f"{as_argument(name)}: {text.strip()}" for name, text in error.errors.items())
-            )
-        except TooMany as error:
-            course.outcome, course.is_recorded = "refused", asked.caller.is_news(course.started)
-            return _failed(course, str(error))
-        except GuestwireError as error:
-            course.outcome = "refused" if isinstance(error, Refused) else "failed"
-            return _failed(course, _advised(error), of=asked.tool if isinstance(error, CallFailed) else "")
-        except Exception:
-            course.outcome = "failed"
-            log.exception("tool %s failed", asked.tool)
-            return _failed(course, "an error in guestwire itself; its log has more")
+        except Exception as error:  # noqa: BLE001  # a client is told in any case, and the log the rest
+            return _explained(error, asked, course)
         finally:
             await asyncio.shield(self._record(tool, asked, course))
 
@@ -254,17 +238,23 @@ def _question(tool: Tool, arguments: Mapping[str, Any], guest: Guest | None) -> 
     return f"{tool.name}{where}: {shown}{left_out}"
 
 
-def _failed(course: _Course, text: str, *, of: str = "") -> Answer:
-    """`of`: a tool in whose guest it happened; the words may be the guest's."""
-    course.detail = visible(text)[:LONGEST_ERROR]
-    if of and course.guest:
-        return Answer(marked(course.detail, f"{of} failed in guest {course.guest.place.guest}"))
-    return Answer(course.detail)
+def _explained(error: Exception, asked: Asked, course: _Course) -> Answer:
+    course.outcome = "refused" if isinstance(error, Refused | InvalidParameters) else "failed"
+    if isinstance(error, TooMany):
+        course.is_recorded = asked.caller.is_news(course.started)
+    course.detail = visible(_why(error, asked, course))[:LONGEST]
+    return Answer(told(error) if isinstance(error, CallFailed) else course.detail)
 
 
-def _advised(error: GuestwireError) -> str:
-    """Errors of the client advise people at a command line; an assistant has tools."""
-    text = str(error)
-    if isinstance(error, CallFailed):
-        text = text.replace("`guestwire doctor GUEST` finds out why", "diagnose finds out why")
+def _why(error: Exception, asked: Asked, course: _Course) -> str:
+    match error:
+        case TimeoutError():
+            text = f"no answer in the time that the policy allows; {course.noted or STILL_AT_IT}"
+        case InvalidParameters():
+            text = "; ".join(f"{as_argument(name)}: {text.strip()}" for name, text in error.errors.items())
+        case GuestwireError():
+            text = str(error)
+        case _:
+            log.error("tool %s failed", asked.tool, exc_info=error)
+            text = "an error in guestwire itself; its log has more"
     return text

@@ -1,0 +1,58 @@
+"""Errors of the client, as an assistant is told them: whose words they are, and what to do next, with tools in place of commands."""
+
+import re
+from typing import Final
+
+from guestwire.client import CallFailed
+from guestwire.client.errors import (
+    AgentNotThere,
+    AgentTookTooLong,
+    GuestStopped,
+    LoginFailed,
+    NoSuchEndpoint,
+    NoSuchGuest,
+    PrivilegeMissing,
+    Unreachable,
+    WrongParameters,
+)
+from guestwire.mcp.shown import marked, visible
+
+LONGEST: Final = 800
+
+OF_THE_HOST: Final = (
+    AgentNotThere, AgentTookTooLong, GuestStopped, LoginFailed, NoSuchEndpoint, NoSuchGuest, PrivilegeMissing, Unreachable,
+    WrongParameters,
+)  # fmt: skip
+"""Errors in the host's words, or our own. In all others may be words of the guest."""
+
+TOOLS: Final = {
+    "api": "agent_index",
+    "df": "get_fsinfo",
+    "doctor": "diagnose",
+    "ls": "list_guests",
+    "status": "exec_status",
+    "thaw": "fsfreeze_thaw",
+}
+"""By the command that does the same."""
+
+_command = re.compile(r"`?guestwire (?P<name>[a-z]+)(?P<words>[^`;,]*)`?")
+
+
+def told(error: CallFailed) -> str:
+    """What happened where, in whose words, and what to do next."""
+    where, words = visible(str(error.place)), visible(error.words)[:LONGEST]
+    if isinstance(error, OF_THE_HOST):
+        return f"{where}: {words}" + (f"; {advice(error)}" if error.next else "")
+    return f"{marked(words, where)}" + (f"\nNext: {advice(error)}" if error.next else "")
+
+
+def advice(error: CallFailed) -> str:
+    """What to do next, for one who has tools and no command line."""
+    text = _command.sub(_tool, error.next)
+    return text.removesuffix(", or copy it with -r")
+
+
+def _tool(command: re.Match[str]) -> str:
+    if command["name"] == "ls" and ":" in command["words"]:
+        return "list_directory"
+    return TOOLS.get(command["name"], command[0])
