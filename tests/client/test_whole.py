@@ -354,6 +354,17 @@ async def test_a_large_file_goes_through_a_real_guest_both_ways(machine: Machine
 
 
 @pytest.mark.guest
+async def test_a_real_guest_answers_each_of_many_long_commands_at_once(machine: Machine) -> None:
+    inputs = [bytes([number]) * 1500 for number in range(40)]
+
+    async with await connect(f"unix:{machine.agent_socket}") as host:
+        guest = await host.guest("vm")
+        ended = await asyncio.gather(*(guest.run(["cat"], input=data) for data in inputs))
+
+    assert [one.stdout for one in ended] == inputs
+
+
+@pytest.mark.guest
 async def test_a_real_disk_that_is_full_keeps_the_old_file(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(random.randbytes(16 * MIB))
 

@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 One connection a VM, kept open: opening it anew costs 100 ms on virtio-serial. A `wire.Session` speaks over it. Callers queue
 in `_waiting`; up to `WINDOW` commands are ahead of their replies (`_sent`). A command that says nothing on success travels
-alone, for nothing that is sent behind it could be told from its own answer. So does a large one: with more than `MOST_AHEAD` bytes on their way
-into a guest, replies on their way out of it get lost (seen on virtio-serial: from 430 KB on).
+alone, for nothing that is sent behind it could be told from its own answer. So does a large one: on virtio-serial, replies get lost as
+soon as more than `MOST_AHEAD` bytes of several commands are on their way (measured to the byte, with pings too; one command alone may be of any length).
 
 Phases, and what a call meets in each:
 
@@ -42,15 +42,28 @@ import msgspec
 
 from guestwire.channels.base import ChannelState, Late, Notice
 from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError, ProtocolError
-from guestwire.wire import Answered, Command, Event, Lost, Reply, Session, State, Synchronised, Unanswered
+from guestwire.wire import (
+    Answered,
+    Command,
+    Event,
+    Lost,
+    Reply,
+    Session,
+    State,
+    Synchronised,
+    Unanswered,
+    encode_command,
+)
 
 log = logging.getLogger("guestwire.channels")
 
 WINDOW: Final = 4
 """Commands ahead of their replies: two to four raise the rate by 1.6 to 2, more gains nothing."""
 
-MOST_AHEAD: Final = 256 * 1024
-"""Bytes of several commands ahead of their replies."""
+MOST_AHEAD: Final = 4096
+"""Bytes of several commands ahead of their replies: what the agent reads at once."""
+
+LONGEST_ID: Final = 2**53
 
 OPEN_TIMEOUT: Final = 3.0
 RESYNC_TIMEOUT: Final = 0.3
@@ -110,6 +123,12 @@ class _Call:
     def weight(self) -> int:
         """About how many bytes it is long."""
         return sum(map(_weight, self.arguments.values()))
+
+    def fits(self, room: int) -> bool:
+        """Whether its line has so many bytes at most; what is far too long need not be encoded for that."""
+        if self.weight > room:
+            return False
+        return len(encode_command(LONGEST_ID, self.command.name, self.arguments)) <= room
 
 
 def _weight(value: object) -> int:
@@ -278,7 +297,7 @@ class UnixChannel:
         in_flight = self._session.in_flight
         if self._phase is not Phase.UP or self._session.state is not State.READY or in_flight >= WINDOW:
             return False
-        if in_flight and sum(self._ahead.values()) + call.weight > MOST_AHEAD:
+        if in_flight and not call.fits(MOST_AHEAD - sum(self._ahead.values())):
             return False
         alone = not call.command.answers or any(not sent.command.answers for sent in self._sent.values())
         return not in_flight or not alone
