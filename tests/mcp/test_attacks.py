@@ -475,6 +475,29 @@ async def test_no_pair_of_texts_can_keep_the_server_busy(free: Assistant, served
     assert "not compared" in written["diff"]
 
 
+ENDLESS = ["/dev/zero", "/proc/self/pagemap"]
+"""Both say that they have no size."""
+
+
+@pytest.mark.parametrize("path", ENDLESS)
+async def test_a_file_without_end_is_read_and_copied_as_far_as_the_limit(
+    target: Target, tmp_path: Path, path: str
+) -> None:
+    text = f'allow = ["files"]\ncopy_folders = ["{tmp_path}/exchange"]\n[limits]\nbytes = 2000000\nseconds = 300\n'
+    async with under_policy(tmp_path, target.options, text) as ai:
+        searched = await ai.did("read_text_file", guest="web", path=path, search="nowhere")
+        assert "first 2000000 bytes" in searched["note"]
+        assert (await ai.did("read_text_file", guest="web", path=path, tail=3))["text"]
+        assert await ai.refused("write_text_file", guest="web", path=path, content="x")
+        assert await ai.refused("copy_file", guest="web", path=path, local="copied", direction="from_guest")
+    assert list((tmp_path / "exchange").iterdir()) == []
+
+
+async def test_a_device_is_not_replaced_by_a_file(free: Assistant) -> None:
+    assert "must not replace" in await free.refused("write_text_file", guest="web", path="/dev/null", content="x")
+    assert "must not replace" in await free.refused("write_text_file", guest="web", path="/root/open", content="x")
+
+
 # Programs
 
 

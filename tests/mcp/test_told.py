@@ -6,6 +6,7 @@ import pytest
 
 from guestwire.client import CallFailed
 from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, Place, PrivilegeMissing, advice_for
+from guestwire.client.files import LocalFile
 from guestwire.client.guests import NotReady, StillFrozen
 from guestwire.client.processes import StillRunning
 from guestwire.mcp.registry import TOOLS
@@ -31,6 +32,7 @@ def test_words_of_the_guest_stand_between_marks_and_advice_behind_them() -> None
         AgentNotThere(PLACE, "QEMU guest agent is not running"),
         PrivilegeMissing(PLACE, "Permission check failed (/vms/100, VM.GuestAgent.Audit)"),
         NoSuchGuest(PLACE, "no such VM"),
+        LocalFile(PLACE, "/srv/exchange/x: Permission denied", advice="check the path on this machine"),
     ],
 )
 def test_words_of_the_host_need_no_marks(error: CallFailed) -> None:

@@ -15,13 +15,14 @@ from guestwire.client.errors import (
     Unreachable,
     WrongParameters,
 )
+from guestwire.client.local import LocalFile
 from guestwire.mcp.shown import marked, visible
 
 LONGEST: Final = 800
 
 OF_THE_HOST: Final = (
-    AgentNotThere, AgentTookTooLong, GuestStopped, LoginFailed, NoSuchEndpoint, NoSuchGuest, PrivilegeMissing, Unreachable,
-    WrongParameters,
+    AgentNotThere, AgentTookTooLong, GuestStopped, LocalFile, LoginFailed, NoSuchEndpoint, NoSuchGuest, PrivilegeMissing,
+    Unreachable, WrongParameters,
 )  # fmt: skip
 """Errors in the host's words, or our own. In all others may be words of the guest."""
 

@@ -3,16 +3,17 @@
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 from msgspec import Meta
 
 from guestwire.client import CallFailed, Guest
-from guestwire.client.files import LocalFile
+from guestwire.client.files import LocalFile, Progress
 from guestwire.contract import Audited, Effect
 from guestwire.errors import InvalidParameters
 from guestwire.mcp import paths
@@ -71,41 +72,69 @@ async def _lines(call: Call, path: str, parameters: ReadTextFile) -> TextRead:
     wanted = parameters.search.encode() if parameters.search else None
     taken: list[bytes] = []
     numbers: list[int] = []
-    number, size, next_line = 0, 0, None
-    async for line in _each_line(call.guest.files.stream(path)):
-        number, size = number + 1, size + len(line)
-        if number >= parameters.from_line and (wanted is None or wanted in line):
-            if len(taken) == parameters.lines or size > call.limits.bytes:
-                next_line = number
-                break
-            taken.append(line)
-            numbers.append(number)
+    looked_at = _Bounded(call.guest.files.stream(path), call.limits.bytes)
+    number, next_line = 0, None
+    async with aclosing(_each_line(looked_at.pieces())) as lines:
+        async for line in lines:
+            number += 1
+            if number >= parameters.from_line and (wanted is None or wanted in line):
+                if len(taken) == parameters.lines:
+                    next_line = number
+                    break
+                taken.append(line)
+                numbers.append(number)
     text, cursor = _shown(call, b"".join(taken))
     return TextRead(
-        text, from_line=numbers[0] if numbers else None, next_line=next_line, line_numbers=numbers if wanted else [], cursor=cursor
+        text, from_line=numbers[0] if numbers else None, next_line=next_line, line_numbers=numbers if wanted else [], cursor=cursor,
+        note=f"only its first {call.limits.bytes} bytes were looked at; tail shows the end" if looked_at.has_more else None,
     )  # fmt: skip
 
 
 async def _tail(call: Call, path: str, lines: int) -> TextRead:
     size = (await call.guest.files.facts(path)).size
     start = max(0, size - min(PIECE * 4, call.limits.bytes))
-    data = b"".join([piece async for piece in call.guest.files.stream(path, offset=start)])
+    data = await _Bounded(call.guest.files.stream(path, offset=start), PIECE * 4).all()
     found = data.splitlines(keepends=True)[-lines:]
     text, cursor = _shown(call, b"".join(found))
     is_short = start > 0 and len(found) < lines
     return TextRead(text, cursor=cursor, note="only the end of the file was looked at" if is_short else None)
 
 
-async def _each_line(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+class _Bounded:
+    """A file as it is read, up to so many bytes: what it says of its size is not true of devices, nor of what a guest lies about."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
+        self._pieces = cast("AsyncGenerator[bytes, None]", pieces)  # a stream is one
+        self._room = most
+        self.has_more = False
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Up to the limit; then `has_more` says whether there was more."""
+        async with aclosing(self._pieces) as pieces:
+            async for piece in pieces:
+                self.has_more = len(piece) > self._room
+                if self.has_more:
+                    yield piece[: self._room]
+                    return
+                self._room -= len(piece)
+                yield piece
+
+    async def all(self) -> bytes:
+        """The same in one."""
+        return b"".join([piece async for piece in self.pieces()])
+
+
+async def _each_line(source: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Lines with their ends; one that is longer than a piece comes in parts."""
     rest = b""
-    async for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line + b"\n"
-        if len(rest) > PIECE:
-            yield rest
-            rest = b""
+    async with aclosing(source) as pieces:
+        async for piece in pieces:
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                yield line + b"\n"
+            if len(rest) > PIECE:
+                yield rest
+                rest = b""
     if rest:
         yield rest
 
@@ -170,9 +199,15 @@ async def _old(guest: Guest, path: str) -> _Old | None:
     """The file as it is; None when there is none."""
     try:
         facts = await guest.files.facts(path)
-        if facts.size > MOST_WRITTEN:
+        if facts.kind != "f":
+            raise Refused(
+                f"there is a {'directory' if facts.kind == 'd' else 'device or the like'}, which a file must not replace"
+            )
+        old = _Bounded(guest.files.stream(path), MOST_WRITTEN)
+        data = b"" if facts.size > MOST_WRITTEN else await old.all()
+        if old.has_more or facts.size > MOST_WRITTEN:
             raise Refused(f"the file is over {MOST_WRITTEN} bytes; use copy_file for files of that size")
-        return _Old(await guest.read_file(path), facts.mode)
+        return _Old(data, facts.mode)
     except CallFailed as error:
         if "No such file" in error.words or "no such file" in error.words:
             return None
@@ -223,7 +258,7 @@ async def copy_file(call: Call, parameters: CopyFile) -> Copied:
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
-    size = await call.guest.copy_from(path, local, progress=call.progress)
+    size = await call.guest.copy_from(path, local, progress=_bounded_progress(call))
     await _kept_if_still(call, path, local)
     return Copied(size)
 
@@ -251,6 +286,16 @@ async def _to_guest(call: Call, local: Path, given: str) -> Copied:
 def _check_size(call: Call, size: int) -> None:
     if size > call.limits.bytes:
         raise Refused(f"{size} bytes are more than the policy lets a call copy ({call.limits.bytes})")
+
+
+def _bounded_progress(call: Call) -> Progress:
+    """Progress that ends a copy which becomes larger than its size was said to be."""
+
+    def progress(done: int, total: int | None) -> None:
+        _check_size(call, done)
+        call.progress(done, total)
+
+    return progress
 
 
 def _local(call: Call, given: str) -> Path:
