@@ -135,6 +135,7 @@ class Gate:
             await asyncio.shield(self._record(tool, asked, course))
 
     async def _done(self, tool: Tool | None, asked: Asked, course: _Course) -> Answer:
+        await self._settled(course)
         asked.caller.count(course.started, self.policy.limits.calls_per_minute)
         if tool is None:
             raise Refused(self._why_not(asked.tool))
@@ -177,22 +178,39 @@ class Gate:
         where = f" in guest {call.chosen.place.guest}" if call.chosen else ""
         return Answer(marked(as_json(shown), f"{tool.name}{where}") + more, shown)
 
+    async def _settled(self, course: _Course) -> None:
+        """Nothing is done while there are calls that left no record."""
+        if self._records:
+            try:
+                await self._records.settle()
+            except OSError as error:
+                course.is_recorded = False
+                raise Refused(
+                    f"nothing is done while calls can't be recorded ({error.strerror}); tell the operator"
+                ) from None
+
     async def _record(self, tool: Tool | None, asked: Asked, course: _Course) -> None:
-        if self._records is None or not course.is_recorded:
-            return
-        await self._records.write({
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "client": asked.client,
-            "host": asked.caller.host.name,
-            "guest": course.guest.place.guest if course.guest else None,
-            "vmid": course.guest.vmid if course.guest else None,
-            "tool": tool.name if tool else asked.tool[:80],
-            "parameters": _recorded(tool, asked.arguments),
-            "approved": asked.approved,
-            "outcome": course.outcome,
-            "detail": course.detail,
-            "milliseconds": round((time.monotonic() - course.started) * 1000),
-        })  # fmt: skip
+        if self._records and course.is_recorded:
+            try:
+                await self._records.write(_line(tool, asked, course))
+            except OSError as error:
+                log.error("calls can't be recorded, and are refused until they can: %s", error)  # noqa: TRY400  # the reason is all
+
+
+def _line(tool: Tool | None, asked: Asked, course: _Course) -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "client": asked.client,
+        "host": asked.caller.host.name,
+        "guest": course.guest.place.guest if course.guest else None,
+        "vmid": course.guest.vmid if course.guest else None,
+        "tool": tool.name if tool else asked.tool[:80],
+        "parameters": _recorded(tool, asked.arguments),
+        "approved": asked.approved,
+        "outcome": course.outcome,
+        "detail": course.detail,
+        "milliseconds": round((time.monotonic() - course.started) * 1000),
+    }
 
 
 def _validated(tool: Tool, arguments: Mapping[str, Any]) -> Any:
