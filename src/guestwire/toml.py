@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -59,7 +59,8 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
 _at = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.DOTALL)
 _field = re.compile(r"(unknown|required) field `([^`]+)`")
-_item = re.compile(r"(?P<array>[^.\[]*)\[\d+\]")
+_item = re.compile(r"(?P<array>[^.\[]*)(?:\[\d+\])+")
+_top = re.compile(r"(?P<name>[^.\[]*)(?:\[(?P<position>\d+)\])?(?:\.(?P<key>[^.\[]*))?")
 
 
 def _explained(path: Path, text: str, shape: type[msgspec.Struct], problem: str) -> str:
@@ -70,6 +71,7 @@ def _explained(path: Path, text: str, shape: type[msgspec.Struct], problem: str)
         table, key = where, field[2]
         known = ", ".join(field.name for field in msgspec.structs.fields(_table(shape, table)))
         what = f"unknown key '{key}'; known are {known}" if field[1] == "unknown" else f"the key '{key}' is missing"
+        table, key = _written_in(table, key)
     else:
         table, _, key = where.rpartition(".")
         if item := _item.fullmatch(key):
@@ -80,10 +82,22 @@ def _explained(path: Path, text: str, shape: type[msgspec.Struct], problem: str)
 
 def _table(shape: type[msgspec.Struct], name: str) -> type[msgspec.Struct]:
     """The struct of a table, `vm[0]` or `server`; the whole file's when it is none."""
-    kind = get_type_hints(shape).get(name.partition("[")[0], shape)
-    return next(
-        (one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, msgspec.Struct)), shape
-    )
+    for part in name.split("."):
+        shape = next(_structs(get_type_hints(shape).get(part.partition("[")[0])), shape)
+    return shape
+
+
+def _structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+    for part in get_args(kind):
+        yield from _structs(part)
+
+
+def _written_in(table: str, key: str) -> tuple[str, str]:
+    """What to look for in the file: an inline table, `guest[0].run[1]`, stands where the key does that holds it."""
+    found = _top.match(table)
+    return (table.partition(".")[0], found["key"]) if found and found["key"] else (table, key)
 
 
 _header = re.compile(r"\s*\[{1,2}\s*([\w\"'-]+)")
@@ -91,8 +105,8 @@ _header = re.compile(r"\s*\[{1,2}\s*([\w\"'-]+)")
 
 def _line(text: str, table: str, key: str) -> int:
     """The line of `key` in the table `server`, `vm[0]`…; the table's own line when the key is not there, else the first."""
-    name, _, position = table.partition("[")
-    wanted, seen = int(position.rstrip("]")) if position else 0, -1
+    found = _top.match(table)
+    name, wanted, seen = (found["name"], int(found["position"] or 0), -1) if found else (table, 0, -1)
     inside, header = not table, 0
     for number, line in enumerate(text.splitlines(), 1):
         if found := _header.match(line):

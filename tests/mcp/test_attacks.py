@@ -561,6 +561,9 @@ async def test_that_a_shell_may_do_everything_is_said(server: Serving, tmp_path:
         'allow = ["exec"]\nrun = [["bash", "..."]]': "bash takes commands",
         'allow = ["exec"]\nrun = [{argv = ["sh"], input = true}]': "sh takes commands",
         'allow = ["exec"]\nrun = [["cat", "/var/log/*"]]': "links",
+        'allow = ["exec"]\nrun = [["/usr/bin/*"]]': "names no one program",
+        'allow = ["exec"]\nrun = [["cat", "..."]]': "takes any arguments",
+        'allow = ["exec"]\nrun = [{argv = ["ls", "-l"], env = ["LANG", "LD_PRELOAD"]}]': "may be given LD_PRELOAD, by which",
         'allow = ["files"]': "whoever may write any file",
     }
     for rule, note in notes.items():

@@ -79,7 +79,7 @@ async def test_the_program_of_the_page_runs(agent: SandboxedAgent, environment: 
 
 def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(blocks("toml")[0].replace("/srv/exchange", str(tmp_path)))
-    policy = read_policy(tmp_path / "policy.toml", TOOLS.names())
+    policy = read_policy(tmp_path / "policy.toml", TOOLS.levels())
 
     assert policy.rule_for(1, "web-3").levels == {Level.READ, Level.FILES, Level.EXEC, Level.MANAGE}
     assert policy.rule_for(1, "db-1").levels == set()

@@ -1,5 +1,7 @@
 """Patterns for paths, arguments and guests."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,10 @@ def test_a_path_that_can_never_match_or_does_not_compile_is_refused(pattern: str
         (("grep", "-c", "?", "/etc/passwd"), ["grep", "-c", "x", "/etc/passwd"], True),
         (("echo", "a b"), ["echo", "a", "b"], False),
         (("echo", ".."), ["echo", ".."], True),
+        (("cat", "--file=**"), ["cat", "--file=../../etc/shadow"], False),
+        (("cat", "--file=*"), ["cat", "--file=.."], False),
+        (("type", "C:\\logs\\*"), ["type", "C:\\logs\\..\\secret"], False),
+        (("type", "C:\\logs\\*"), ["type", "C:\\logs\\a..b"], True),
     ],
 )
 def test_programs(argv: tuple[str, ...], given_argv: list[str], fits: bool) -> None:
@@ -75,7 +81,8 @@ def test_a_program_that_can_never_match_or_does_not_compile_is_refused(argv: tup
 def test_a_wildcard_never_reaches_an_option_or_climbs(argument: str) -> None:
     fits = ProgramPattern(("p", "**")).matches(["p", argument])
 
-    assert fits is not (argument.startswith("-") or ".." in argument.split("/"))
+    climbs = any(re.split("[=:,]", part)[-1] == ".." for part in re.split(r"[/\\]", argument))
+    assert fits is not (argument.startswith("-") or climbs)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +98,40 @@ def test_a_wildcard_never_reaches_an_option_or_climbs(argument: str) -> None:
 )
 def test_guests(pattern: str, vmid: int, name: str, fits: bool) -> None:
     assert GuestPattern(pattern).matches(vmid, name) is fits
+
+
+@pytest.mark.parametrize(
+    ("pattern", "other", "covers"),
+    [
+        ("*", "1*", True),
+        ("*", "100", True),
+        ("100", "100", True),
+        ("1*", "100", False),
+        ("web-*", "web-1", True),
+        ("web-*", "web-a*", True),
+        ("web-?", "web-*", False),
+        ("web-?", "web-a*", False),
+        ("web-?*", "web-*", False),
+        ("web-[a-c]", "web-b", True),
+        ("web-[!a]*", "web-*", False),
+        ("web-*", "web-**", False),
+        ("*-*", "a-*-b", True),
+    ],
+)
+def test_a_pattern_covers_what_surely_never_gets_beyond_it(pattern: str, other: str, covers: bool) -> None:
+    assert GuestPattern(pattern).covers(GuestPattern(other)) is covers
+
+
+FEW_LETTERS = st.text("ab/", max_size=4)
+GLOBS = st.lists(st.sampled_from(["a", "b", "*", "?", "**", "[ab]", "[!a]"]), min_size=1, max_size=5).map("".join)
+
+
+@given(GLOBS, GLOBS, st.lists(FEW_LETTERS, min_size=20, max_size=40))
+def test_a_pattern_that_is_covered_matches_nothing_more(pattern: str, other: str, names: list[str]) -> None:
+    if GuestPattern(pattern).covers(GuestPattern(other)):
+        beyond = [
+            name
+            for name in names
+            if GuestPattern(other).matches(1, name) and not GuestPattern(pattern).matches(1, name)
+        ]
+        assert not beyond

@@ -40,7 +40,7 @@ def policy(tmp_path: Path) -> Policy:
 
 def read(folder: Path, text: str) -> Policy:
     (folder / "policy.toml").write_text(text)
-    return read_policy(folder / "policy.toml", TOOLS.names())
+    return read_policy(folder / "policy.toml", TOOLS.levels())
 
 
 def test_every_level_brings_reading_with_it() -> None:
@@ -110,6 +110,21 @@ def test_a_tool_that_is_never_allowed_is_allowed_nowhere() -> None:
         ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nask = ["power"]\n', 4, "can never match: 'power'"),
         ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nask = ["dance"]\n', 4, "neither a level nor a tool"),
         ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nwithout = ["dance"]\n', 4, "no tool 'dance'"),
+        ('allow = ["all", "reads"]\n', 1, "'reads' is no level"),
+        ('ask = ["run_command"]\n', 1, "can never match: 'exec' is not in allow"),
+        ('[[guest]]\nguest = ["web-*"]\nallow = []\n[[guest]]\nguest = ["b", "web-a*"]\nallow = []\n', 5, "'web-a\\*' can never"),
+        ('[[guest]]\nguest = ["0104"]\nallow = []\n', 2, "neither a name nor an id"),
+        ('[[guest]]\nguest = [""]\nallow = []\n', 2, "neither a name nor an id"),
+        ('[[guest]]\nguest = [-4]\nallow = []\n', 2, "'guest'"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["files"]\nwithout = ["exec"]\n', 4, "exec needs 'exec', which is not in allow"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["files"]\nask = ["shutdown"]\n', 4, "can never match: 'power'"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["files"]\nwithout = ["file_read"]\nask = ["file_read"]\n', 5, "is in without"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nrun = [[""]]\n', 4, "names a program"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nrun = [["cat", "../x*"]]\n', 4, "'../x\\*' can never match"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nrun = [{argv = ["a"], env = ["A=B"]}]\n', 4, "'A=B' can never match"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nrun = [\n["b"],\n{argv = ["a"], inputs = true}]\n', 4, "'inputs'; known are argv, input, env"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nrun = [{input = true}]\n', 4, "'argv' is missing"),
+        ('[[guest]]\nguest = ["a"]\nallow = ["exec"]\nrun = [["a", 5]]\n', 4, "'run'"),
         ('copy_folders = ["/no/such"]\n', 1, "no folder on this machine"),
         ("[limits]\nseconds = 0\n", 2, "'seconds'"),
         ('tools = "some"\n', 1, "'tools'"),

@@ -150,7 +150,7 @@ def _policy_of(path: Path) -> "Policy":
     from guestwire.mcp.policy_file import read_policy  # noqa: PLC0415  # as above
     from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
 
-    return read_policy(path, TOOLS.names())
+    return read_policy(path, TOOLS.levels())
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -4,7 +4,9 @@
 a wildcard matches never climbs (`..`), and where a pattern begins with a wildcard, it never matches an option (`-x`).
 """
 
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -12,8 +14,14 @@ from typing import Final
 REST: Final = "..."
 """At the end of a program's pattern: any more arguments."""
 
+_vmid = re.compile(r"[1-9][0-9]*")
+_unnamed = "\uffff" * 64
+_STANDS_FOR: Final = {"?": ("\uffff",), "*": ("", _unnamed), "**": ("", f"/{_unnamed}")}
+MOST_STARS: Final = 8
+"""In a pattern that is compared with others: each of them doubles the work."""
+
 _wildcard = re.compile(r"\*\*|\*|\?|\[(?P<not>!?)(?P<set>[^\]/]+)\]")
-_climbs = re.compile(r"(?:^|/)\.\.(?:/|$)")
+_climbs = re.compile(r"(?:^|[/\\=:,])\.\.(?:[/\\]|$)")
 _odd = re.compile(r"//|(?:^|/)\.{1,2}(?:/|$)")
 
 
@@ -82,11 +90,17 @@ class ProgramPattern:
     env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self._fixed:
+        if not self._fixed or not self.argv[0]:
             raise ValueError("a program's pattern names a program")
         if REST in self._fixed:
             raise ValueError(f"'{REST}' stands at the end of {list(self.argv)}, or nowhere")
         _ = self._compiled
+        for text in self.argv:
+            if "\0" in text or (_wildcard.search(text) and _climbs.search(text)):
+                raise ValueError(f"'{text}' can never match: no argument has a NUL, and no wildcard stands beside '..'")
+        for name in self.env:
+            if not name or "=" in name:
+                raise ValueError(f"'{name}' can never match: it is no name of an environment variable")
 
     @property
     def _fixed(self) -> tuple[str, ...]:
@@ -99,7 +113,17 @@ class ProgramPattern:
     @property
     def has_wildcard(self) -> bool:
         """Whether its arguments are not all fixed."""
-        return self.argv != self._fixed or any(map(_wildcard.search, self.argv[1:]))
+        return self.has_rest or any(map(_wildcard.search, self.argv[1:]))
+
+    @property
+    def has_wildcard_program(self) -> bool:
+        """Whether it stands for more than one program."""
+        return _wildcard.search(self.argv[0]) is not None
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether any more arguments may follow."""
+        return self.argv != self._fixed
 
     @property
     def has_path_wildcard(self) -> bool:
@@ -123,15 +147,36 @@ def _fits(pattern: str, compiled: re.Pattern[str], argument: str) -> bool:
     return compiled.fullmatch(argument) is not None and not tricky
 
 
+def _samples(pattern: str) -> Iterator[str]:
+    """Names that it matches, with nothing, and with much of what no other pattern names, for each wildcard."""
+    texts = [_STANDS_FOR.get(part, (part,)) for part in re.split(r"(\*\*|\*|\?)", pattern)]
+    return map("".join, itertools.product(*texts))
+
+
 @dataclass(frozen=True)
 class GuestPattern:
     """Guests by the names of their VMs; a number means an id and no name."""
 
     text: str
 
+    def __post_init__(self) -> None:
+        if not self.text or (self.text.isdigit() and not _vmid.fullmatch(self.text)):
+            raise ValueError(f"'{self.text}' can never match: it is neither a name nor an id")
+        _ = self._compiled
+
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
         return _regex(self.text)
+
+    def covers(self, other: "GuestPattern") -> bool:
+        """Whether it surely matches all that the other one does. With sets (`[a-c]`) in both nobody looks so closely."""
+        if self.text in ("*", "**", other.text):
+            return True
+        if self.text.isdigit() or other.text.isdigit() or "[" in other.text or other.text.count("*") > MOST_STARS:
+            return False
+        if not _wildcard.search(other.text):
+            return self.matches(0, other.text)
+        return "[" not in self.text and all(self.matches(0, name) for name in _samples(other.text))
 
     def matches(self, vmid: int, name: str) -> bool:
         """Whether this VM is one of them."""

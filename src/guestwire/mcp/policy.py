@@ -4,7 +4,7 @@ A policy is a list of rules. The first whose guests match decides; the last one 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -35,9 +35,9 @@ def levels(words: list[str]) -> frozenset[Level]:
     Raises:
         ValueError: a word names none.
     """
+    found = {_level(word) for word in words if word != "all"}
     if "all" in words:
         return EVERYTHING
-    found = {_level(word) for word in words}
     return frozenset(found | {Level.READ}) if found else frozenset()
 
 
@@ -216,21 +216,29 @@ def simple_policy(allow: list[str], *, ask: list[str] | None = None, **more: obj
     return Policy((rule,), **more)  # type: ignore[arg-type]  # checked where the words are read
 
 
-def unreachable(rules: list[tuple[str, ...]]) -> Iterator[tuple[int, str]]:
+def unreachable(rules: Iterable[tuple[GuestPattern, ...]]) -> Iterator[tuple[int, GuestPattern]]:
     """Patterns of guests that can never decide, since an earlier rule has them: position of the rule, and pattern."""
-    seen: set[str] = set()
+    seen: list[GuestPattern] = []
     for position, patterns in enumerate(rules):
         for pattern in patterns:
-            if pattern in seen or seen & {"*", "**"}:
+            if any(earlier.covers(pattern) for earlier in seen):
                 yield position, pattern
-        seen.update(patterns)
+        seen += patterns
 
 
 INTERPRETERS: Final = re.compile(
-    r"(ba|da|z|k|fi|c|tc|a)?sh|busybox|env|xargs|sudo|su|doas|nohup|timeout|nice|ssh|find|vim?|awk|gawk|sed|perl|ruby|node|php|lua|python[0-9.]*|pwsh|powershell|cmd"
-    r"(\.exe)?"
+    r"((ba|da|z|k|fi|c|tc|a)?sh|busybox|env|xargs|sudo|su|doas|nohup|timeout|nice|stdbuf|setsid|strace|script|watch|at|batch|crontab|ssh"
+    r"|systemd-run|chroot|unshare|nsenter|docker|podman|find|tar|rsync|git|make|less|more|man|vim?|ed|emacs|gdb|[gm]?awk|sed|perl|ruby|node"
+    r"|php|lua|tclsh|expect|socat|screen|tmux|apt(-get)?|dnf|yum|rpm|dpkg|npm|pip[0-9.]*|python[0-9.]*|pwsh|powershell|cmd)(\.exe)?"
 )
-"""Programs that run what their arguments or their standard input say."""
+"""Programs that run what their arguments or their standard input say; those that come to mind, there are more."""
+
+
+STEERING: Final = frozenset({
+    "BASH_ENV", "EDITOR", "ENV", "GIT_SSH_COMMAND", "IFS", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD", "LESSOPEN", "NODE_OPTIONS", "PAGER",
+    "PATH", "PERL5LIB", "PERL5OPT", "PYTHONPATH", "PYTHONSTARTUP", "RUBYOPT", "SYSTEMD_PAGER", "VISUAL",
+})  # fmt: skip
+"""Environment variables that name programs or code to be run."""
 
 
 def unenforced(rule: Rule) -> Iterator[str]:
@@ -239,8 +247,14 @@ def unenforced(rule: Rule) -> Iterator[str]:
         yield "whoever may run any program may do everything in the guest; path rules don't hold against it"
     for pattern in rule.run or ():
         program = pattern.argv[0].rpartition("/")[2]
-        if INTERPRETERS.fullmatch(program) and (pattern.input or pattern.has_wildcard):
+        if steering := STEERING.intersection(pattern.env):
+            yield f"'{pattern}' may be given {', '.join(sorted(steering))}, by which any program can be run in its place"
+        if pattern.has_wildcard_program:
+            yield f"'{pattern}' names no one program: a shell among those that it matches may do everything in the guest"
+        elif INTERPRETERS.fullmatch(program) and (pattern.input or pattern.has_wildcard):
             yield f"{program} takes commands from its arguments or its input: who may run '{pattern}' may do everything in the guest"
+        elif pattern.has_rest:
+            yield f"'{pattern}' takes any arguments, options too: whatever {program} can read, write or run with them is allowed"
         elif pattern.has_path_wildcard:
             yield f"'{pattern}' matches names: links that they lead to are followed by the program"
     if Level.FILES in rule.levels and rule.write is None:

@@ -9,7 +9,7 @@ run = [["systemctl", "status", "*"], { argv = ["tee", "/etc/motd"], input = true
 ask = ["exec"]
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -44,7 +44,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[guest]]`."""
 
-    guest: list[str | int]
+    guest: list[str | Annotated[int, Meta(ge=1)]]
     allow: list[str]
     without: list[str] = []
     ask: list[str] = []
@@ -69,23 +69,23 @@ NEEDS: Final = {"read": Level.FILES, "write": Level.FILES, "run": Level.EXEC}
 """Which level a key restricts."""
 
 
-def read_policy(path: Path, tools: Collection[str]) -> Policy:
+def read_policy(path: Path, tools: Mapping[str, Level]) -> Policy:
     """Reads and checks the file.
 
     Args:
         path: the file.
-        tools: the names of all tools.
+        tools: the level of each tool, by its name.
 
     Raises:
         ConfigurationError: with file, line and reason.
     """
     config, refuse = read_toml(path, PolicyConfig)
-    for position, pattern in unreachable([tuple(map(str, table.guest)) for table in config.guest]):
-        raise refuse(f"guest[{position}]", "guest", f"'{pattern}' can never match: an earlier [[guest]] has it")
     rules = [
         _rule(path, position, table, _Checked(refuse, f"guest[{position}]"), tools)
         for position, table in enumerate(config.guest)
     ]
+    for position, pattern in unreachable(rule.guests for rule in rules):
+        raise refuse(f"guest[{position}]", "guest", f"'{pattern.text}' can never match: an earlier [[guest]] has it")
     return Policy(
         rules=(*rules, _last_rule(path, config, _Checked(refuse, ""), tools)),
         every=config.tools == "every",
@@ -119,7 +119,7 @@ class _Checked:
             raise self._refuse(self._table, key, why)
 
 
-def _rule(path: Path, position: int, table: GuestConfig, checked: _Checked, tools: Collection[str]) -> Rule:
+def _rule(path: Path, position: int, table: GuestConfig, checked: _Checked, tools: Mapping[str, Level]) -> Rule:
     checked.that("guest", bool(table.guest), "names no guest, and can never match")
     allowed = checked.one("allow", table.allow, levels)
     for key, level in NEEDS.items():
@@ -130,10 +130,11 @@ def _rule(path: Path, position: int, table: GuestConfig, checked: _Checked, tool
             given is None or bool(given) or key == "write",
             "an empty list allows nothing; leave the level out of allow instead",
         )
-    _check_names(table.ask, "ask", allowed, checked, tools)
-    checked.each("without", table.without, lambda name: _tool(name, tools))
+    _check_asked(table.ask, allowed, checked, tools)
+    checked.each("ask", table.ask, lambda name: _not_without(name, table.without))
+    checked.each("without", table.without, lambda name: _tool(name, allowed, tools))
     return Rule(
-        guests=tuple(checked.each("guest", table.guest, lambda text: _guest(str(text)))),
+        guests=tuple(checked.each("guest", table.guest, lambda text: GuestPattern(str(text)))),
         levels=allowed,
         source=f"{path.name}, [[guest]] {position + 1}",
         without=frozenset(table.without),
@@ -144,31 +145,30 @@ def _rule(path: Path, position: int, table: GuestConfig, checked: _Checked, tool
     )  # fmt: skip
 
 
-def _last_rule(path: Path, config: PolicyConfig, checked: _Checked, tools: Collection[str]) -> Rule:
+def _last_rule(path: Path, config: PolicyConfig, checked: _Checked, tools: Mapping[str, Level]) -> Rule:
     allowed = checked.one("allow", config.allow, levels)
-    _check_names(config.ask, "ask", allowed, checked, tools)
+    _check_asked(config.ask, allowed, checked, tools)
     return Rule(EVERY_GUEST, allowed, f"{path.name}, for guests that no [[guest]] names", ask=frozenset(config.ask))
 
 
-def _check_names(
-    names: list[str], key: str, allowed: frozenset[Level], checked: _Checked, tools: Collection[str]
-) -> None:
-    known = {level.value: level in allowed for level in Level}
+def _check_asked(names: list[str], allowed: frozenset[Level], checked: _Checked, tools: Mapping[str, Level]) -> None:
+    known = {**tools, **{level.value: level for level in Level}}
     for name in names:
-        checked.that(key, name in known or name in tools, f"'{name}' is neither a level nor a tool")
-        checked.that(key, known.get(name, True), f"can never match: '{name}' is not in allow")
+        checked.that("ask", name in known, f"'{name}' is neither a level nor a tool")
+        checked.that("ask", known[name] in allowed, f"can never match: '{known[name].value}' is not in allow")
 
 
-def _tool(name: str, tools: Collection[str]) -> str:
+def _not_without(name: str, without: list[str]) -> None:
+    if name in without and name not in {level.value for level in Level}:
+        raise ValueError(f"can never match: '{name}' is in without")
+
+
+def _tool(name: str, allowed: frozenset[Level], tools: Mapping[str, Level]) -> str:
     if name not in tools:
         raise ValueError(f"there is no tool '{name}'")
+    if tools[name] not in allowed:
+        raise ValueError(f"can never match: {name} needs '{tools[name].value}', which is not in allow")
     return name
-
-
-def _guest(text: str) -> GuestPattern:
-    pattern = GuestPattern(text)
-    pattern.matches(0, "")
-    return pattern
 
 
 def _program(given: list[str] | RunConfig) -> ProgramPattern:

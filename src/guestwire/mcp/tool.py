@@ -249,6 +249,10 @@ class Registry:
         """Of all of them."""
         return frozenset(self._tools)
 
+    def levels(self) -> dict[str, Level]:
+        """What the policy must allow for each of them."""
+        return {name: tool.level for name, tool in self._tools.items()}
+
     def add(self, tool: Tool) -> None:
         """Adds one.
 
