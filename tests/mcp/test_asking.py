@@ -1,5 +1,6 @@
 """A person's yes: asked for in both generations of the protocol, for exactly what is done, and once."""
 
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 from assistants import Assistant, assistant, text_of
+from calling import site, vm
 from holding import held
 from mcp import MCPError
 from mcp.client.context import ClientRequestContext
 from mcp_types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult, InputRequiredResult
 from serving import Serving
+from waiting import until
 from ways import options_for
 
 from guestwire.mcp.asking import KEY, SECONDS, Seals
@@ -167,6 +170,33 @@ async def test_tools_about_no_guest_and_resources_are_no_way_around_a_question(s
                 await asking.ai.client.read_resource(f"guest://web/{rest}")
 
 
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_a_yes_holds_for_the_vm_that_the_question_named(tmp_path: Path, mode: str) -> None:
+    async with (
+        Serving.of(site(vm(100, "web"), vm(101, "mail"))) as server,
+        SandboxedAgent(server.folder / "100.qga", name="web") as first,
+        SandboxedAgent(server.folder / "101.qga", name="mail") as second,
+    ):
+        questions: list[str] = []
+
+        async def renaming(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001  # the SDK names them
+            questions.append(params.message)
+            if len(questions) > 1:
+                return NOT_YES["no"]
+            config = site(vm(100, "old"), vm(101, "web"))(server.folder, server.port)
+            (server.folder / "guestwire.toml").write_text(config)
+            server.signal(signal.SIGHUP)
+            await until(lambda: "reloaded: " in server.log)
+            return YES
+
+        async with assistant(tmp_path, options_for(server), *ASKING, mode=mode, elicitation_callback=renaming) as ai:
+            said = await ai.refused("run_command", **RUN)
+        assert "web (100)" in questions[0]
+        assert ("another guest" in said) if mode == "legacy" else ("web (101)" in questions[1])
+        assert not (first.home / "ran").exists()
+        assert not (second.home / "ran").exists()
+
+
 # A yes of the newer generation travels with the client
 
 
@@ -204,9 +234,10 @@ async def test_a_yes_is_used_once(modern: Assistant, ran: Path) -> None:
 
 
 async def test_a_forged_state_is_no_yes(modern: Assistant, ran: Path) -> None:
-    name, end, signature = (await state_for(modern, **RUN)).split(".")
-    later, unsigned = f"{name}.99999999999.{signature}", f"{name}.{end}.{'0' * 64}"
-    for state in (None, "", "x", "a.b.c", "é.1.é", later, unsigned, "." * 100_000):
+    name, end, where, signature = (await state_for(modern, **RUN)).split(".")
+    later, unsigned = f"{name}.99999999999.{where}.{signature}", f"{name}.{end}.{where}.{'0' * 64}"
+    elsewhere = f"{name}.{end}.{b'mail (101)'.hex()}.{signature}"
+    for state in (None, "", "x", "a.b.c", "a.b.c.d", "é.1.é", later, unsigned, elsewhere, "." * 100_000):
         assert "not for this call" in text_of(await with_yes(modern, state, **RUN))
     assert not ran.exists()
 
@@ -220,7 +251,7 @@ async def test_a_state_of_another_server_is_no_yes(modern: Assistant, server: Se
 
 def test_a_state_ends_after_ten_minutes() -> None:
     seals = Seals()
-    early, late = seals.seal("this", 1000.0), seals.seal("this", 1000.0)
+    early, late = seals.seal("this", "web (100)", 1000.0), seals.seal("this", "web (100)", 1000.0)
 
-    assert seals.opens(early, "this", 1000.0 + SECONDS - 1)
-    assert not seals.opens(late, "this", 1000.0 + SECONDS + 1)
+    assert seals.opened(early, "this", 1000.0 + SECONDS - 1) == "web (100)"
+    assert seals.opened(late, "this", 1000.0 + SECONDS + 1) is None

@@ -1,7 +1,7 @@
 """Asking a person through their client, in both generations of the protocol.
 
 Up to 2025-11-25 the server asks in the middle of a call. Since 2026-07-28 it answers the call with a question, and the client makes the
-call again with the answer: a seal ties both to the same tool, arguments and caller, once, and for ten minutes.
+call again with the answer: a seal ties both to the same tool, arguments, caller and VM, once, and for ten minutes.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from guestwire.mcp.gate import YesNeeded
 from guestwire.mcp.policy import Refused
 
 SECONDS: Final = 600
@@ -36,28 +37,28 @@ UNABLE: Final = "a person must say yes to this, and your client can't ask; do wi
 
 
 class Seals:
-    """Ties a question to the call that it is about."""
+    """Ties a question to the call that it is about, and to the VM that it named: what has the same name later may be another one."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._used: dict[str, float] = {}
 
-    def seal(self, about: str, now: float) -> str:
+    def seal(self, about: str, where: str, now: float) -> str:
         """A state that opens once, for the same call."""
-        plain = f"{secrets.token_hex(8)}.{now + SECONDS:.0f}"
+        plain = f"{secrets.token_hex(8)}.{now + SECONDS:.0f}.{where.encode().hex()}"
         return f"{plain}.{self._signature(plain, about)}"
 
-    def opens(self, seal: str, about: str, now: float) -> bool:
-        """Whether it is one of ours, for this call, in time and for the first time."""
+    def opened(self, seal: str, about: str, now: float) -> str | None:
+        """Which VM the question named, when it is one of ours, for this call, in time and for the first time; else None."""
         plain, _, signature = seal.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(plain, about).encode()):
-            return False
+            return None
         self._used = {used: end for used, end in self._used.items() if end > now}
-        end = float(plain.partition(".")[2])
-        if end < now or plain in self._used:
-            return False
-        self._used[plain] = end
-        return True
+        _, end, where = plain.split(".")
+        if float(end) < now or plain in self._used:
+            return None
+        self._used[plain] = float(end)
+        return bytes.fromhex(where).decode()
 
     def _signature(self, plain: str, about: str) -> str:
         return hmac.digest(self._key, f"{plain}\n{about}".encode(), "sha256").hex()
@@ -69,20 +70,26 @@ def about(caller: str, tool: str, arguments: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_answered(context: ServerRequestContext[Any], params: CallToolRequestParams, seals: Seals, what: str) -> bool:
-    """Whether this call brings a person's yes to itself.
+def approved_for(
+    context: ServerRequestContext[Any], params: CallToolRequestParams, seals: Seals, what: str
+) -> str | None:
+    """The VM for which this call brings a person's yes to itself; None when it brings no answer.
 
     Raises:
         Refused: it brings a no, or an answer to something else.
     """
     if context.protocol_version not in MODERN_PROTOCOL_VERSIONS or not params.input_responses:
-        return False
-    if not params.request_state or not seals.opens(params.request_state, what, time.time()):
+        return None
+    where = seals.opened(params.request_state or "", what, time.time())
+    if where is None:
         raise Refused("this yes is not for this call, or too old; make the call again without it")
-    return _is_yes(params.input_responses.get(KEY))
+    _check_yes(params.input_responses.get(KEY))
+    return where
 
 
-async def ask(context: ServerRequestContext[Any], question: str, seals: Seals, what: str) -> InputRequiredResult | None:
+async def ask(
+    context: ServerRequestContext[Any], needed: YesNeeded, seals: Seals, what: str
+) -> InputRequiredResult | None:
     """Asks; returns what the client must be answered so that it asks, or None after a yes.
 
     Raises:
@@ -92,24 +99,25 @@ async def ask(context: ServerRequestContext[Any], question: str, seals: Seals, w
     if not session.client_capabilities or session.client_capabilities.elicitation is None:
         raise Refused(UNABLE)
     if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
-        request = ElicitRequest(params=ElicitRequestFormParams(message=question, requested_schema=SCHEMA))
-        return InputRequiredResult(input_requests={KEY: request}, request_state=seals.seal(what, time.time()))
+        request = ElicitRequest(params=ElicitRequestFormParams(message=str(needed), requested_schema=SCHEMA))
+        state = seals.seal(what, needed.where, time.time())
+        return InputRequiredResult(input_requests={KEY: request}, request_state=state)
     if not session.can_send_request:
         raise Refused(UNABLE)
     try:
         async with asyncio.timeout(SECONDS):
-            _is_yes(await session.elicit_form(question, SCHEMA, context.request_id))
+            _check_yes(await session.elicit_form(str(needed), SCHEMA, context.request_id))
     except TimeoutError:
         raise Refused("nobody said yes in time; ask the person before you try again") from None
     return None
 
 
-def _is_yes(found: object) -> bool:
-    """True for a yes.
+def _check_yes(found: object) -> None:
+    """Refuses everything but a yes.
 
     Raises:
         Refused: it is none.
     """
-    if isinstance(found, ElicitResult) and found.action == "accept" and (found.content or {}).get("confirm") is True:
-        return True
-    raise Refused("the person said no; do not try it another way")
+    accepted = found.content if isinstance(found, ElicitResult) and found.action == "accept" else None
+    if (accepted or {}).get("confirm") is not True:
+        raise Refused("the person said no; do not try it another way")

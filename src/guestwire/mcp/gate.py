@@ -33,7 +33,11 @@ GRACE: Final = 5.0
 
 
 class YesNeeded(GuestwireError):
-    """A person must say yes first; the text is what they are asked."""
+    """A person must say yes first; the text is what they are asked, and `where` the guest that it names."""
+
+    def __init__(self, question: str, where: str) -> None:
+        super().__init__(question)
+        self.where = where
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Asked:
         tool: its name.
         arguments: not validated.
         client: the client's name, for the record.
-        approved: a person said yes to exactly this.
+        approved: the guest in which a person said yes to exactly this; None: nobody did.
         progress: told on long work.
         note: the client's log.
     """
@@ -67,7 +71,7 @@ class Asked:
     tool: str
     arguments: Mapping[str, Any]
     client: str = ""
-    approved: bool = False
+    approved: str | None = None
     progress: Progress = lambda _done, _total: None
     note: Callable[[str], None] = lambda _text: None
 
@@ -143,8 +147,9 @@ class Gate:
         async with asyncio.timeout((tool.seconds or self.policy.limits.seconds) + GRACE):
             course.guest = await _found(tool, asked.caller, parameters)
             rule = self._rule(tool, course.guest) if course.guest else None
-            if self._asks(tool, rule) and not asked.approved:
-                raise YesNeeded(_question(tool, asked.arguments, course.guest))
+            where = course.guest.place.guest if course.guest else ""
+            if self._asks(tool, rule) and asked.approved != where:
+                raise YesNeeded(_question(tool, asked.arguments, where), where)
             if self.policy.dry_run and tool.effect is not Effect.READS and not tool.previews:
                 raise Refused("dry run: nothing was done; it would have been allowed so far")
             call = Call(asked.caller, self.policy, course.guest, rule, asked.progress, _noting(course, asked))
@@ -206,7 +211,7 @@ def _line(tool: Tool | None, asked: Asked, course: _Course) -> dict[str, Any]:
         "vmid": course.guest.vmid if course.guest else None,
         "tool": tool.name if tool else asked.tool[:80],
         "parameters": _recorded(tool, asked.arguments),
-        "approved": asked.approved,
+        "approved": asked.approved is not None,
         "outcome": course.outcome,
         "detail": course.detail,
         "milliseconds": round((time.monotonic() - course.started) * 1000),
@@ -246,10 +251,10 @@ def _noting(course: _Course, asked: Asked) -> Callable[[str], None]:
     return note
 
 
-def _question(tool: Tool, arguments: Mapping[str, Any], guest: Guest | None) -> str:
+def _question(tool: Tool, arguments: Mapping[str, Any], guest: str) -> str:
     """All that the call would do: whoever says yes must have seen it. Only a password is left out."""
     given = {name: "…" if name == "password" else value for name, value in arguments.items() if name != "guest"}
-    where = f" in guest {guest.place.guest}" if guest else ""
+    where = f" in guest {guest}" if guest else ""
     text = as_json(shortened(given, LONGEST_ASKED // 2, len(str(given))))
     shown, end = beginning(text, 0, LONGEST_ASKED)
     left_out = f" … {len(text) - end} characters more, not shown" if end < len(text) else ""

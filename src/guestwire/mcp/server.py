@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 from guestwire import __version__
 from guestwire.client import CallFailed
 from guestwire.contract import Effect
-from guestwire.mcp.asking import Seals, about, ask, is_answered
+from guestwire.mcp.asking import Seals, about, approved_for, ask
 from guestwire.mcp.gate import Answer, Asked, Gate, YesNeeded
 from guestwire.mcp.policy import Refused
 from guestwire.mcp.prompts import PROMPTS
@@ -67,25 +67,27 @@ class Faces:
         caller, arguments = self._who(context), params.arguments or {}
         what = about(caller.id, params.name, arguments)
         try:
-            approved = is_answered(context, params, self._seals, what)
+            approved = approved_for(context, params, self._seals, what)
             return await self._asked(context, caller, params.name, arguments, approved=approved)
         except YesNeeded as error:
-            return await self._after_question(context, caller, params, str(error), what)
+            return await self._after_question(context, caller, params, error, what)
         except Refused as error:
             return as_result(Answer(str(error)))
 
     async def _after_question(
-        self, context: Context, caller: Caller, params: types.CallToolRequestParams, question: str, what: str
+        self, context: Context, caller: Caller, params: types.CallToolRequestParams, needed: YesNeeded, what: str
     ) -> types.CallToolResult | types.InputRequiredResult:
         try:
-            if later := await ask(context, question, self._seals, what):
+            if later := await ask(context, needed, self._seals, what):
                 return later
+            return await self._asked(context, caller, params.name, params.arguments or {}, approved=needed.where)
         except Refused as error:
             return as_result(Answer(str(error)))
-        return await self._asked(context, caller, params.name, params.arguments or {}, approved=True)
+        except YesNeeded:
+            return as_result(Answer("the name means another guest since the person was asked; make the call again"))
 
     async def _asked(
-        self, context: Context, caller: Caller, tool: str, arguments: dict[str, Any], *, approved: bool
+        self, context: Context, caller: Caller, tool: str, arguments: dict[str, Any], *, approved: str | None
     ) -> types.CallToolResult:
         async with Reporter(context) as reporter:
             asked = Asked(caller, tool, arguments, client_of(context), approved, reporter.progress, reporter.note)
