@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from ways import Target
 
 from guestwire.contract.endpoints.agent import PATH
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.mcp.policy import Level
+from guestwire.mcp.prompts import PROMPTS
+from guestwire.mcp.registry import TOOLS
 from guestwire.testing import CLOSE, Exchange, FakeGuest
 from guestwire.testing.fake import Action
 
@@ -129,6 +133,12 @@ async def test_the_lists_of_tools_are_small_and_leave_none_out(target: Target, t
     async with assistant(tmp_path, target.options) as ai:
         few = (await ai.client.list_tools()).tools
 
+    async with assistant(tmp_path, target.options, "--allow", "manage,power") as ai:
+        managing = set(await ai.names()) - {tool.name for tool in few}
+
+    assert managing == {tool.name for tool in TOOLS if tool.level in (Level.MANAGE, Level.POWER)}
+    named = {word for prompt in PROMPTS.values() for word in re.findall(r"\w+_\w+", prompt.text)}
+    assert named <= {tool.name for tool in few}
     endpoints = {one.name.replace("-", "_") for one in ENDPOINTS if one.path.startswith(PATH + "/")} | {"agent_index"}
     assert len(endpoints) == 26
     assert endpoints <= {tool.name for tool in every}

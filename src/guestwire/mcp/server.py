@@ -166,7 +166,7 @@ class Faces:
         )
 
     async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
-        """Names of guests."""
+        """Names of guests, or ids where a name is not enough."""
         names: list[str] = []
         if params.argument.name in ("guest", "name"):
             names = [name for name in await self._names(context) if name.startswith(params.argument.value)]
@@ -179,13 +179,11 @@ class Faces:
         caller = self._who(context)
         try:
             caller.count(time.monotonic(), self._gate.policy.limits.calls_per_minute)
-            known = await caller.host.guests()
+            return await caller.names(self._gate.policy)
         except Refused as error:
             raise MCPError(types.INVALID_REQUEST, str(error)) from None
         except CallFailed:
             return []
-        policy = self._gate.policy
-        return [one.name for one in known if policy.rule_for(one.vmid, one.name).levels]
 
     async def set_level(self, _: Context, __: types.SetLevelRequestParams) -> types.EmptyResult:
         """Lines are few, and of one level."""

@@ -9,7 +9,7 @@ To add a tool is to add one function with its record, in a file of `tools/`:
 
 import asyncio
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,17 +79,30 @@ class Caller:
         self.refused = now
         return True
 
+    async def names(self, policy: Policy) -> list[str]:
+        """How the guests that the policy does not hide are told apart: by name, or by id where several could be meant.
+
+        Raises:
+            CallFailed: see `client.errors`.
+        """
+        known = await self.host.guests()
+        often = Counter(word for one in known for word in {one.name, str(one.vmid)})
+        return [
+            one.name if often[one.name] == 1 else str(one.vmid)
+            for one in known
+            if policy.rule_for(one.vmid, one.name).levels
+        ]
+
     async def find(self, name: str) -> Guest:
-        """A guest by its VM's name, id, or node and id. It must be listed: rules go by names, too.
+        """A guest by its VM's id, node and id, or name, in this order. It must be listed: rules go by names, too.
 
         Raises:
             NoSuchGuest: it is not listed, or several have the name.
             CallFailed: see `client.errors`.
         """
         known = await self.host.guests()
-        fitting = [one for one in known if name in (one.name, str(one.vmid), f"{one.node}/{one.vmid}")]
-        if self.host.is_local:
-            fitting = known
+        by_id = [one for one in known if name in (str(one.vmid), f"{one.node}/{one.vmid}")]
+        fitting = known if self.host.is_local else by_id or [one for one in known if one.name == name]
         if len(fitting) != 1:
             what = (
                 "several guests have this name; use the VMID"

@@ -21,8 +21,10 @@ from guestwire.mcp.tool import Call, Function, OfGuest, Registry, Tool
 
 tools = Registry()
 
-FEW: Final = frozenset({"ping", "get-osinfo", "network-get-interfaces", "get-fsinfo", "exec", "exec-status"})
-"""Listed always: they are what other servers for Proxmox VE have, under these names."""
+FEW: Final = frozenset({
+    "ping", "get-osinfo", "network-get-interfaces", "get-fsinfo", "exec", "exec-status", "fsfreeze-status",
+})  # fmt: skip
+"""Listed always, beside those of levels that have no other tools: other servers for Proxmox VE have the first six under these names."""
 
 LEVELS: Final = {
     "VM.GuestAgent.Audit": Level.READ,
@@ -197,7 +199,7 @@ def _tool(endpoint: Endpoint) -> Tool:
         level=_level(endpoint),
         effect=endpoint.effect,
         idempotent=endpoint.effect is not Effect.DISRUPTS or endpoint.name.startswith("fsfreeze"),
-        few=endpoint.name in FEW,
+        few=endpoint.name in FEW or _level(endpoint) in (Level.MANAGE, Level.POWER),
         function=_SPECIAL.get(endpoint.name) or _calling(endpoint, answer),
     )
 
