@@ -555,6 +555,30 @@ async def test_an_allowed_program_gets_no_input_environment_or_folder_that_is_no
         assert why in await guarded.refused("exec", guest="web", command=command, input_data="")
 
 
+async def test_what_is_checked_is_what_there_is(server: Serving, tmp_path: Path) -> None:
+    tables = """
+    guest = [100]
+    allow = ["files", "exec"]
+    write = []
+    run = [["ls"], {argv = ["tee", "/etc/motd"], input = true, env = ["LANG"]}]
+    [limits]
+    seconds = 5
+    """
+    (tmp_path / "policy.toml").write_text(f'dry_run = true\ncopy_folders = ["{tmp_path}"]\n[[guest]]{tables}')
+    words = ("mcp", "--policy", str(tmp_path / "policy.toml"))
+    shown = (await guestwire(*options_for(server), *words, "--check")).output
+
+    for part in (
+        "limits: 5 seconds", "dry run", f"folders on this side: {tmp_path}", "read:    anything", "write:   nothing",
+        "ls, tee /etc/motd (may be given standard input, LANG)",
+    ):  # fmt: skip
+        assert part in shown
+    async with assistant(tmp_path, options_for(server), *words[1:]) as ai:
+        listed = await ai.names()
+    rows = json.loads((await guestwire(*options_for(server), *words, "--check", "--json")).output)
+    assert sorted(listed) == next(row["tools"] for row in rows if row["vmid"] == 100)
+
+
 async def test_that_a_shell_may_do_everything_is_said(server: Serving, tmp_path: Path) -> None:
     notes = {
         'allow = ["exec"]': "whoever may run any program may do everything",

@@ -28,8 +28,9 @@ from ways import ca_of, options_for
 
 from guestwire.client.connecting import open_host
 from guestwire.client.settings import Settings
+from guestwire.errors import ConfigurationError
 from guestwire.mcp.asking import KEY
-from guestwire.mcp.http import MOST_CALLERS, OWN_TOKEN, Callers
+from guestwire.mcp.http import MOST_CALLERS, OWN_TOKEN, Callers, in_url
 from guestwire.testing import SandboxedAgent
 
 pytestmark = pytest.mark.agent
@@ -172,6 +173,31 @@ async def test_a_foreign_page_or_name_is_refused(own: Listening, name: str, valu
 async def test_a_page_on_this_machine_may_ask(own: Listening) -> None:
     for origin in ("http://localhost", "http://127.0.0.1:3000"):
         assert (await own.post(own.headers() | {"Origin": origin})).status_code not in (401, 403, 421)
+
+
+async def test_where_it_listens_is_said_once_it_does(own: Listening, people: Serving, tmp_path: Path) -> None:
+    assert f"listening on {own.url};" in own.log
+
+    for address in (str(own.port), "no.such.name.invalid:8765"):
+        ended = await guestwire(
+            *options_for(people), "mcp", "--http", address, "--bearer-file", str(tmp_path / "bearer")
+        )
+        assert ended.code == ConfigurationError.exit_code
+        assert "name another address" in ended.errors
+        assert "listening" not in ended.errors
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("10.0.0.5", "10.0.0.5"),
+        ("fd00::5", "[fd00::5]"),
+        ("[::1]", "[::1]"),
+        ("mcp.example.org:443", "mcp.example.org:443"),
+    ],
+)
+def test_an_address_stands_in_a_url_as_clients_send_it(host: str, shown: str) -> None:
+    assert in_url(host) == shown
 
 
 async def test_a_huge_body_is_refused_and_the_server_goes_on(own: Listening) -> None:

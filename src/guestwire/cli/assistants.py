@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from guestwire.client import GuestInfo, Host
     from guestwire.client.settings import Settings
     from guestwire.mcp.policy import Policy, Rule
+    from guestwire.mcp.tool import Tool
 
 NAME: Final = "mcp"
 
@@ -82,7 +83,7 @@ def mcp(
     import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the server
 
     from guestwire.mcp.records import default_path  # noqa: PLC0415
-    from guestwire.mcp.running import Http, serve_http, serve_stdio  # noqa: PLC0415
+    from guestwire.mcp.running import listen, serve_http, serve_stdio  # noqa: PLC0415
 
     gc.set_threshold(*USUAL)  # a server lives long
     settings = _settings(context)
@@ -90,10 +91,10 @@ def mcp(
     if http is None:
         asyncio.run(serve_stdio(settings, chosen, to))
         return
-    address = _address(http)
     bearer = Path(bearer_file).expanduser() if bearer_file else to.with_name("mcp-bearer")
-    note(f"listening on http://{http if ':' in http else f'127.0.0.1:{http}'}/mcp; the bearer token is in {bearer}")
-    asyncio.run(serve_http(settings, chosen, to, Http(address, bearer, _words(allow_host))))
+    listening = listen(_address(http), bearer, _words(allow_host))
+    note(f"listening on {listening.url}; the bearer token is in {bearer}")
+    asyncio.run(serve_http(settings, chosen, to, listening))
 
 
 def _settings(context: typer.Context) -> "Settings":
@@ -168,34 +169,54 @@ def _guests(context: typer.Context) -> "list[GuestInfo]":
 
 
 def _show(policy: "Policy", guests: "list[GuestInfo]", *, json: bool) -> None:
-    rows = [_row(guest, policy.rule_for(guest.vmid, guest.name)) for guest in guests]
+    from guestwire.mcp.gate import offered  # noqa: PLC0415  # as above
+    from guestwire.mcp.policy_file import NEEDS  # noqa: PLC0415  # as above
+    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415  # as above
+
+    tools = offered(TOOLS, policy)
+    rows = [_row(guest, policy.rule_for(guest.vmid, guest.name), tools) for guest in guests]
     if json:
         print(to_json(rows, indent=2))
         return
+    for line in _for_every_guest(policy):
+        print(visible(line))
     for row in rows:
         print(visible(f"{row['guest']} ({row['vmid']}): {', '.join(row['allow']) or 'nothing'}, by {row['source']}"))
-        for key in ("tools", "without", "ask", "read", "write", "run"):
+        for key in ("tools", "without", "ask"):
             if row[key]:
                 print(visible(f"    {key + ':':<9}{', '.join(row[key])}"))
+        for key, level in NEEDS.items():
+            if level.value in row["allow"]:
+                shown = "anything" if row[key] is None else ", ".join(row[key]) or "nothing"
+                print(visible(f"    {key + ':':<9}{shown}"))
         for said in row["notes"]:
             print(visible(f"    note:    {said}"))
     sys.stdout.flush()
 
 
-def _row(guest: "GuestInfo", rule: "Rule") -> dict[str, Any]:
+def _for_every_guest(policy: "Policy") -> list[str]:
+    limits = policy.limits
+    each = f"{limits.seconds:g} seconds a call, {limits.characters} characters an answer, {limits.bytes} bytes a file"
+    return [
+        f"limits: {each}, {limits.calls_per_minute} calls a minute",
+        *(["dry run: nothing is changed"] if policy.dry_run else []),
+        *([f"folders on this side: {', '.join(map(str, policy.copy_folders))}"] if policy.copy_folders else []),
+    ]
+
+
+def _row(guest: "GuestInfo", rule: "Rule", tools: "list[Tool]") -> dict[str, Any]:
     from guestwire.mcp.policy import unenforced  # noqa: PLC0415  # as above
-    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415  # as above
 
     return {
         "guest": guest.name,
         "vmid": guest.vmid,
         "allow": sorted(level.value for level in rule.levels),
         "source": rule.source,
-        "tools": sorted(tool.name for tool in TOOLS if rule.allows(tool.name, tool.level)),
+        "tools": sorted(tool.name for tool in tools if rule.allows(tool.name, tool.level)),
         "without": sorted(rule.without),
         "ask": sorted(rule.ask),
-        "read": [pattern.text for pattern in rule.read or ()],
-        "write": [pattern.text for pattern in rule.write or ()],
-        "run": [str(pattern) for pattern in rule.run or ()],
+        "read": None if rule.read is None else [pattern.text for pattern in rule.read],
+        "write": None if rule.write is None else [pattern.text for pattern in rule.write],
+        "run": None if rule.run is None else [str(pattern) for pattern in rule.run],
         "notes": list(unenforced(rule)),
     }

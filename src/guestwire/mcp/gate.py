@@ -106,12 +106,7 @@ class Gate:
 
     def listed(self) -> list[Tool]:
         """The tools that some guest's rule allows, in the policy's selection."""
-        return [
-            tool
-            for tool in self._tools
-            if (tool.few or self.policy.every) and self.policy.allows_anywhere(tool.name, tool.level)
-            and (tool.name != "copy_file" or self.policy.copy_folders)
-        ]  # fmt: skip
+        return offered(self._tools, self.policy)
 
     async def call(self, asked: Asked) -> Answer:
         """Does it, or says why not in a sentence or two.
@@ -200,6 +195,16 @@ class Gate:
                 await self._records.write(_line(tool, asked, course))
             except OSError as error:
                 log.error("calls can't be recorded, and are refused until they can: %s", error)  # noqa: TRY400  # the reason is all
+
+
+def offered(tools: Registry, policy: Policy) -> list[Tool]:
+    """The tools that some guest's rule allows, in the policy's selection."""
+    return [
+        tool
+        for tool in tools
+        if (tool.few or policy.every) and policy.allows_anywhere(tool.name, tool.level)
+        and (tool.name != "copy_file" or policy.copy_folders)
+    ]  # fmt: skip
 
 
 def _line(tool: Tool | None, asked: Asked, course: _Course) -> dict[str, Any]:

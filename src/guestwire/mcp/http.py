@@ -139,17 +139,17 @@ def _as_user(caller: Caller) -> AuthenticatedUser:
     return AuthenticatedUser(AccessToken(token="", client_id=caller.id, scopes=[]))
 
 
-def make_app(server: Server[Any], callers: Callers, bearer: str, address: tuple[str, int], hosts: list[str]) -> ASGIApp:
+def make_app(server: Server[Any], callers: Callers, bearer: str, bound: str, hosts: list[str]) -> ASGIApp:
     """The application; it answers at `/mcp`.
 
     Args:
         server: what answers.
         callers: by their credentials.
         bearer: the token that every request needs.
-        address: it is bound to.
+        bound: name or IP address that it listens on.
         hosts: more names that it is reached by (`Host`, `Origin`).
     """
-    names = [*LOOPBACK[:2], "[::1]", address[0], *hosts] if address[0] in LOOPBACK else [address[0], *hosts]
+    names = [in_url(name) for name in (*(LOOPBACK if bound in LOOPBACK else (bound,)), *hosts)]
     security = TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
         allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
@@ -157,8 +157,13 @@ def make_app(server: Server[Any], callers: Callers, bearer: str, address: tuple[
             f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")
         ],
     )
-    app = server.streamable_http_app(transport_security=security, host=address[0])
+    app = server.streamable_http_app(transport_security=security, host=bound)
     return BearerNeeded(app, bearer, callers)
+
+
+def in_url(host: str) -> str:
+    """A name or IP address as URLs have it; a port may follow a name."""
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
 
 
 def read_bearer(path: Path) -> str:

@@ -137,7 +137,8 @@ class ProgramPattern:
         return all(map(_fits, self._fixed, self._compiled, argv))
 
     def __str__(self) -> str:
-        return " ".join(self.argv)
+        given = [*(["standard input"] if self.input else []), *self.env]
+        return " ".join(self.argv) + (f" (may be given {', '.join(given)})" if given else "")
 
 
 def _fits(pattern: str, compiled: re.Pattern[str], argument: str) -> bool:

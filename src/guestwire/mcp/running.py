@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 from guestwire.client import Host
 from guestwire.client.connecting import open_host
 from guestwire.client.settings import Settings
+from guestwire.errors import ConfigurationError
 from guestwire.mcp.gate import Gate
 from guestwire.mcp.policy import Policy
 from guestwire.mcp.records import Records
@@ -29,11 +31,34 @@ ENDS_WITHIN: Final = 3
 
 @dataclass(frozen=True)
 class Http:
-    """Where to listen, the file with the bearer token, and more names that the server is reached by."""
+    """A socket that listens, by which name, for which URL; the bearer token, and more names that the server is reached by."""
 
-    address: tuple[str, int]
-    bearer: Path
+    socket: socket.socket
+    name: str
+    url: str
+    bearer: str
     hosts: list[str]
+
+
+def listen(address: tuple[str, int], bearer: Path, hosts: list[str]) -> Http:
+    """Listens; callers wait until they are served.
+
+    Args:
+        address: name or IP address, and port.
+        bearer: the file with the token that every request needs; made when it is not there.
+        hosts: more names that the server is reached by.
+
+    Raises:
+        ConfigurationError: the address or the file can't be used.
+    """
+    from guestwire.mcp.http import in_url, read_bearer  # noqa: PLC0415  # the other way has no need of it
+
+    token, (name, port) = read_bearer(bearer), address
+    try:
+        listener = socket.create_server(address, family=socket.AF_INET6 if ":" in name else socket.AF_INET)
+    except OSError as error:
+        raise ConfigurationError(f"--http {in_url(name)}:{port}: {error.strerror}; name another address") from error
+    return Http(listener, name, f"http://{in_url(name)}:{port}/mcp", token, hosts)
 
 
 async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None:
@@ -58,23 +83,20 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
     """
     import uvicorn  # noqa: PLC0415  # the other way has no need of it
 
-    from guestwire.mcp.http import Callers, make_app, read_bearer  # noqa: PLC0415
+    from guestwire.mcp.http import Callers, make_app  # noqa: PLC0415
 
     credentials = settings.credentials()
     is_server = (settings.host or "").startswith("http")
     has_own = bool(credentials.token or credentials.user) or not is_server
     callers = Callers(lambda token: _host_for(settings, token), has_own=has_own, takes_tokens=is_server)
     server = make_server(Gate(TOOLS, policy, Records(records)), lambda context: callers.of(_headers(context)))
-    app = make_app(server, callers, read_bearer(http.bearer), http.address, http.hosts)
-    host, port = http.address
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN
-    )  # fmt: skip
+    app = make_app(server, callers, http.bearer, http.name, http.hosts)
+    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN)
     # When uvicorn has ended, it sends itself the signal again that it was told by: that would end us before we have cleaned up.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: None)
     try:
-        await uvicorn.Server(config).serve()
+        await uvicorn.Server(config).serve([http.socket])
     finally:
         await callers.close()
 
