@@ -782,6 +782,18 @@ async def test_a_dry_run_changes_nothing(server: Serving, served_agent: Sandboxe
     assert {path.name for path in exchange.iterdir()} == {"here"}
 
 
+@pytest.mark.usefixtures("served_agent")
+async def test_a_dry_run_says_what_would_be_refused(server: Serving, tmp_path: Path) -> None:
+    async with under_policy(tmp_path, options_for(server), f"dry_run = true\n{POLICY}") as ai:
+        for tool, refused, allowed in (
+            ("run_command", {"command": ["id"]}, {"command": ["/usr/bin/id"]}),
+            ("exec", {"command": ["id"]}, {"command": ["/usr/bin/id"]}),
+            ("file_write", {"file": "/root/x", "content": "x"}, {"file": "/root/exact", "content": "x"}),
+        ):
+            assert "policy.toml" in await ai.refused(tool, guest="web", **refused)
+            assert "the policy allows it" in await ai.refused(tool, guest="web", **allowed)
+
+
 CHANGING: dict[str, dict[str, Any]] = {
     "run_command": {"command": ["touch", "/root/touched"]},
     "exec": {"command": ["touch", "/root/touched"]},

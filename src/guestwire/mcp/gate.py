@@ -145,9 +145,9 @@ class Gate:
             where = course.guest.place.guest if course.guest else ""
             if self._asks(tool, rule) and asked.approved != where:
                 raise YesNeeded(_question(tool, asked.arguments, where), where)
-            if self.policy.dry_run and tool.effect is not Effect.READS and not tool.previews:
-                raise Refused("dry run: nothing was done; it would have been allowed so far")
             call = Call(asked.caller, self.policy, course.guest, rule, asked.progress, _noting(course, asked))
+            if tool.effect is not Effect.READS and not tool.previews:
+                call.stop_in_dry_run()
             return self._shown(tool, await tool.function(call, parameters), call)
 
     def _asks(self, tool: Tool, rule: Rule | None) -> bool:

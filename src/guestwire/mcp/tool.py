@@ -23,7 +23,7 @@ from guestwire.client import Guest, Host
 from guestwire.client.errors import NoSuchGuest, Place
 from guestwire.contract import Effect, Parameters, rules
 from guestwire.contract.openapi import schema_of
-from guestwire.mcp.policy import Level, Limits, Policy, Rule, TooMany
+from guestwire.mcp.policy import Level, Limits, Policy, Refused, Rule, TooMany
 from guestwire.mcp.shown import Kept, visible
 
 P = TypeVar("P", bound=Parameters)
@@ -152,6 +152,15 @@ class Call:
         """Of this call."""
         return self.policy.limits
 
+    def stop_in_dry_run(self) -> None:
+        """Called when all is checked, and something would be changed next.
+
+        Raises:
+            Refused: it is a dry run.
+        """
+        if self.policy.dry_run:
+            raise Refused("dry run: nothing was done; the policy allows it")
+
 
 Function = Callable[[Call, Any], Awaitable[Any]]
 
@@ -171,7 +180,7 @@ class Tool:
         few: whether it is listed where only what most work needs is.
         function: does it.
         seconds: its own limit, where it is longer than the policy's for good reason.
-        previews: whether it shows by itself, in a dry run, what it would do.
+        previews: whether it does in a dry run what it can: checks by its parameters, and shows what it would do.
     """
 
     name: str

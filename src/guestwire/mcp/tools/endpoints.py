@@ -129,6 +129,7 @@ def _calling(endpoint: Endpoint, answer: Any) -> Function:
 async def _exec(call: Call, parameters: Any) -> Any:
     given = parameters.input_data
     call.allowed.check_program(parameters.command, has_input=given is not None)
+    call.stop_in_dry_run()
     data = None if given is None else given.encode().decode("latin-1")
     return await call.guest.exec(parameters.command, input_data=data)
 
@@ -151,6 +152,7 @@ async def _file_write(call: Call, parameters: Any) -> Done:
     content = base64.b64encode(parameters.content.encode()).decode() if parameters.encode else parameters.content
     if len(content) > MOST_CONTENT:
         raise InvalidParameters({"content": f"takes {MOST_CONTENT} characters as base64 at most; use write_text_file"})
+    call.stop_in_dry_run()
     await call.guest.file_write(path, content, encode=False)
     return Done()
 
@@ -188,6 +190,10 @@ _SPECIAL: Final[dict[str, Function]] = {
 """Endpoints whose parameters the policy looks at, or whose results are more than handed on."""
 
 
+PREVIEWED: Final = frozenset({"exec", "file-write"})
+"""Those of them whose parameters are checked in a dry run, too."""
+
+
 def _tool(endpoint: Endpoint) -> Tool:
     answer = _answer(endpoint)
     hint = HINTS.get(endpoint.name, "")
@@ -201,6 +207,7 @@ def _tool(endpoint: Endpoint) -> Tool:
         idempotent=endpoint.effect is not Effect.DISRUPTS or endpoint.name.startswith("fsfreeze"),
         few=endpoint.name in FEW or _level(endpoint) in (Level.MANAGE, Level.POWER),
         function=_SPECIAL.get(endpoint.name) or _calling(endpoint, answer),
+        previews=endpoint.name in PREVIEWED,
     )
 
 

@@ -70,12 +70,13 @@ class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
     still_running: int | None = None
 
 
-@tools.tool("run_command", RunCommand, level=Level.EXEC, effect=Effect.DISRUPTS, idempotent=False)
+@tools.tool("run_command", RunCommand, level=Level.EXEC, effect=Effect.DISRUPTS, idempotent=False, previews=True)
 async def run_command(call: Call, parameters: RunCommand) -> Ran:
     """Runs a program in a guest, waits for its end, and returns exit code and both outputs; long ones are shortened in the middle (read_more). When the time is up it is left running, and exec_status tells its end."""
     env = _environment(parameters.env or [])
     call.allowed.check_program(parameters.command, has_input=parameters.input is not None, env=list(env))
     call.allowed.check_directory(parameters.cwd)
+    call.stop_in_dry_run()
     seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
     try:
         async with _told_each_second(call, seconds):
