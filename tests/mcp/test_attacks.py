@@ -21,9 +21,12 @@ from mcp import MCPError
 from mcp_types import CallToolResult
 from serving import Serving
 from waiting import until
-from ways import Target, options_for
+from ways import Target, options_for, over_https
 
+from guestwire.mcp.policy import simple_policy
 from guestwire.mcp.shown import UNSEEN
+from guestwire.mcp.tool import Call, Caller, OfAnyGuest
+from guestwire.mcp.tools.guests import diagnose
 from guestwire.testing import FakeGuest, SandboxedAgent
 from guestwire.testing.fake import CommandError
 
@@ -800,6 +803,16 @@ CHANGING: dict[str, dict[str, Any]] = {
     "file_write": {"file": "/root/kept", "content": "new"},
     "set_user_password": {"username": "root", "password": "long-enough"},
 }
+
+
+@pytest.mark.usefixtures("served_agent")
+async def test_a_guest_that_was_not_found_is_not_examined_once_it_could_be(server: Serving) -> None:
+    async with await over_https(server) as host:
+        call = Call(Caller(host), simple_policy([]), None, None, lambda _done, _total: None, lambda _text: None)
+        steps = (await diagnose.function(call, OfAnyGuest(guest="web"))).steps
+
+    assert {step["step"] for step in steps} >= {"address", "credentials"}
+    assert not {step["step"] for step in steps if step["result"] == "ok"} & {"vm", "agent", "privilege"}
 
 
 # Secrets

@@ -152,9 +152,14 @@ class Examined(msgspec.Struct, frozen=True):
 @tools.tool("diagnose", OfAnyGuest, level=Level.READ, effect=Effect.READS)
 async def diagnose(call: Call, parameters: OfAnyGuest) -> Examined:
     """Finds out why a guest does not answer: address, certificate, credentials, VM, agent, privilege, disabled commands. Use it after an error."""
-    found = call.chosen
-    name = f"{found.node}/{found.vmid}" if found and not call.caller.host.is_local else parameters.guest
-    return Examined((await examine(call.caller.host, name)).steps)
+    return Examined((await examine(call.caller.host, _examined(call, parameters.guest))).steps)
+
+
+def _examined(call: Call, name: str) -> str:
+    """A guest that was not found has no rule: only what lies before it may be examined, even when it could be found by now."""
+    if call.caller.host.is_local:
+        return name
+    return f"{call.chosen.node}/{call.chosen.vmid}" if call.chosen else ""
 
 
 class ReadMore(Parameters, frozen=True, kw_only=True):
