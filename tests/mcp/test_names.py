@@ -64,3 +64,21 @@ async def test_resources_and_completion_name_each_guest_once_and_so_that_it_is_f
     assert sorted(completed.values) == ["100", "101", "102", "103"]
     content = (await confused.client.read_resource("guest://100/overview")).contents[0]
     assert '"host_name":"first"' in getattr(content, "text", "")
+
+
+async def test_a_rule_for_an_id_is_none_for_a_socket_of_another_name(folder: Path) -> None:
+    policy = folder / "policy.toml"
+    policy.write_text('allow = ["read"]\n[[guest]]\nguest = [100, 104]\nallow = ["files"]\n')
+    for name, allowed in (("100", True), ("104", True), ("db", False), ("101", False)):
+        async with (
+            SandboxedAgent(folder / f"{name}.qga"),
+            assistant(folder, ["--host", f"unix:{folder}/{name}.qga"], "--policy", str(policy)) as ai,
+        ):
+            (guest,) = (await ai.did("list_guests"))["guests"]
+            assert ("files" in guest["allowed"]) is allowed
+            result = await ai("read_text_file", guest=name, path="/etc/hostname")
+            assert result.is_error is not allowed
+
+
+async def test_an_overview_of_a_guest_without_agent_says_what_to_do(confused: Assistant) -> None:
+    assert "install and start qemu-guest-agent" in await confused.refused("guest_overview", guest="103")

@@ -76,7 +76,7 @@ def mcp(
     """Give an AI assistant tools for guests (Model Context Protocol), under a policy: without options it reads state and changes nothing."""
     chosen = _policy(policy, allow, ask, tools, copy_folder, dry_run=dry_run)
     if check:
-        _show(chosen, _guests(context), json=json)
+        _show(chosen, _guests(context, chosen), json=json)
         return
     if json:
         raise typer.BadParameter("--json goes with --check.")
@@ -161,20 +161,22 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _guests(context: typer.Context) -> "list[GuestInfo]":
-    async def listed(host: "Host") -> "list[GuestInfo]":
-        return await host.guests()
+def _guests(context: typer.Context, policy: "Policy") -> "list[tuple[GuestInfo, Rule]]":
+    from guestwire.mcp.tool import rule_for  # noqa: PLC0415  # as above
+
+    async def listed(host: "Host") -> "list[tuple[GuestInfo, Rule]]":
+        return [(guest, rule_for(policy, host, guest)) for guest in await host.guests()]
 
     return on_host(context, listed)
 
 
-def _show(policy: "Policy", guests: "list[GuestInfo]", *, json: bool) -> None:
+def _show(policy: "Policy", guests: "list[tuple[GuestInfo, Rule]]", *, json: bool) -> None:
     from guestwire.mcp.gate import offered  # noqa: PLC0415  # as above
     from guestwire.mcp.policy_file import NEEDS  # noqa: PLC0415  # as above
     from guestwire.mcp.registry import TOOLS  # noqa: PLC0415  # as above
 
     tools = offered(TOOLS, policy)
-    rows = [_row(guest, policy.rule_for(guest.vmid, guest.name), tools) for guest in guests]
+    rows = [_row(guest, rule, tools) for guest, rule in guests]
     if json:
         print(to_json(rows, indent=2))
         return

@@ -19,7 +19,7 @@ from guestwire.mcp.policy import Policy, Refused, Rule, TooMany
 from guestwire.mcp.records import Records
 from guestwire.mcp.shown import as_json, beginning, fitting, marked, shortened, visible, visible_values
 from guestwire.mcp.told import LONGEST, told
-from guestwire.mcp.tool import Call, Caller, OfAnyGuest, Progress, Registry, Tool, as_argument, as_parameters
+from guestwire.mcp.tool import Call, Caller, OfAnyGuest, Progress, Registry, Tool, as_argument, as_parameters, rule_for
 
 log = logging.getLogger("guestwire.mcp")
 
@@ -141,7 +141,7 @@ class Gate:
         parameters = _validated(tool, asked.arguments)
         async with asyncio.timeout((tool.seconds or self.policy.limits.seconds) + GRACE):
             course.guest = await _found(tool, asked.caller, parameters)
-            rule = self._rule(tool, course.guest) if course.guest else None
+            rule = self._rule(tool, asked.caller, course.guest) if course.guest else None
             where = course.guest.place.guest if course.guest else ""
             if self._asks(tool, rule) and asked.approved != where:
                 raise YesNeeded(_question(tool, asked.arguments, where), where)
@@ -163,8 +163,8 @@ class Gate:
             f"{name} is not offered here; the operator can offer every tool (--tools every) and folders (--copy-folder)"
         )
 
-    def _rule(self, tool: Tool, guest: Guest) -> Rule:
-        rule = self.policy.rule_for(guest.vmid, guest.vm.name)
+    def _rule(self, tool: Tool, caller: Caller, guest: Guest) -> Rule:
+        rule = rule_for(self.policy, caller.host, guest.vm)
         rule.check_tool(tool.name, tool.level)
         return rule
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, TypeVar, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from guestwire.client import Guest, Host
+from guestwire.client import Guest, GuestInfo, Host
 from guestwire.client.errors import NoSuchGuest, Place
 from guestwire.contract import Effect, Parameters, rules
 from guestwire.contract.openapi import schema_of
@@ -40,6 +40,13 @@ class OfGuest(Parameters, frozen=True, kw_only=True):
 
 class OfAnyGuest(OfGuest, frozen=True, kw_only=True):
     """The same, also where guests can't be listed: that may be what is to be found out."""
+
+
+def rule_for(policy: Policy, host: Host, guest: GuestInfo) -> Rule:
+    """The rule that decides for a guest. Of an agent's own socket nobody knows the VM's id, unless the file is named by it."""
+    if not host.is_local:
+        return policy.rule_for(guest.vmid, guest.name)
+    return policy.rule_for(int(guest.name) if guest.name.isascii() and guest.name.isdigit() else 0, guest.name)
 
 
 @dataclass
@@ -90,7 +97,7 @@ class Caller:
         return [
             one.name if often[one.name] == 1 else str(one.vmid)
             for one in known
-            if policy.rule_for(one.vmid, one.name).levels
+            if rule_for(policy, self.host, one).levels
         ]
 
     async def find(self, name: str) -> Guest:

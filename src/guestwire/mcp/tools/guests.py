@@ -11,7 +11,7 @@ from guestwire.client import CallFailed
 from guestwire.client.doctor import examine
 from guestwire.contract import Effect, Parameters
 from guestwire.mcp.policy import Level
-from guestwire.mcp.tool import Call, OfAnyGuest, OfGuest, Registry
+from guestwire.mcp.tool import Call, OfAnyGuest, OfGuest, Registry, rule_for
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ async def list_guests(call: Call, _: Nothing) -> Guests:
     """Lists the virtual machines with their state, and what you may do in each. Start here."""
     listed = []
     for guest in await call.caller.host.guests():
-        allowed = sorted(level.value for level in call.policy.rule_for(guest.vmid, guest.name).levels)
+        allowed = sorted(level.value for level in rule_for(call.policy, call.caller.host, guest).levels)
         if allowed:
             listed.append(ListedGuest(guest.vmid, guest.name, guest.status, guest.node, allowed))
     return Guests(listed)
@@ -80,7 +80,7 @@ class Overview(msgspec.Struct, frozen=True, omit_defaults=True):
 @tools.tool("guest_overview", OfGuest, level=Level.READ, effect=Effect.READS)
 async def guest_overview(call: Call, _: OfGuest) -> Overview:
     """System, addresses, disks with their use, users and clock (seconds since the epoch) of a guest in one call."""
-    guest, problems = call.guest, list[str]()
+    guest, problems = call.guest, dict[str, CallFailed]()
     name, system, time, zone = await asyncio.gather(
         _part("host name", guest.get_host_name(), problems),
         _part("system", guest.osinfo(), problems),
@@ -92,6 +92,8 @@ async def guest_overview(call: Call, _: OfGuest) -> Overview:
         _part("disks", guest.filesystems(), problems),
         _part("users", guest.get_users(), problems),
     )
+    if all(part is None for part in (name, system, time, zone, interfaces, disks, users)):
+        raise problems["time"]
     addresses = [
         f"{one.name} {address.ip_address}/{address.prefix}"
         for one in interfaces or []
@@ -113,15 +115,15 @@ async def guest_overview(call: Call, _: OfGuest) -> Overview:
         time=time and time // 1_000_000_000,
         zone=zone.zone if zone else None,
         more=_more(kinds),
-        problems=sorted(set(problems)),
+        problems=[f"{what}: {error.words[:120]}" for what, error in sorted(problems.items())],
     )
 
 
-async def _part(what: str, work: Awaitable[T], problems: list[str]) -> T | None:
+async def _part(what: str, work: Awaitable[T], problems: dict[str, CallFailed]) -> T | None:
     try:
         return await work
     except CallFailed as error:
-        problems.append(f"{what}: {error.words[:120]}")
+        problems[what] = error
         return None
 
 
