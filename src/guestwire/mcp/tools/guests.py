@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from guestwire.client import CallFailed
+from guestwire.agent.results import FileSystem, HostName, Interface, OsInfo, TimeZone, User
+from guestwire.client import CallFailed, Guest
 from guestwire.client.doctor import examine
 from guestwire.contract import Effect, Parameters
 from guestwire.mcp.policy import Level
@@ -77,46 +78,67 @@ class Overview(msgspec.Struct, frozen=True, omit_defaults=True):
     problems: list[str] = []
 
 
+class _Told(NamedTuple):
+    """What a guest said; None for what could not be read."""
+
+    name: HostName | None
+    system: OsInfo | None
+    time: int | None
+    zone: TimeZone | None
+    interfaces: list[Interface] | None
+    disks: list[FileSystem] | None
+    users: list[User] | None
+
+
 @tools.tool("guest_overview", OfGuest, level=Level.READ, effect=Effect.READS)
 async def guest_overview(call: Call, _: OfGuest) -> Overview:
     """System, addresses, disks with their use, users and clock (seconds since the epoch) of a guest in one call."""
-    guest, problems = call.guest, dict[str, CallFailed]()
-    name, system, time, zone = await asyncio.gather(
+    problems: dict[str, CallFailed] = {}
+    told = await _asked(call.guest, problems)
+    if all(part is None for part in told):
+        raise problems["time"]
+    return _overview(told, problems)
+
+
+async def _asked(guest: Guest, problems: dict[str, CallFailed]) -> _Told:
+    first = await asyncio.gather(
         _part("host name", guest.get_host_name(), problems),
         _part("system", guest.osinfo(), problems),
         _part("time", guest.get_time(), problems),
         _part("zone", guest.get_timezone(), problems),
     )
-    interfaces, disks, users = await asyncio.gather(
+    second = await asyncio.gather(
         _part("addresses", guest.interfaces(), problems),
         _part("disks", guest.filesystems(), problems),
         _part("users", guest.get_users(), problems),
     )
-    if all(part is None for part in (name, system, time, zone, interfaces, disks, users)):
-        raise problems["time"]
-    addresses = [
-        f"{one.name} {address.ip_address}/{address.prefix}"
-        for one in interfaces or []
-        for address in one.ip_addresses or []
-        if one.name != "lo"
-    ]
-    kinds: dict[str, list[Any]] = {
-        "addresses": addresses,
-        "disks": list(disks or []),
-        "users": [one.user for one in users or []],
-    }
+    return _Told(*first, *second)
+
+
+def _overview(told: _Told, problems: dict[str, CallFailed]) -> Overview:
+    system, addresses = told.system, _addresses(told.interfaces or [])
+    kinds: dict[str, list[Any]] = {"addresses": addresses, "disks": told.disks or [], "users": told.users or []}
     return Overview(
-        host_name=name.host_name if name else None,
+        host_name=told.name.host_name if told.name else None,
         system=(system.pretty_name or system.name) if system else None,
         kernel=system.kernel_release if system else None,
         addresses=addresses[:MOST_OF_A_KIND],
         disks=[_disk(one) for one in kinds["disks"][:MOST_OF_A_KIND]],
-        users=kinds["users"][:MOST_OF_A_KIND],
-        time=time and time // 1_000_000_000,
-        zone=zone.zone if zone else None,
+        users=[one.user for one in kinds["users"][:MOST_OF_A_KIND]],
+        time=told.time and told.time // 1_000_000_000,
+        zone=told.zone.zone if told.zone else None,
         more=_more(kinds),
         problems=[f"{what}: {error.words[:120]}" for what, error in sorted(problems.items())],
     )
+
+
+def _addresses(interfaces: list[Interface]) -> list[str]:
+    return [
+        f"{one.name} {address.ip_address}/{address.prefix}"
+        for one in interfaces
+        for address in one.ip_addresses or []
+        if one.name != "lo"
+    ]
 
 
 async def _part(what: str, work: Awaitable[T], problems: dict[str, CallFailed]) -> T | None:
