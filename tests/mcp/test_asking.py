@@ -115,6 +115,9 @@ async def test_nothing_but_a_yes_is_one(asking: Asking, ran: Path, answer: str) 
 
     assert "the person said no" in text_of(result)
     assert len(asked) == 1
+    assert [(record["outcome"], record["detail"][:18]) for record in asking.ai.records[-2:]] == [
+        ("asks", ""), ("refused", "the person said no"),
+    ]  # fmt: skip
     assert not ran.exists()
 
 
@@ -239,6 +242,7 @@ async def test_a_forged_state_is_no_yes(modern: Assistant, ran: Path) -> None:
     elsewhere = f"{name}.{end}.{b'mail (101)'.hex()}.{signature}"
     for state in (None, "", "x", "a.b.c", "a.b.c.d", "é.1.é", later, unsigned, elsewhere, "." * 100_000):
         assert "not for this call" in text_of(await with_yes(modern, state, **RUN))
+        assert "not for this call" in modern.records[-1]["detail"]
     assert not ran.exists()
 
 

@@ -133,6 +133,17 @@ class Gate:
         finally:
             await asyncio.shield(self._record(tool, asked, course))
 
+    async def refused(self, asked: Asked, why: Refused) -> Answer:
+        """Answers and records a call that came to nothing before it was done: a person said no, or the yes was none."""
+        course = _Course()
+        try:
+            asked.caller.count(course.started, self.policy.limits.calls_per_minute)
+        except TooMany as error:
+            why = error
+        answer = _explained(why, asked, course)
+        await self._record(self._tools.get(asked.tool), asked, course)
+        return answer
+
     async def _done(self, tool: Tool | None, asked: Asked, course: _Course) -> Answer:
         await self._settled(course)
         asked.caller.count(course.started, self.policy.limits.calls_per_minute)

@@ -65,26 +65,28 @@ class Faces:
     ) -> types.CallToolResult | types.InputRequiredResult:
         """One call."""
         caller, arguments = self._who(context), params.arguments or {}
-        what = about(caller.id, params.name, arguments)
         try:
-            approved = approved_for(context, params, self._seals, what)
-            return await self._asked(context, caller, params.name, arguments, approved=approved)
-        except YesNeeded as error:
-            return await self._after_question(context, caller, params, error, what)
+            return await self._approved(context, caller, params, about(caller.id, params.name, arguments))
         except Refused as error:
-            return as_result(Answer(str(error)))
+            asked = Asked(caller, params.name, arguments, client_of(context))
+            return as_result(await self._gate.refused(asked, error))
 
-    async def _after_question(
-        self, context: Context, caller: Caller, params: types.CallToolRequestParams, needed: YesNeeded, what: str
+    async def _approved(
+        self, context: Context, caller: Caller, params: types.CallToolRequestParams, what: str
     ) -> types.CallToolResult | types.InputRequiredResult:
+        """One call, and the question before it where there is one."""
+        arguments = params.arguments or {}
+        approved = approved_for(context, params, self._seals, what)
         try:
+            return await self._asked(context, caller, params.name, arguments, approved=approved)
+        except YesNeeded as needed:
             if later := await ask(context, needed, self._seals, what):
                 return later
-            return await self._asked(context, caller, params.name, params.arguments or {}, approved=needed.where)
-        except Refused as error:
-            return as_result(Answer(str(error)))
+            approved = needed.where
+        try:
+            return await self._asked(context, caller, params.name, arguments, approved=approved)
         except YesNeeded:
-            return as_result(Answer("the name means another guest since the person was asked; make the call again"))
+            raise Refused("the name means another guest since the person was asked; make the call again") from None
 
     async def _asked(
         self, context: Context, caller: Caller, tool: str, arguments: dict[str, Any], *, approved: str | None
