@@ -37,15 +37,45 @@ def test_each_setting_can_come_from_the_environment(name: str, tmp_path: Path) -
     assert getattr(found, name) == "value"
 
 
-def test_what_is_given_comes_before_the_environment_and_that_before_the_profile(wrote: Wrote) -> None:
-    environ = wrote() | {"GUESTWIRE_HOST": "environment", "GUESTWIRE_CA": "environment-ca"}
+def test_what_is_given_comes_before_the_environment_and_that_before_the_default_profile(wrote: Wrote) -> None:
+    environ = wrote() | {"GUESTWIRE_USER": "environment", "GUESTWIRE_PASSWORD": "environment"}
 
-    found = settings_for({"ca": "given"}, profile="lab", environ=environ)
+    found = settings_for({"user": "given"}, environ=environ)
 
-    assert (found.host, found.ca, found.token) == ("environment", "given", "profile-token")
+    assert (found.host, found.user, found.password) == ("default", "given", None)
 
 
-@pytest.mark.parametrize("name", ["token", "user"])
+def test_a_profile_that_is_named_is_where_its_words_lead_whatever_the_environment_says(wrote: Wrote) -> None:
+    environ = wrote() | {"GUESTWIRE_HOST": "environment", "GUESTWIRE_TOKEN": "t", "GUESTWIRE_CA": "ca"}
+
+    found = settings_for({}, profile="lab", environ=environ)
+
+    assert (found.host, found.token, found.ca) == ("profile", "profile-token", "ca")
+
+
+def test_a_password_alone_is_for_the_user_of_the_profile(wrote: Wrote) -> None:
+    environ = wrote('[lab]\nhost = "h"\nuser = "u@pam"\n') | {"GUESTWIRE_PASSWORD": "p"}
+
+    found = settings_for({}, profile="lab", environ=environ)
+
+    assert (found.user, found.password) == ("u@pam", "p")
+
+
+@pytest.mark.parametrize(
+    ("given", "other"),
+    [("ca", {"GUESTWIRE_FINGERPRINT": FINGERPRINT}), ("fingerprint", {"GUESTWIRE_CA": "c"}), ("verify", {"GUESTWIRE_CA": "c"})],
+)  # fmt: skip
+def test_whose_certificate_is_taken_is_not_mixed_either(wrote: Wrote, given: str, other: dict[str, str]) -> None:
+    value = False if given == "verify" else "given"
+    environ = wrote('[default]\nhost = "h"\nverify = false\n') | other
+
+    found = settings_for({given: value}, environ=environ)
+
+    assert (found.ca or found.fingerprint or found.verify) == value
+    assert found.verify is (given != "verify")
+
+
+@pytest.mark.parametrize("name", ["token", "token_file", "user"])
 def test_who_is_given_is_not_mixed_with_who_is_in_the_environment(name: str, tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "GUESTWIRE_TOKEN": "t", "GUESTWIRE_PASSWORD": "p", "GUESTWIRE_TOKEN_FILE": "f"}
 
@@ -100,6 +130,18 @@ def test_a_token_file_that_everybody_can_read_is_refused(tmp_path: Path, mode: i
     else:
         with pytest.raises(ConfigurationError, match=r"everybody can read the token in it; chmod o-r "):
             Settings(token_file=str(path)).credentials()
+
+
+@pytest.mark.parametrize("token", ["a@pam!b=secret\nc", "a@pam!b=sec\x00ret", "a@pam!b=sec\udcffret"])
+def test_what_can_be_no_token_is_refused_and_not_shown(tmp_path: Path, token: str) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(token.encode("utf-8", "surrogateescape"))
+    path.chmod(0o600)
+
+    for settings in (Settings(token=token), Settings(token_file=str(path))):
+        with pytest.raises(ConfigurationError, match=r"USER@REALM!NAME=SECRET") as refused:
+            settings.credentials()
+        assert "sec" not in str(refused.value).replace(str(path), "")
 
 
 @pytest.mark.parametrize("fingerprint", ["AB", "AB" * 32, FINGERPRINT + ":AB", FINGERPRINT.replace("A", "G")])

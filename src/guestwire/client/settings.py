@@ -1,6 +1,7 @@
 """Which host, and with which credentials: from arguments, the environment, or a profile in `~/.config/guestwire/config.toml`.
 
-What is given comes first, then the environment, then the profile. A profile:
+What is given comes first, then the profile that is named, then the environment, then the profile `default`. Who calls and whose certificate
+is taken are each from one of them: a token is never mixed with another's password, nor a CA with another's fingerprint. A profile:
 
     [lab]
     host = "https://pve1:8006"
@@ -32,6 +33,11 @@ ENVIRONMENT: Final = {
 PROFILES: Final = "config.toml"
 DEFAULT_PROFILE: Final = "default"
 
+_NAMED: Final = frozenset({"token", "token_file", "user"})
+_WHO: Final = _NAMED | {"password"}
+_WHOM: Final = frozenset({"ca", "fingerprint", "verify"})
+
+_token = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff]*")  # more is not known here of what a server takes
 _fingerprint = re.compile(r"(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}")
 
 
@@ -54,9 +60,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Token, or user and password.
 
         Raises:
-            ConfigurationError: the token's file can't be read, or everybody can read it.
+            ConfigurationError: the token is none, or its file can't be read, or everybody can read it.
         """
         token = self.token or (_read_token(Path(self.token_file).expanduser()) if self.token_file else "")
+        if not _token.fullmatch(token):
+            where = "GUESTWIRE_TOKEN, or what was given" if self.token else self.token_file
+            raise ConfigurationError(f"{where}: this is no token, USER@REALM!NAME=SECRET on one line")
         return Credentials(token=token, user=self.user or "", password=self.password or "")
 
     def trust(self) -> Trust:
@@ -81,23 +90,28 @@ def settings_for(
     Raises:
         ConfigurationError: the profile is not there, says something unknown, or others can read its secrets.
     """
-    chosen = {name: value for name, value in given.items() if value is not None}
     in_environment = {name: environ[variable] for name, variable in ENVIRONMENT.items() if environ.get(variable)}
-    if {"token", "user"} & chosen.keys():
-        in_environment = {
-            name: value
-            for name, value in in_environment.items()
-            if name not in ("token", "token_file", "user", "password")
-        }
-    from_profile = (
-        _profile(profile or environ.get("GUESTWIRE_PROFILE"), environ)
-        if "host" not in {**in_environment, **chosen} or profile
-        else {}
-    )
+    chosen = _filled({name: value for name, value in given.items() if value is not None}, {})
+    if profile:
+        chosen = _filled(chosen, _profile(profile, environ))
+    chosen = _filled(chosen, in_environment)
+    if "host" not in chosen:
+        chosen = _filled(chosen, _profile(environ.get("GUESTWIRE_PROFILE"), environ))
     try:
-        return msgspec.convert({**from_profile, **in_environment, **chosen}, Settings)
+        return msgspec.convert(chosen, Settings)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"the profile can't be used: {error}") from error
+
+
+def _filled(chosen: dict[str, object], more: Mapping[str, object]) -> dict[str, object]:
+    """With what was not chosen yet. A password alone says not who calls: it is for the user that stands elsewhere."""
+    known = set(chosen)
+    is_password_alone = _NAMED.isdisjoint(more) and not {"token", "token_file"} & known
+    if _NAMED & known and not is_password_alone:
+        known |= _WHO
+    if _WHOM & known:
+        known |= _WHOM
+    return {**chosen, **{name: value for name, value in more.items() if name not in known}}
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -108,11 +122,11 @@ def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 def _profile(name: str | None, environ: Mapping[str, str]) -> dict[str, object]:
     path = config_folder(environ) / PROFILES
-    if not path.exists():
+    profiles = _read_profiles(path)
+    if profiles is None:
         if name:
             raise ConfigurationError(f"{path}: no such file; it should hold the profile '{name}'")
         return {}
-    profiles = _read_profiles(path)
     found = profiles.get(name or DEFAULT_PROFILE)
     if found is None and name:
         raise ConfigurationError(f"{path}: no profile '{name}'; there are {', '.join(sorted(profiles)) or 'none'}")
@@ -125,11 +139,13 @@ def _profile(name: str | None, environ: Mapping[str, str]) -> dict[str, object]:
     return dict(found or {})
 
 
-def _read_profiles(path: Path) -> dict[str, dict[str, object]]:
+def _read_profiles(path: Path) -> dict[str, dict[str, object]] | None:
     import tomllib  # noqa: PLC0415  # few have profiles, and wait for it
 
     try:
         return {name: table for name, table in tomllib.loads(path.read_text()).items() if isinstance(table, dict)}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     except ValueError as error:
