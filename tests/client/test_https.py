@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,9 +14,10 @@ import pytest
 from guestwire.client import Host, connect
 from guestwire.client.carriers import https
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import CallFailed, LoginFailed, Unreachable
+from guestwire.client.errors import CallFailed, LoginFailed, Unreachable, WrongParameters
 from guestwire.contract import Effect
 from guestwire.contract.endpoints import agent
+from guestwire.errors import ConfigurationError
 
 HANG_UP = None
 
@@ -238,7 +240,70 @@ async def test_a_token_that_is_refused_is_not_tried_again() -> None:
     assert server.paths() == ["GET version"]
 
 
+async def test_a_user_with_a_second_factor_is_told_to_take_a_token() -> None:
+    half = {"ticket": "PVE:!tfa!", "CSRFPreventionToken": "c", "NeedTFA": 1}
+    async with (
+        Server(lambda _: ("200 OK", half)).running() as server,
+        await server.host(user="a@pam", password="s") as host,
+    ):
+        with pytest.raises(LoginFailed, match="second factor; give an API token instead"):
+            await host.raw("GET", "/version")
+
+
+@pytest.mark.parametrize("data", [None, {}, {"ticket": "t"}, "t"])
+async def test_a_login_without_a_ticket_is_an_error(data: Any) -> None:
+    async with (
+        Server(lambda _: ("200 OK", data)).running() as server,
+        await server.host(user="a@pam", password="s") as host,
+    ):
+        with pytest.raises(CallFailed, match="no ticket"):
+            await host.raw("GET", "/version")
+
+
+# What is sent
+
+
+async def test_a_path_can_not_end_its_line() -> None:
+    async with Server(lambda _: ("200 OK", {})).running() as server, await server.host() as host:
+        await host.raw("GET", "/version\r\nX: y#z \udcff/%2fa?b=c")
+
+    assert [request.path for request in server.got] == ["/version%0D%0AX:%20y%23z%20%FF/%2fa?b=c"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_is_no_text_is_not_sent(method: str) -> None:
+    async with Server(lambda _: ("200 OK", {})).running() as server, await server.host() as host:
+        with pytest.raises(WrongParameters, match="not UTF-8 text"):
+            await host.raw(method, "/version", a="\udcff")
+
+    assert not server.got
+
+
+async def test_nobody_is_followed_to_another_place_with_the_credentials() -> None:
+    async with Server(lambda _: ("200 OK", {})).running() as other:
+        leading = f"302 Found\r\nLocation: http://127.0.0.1:{other.port}/api2/json/version"
+        async with Server(lambda _: (leading, None)).running() as server, await server.host() as host:
+            with pytest.raises(CallFailed):
+                await host.raw("GET", "/version")
+
+    assert not other.got
+
+
 # Answers that are none
+
+
+async def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(https, "LARGEST_ANSWER", 100_000)
+    async with Server(lambda _: ("200 OK", "x" * 200_000)).running() as server, await server.host() as host:
+        with pytest.raises(CallFailed, match="longer than 100000 bytes"):
+            await host.raw("GET", "/version")
+
+
+async def test_a_file_without_a_certificate_is_no_ca(folder: Path) -> None:
+    (folder / "ca").write_text("no certificate")
+
+    with pytest.raises(ConfigurationError, match="there is no certificate in it"):
+        await connect("https://127.0.0.1:1", token="a@b!c=d", ca=str(folder / "ca"))
 
 
 @pytest.mark.parametrize("answer", ["200 OK", "500 got no worker", "302 Found", "595 Errors during connection"])

@@ -15,8 +15,17 @@ import msgspec
 from yarl import URL
 
 from guestwire.client.credentials import Credentials, Trust
-from guestwire.client.errors import CallFailed, LoginFailed, NotTrusted, Place, Unreachable, failure
+from guestwire.client.errors import (
+    CallFailed,
+    LoginFailed,
+    NotTrusted,
+    Place,
+    Unreachable,
+    WrongParameters,
+    failure,
+)
 from guestwire.client.targets import Https
+from guestwire.errors import ConfigurationError
 
 API: Final = "/api2/json"
 RENEW_AFTER: Final = 90 * 60.0
@@ -149,18 +158,24 @@ class HttpsCarrier:
             data = await self._send(_Request("POST", "/access/ticket", given, place, repeatable=False), {})
         except _Lost as lost:
             raise Unreachable(place, str(lost)) from lost
-        return _Ticket(str(data["ticket"]), str(data["CSRFPreventionToken"]), time.monotonic())
+        return _ticket_in(data, place)
 
     async def _send(self, request: "_Request", headers: Mapping[str, str]) -> Any:
         method, path, place = request.method, request.path, request.place
         given = {name: _plain(value) for name, value in request.parameters.items() if value is not None}
         in_query = method in ("GET", "DELETE")
-        url = URL(f"{self._name}{API}{path}{_query(given) if in_query else ''}", encoded=True)
-        body = msgspec.json.encode(given) if given and not in_query else None
+        try:
+            url = URL(f"{self._name}{API}{_quoted(path)}{_query(given) if in_query else ''}", encoded=True)
+            body = msgspec.json.encode(given) if given and not in_query else None
+        except UnicodeEncodeError as error:
+            raise WrongParameters(place, f"a parameter of {path} is not UTF-8 text") from error
         kind = {"Content-Type": "application/json"} if body else {}
         try:
-            async with self._session.request(method, url, data=body, headers={**headers, **kind}) as response:
-                return self._result(response, await response.read(), place)
+            # The API redirects nobody: whoever did would be given credentials that are not for them.
+            async with self._session.request(
+                method, url, data=body, headers={**headers, **kind}, allow_redirects=False
+            ) as response:
+                return self._result(response, await _body(response, place), place)
         except aiohttp.ServerFingerprintMismatch as error:
             raise NotTrusted(
                 place,
@@ -200,7 +215,11 @@ def _trusting(trust: Trust) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
         return False
     if trust.fingerprint:
         return aiohttp.Fingerprint(bytes.fromhex(trust.fingerprint.replace(":", "")))
-    return ssl.create_default_context(cafile=trust.ca)
+    try:
+        return ssl.create_default_context(cafile=trust.ca)
+    except OSError as error:  # OpenSSL's errors are such, too
+        why = "there is no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigurationError(f"{trust.ca}: {why}; it should hold the CA's certificate, as PEM") from error
 
 
 def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
@@ -212,6 +231,29 @@ def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
 def _fingerprint(digest: bytes) -> str:
     shown = ":".join(f"{byte:02X}" for byte in digest)
     return f"somebody may stand between you and it; if it has a new certificate, its fingerprint is {shown}"
+
+
+def _ticket_in(data: Any, place: Place) -> "_Ticket":
+    if not isinstance(data, dict) or not {"ticket", "CSRFPreventionToken"} <= data.keys():
+        raise CallFailed(place, "the answer to the login has no ticket")
+    if data.get("NeedTFA"):
+        raise LoginFailed(place, "this user logs in with a second factor", advice="give an API token instead")
+    return _Ticket(str(data["ticket"]), str(data["CSRFPreventionToken"]), time.monotonic())
+
+
+async def _body(response: aiohttp.ClientResponse, place: Place) -> bytes:
+    blocks, size = [], 0
+    while block := await response.content.readany():
+        blocks.append(block)
+        size += len(block)
+        if size > LARGEST_ANSWER:
+            raise CallFailed(place, f"the answer is longer than {LARGEST_ANSWER} bytes", response.status)
+    return b"".join(blocks)
+
+
+def _quoted(path: str) -> str:
+    """With nothing in it that ends a line or a path; what is quoted already stays so."""
+    return quote(path, safe="/%?&=:@!$'()*+,;~", errors="surrogateescape")
 
 
 def _query(given: Mapping[str, Any]) -> str:
