@@ -106,10 +106,12 @@ class Lab:
 
     async def __call__(self, guest: str, *arguments: str, stdin: bytes = b"") -> Done:
         """Runs a command as `guestwire`, at the host of this guest."""
+        await self.agent.up()
         return await guestwire(*self.options[guest], *arguments, env=self.env, stdin=stdin)
 
     async def start(self, guest: str, *arguments: str) -> asyncio.subprocess.Process:
         """Starts a command."""
+        await self.agent.up()
         return await started(*self.options[guest], *arguments, env=self.env)
 
 

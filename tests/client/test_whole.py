@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import random
+import signal
 import stat
 import subprocess
 import sys
@@ -57,11 +58,28 @@ class Copy:
     async def killed(self, share: float) -> None:
         """Killed when that share of it is done. An agent's own socket serves one client at a time: ours is not needed."""
         await self.way.host.close()
-        process = self.start()
-        await until(lambda: self.done() >= share * self.size, within=30)
-        process.kill()
-        process.wait()
+        while not await self._killed_at(share * self.size):
+            self.target.write_bytes(b"old")
         assert self.target.read_bytes() == b"old"
+
+    async def _killed_at(self, size: float) -> bool:
+        """False: it was at its end before anybody looked."""
+        process = self.start()
+        try:
+            await until(lambda: self.done() >= size or process.poll() is not None, within=30)
+        finally:
+            process.kill()
+            code = process.wait()
+        await self._answers()
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+
+    async def _answers(self) -> None:
+        """An agent on its own socket ends when its client is killed in mid-answer; it is started again."""
+        ping = [sys.executable, "-m", "guestwire", *self.way.options, "ping", "web"]
+        async with asyncio.timeout(20):
+            while (await asyncio.to_thread(subprocess.run, ping, capture_output=True, check=False)).returncode:
+                pass
 
     async def finished(self) -> str:
         """What the command said that ran to its end."""
