@@ -15,7 +15,7 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 
 from bench.results import ASSISTANTS, Row
-from bench.timing import Effort, Samples
+from bench.timing import Effort, Samples, timed_async
 from guestwire.client import Guest, connect
 from guestwire.testing.sandbox import SandboxedAgent
 
@@ -139,18 +139,9 @@ async def _compared(
 ) -> Row:
     direct, found = [], []
     for _ in range(effort.rounds):
-        direct += await _timed(effort.calls // 10, alone)
-        found += await _timed(effort.calls // 10, call)
+        direct += await timed_async(effort.calls // 10, alone)
+        found += await timed_async(effort.calls // 10, call)
         await asyncio.sleep(0)
     one, other = Samples(direct).median, Samples(found).median
     name = f"{name}, median (raw: the client's own call)"
     return Row(ASSISTANTS, name, "ms", one, other, f"at most {MORE:g} ms more", other <= one + MORE)
-
-
-async def _timed(times: int, call: Callable[[], Awaitable[object]]) -> list[float]:
-    values = []
-    for _ in range(times):
-        began = time.perf_counter()
-        await call()
-        values.append((time.perf_counter() - began) * 1000)
-    return values

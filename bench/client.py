@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,7 @@ from bench.agent_socket import PING, AgentSocket
 from bench.errors import BenchError
 from bench.results import CLIENT, CLIENT_VM, Row
 from bench.service import Service, Vm, serve
-from bench.timing import Effort, Samples, timed
+from bench.timing import Effort, Samples, timed, timed_async
 from guestwire.client import Guest, Host, connect
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.carriers.https import HttpsCarrier
@@ -144,21 +143,12 @@ async def _compared(
 ) -> Row:
     direct, called = [], []
     for number in range(effort.rounds + 1):
-        pair = timed(effort.calls, raw), await _timed(effort.calls, call)
+        pair = timed(effort.calls, raw), await timed_async(effort.calls, call)
         if number:
             direct += pair[0]
             called += pair[1]
     one, other = Samples(direct).median, Samples(called).median
     return Row(place, f"{name}, median", "ms", one, other, f"at most {NEAR} x raw", other <= NEAR * one)
-
-
-async def _timed(times: int, call: Callable[[], Awaitable[object]]) -> list[float]:
-    values = []
-    for _ in range(times):
-        began = time.perf_counter()
-        await call()
-        values.append((time.perf_counter() - began) * 1000)
-    return values
 
 
 async def _in_pieces(lab: Lab, guest: Guest) -> Row:
@@ -167,7 +157,7 @@ async def _in_pieces(lab: Lab, guest: Guest) -> Row:
             pass
 
     raw = _rate(COPIED, timed(lab.effort.reads, lambda: lab.raw.read_file("/root/large", PIECE)))
-    found = _rate(COPIED, await _timed(lab.effort.reads, read))
+    found = _rate(COPIED, await timed_async(lab.effort.reads, read))
     return Row(
         CLIENT,
         "unix: reading, raw in pieces of 64 KiB",
@@ -190,7 +180,7 @@ async def _ran(lab: Lab, name: str, guest: Guest) -> list[Row]:
             pass
 
     times = max(lab.effort.calls // 10, 10)
-    direct, found = Samples(timed(times, raw)), Samples(await _timed(times, lambda: guest.run(["true"])))
+    direct, found = Samples(timed(times, raw)), Samples(await timed_async(times, lambda: guest.run(["true"])))
     return [Row(CLIENT, f"{name} run true, median", "ms", direct.median, found.median)]
 
 
@@ -207,8 +197,8 @@ async def _over_https(lab: Lab, service: Service) -> list[Row]:
         content = source.read_bytes()
         read = _best(lambda piece: lab.raw.read_file("/root/large", piece))
         written = _best(lambda piece: lab.raw.write_file("/root/raw", content, piece))
-        to = await _timed(lab.effort.reads, lambda: guest.copy_to(source, "/root/copied"))
-        back = await _timed(lab.effort.reads, lambda: guest.copy_from("/root/large", lab.folder / "back"))
+        to = await timed_async(lab.effort.reads, lambda: guest.copy_to(source, "/root/copied"))
+        back = await timed_async(lab.effort.reads, lambda: guest.copy_from("/root/large", lab.folder / "back"))
         return [
             *rows,
             _share("to", written, _rate(COPIED, to)),
@@ -273,9 +263,9 @@ async def _limited(lab: Lab, service: Service) -> list[Row]:
 async def _same_calls(recorder: Recorder, direction: str, copy: Callable[[], Awaitable[object]]) -> Row:
     await copy()
     recorder.calls.clear()
-    (took,) = await _timed(1, copy)
+    (took,) = await timed_async(1, copy)
     calls = list(recorder.calls)
-    (alone,) = await _timed(1, lambda: _again(recorder.carrier, calls))
+    (alone,) = await timed_async(1, lambda: _again(recorder.carrier, calls))
     name = f"limited: 4 MiB {direction} the guest, {len(calls)} calls (raw: the same calls, one after the other)"
     return Row(CLIENT, name, "ms", alone, took, f"at most {SAME_CALLS} x the calls", took <= SAME_CALLS * alone)
 

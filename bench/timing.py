@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -51,6 +51,16 @@ def timed(times: int, call: Call) -> list[float]:
     for _ in range(times):
         began = time.perf_counter()
         call()
+        values.append((time.perf_counter() - began) * 1000)
+    return values
+
+
+async def timed_async(times: int, call: Callable[[], Awaitable[object]]) -> list[float]:
+    """Milliseconds of each call."""
+    values = []
+    for _ in range(times):
+        began = time.perf_counter()
+        await call()
         values.append((time.perf_counter() - began) * 1000)
     return values
 
