@@ -53,7 +53,9 @@ async def still(guest: Guest, resolved: str, *, restricted: bool) -> None:
 
 async def _resolved(guest: Guest, path: str) -> str:
     if not path.startswith("/") or "\0" in path or len(path) > LONGEST:
-        raise Refused("where only some paths may be used, a path is absolute: /… (in Windows guests none can be checked)")
+        raise Refused(
+            "where only some paths may be used, a path is absolute: /… (in Windows guests none can be checked)"
+        )
     try:
         ended = await guest.run(["readlink", "-f", "--", path])
     except PrivilegeMissing as error:
