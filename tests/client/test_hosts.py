@@ -10,7 +10,7 @@ from serving import Serving
 from waiting import until
 
 from guestwire.client import Host, connect
-from guestwire.client.errors import NoSuchGuest, Place, PrivilegeMissing
+from guestwire.client.errors import CallFailed, NoSuchGuest, Place, PrivilegeMissing
 from guestwire.testing import SandboxedAgent
 
 LAST = f"GET /nodes/{NODE}/qemu/100/agent/exec-status"
@@ -132,6 +132,22 @@ async def test_the_guests_of_a_cluster_are_those_of_all_nodes_that_are_up() -> N
         (200, "web", "stopped", "pve2"),
     ]
     assert cluster.asked == ["GET /nodes", "GET /nodes/pve1/qemu", "GET /nodes/pve2/qemu"]
+
+
+class HalfDown(Cluster):
+    """Its second node is up and does not answer."""
+
+    async def call(
+        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+    ) -> Any:
+        if path == "/nodes/pve2/qemu":
+            raise CallFailed(place, "Connection timed out", 595)
+        return await super().call(method, path, parameters, place, repeatable=repeatable)
+
+
+async def test_a_node_that_does_not_answer_hides_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    assert [guest.vmid for guest in await Host(HalfDown()).guests()] == [100]
+    assert "the guests of node pve2 are not known: Connection timed out" in caplog.text
 
 
 async def test_an_id_in_a_cluster_is_looked_for_on_its_nodes() -> None:

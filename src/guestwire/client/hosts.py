@@ -1,5 +1,7 @@
 """A host: a server, or one guest agent's socket; and the guests on it."""
 
+import asyncio
+import logging
 import re
 from typing import Any, Final, Self
 
@@ -9,6 +11,8 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import CallFailed, NoSuchGuest, Place
 from guestwire.client.guests import Guest
 from guestwire.client.parts import GuestInfo
+
+log = logging.getLogger("guestwire.client")
 
 _by_id = re.compile(r"(?:(?P<node>[0-9A-Za-z-]+)/)?(?P<vmid>[0-9]{1,9})")
 
@@ -81,12 +85,20 @@ class Host:
         return self.is_local or "guestwire" in await self.version()
 
     async def guests(self) -> list[GuestInfo]:
-        """All VMs that the caller may see, on all nodes that are up, by name and id."""
-        found = []
-        for node in await self._list("/nodes", list[_Node]):
-            if node.status != OFFLINE:
-                found += await self._guests_on(node.node)
+        """All VMs that the caller may see, by name and id, on all nodes that are up; one that does not answer hides no others."""
+        nodes = [node.node for node in await self._list("/nodes", list[_Node]) if node.status != OFFLINE]
+        answers = await asyncio.gather(*map(self._guests_on, nodes), return_exceptions=True)
+        found = [guest for answer in answers if isinstance(answer, list) for guest in answer]
+        self._told(nodes, answers)
         return sorted(found, key=lambda guest: (guest.name, guest.vmid))
+
+    def _told(self, nodes: list[str], answers: list[list[GuestInfo] | BaseException]) -> None:
+        """Raises what went wrong where no node answered; else says it in the log."""
+        wrong = {node: answer for node, answer in zip(nodes, answers, strict=True) if isinstance(answer, BaseException)}
+        for node, error in wrong.items():
+            if len(wrong) == len(nodes) or not isinstance(error, CallFailed):
+                raise error
+            log.warning("%s: the guests of node %s are not known: %s", self.name, node, error.words)
 
     async def _guests_on(self, node: str) -> list[GuestInfo]:
         vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])
