@@ -30,6 +30,8 @@ from guestwire.mcp.tool import Caller
 
 OWN_TOKEN: Final = "X-PVE-Token"  # noqa: S105  # a header's name
 MOST_CALLERS: Final = 1000
+MOST_SESSIONS: Final = 1000
+"""Open at once; each takes about 40 KB."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _token = re.compile(r"[^\s!=]+![^\s!=]+=[\x21-\x7e]+")
 CLEANS_UP_WITHIN: Final = 5.0
@@ -157,7 +159,7 @@ def make_app(server: Server[Any], callers: Callers, bearer: str, bound: str, hos
             f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")
         ],
     )
-    app = server.streamable_http_app(transport_security=security, host=bound)
+    app = server.streamable_http_app(transport_security=security, host=bound, max_sessions=MOST_SESSIONS)
     return BearerNeeded(app, bearer, callers)
 
 
