@@ -1,6 +1,8 @@
 """What stands above the endpoints of a guest, over an agent's socket and over HTTPS to a server, with a fake guest."""
 
+import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +11,7 @@ from calling import site, vm
 from serving import Serving
 
 from guestwire import Guest, connect
+from guestwire.client.errors import AgentNotThere, AgentRefused, CallFailed
 from guestwire.client.guests import NotReady
 from guestwire.testing import CLOSE, Exchange, FakeGuest
 
@@ -92,3 +95,60 @@ async def test_a_guest_that_does_not_go_is_said_to_run_still(there: Guest, fake:
 
     with pytest.raises(NotReady, match="still runs after 0"):
         await there.shutdown(wait=0.3)
+
+
+class Freezing:
+    """A guest's file systems; the agent takes its time to freeze them, and to thaw them."""
+
+    def __init__(self, fake: FakeGuest) -> None:
+        self.frozen = False
+        fake.replies["guest-fsfreeze-freeze"] = lambda _: self._become(frozen=True)
+        fake.replies["guest-fsfreeze-thaw"] = lambda _: self._become(frozen=False)
+        fake.replies["guest-fsfreeze-status"] = lambda _: "frozen" if self.frozen else "thawed"
+        fake.delay |= {f"guest-fsfreeze-{name}": 0.2 for name in ("freeze", "thaw", "status")}
+
+    def _become(self, *, frozen: bool) -> int:
+        self.frozen = frozen
+        return 1
+
+
+async def _asked(fake: FakeGuest, name: str) -> None:
+    async with asyncio.timeout(30):
+        while name not in fake.names():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("moment", ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status"])
+async def test_a_freeze_is_thawed_however_often_it_is_cancelled(there: Guest, fake: FakeGuest, moment: str) -> None:
+    guest = Freezing(fake)
+
+    async def frozen() -> None:
+        async with there.freeze():
+            pass
+
+    task = asyncio.create_task(frozen())
+    await _asked(fake, moment)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not guest.frozen
+    assert fake.names()[-1] == "guest-fsfreeze-status"
+
+
+async def test_where_nothing_was_frozen_nothing_is_thawed_and_the_reason_is_told(there: Guest, fake: FakeGuest) -> None:
+    with pytest.raises(AgentRefused, match="guest-fsfreeze-freeze has not been found"):
+        async with there.freeze():
+            pass
+    assert "guest-fsfreeze-thaw" not in fake.names()
+
+    await fake.stop()
+    with contextlib.suppress(CallFailed):
+        await there.ping()
+    fake.received.clear()
+    with pytest.raises(AgentNotThere):
+        async with there.freeze():
+            pass
+    assert not fake.names()

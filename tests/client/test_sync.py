@@ -1,6 +1,7 @@
 """The client for code that does not run in an event loop: the same, in the same words; and it never waits for what does not come."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -144,6 +145,50 @@ async def test_from_within_another_call_it_is_an_error(web: SyncGuest, tmp_path:
 
     with pytest.raises(HostClosed, match="from within another one"):
         await elsewhere(lambda: web.copy_to(tmp_path / "f", "/root/f", progress=lambda *_: web.ping()))
+
+
+FREEZING = """
+import sys
+from guestwire import connect_sync
+with connect_sync(sys.argv[1]) as host:
+    with host.guest("x").freeze():
+        pass
+"""
+
+
+async def test_ctrl_c_while_a_guest_is_frozen_thaws_it_before_anything_is_closed(guest: FakeGuest) -> None:
+    guest.replies = {"guest-fsfreeze-freeze": 1, "guest-fsfreeze-thaw": 1, "guest-fsfreeze-status": "thawed"}
+    guest.delay = {"guest-fsfreeze-freeze": 0.5, "guest-fsfreeze-thaw": 0.5}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FREEZING, f"unix:{guest.path}", stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(WITHIN):
+        while "guest-fsfreeze-freeze" not in guest.names():
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+
+    assert errors.endswith(b"KeyboardInterrupt\n")
+    assert guest.names() == ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status"]
+
+
+async def test_closed_by_another_thread_a_call_cleans_up_first(guest: FakeGuest) -> None:
+    guest.replies = {"guest-fsfreeze-freeze": 1, "guest-fsfreeze-thaw": 1, "guest-fsfreeze-status": "thawed"}
+    guest.delay = {"guest-fsfreeze-freeze": 0.2, "guest-fsfreeze-thaw": 0.2}
+    host = connect_sync(f"unix:{guest.path}")
+
+    def freeze() -> None:
+        with host.guest("x").freeze():
+            pass
+
+    waiting = asyncio.create_task(elsewhere(freeze))
+    while "guest-fsfreeze-freeze" not in guest.names():
+        await asyncio.sleep(0.01)
+    await elsewhere(host.close)
+
+    with pytest.raises(HostClosed):
+        await waiting
+    assert guest.names()[1:] == ["guest-fsfreeze-thaw", "guest-fsfreeze-status"]
 
 
 FORKED = """

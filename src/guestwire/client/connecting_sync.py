@@ -1,11 +1,12 @@
 """Connects to a host from code that does not run in an event loop: calls are made in a loop in a thread of its own."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from guestwire.client.connecting import connect
 from guestwire.client.hosts import Host
@@ -14,6 +15,9 @@ from guestwire.client.sync import SyncGuest
 from guestwire.errors import GuestwireError
 
 T = TypeVar("T")
+
+
+CLOSED: Final = "the host is closed: connect again"
 
 
 class HostClosed(GuestwireError):
@@ -25,8 +29,10 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._calls: set[asyncio.Task[Any]] = set()
         self._process = os.getpid()
-        self._closed = threading.Lock()
+        self._beginning = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="guestwire", daemon=True)
         self._thread.start()
 
@@ -36,23 +42,28 @@ class _Loop:
         Raises:
             HostClosed: nobody would do the work.
         """
-        if why := self._unusable():
-            work.close()
-            raise HostClosed(why)
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        call = self._begun(work)
         try:
-            return future.result()
+            return call.result.result()
         except CancelledError:
             raise HostClosed("the host was closed meanwhile") from None
         except BaseException:
-            future.cancel()
+            call.cancel()
             raise
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> "_Call[T]":
+        if not (why := self._unusable()):
+            with self._beginning:
+                if not self._closed:
+                    return _Call(work, self._loop, self._calls)
+        work.close()
+        raise HostClosed(why or CLOSED)
 
     def _unusable(self) -> str:
         if self._process != os.getpid():
             return "the host was connected in another process, of which this one is a fork: connect here too"
-        if self._closed.locked():
-            return "the host is closed: connect again"
+        if self._closed:
+            return CLOSED
         if threading.current_thread() is self._thread:
             return "a call that waits can't be made from within another one, as its progress or its data"
         return ""
@@ -60,9 +71,9 @@ class _Loop:
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """Ends what is under way, then does the last work, and ends the loop and its thread. Once: again it does nothing."""
         try:
-            if self._process != os.getpid() or not self._closed.acquire(blocking=False):
+            if self._process != os.getpid() or self._was_closed():
                 return
-            ending = asyncio.run_coroutine_threadsafe(_ended(last), self._loop)
+            ending = asyncio.run_coroutine_threadsafe(_ended(self._calls, last), self._loop)
             last = None
             ending.result()
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -72,14 +83,59 @@ class _Loop:
             if last:
                 last.close()
 
+    def _was_closed(self) -> bool:
+        """Whether it is closed already. From now on it is, and no call begins any more."""
+        with self._beginning:
+            before, self._closed = self._closed, True
+        return before
 
-async def _ended(last: Coroutine[Any, Any, None] | None) -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+
+class _Call(Generic[T]):
+    """A coroutine that another thread waits for. `result` is there when all of it has ended, its cleaning up too."""
+
+    def __init__(
+        self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, calls: set[asyncio.Task[Any]]
+    ) -> None:
+        self.result: Future[T] = Future()
+        self._loop = loop
+        self._calls = calls
+        self._task: asyncio.Task[T] | None = None
+        loop.call_soon_threadsafe(self._begin, work)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(work)
+        self._calls.add(self._task)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        self._calls.discard(task)
+        if task.cancelled():
+            self.result.cancel()
+        elif error := task.exception():
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(task.result())
+
+    def cancel(self) -> None:
+        """Cancels it, and waits until it has cleaned up; a second Ctrl-C does not wait."""
+        if not self.result.done():
+            self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+            with contextlib.suppress(CancelledError):
+                self.result.exception()
+
+
+async def _ended(calls: set[asyncio.Task[Any]], last: Coroutine[Any, Any, None] | None) -> None:
+    """Calls are cancelled first, and clean up with the help of all the other tasks."""
+    await _cancelled(set(calls))
+    if last:
+        await last
+    await _cancelled(asyncio.all_tasks() - {asyncio.current_task()})
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    if last:
-        await last
 
 
 class SyncHost:

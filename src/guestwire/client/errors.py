@@ -139,13 +139,19 @@ class AgentRefused(CallFailed):
     def __init__(self, place: Place, error_class: str, description: str, status: int | None = None) -> None:
         self.error_class = error_class
         self.description = description
-        disabled = error_class == "CommandNotFound" or "has been disabled" in description or "not found" in description
         advice = (
             "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
-            if disabled and "command" in description.lower()
+            if self.is_disabled
             else advice_for(description)
         )
         super().__init__(place, description, status, advice=advice)
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the agent does not have the command, or has it switched off."""
+        said = self.description
+        missing = self.error_class == "CommandNotFound" or "has been disabled" in said or "not found" in said
+        return missing and "command" in said.lower()
 
 
 class WordsLost(AgentRefused):

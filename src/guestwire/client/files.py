@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from guestwire.client import scripts
+from guestwire.client.ending import surely
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, PrivilegeMissing, Unreachable
 from guestwire.client.local import LocalFile, Reading, Unfinished
@@ -314,7 +315,7 @@ class Files:
                 advice=f"copy again: it goes on where it stopped; {error.next}",
             ) from error
         except BaseException:
-            await asyncio.shield(self.steady.remove_quietly(unfinished))
+            await surely(self.steady.remove_quietly(unfinished))
             raise
 
     async def _send_pieces(self, unfinished: str, source: "_Source", progress: Progress | None) -> None:

@@ -10,8 +10,22 @@ from typing import TYPE_CHECKING, Final
 from guestwire.agent.results import FileSystem, Interface, OsInfo
 from guestwire.client.calls import text_of_bytes
 from guestwire.client.carriers.base import Carrier
+from guestwire.client.ending import surely
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentNotThere, AgentTookTooLong, CallFailed, GuestStopped, Place
+from guestwire.client.errors import (
+    AgentNotThere,
+    AgentRefused,
+    AgentTookTooLong,
+    CallFailed,
+    GuestStopped,
+    LoginFailed,
+    NoSuchEndpoint,
+    NoSuchGuest,
+    NotTrusted,
+    Place,
+    PrivilegeMissing,
+    WrongParameters,
+)
 from guestwire.client.parts import GuestInfo, HostOfGuest
 from guestwire.client.processes import Processes
 
@@ -22,6 +36,19 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
+
+
+THAWS_WITHIN: Final = 60.0
+"""Seconds that one attempt to thaw may take."""
+
+NOTHING_DONE: Final = (
+    AgentNotThere, GuestStopped, LoginFailed, NoSuchEndpoint, NoSuchGuest, NotTrusted, PrivilegeMissing, WrongParameters,
+)  # fmt: skip
+
+
+def _did_nothing(error: BaseException) -> bool:
+    """Whether the call that ended so can't have been executed."""
+    return isinstance(error, NOTHING_DONE) or (isinstance(error, AgentRefused) and error.is_disabled)
 
 
 class StillFrozen(CallFailed):
@@ -189,22 +216,29 @@ class Guest(Endpoints):
 
         Raises:
             StillFrozen: they could not be thawed.
-            CallFailed: they could not be frozen. They are thawed then, too: some may have been.
+            CallFailed: they could not be frozen. Where some may have been, they are thawed then, too.
         """
         try:
-            yield await self.fsfreeze_freeze()
+            count = await self.fsfreeze_freeze()
+        except BaseException as error:
+            if not _did_nothing(error):
+                await surely(self._thaw())
+            raise
+        try:
+            yield count
         finally:
-            await asyncio.shield(self._thaw_surely())
+            await surely(self._thaw())
 
-    async def _thaw_surely(self, attempts: int = 5) -> None:
-        why = "?"
+    async def _thaw(self, attempts: int = 5) -> None:
+        why = "they are still frozen"
         for attempt in range(attempts):
             try:
-                await self.fsfreeze_thaw()
-                if await self.fsfreeze_status() == "thawed":
-                    return
-            except CallFailed as error:
-                why = error.words
+                async with asyncio.timeout(THAWS_WITHIN):
+                    await self.fsfreeze_thaw()
+                    if await self.fsfreeze_status() == "thawed":
+                        return
+            except (CallFailed, TimeoutError) as error:
+                why = error.words if isinstance(error, CallFailed) else f"no answer within {THAWS_WITHIN:g} seconds"
             await asyncio.sleep(FIRST_PAUSE * 2**attempt)
         raise StillFrozen(self.place, f"the file systems may still be frozen: {why}")
 

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from guestwire.client import scripts
 from guestwire.client.commands import HIGHEST_ON_PROXMOX, SHELL, as_ascii
+from guestwire.client.ending import surely
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import (
     AgentNotThere,
@@ -28,6 +29,9 @@ T = TypeVar("T")
 ATTEMPTS: Final = 8
 FIRST_PAUSE: Final = 0.2
 """Seconds; each pause is twice the one before: 51 seconds in all."""
+
+REMOVED_WITHIN: Final = 10.0
+"""Seconds; where nobody answers, or nothing can be written, the file stays."""
 
 LONGEST_WORDS: Final = 300
 
@@ -104,7 +108,7 @@ class Steady:
             await self.done(scripts.into(path, command))
             return (await self._whole(path)).decode("utf-8", "surrogateescape")
         finally:
-            await asyncio.shield(self.remove_quietly(path))
+            await surely(self.remove_quietly(path))
 
     async def _whole(self, path: str) -> bytes:
         data = b""
@@ -119,9 +123,10 @@ class Steady:
         await self.done(system_of(path).remove(path))
 
     async def remove_quietly(self, path: str) -> None:
-        """The same, where there is another error to tell of."""
-        with contextlib.suppress(CallFailed):
-            await self.remove(path)
+        """The same, where there is another error to tell of, and nobody wants to wait long."""
+        with contextlib.suppress(CallFailed, TimeoutError):
+            async with asyncio.timeout(REMOVED_WITHIN):
+                await self.remove(path)
 
     @contextlib.asynccontextmanager
     async def nameable(self, path: str) -> AsyncIterator[str]:
@@ -135,7 +140,7 @@ class Steady:
         try:
             yield link
         finally:
-            await asyncio.shield(self.remove_quietly(link))
+            await surely(self.remove_quietly(link))
 
 
 def is_no_text(path: str) -> bool:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Literal, get_args
 
+from guestwire.client.ending import surely
 from guestwire.client.errors import CallFailed
 from guestwire.client.files import Files
 from guestwire.client.processes import Processes
@@ -209,7 +210,7 @@ async def opened(
         yield writer
         await writer.finish()
     except BaseException:
-        await asyncio.shield(writer.drop())
+        await surely(writer.drop())
         raise
     if mode == "ab":
         await _add(part, path, files, processes)
@@ -220,5 +221,5 @@ async def _add(part: str, path: str, files: Files, processes: Processes) -> None
         await processes.run(system_of(path).add(part, path), check=True)
     except BaseException:
         with contextlib.suppress(CallFailed):
-            await asyncio.shield(files.remove(part))
+            await surely(files.remove(part))
         raise
