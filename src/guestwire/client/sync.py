@@ -512,7 +512,7 @@ class SyncGuest(Waiting[Guest]):
 
         Raises:
             StillFrozen: they could not be thawed.
-            CallFailed: they could not be frozen. They are thawed then, too: some may have been.
+            CallFailed: they could not be frozen. Where some may have been, they are thawed then, too.
         """
         return entered(self._inner.freeze(), self._wait, lambda given: given)
 
