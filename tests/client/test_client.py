@@ -7,20 +7,22 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving import Serving
 from ways import Way, over_https
 
 from guestwire.client import CallFailed, connect
-from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, PrivilegeMissing
-from guestwire.client.files import LocalFile, NotTheSame
+from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, PrivilegeMissing, WrongParameters
+from guestwire.client.files import FileRefused, LocalFile, NotTheSame
 from guestwire.client.folders import TreeCopied
 from guestwire.client.guests import StillFrozen
 from guestwire.client.processes import ProcessFailed, StillRunning
 from guestwire.testing import FakeGuest
 
 MIB = 1024 * 1024
+CAN_NOT_BEGIN = 126
 NAMES = ["plain", "with space", "quote'\"", "new\nline", "-dash", "ünï世😀", "x" * 200, "back\\slash", "$(id)", "*"]
 
 pytestmark = pytest.mark.agent
@@ -49,6 +51,57 @@ async def test_arguments_arrive_beside_directory_and_environment_too(way: Way) -
     ended = await way.guest.run(["printf", "%s|", "世 x", "$y"], cwd="/tmp", env={"A": "1"})
 
     assert ended.output == "世 x|$y|"
+
+
+async def test_arguments_that_are_no_text_arrive_byte_for_byte(way: Way) -> None:
+    ended = await way.guest.run(["printenv", "A"], env={"A": os.fsdecode(b"\xff\xc3")}, cwd="/")
+    assert ended.stdout == b"\xff\xc3\n"
+    assert (await way.guest.run(["printf", os.fsdecode(b"a\xff")])).stdout == b"a\xff"
+
+
+async def test_no_name_is_taken_for_an_option_a_variable_or_another_folder(way: Way) -> None:
+    (way.agent.home / "a=b").write_text("#!/bin/sh\necho $0 $1 $X\n")
+    (way.agent.home / "a=b").chmod(0o755)
+
+    assert (await way.guest.run(["/root/a=b", "c=d"], env={"X": "1"})).output == "/root/a=b c=d 1\n"
+    assert "-i=1\n" in (await way.guest.run(["env"], env={"-i": "1"})).output
+    assert (await way.guest.run(["pwd"], cwd="-")).code == CAN_NOT_BEGIN
+    with pytest.raises(FileRefused):
+        await way.guest.folders.entries("-")
+
+
+@pytest.mark.parametrize(
+    ("argv", "more"),
+    [(["printf", "a\0b"], {}), (["true"], {"env": {"A": "\0"}}), (["true"], {"cwd": "/\0"}), ([], {"env": {"A": "1"}}),
+     (["true"], {"env": {"": "1"}}), (["true"], {"env": {"A=B": "1"}})],
+)  # fmt: skip
+async def test_what_can_not_arrive_is_not_sent(way: Way, argv: list[str], more: dict[str, Any]) -> None:
+    with pytest.raises(WrongParameters):
+        await way.guest.run(argv, **more)
+
+
+async def test_a_path_ends_at_no_nul(way: Way) -> None:
+    for work in (way.guest.read_file("/etc/passwd\0x"), way.guest.write_file("/root/x\0y", b"")):
+        with pytest.raises(WrongParameters, match="there is a NUL in"):
+            await work
+
+
+async def test_a_line_is_no_command(way: Way) -> None:
+    with pytest.raises(TypeError, match="no shell is there to take a line apart"):
+        await way.guest.run("ls -l")
+
+
+async def test_a_folder_here_that_is_none_is_an_error(way: Way, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (way.agent.home / "full").mkdir(exist_ok=True)
+
+    for name, words in (("none", "No such file"), ("file", "Not a directory")):
+        with pytest.raises(LocalFile, match=words):
+            await way.guest.folders.copy_to(tmp_path / name, "/root/of-nothing")
+    with pytest.raises(LocalFile, match="File exists"):
+        await way.guest.folders.copy_from("/root/full", tmp_path / "file")
+
+    assert not (way.agent.home / "of-nothing").exists()
 
 
 async def test_a_process_that_is_checked_says_how_it_failed(way: Way) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from waiting import until
 from ways import Way
 
 from guestwire.client import connect
-from guestwire.client.files import FileRefused, LocalFile, NotTheSame
+from guestwire.client.files import Facts, FileRefused, LocalFile, NotTheSame
 from guestwire.client.folders import TreeCopied
 from guestwire.guests import Machine
 from guestwire.testing import FakeGuest
@@ -214,6 +215,62 @@ async def test_a_name_that_is_too_long_is_an_error(way: Way, tmp_path: Path) -> 
         await way.guest.files.copy_to(tmp_path / "file", f"/root/{'x' * 256}")
 
     assert way.leftovers() == []
+
+
+async def test_what_is_no_regular_file_is_not_replaced_by_one(way: Way, tmp_path: Path) -> None:
+    pipe = way.agent.home / "no-file"
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for size in (10, 100_000):
+        (tmp_path / "file").write_bytes(b"x" * size)
+        with pytest.raises(FileRefused, match="is no regular file"):
+            await way.guest.files.copy_to(tmp_path / "file", "/root/no-file")
+    for name in ("pipe", "link"):
+        with pytest.raises(LocalFile, match="no regular file"):
+            await way.guest.files.copy_from("/etc/passwd", tmp_path / name)
+
+    assert pipe.is_fifo()
+    assert (tmp_path / "pipe").is_fifo()
+    assert way.leftovers(tmp_path) == []
+
+
+async def test_a_guest_that_lies_about_a_files_size_keeps_nobody_waiting(way: Way, tmp_path: Path) -> None:
+    (way.agent.home / "short").write_bytes(b"short")
+
+    async with asyncio.timeout(30):
+        await way.guest.files.copy_from("/root/short", tmp_path / "back", facts=Facts("f", 2**50, 0o644, 0))
+
+    assert (tmp_path / "back").read_bytes() == b"short"
+
+
+def open_below(folder: Path) -> list[str]:
+    """Files that this process has open."""
+    paths = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(os.readlink(link))  # noqa: PTH115  # a path that is deleted has words behind it
+    return [path for path in paths if path.startswith(str(folder))]
+
+
+@both_directions
+async def test_cancelled_at_any_moment_it_leaves_nothing_open_and_nothing_there(
+    way: Way, tmp_path: Path, to_guest: bool
+) -> None:
+    copy = Copy(way, tmp_path, 100_000, to_guest=to_guest)
+    await copy.run()
+    for moment in (*range(40), *range(40, 400, 20)):
+        copy.target.write_bytes(b"old")
+        task = asyncio.create_task(copy.run())
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+        assert copy.target.read_bytes() == b"old"
+        assert way.leftovers(tmp_path) == []
+        assert open_below(tmp_path) == []
 
 
 async def test_a_link_that_is_named_is_followed(way: Way, tmp_path: Path) -> None:

@@ -47,11 +47,22 @@ def unix_command(wish: Wish) -> list[str]:
     """The arguments to give to the agent of a Unix guest."""
     if wish.is_plain:
         return list(wish.argv)
-    environment = [ENV, *(f"{name}={value}" for name, value in wish.env.items())] if wish.env else []
+    line = _with_environment(wish.argv, wish.env) if wish.env else list(wish.argv)
     if not any((wish.cwd, wish.stdin, wish.stdout, wish.stderr)):
-        return [*environment, *wish.argv]
-    places = (wish.cwd, wish.stdin, wish.stdout, wish.stderr)
-    return [SHELL, "-c", _UNIX_SCRIPT, "sh", *(place or "" for place in places), *environment, *wish.argv]
+        return line
+    places = (folder(wish.cwd) if wish.cwd else None, wish.stdin, wish.stdout, wish.stderr)
+    return [SHELL, "-c", _UNIX_SCRIPT, "sh", *(place or "" for place in places), *line]
+
+
+def _with_environment(argv: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """`env` takes a program's name with an equals sign for one more variable: a shell starts such a one."""
+    program = [SHELL, "-c", 'exec "$@"', "sh", *argv] if "=" in argv[0] else argv
+    return [ENV, "--", *(f"{name}={value}" for name, value in env.items()), *program]
+
+
+def folder(path: str) -> str:
+    """A folder as `cd` takes it: `-` is another one for it, and what does not begin with a slash or a dot is looked for in CDPATH."""
+    return path if path.startswith("/") else f"./{path}"
 
 
 _WINDOWS_SCRIPT: Final = """\
@@ -145,6 +156,11 @@ def _powershell_text(text: str) -> str:
 def needs_ascii(argv: Sequence[str]) -> bool:
     """Whether Proxmox VE would break these arguments."""
     return any(argument and max(argument) > HIGHEST_ON_PROXMOX for argument in argv)
+
+
+def is_no_text(text: str) -> bool:
+    """Whether there are bytes in it that are not UTF-8 (surrogateescape): no API can carry them."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def as_ascii(argv: Sequence[str]) -> list[str]:

@@ -97,6 +97,17 @@ class WrongParameters(CallFailed):
         super().__init__(place, f"{words} {detail}".strip(), status)
 
 
+def no_nul(place: Place, *texts: str) -> None:
+    """Checks what a guest takes for a text that ends at the first NUL.
+
+    Raises:
+        WrongParameters: there is one in it.
+    """
+    for text in texts:
+        if "\0" in text:
+            raise WrongParameters(place, "there is a NUL in an argument, a variable or a path")
+
+
 class NoSuchEndpoint(CallFailed):
     """The API has no such method and path."""
 

@@ -59,6 +59,10 @@ AHEAD: Final = 3
 
 WHOLE_NUMBER: Final = 2**53
 
+FIRST_SECOND: Final = -(2**31)
+LAST_SECOND: Final = 253_402_300_799
+"""Of the year 9999."""
+
 Progress = Callable[[int, int | None], None]
 """Told how many bytes are done, and how many there are in all (None: nobody knows): before the first piece, and after each. What an
 earlier copy had done already counts as done."""
@@ -78,6 +82,18 @@ class Facts:
     size: int
     mode: int
     mtime: int
+
+
+def facts_of(kind: str, size: str, mode: str, mtime: str) -> Facts:
+    """What a guest says of a file. Of times that no calendar here has, the last or the first one that it has.
+
+    Raises:
+        ValueError: these are no such numbers.
+    """
+    count = int(size)
+    if not 0 <= count < WHOLE_NUMBER:
+        raise ValueError(f"a size of {size}")
+    return Facts(kind, count, int(mode, 8) & 0o7777, min(max(int(mtime), FIRST_SECOND), LAST_SECOND))
 
 
 class Files:
@@ -120,7 +136,7 @@ class Files:
         found = (await self.steady.done(system_of(path).stat(path))).output
         try:
             kind, size, mode, mtime = found.split()
-            return Facts(kind, int(size), int(mode, 8), int(mtime))
+            return facts_of(kind, size, mode, mtime)
         except ValueError:
             raise CallFailed(self._calls.place, f"unexpected facts about {path}: {found[:100]!r}") from None
 
@@ -170,11 +186,14 @@ class Files:
         _tell(progress, file.done, size or None)
         async with contextlib.aclosing(in_flight(self._reads(path, file.done, size), READS_AHEAD)) as answers:
             async for found in answers:
+                is_last = found.bytes_read < min(READ_PIECE, size - file.done)
                 if found.bytes_read:
                     await file.write(await asyncio.to_thread(self._bytes, found))
                     _tell(progress, file.done, size or None)
                 if size and file.done > size:
                     raise self._changed(path, "it grew while it was read")
+                if is_last:  # whether it became shorter, or never was that long (as below /sys), its SHA-256 tells
+                    break
 
     async def _reads(self, path: str, offset: int, size: int) -> AsyncGenerator[Coroutine[Any, Any, FileContent], None]:
         """Reads of the whole file, one behind the other; what has no size (as below /proc) is read until there is no more."""
@@ -222,6 +241,8 @@ class Files:
             NotTheSame: what arrived is something else; the old file is still there.
             CallFailed: see `client.errors`.
         """
+        if isinstance(data, bytearray | memoryview):
+            data = bytes(data)
         if isinstance(data, bytes) and len(data) <= INPUT_PIECE:
             _tell(progress, 0, len(data))
             await self._put(path, data, mode, mtime)

@@ -4,7 +4,6 @@ Trees keep links as links. What a guest says of its tree is not believed: no nam
 written through one.
 """
 
-import asyncio
 import contextlib
 import os
 import stat
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from guestwire.client import scripts
+from guestwire.client.ending import in_thread
 from guestwire.client.errors import CallFailed
-from guestwire.client.files import Facts, Files, Progress
+from guestwire.client.files import Facts, Files, Progress, facts_of
+from guestwire.client.local import told
 from guestwire.client.pieces import in_flight
 from guestwire.client.processes import Processes
 from guestwire.client.systems import UNIX, system_of
@@ -110,7 +111,8 @@ class Folders:
             FileRefused: the guest's own reason.
             CallFailed: see `client.errors`.
         """
-        here = await asyncio.to_thread(lambda: list(_local_tree(source)))
+        with told(source, self._steady.place):
+            here = await in_thread(lambda: list(_local_tree(source)))
         system = system_of(path)
         there = {local: system.join(path, local.relative_to(source).as_posix()) for _, local, _ in here}
         copied, total = TreeCopied(), _Total(progress, sum(facts.st_size for kind, _, facts in here if kind == "f"))
@@ -122,7 +124,8 @@ class Folders:
         await self._each(
             copied, (_copying(self._files.copy_to, local, there[local], total.of_one()) for local in files)
         )
-        links = [(str(local.readlink()), there[local]) for kind, local, _ in here if kind == "l"]
+        with told(source, self._steady.place):
+            links = [(str(local.readlink()), there[local]) for kind, local, _ in here if kind == "l"]
         if system is UNIX:
             await self._in_batches(_LINK, links)
             kept = [
@@ -146,8 +149,9 @@ class Folders:
         """
         entries = await self.tree(path)
         copied, total = TreeCopied(), _Total(progress, sum(entry.size for entry in entries if entry.kind == "f"))
-        await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
-        safe = await asyncio.to_thread(_sorted_out, entries, target, copied)
+        with told(target, self._steady.place):
+            await in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
+        safe = await in_thread(_sorted_out, entries, target, copied)
         jobs = (
             _copying(
                 self._files.copy_from,
@@ -160,7 +164,7 @@ class Folders:
             if entry.kind == "f"
         )
         await self._each(copied, jobs)
-        await asyncio.to_thread(_link_and_keep, safe, target, copied)
+        await in_thread(_link_and_keep, safe, target, copied)
         return copied
 
     async def _each(self, copied: TreeCopied, jobs: Iterable[Callable[[], Coroutine[Any, Any, int]]]) -> None:
@@ -228,25 +232,39 @@ def _stays_inside(path: Path, folder: Path) -> bool:
     return ".." not in path.parts and path.parent.resolve().is_relative_to(folder.resolve())
 
 
+@contextlib.contextmanager
+def _left_out(entry: Entry, copied: TreeCopied) -> Iterator[None]:
+    """What can't be here, as a name that is too long, is left out."""
+    try:
+        yield
+    except OSError as error:
+        copied.left_out.append((entry.path, error.strerror or str(error)))
+
+
 def _sorted_out(entries: list[Entry], target: Path, copied: TreeCopied) -> list[Entry]:
     """Makes the folders; gives what can be copied."""
     safe, seen = [], set[str]()
     for entry in entries:
-        local = target / entry.path
-        if entry.path in seen or entry.path.startswith("/") or not _stays_inside(local, target):
-            copied.left_out.append((entry.path, "its name leads out of the folder"))
-        elif entry.kind == "?":
-            copied.left_out.append((entry.path, "it is no file, folder or link"))
-        elif not local.parent.is_dir():
-            copied.left_out.append((entry.path, "no folder stands above it"))
-        elif entry.kind == "d" and local.is_symlink():
-            copied.left_out.append((entry.path, "a link stands in its place"))
-        else:
+        with _left_out(entry, copied):
+            if why := _why_not(entry, target, seen):
+                copied.left_out.append((entry.path, why))
+                continue
             if entry.kind == "d":
-                local.mkdir(parents=True, exist_ok=True)
+                (target / entry.path).mkdir(parents=True, exist_ok=True)
             seen.add(entry.path)
             safe.append(entry)
     return safe
+
+
+def _why_not(entry: Entry, target: Path, seen: set[str]) -> str:
+    local = target / entry.path
+    if entry.path in seen or entry.path == "" or entry.path.startswith("/") or not _stays_inside(local, target):
+        return "its name leads out of the folder"
+    if entry.kind == "?":
+        return "it is no file, folder or link"
+    if not local.parent.is_dir():
+        return "no folder stands above it"
+    return "a link stands in its place" if entry.kind == "d" and local.is_symlink() else ""
 
 
 def _link_and_keep(entries: list[Entry], target: Path, copied: TreeCopied) -> None:
@@ -256,20 +274,26 @@ def _link_and_keep(entries: list[Entry], target: Path, copied: TreeCopied) -> No
         if not _stays_inside(local, target) or (local.is_dir() and not local.is_symlink()):
             copied.left_out.append((entry.path, "a folder stands in its place"))
             continue
-        new = local.with_name(f".guestwire-{uuid.uuid4().hex}")
-        new.symlink_to(entry.link)
-        new.replace(local)
+        with _left_out(entry, copied):
+            new = local.with_name(f".guestwire-{uuid.uuid4().hex}")
+            new.symlink_to(entry.link)
+            new.replace(local)
     for entry in reversed([entry for entry in entries if entry.kind == "d"]):
         local = target / entry.path
         if not local.is_symlink() and _stays_inside(local, target):
-            local.chmod(entry.mode & 0o777)
-            os.utime(local, (entry.mtime, entry.mtime))
+            with _left_out(entry, copied):
+                local.chmod(entry.mode & 0o777)
+                os.utime(local, (entry.mtime, entry.mtime))
 
 
 def _local_tree(folder: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
-    for path in sorted(folder.rglob("*")):
+    """All below a folder, each behind the folder that it is in."""
+    for path in sorted(folder.iterdir()):
         facts = path.lstat()
-        yield _kind(facts.st_mode), path, facts
+        kind = _kind(facts.st_mode)
+        yield kind, path, facts
+        if kind == "d":
+            yield from _local_tree(path)
 
 
 def _kind(mode: int) -> str:
@@ -278,4 +302,5 @@ def _kind(mode: int) -> str:
 
 def _entry(text: str, link: str) -> Entry:
     kind, size, mode, mtime, path = text.split(" ", 4)
-    return Entry(kind if kind in "fdl" else "?", path.removeprefix("./"), int(size), int(mode, 8), int(mtime), link)
+    facts = facts_of(kind if kind in "fdl" else "?", size, mode, mtime)
+    return Entry(facts.kind, path.removeprefix("./"), facts.size, facts.mode, facts.mtime, link)

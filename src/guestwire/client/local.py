@@ -1,16 +1,16 @@
 """Files on this side: one that is read and must not change meanwhile, one that appears when it is whole."""
 
-import asyncio
 import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
+from guestwire.client.ending import in_thread
 from guestwire.client.errors import CallFailed, Place, Unreachable
 from guestwire.client.pieces import is_hole
 
@@ -28,7 +28,8 @@ class LocalFile(CallFailed):
 
 
 @contextlib.contextmanager
-def _told(path: Path, place: Place) -> Any:
+def told(path: Path, place: Place) -> Iterator[None]:
+    """What the system says against using a path on this side, as a `LocalFile`."""
     try:
         yield
     except OSError as error:
@@ -37,7 +38,8 @@ def _told(path: Path, place: Place) -> Any:
             if error.errno in (errno.ENOSPC, errno.EDQUOT)
             else "check the path on this machine, and who may use it"
         )
-        raise LocalFile(place, f"{path}: {error.strerror or error}", advice=advice) from error
+        name = error.filename if str(error.filename).startswith(f"{path}/") else path
+        raise LocalFile(place, f"{name}: {error.strerror or error}", advice=advice) from error
 
 
 class Reading:
@@ -58,16 +60,17 @@ class Reading:
         Raises:
             LocalFile: it is none, or can't be read.
         """
-        with _told(path, place):
-            number = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened: list[int] = []
         try:
-            reading = cls(path, place, number)
+            with told(path, place):
+                await in_thread(_open_into, opened, os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            reading = cls(path, place, opened[0])
             if not stat.S_ISREG(reading.facts.st_mode):
                 kind = "a directory; copy it with -r" if stat.S_ISDIR(reading.facts.st_mode) else "no regular file"
                 raise LocalFile(place, f"{path} is {kind}")
             yield reading
         finally:
-            os.close(number)
+            _close(opened)
 
     @property
     def size(self) -> int:
@@ -89,7 +92,7 @@ class Reading:
 
     async def prefix(self, size: int) -> str:
         """The SHA-256 of the first bytes, with which `digest` begins anew."""
-        self.digest = await asyncio.to_thread(_digest, self._number, size)
+        self.digest = await _digest(self._number, size)
         return self.digest.hexdigest()
 
     async def pieces(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
@@ -99,8 +102,8 @@ class Reading:
             LocalFile: it can't be read, or changed meanwhile.
         """
         while offset < self.size:
-            with _told(self._path, self._place):
-                piece = await asyncio.to_thread(os.pread, self._number, min(size, self.size - offset), offset)
+            with told(self._path, self._place):
+                piece = await in_thread(os.pread, self._number, min(size, self.size - offset), offset)
             if not piece:
                 break
             yield piece
@@ -135,17 +138,19 @@ class Unfinished:
         """
         name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]
         path = target.with_name(f".guestwire-{name}")
-        with _told(target, place):
-            number = await asyncio.to_thread(_locked, target, path)
+        opened: list[int] = []
         try:
-            yield cls(target, path, place, number)
+            with told(target, place):
+                await in_thread(_open_into, opened, _locked, target, path)
+            yield cls(target, path, place, opened[0])
         except Unreachable:
             raise
         except BaseException:
-            path.unlink(missing_ok=True)
+            if opened:
+                path.unlink(missing_ok=True)
             raise
         finally:
-            os.close(number)
+            _close(opened)
 
     @property
     def digest(self) -> str:
@@ -155,7 +160,7 @@ class Unfinished:
     async def measure(self) -> int:
         """Reads what is there already; returns how many bytes."""
         self.done = os.fstat(self._number).st_size
-        self._digest = await asyncio.to_thread(_digest, self._number, self.done)
+        self._digest = await _digest(self._number, self.done)
         return self.done
 
     async def restart(self) -> None:
@@ -169,8 +174,8 @@ class Unfinished:
         Raises:
             LocalFile: the disk is full, …
         """
-        with _told(self._target, self._place):
-            await asyncio.to_thread(self._write, piece)
+        with told(self._target, self._place):
+            await in_thread(self._write, piece)
 
     def _write(self, piece: bytes) -> None:
         self._digest.update(piece)
@@ -186,7 +191,7 @@ class Unfinished:
         Raises:
             LocalFile: that can't be.
         """
-        with _told(self._target, self._place):
+        with told(self._target, self._place):
             if mode is None:
                 mode = 0o666 & ~_umask()
             os.fchmod(self._number, mode & 0o777)
@@ -195,15 +200,30 @@ class Unfinished:
             self._path.replace(self._target)
 
 
+def _open_into(opened: list[int], how: Callable[..., int], *arguments: Any) -> None:
+    """Who is cancelled while a thread opens a file has its number still."""
+    opened.append(how(*arguments))
+
+
+def _close(opened: list[int]) -> None:
+    for number in opened:
+        os.close(number)
+
+
 def _locked(target: Path, path: Path) -> int:
     if target.is_dir():
-        raise IsADirectoryError(21, "Is a directory")
+        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file, and is not replaced by one (- is standard output)")
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        is_mine = os.path.samestat(path.lstat(), os.fstat(number))
+    except (BlockingIOError, FileNotFoundError):
+        is_mine = False
+    if not is_mine:  # or the other one has just put it in its place
         os.close(number)
-        raise OSError(11, "another copy to it is under way") from None
+        raise OSError(errno.EAGAIN, "another copy to it is under way")
     return number
 
 
@@ -213,12 +233,17 @@ def _umask() -> int:
     return mask
 
 
-def _digest(number: int, size: int) -> Any:
+async def _digest(number: int, size: int) -> Any:
     digest, at = hashlib.sha256(), 0
-    while at < size and (piece := os.pread(number, min(BLOCK, size - at), at)):
-        digest.update(piece)
-        at += len(piece)
+    while at < size and (count := await in_thread(_add_to, digest, number, min(BLOCK, size - at), at)):
+        at += count
     return digest
+
+
+def _add_to(digest: Any, number: int, size: int, at: int) -> int:
+    piece = os.pread(number, size, at)
+    digest.update(piece)
+    return len(piece)
 
 
 def _pwrite(number: int, data: bytes, at: int) -> None:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from guestwire.client.commands import Wish, as_ascii, needs_ascii, powershell, unix_command, windows_command
+from guestwire.client.commands import Wish, as_ascii, is_no_text, needs_ascii, powershell, unix_command, windows_command
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost
+from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost, WrongParameters, no_nul
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.results import ProcessState
 
@@ -145,9 +145,11 @@ class Processes:
         """Starts a program and returns its pid; `stdin`, `stdout` and `stderr` are paths in the guest.
 
         Raises:
+            WrongParameters: a name of a variable, or an argument, can't be one.
             CallFailed: see `client.errors`.
         """
         wish = Wish(argv, env or {}, cwd, stdin, stdout, stderr)
+        self._check(wish)
         command = await self._command(wish)
         text = None if input is None else input.decode("latin-1")
         try:
@@ -156,10 +158,22 @@ class Processes:
             why = f"'{argv[0]}' can't be started; most likely: No such file or directory"
             raise AgentRefused(self._calls.place, error.error_class, why, error.answered) from error
 
+    def _check(self, wish: Wish) -> None:
+        if isinstance(wish.argv, str):
+            raise TypeError("argv is a list, program and arguments: no shell is there to take a line apart")
+        if not wish.argv:
+            raise WrongParameters(self._calls.place, "there is no program to run")
+        for name in wish.env:
+            if not name or "=" in name:
+                raise WrongParameters(self._calls.place, f"no variable is called '{name}'")
+        no_nul(self._calls.place, *wish.argv, *wish.env, *wish.env.values(), wish.cwd or "")
+
     async def _command(self, wish: Wish) -> list[str]:
         if not wish.is_plain and await self.is_windows():
             return windows_command(wish)
         command = unix_command(wish)
+        if any(map(is_no_text, command)):
+            return as_ascii(command)
         if not needs_ascii(command) or await self._host.is_guestwire():
             return command
         return windows_command(wish) if await self.is_windows() else as_ascii(command)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from guestwire.client.commands import SHELL
+from guestwire.client.commands import SHELL, folder
 
 Command = list[str]
 """The arguments to give to the agent."""
@@ -35,6 +35,7 @@ if stat -c %s / >/dev/null 2>&1; then facts() { stat -c "$1" -- "$3"; }; else fa
 
 _PLACE: Final = """\
 if [ -d "$2" ]; then echo "$2: is a directory" >&2; exit 1; fi
+if [ -e "$2" ] && [ ! -f "$2" ]; then echo "$2: is no regular file" >&2; exit 1; fi
 case "$2" in */*) folder=${2%/*}/ ;; *) folder=. ;; esac
 if [ ! -d "$folder" ]; then echo "$folder: No such file or directory" >&2; exit 1; fi
 """
@@ -195,12 +196,12 @@ def make_folders(paths: Sequence[str]) -> Command:
 
 def entries(path: str) -> Command:
     """Lists a folder; see `System.entries`."""
-    return script(_LIST, path)
+    return script(_LIST, folder(path))
 
 
 def tree(path: str) -> Command:
     """Lists all below a folder; see `System.tree`."""
-    return script(_TREE, path)
+    return script(_TREE, folder(path))
 
 
 def into(path: str, command: Command) -> Command:

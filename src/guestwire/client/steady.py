@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 from guestwire.client import scripts
-from guestwire.client.commands import HIGHEST_ON_PROXMOX, SHELL, as_ascii
+from guestwire.client.commands import HIGHEST_ON_PROXMOX, SHELL, is_no_text
 from guestwire.client.ending import surely
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import (
@@ -19,6 +19,7 @@ from guestwire.client.errors import (
     Place,
     Unreachable,
     advice_for,
+    no_nul,
 )
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.processes import Ended, Processes
@@ -32,6 +33,8 @@ FIRST_PAUSE: Final = 0.2
 
 REMOVED_WITHIN: Final = 10.0
 """Seconds; where nobody answers, or nothing can be written, the file stays."""
+
+LONGEST_LIST: Final = 256 * 1024 * 1024
 
 LONGEST_WORDS: Final = 300
 
@@ -72,8 +75,7 @@ class Steady:
 
     async def sh(self, command: scripts.Command, data: bytes | None = None) -> Ended:
         """How a command ended that may run twice; `data` is its standard input."""
-        words = as_ascii(command) if any(map(is_no_text, command)) else command
-        return await self.again(lambda: self._processes.run(words, input=data))
+        return await self.again(lambda: self._processes.run(command, input=data))
 
     async def done(self, command: scripts.Command, data: bytes | None = None) -> Ended:
         """The same; it must succeed.
@@ -112,11 +114,12 @@ class Steady:
 
     async def _whole(self, path: str) -> bytes:
         data = b""
-        while True:
+        while len(data) <= LONGEST_LIST:
             found = await self.again(lambda: self._calls.file_read(path, offset=len(data)))  # noqa: B023  # awaited at once
             data += found.content.encode("latin-1")
             if not found.truncated:
                 return data
+        raise FileRefused(self.place, f"its list is longer than {LONGEST_LIST} bytes; take a folder below it")
 
     async def remove(self, path: str) -> None:
         """Removes a file; one that is not there is gone already."""
@@ -131,6 +134,7 @@ class Steady:
     @contextlib.asynccontextmanager
     async def nameable(self, path: str) -> AsyncIterator[str]:
         """A path as the API can carry it: a link to it, where the name is no text, or of letters that Proxmox VE breaks."""
+        no_nul(self.place, path)
         wide = max(path, default="") > HIGHEST_ON_PROXMOX and not await self._host.is_guestwire()
         if not wide and not is_no_text(path):
             yield path
@@ -141,11 +145,6 @@ class Steady:
             yield link
         finally:
             await surely(self.remove_quietly(link))
-
-
-def is_no_text(path: str) -> bool:
-    """Whether a name has bytes that are not UTF-8."""
-    return any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 _passing = re.compile(r"qga command '.*' failed|Handle '\d+' has not been found|Invalid parameter 'pid'|PID \d+ does")

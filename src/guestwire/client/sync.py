@@ -210,6 +210,7 @@ class SyncProcesses(Waiting[Processes]):
         """Starts a program and returns its pid; `stdin`, `stdout` and `stderr` are paths in the guest.
 
         Raises:
+            WrongParameters: a name of a variable, or an argument, can't be one.
             CallFailed: see `client.errors`.
         """
         return self._wait(

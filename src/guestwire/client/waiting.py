@@ -60,7 +60,7 @@ def entered(context: contextlib.AbstractAsyncContextManager[T], wait: Waiter, ma
 
 def pieces(data: bytes | Iterable[bytes]) -> bytes | AsyncIterator[bytes]:
     """The same for an event loop, which does not wait for whoever makes them."""
-    return data if isinstance(data, bytes) else _pieces(iter(data))
+    return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else _pieces(iter(data))
 
 
 async def _pieces(source: Iterator[bytes]) -> AsyncIterator[bytes]:
