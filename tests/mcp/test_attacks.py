@@ -644,10 +644,10 @@ async def test_a_cancelled_command_leaves_nothing_but_its_process(target: Target
 def whole(folder: Path, size: int) -> None:
     """A copy left nothing; or it was at its end already when it was cancelled, and left all of it."""
     assert not list(folder.glob(".guestwire*"))
-    copied = folder / "copied"
-    if copied.exists():
-        assert copied.stat().st_size == size
-        copied.unlink()
+    moved = folder / "moved"
+    if moved.exists():
+        assert moved.stat().st_size == size
+        moved.unlink()
 
 
 async def test_a_cancelled_copy_leaves_nothing(target: Target, tmp_path: Path) -> None:
@@ -658,7 +658,7 @@ async def test_a_cancelled_copy_leaves_nothing(target: Target, tmp_path: Path) -
     with (target.agent.home / "large").open("wb") as file:
         file.write(bytes(range(1, 256)) * 250_000)
     async with assistant(tmp_path, target.options, *ALL, "--copy-folder", str(exchange)) as ai:
-        for direction, local, path in (("to_guest", "large", "/root/copied"), ("from_guest", "copied", "/root/large")):
+        for direction, local, path in (("to_guest", "large", "/root/moved"), ("from_guest", "moved", "/root/large")):
             before = len(ai.records) if ai.path.exists() else 0
             moving = asyncio.Event()
 
