@@ -77,3 +77,14 @@ def test_the_command_loads_neither_server_nor_store_nor_tables_before_it_knows_w
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True).stdout
 
     assert set(loaded.split()) & heavy == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"), [("freeze web <&-", 2, "There is no terminal to ask on"), ("api >&- <&-", 0, "")]
+)
+def test_closed_standard_streams_are_as_empty_ones(line: str, code: int, words: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec '{sys.executable}' -m guestwire {line}"], stderr=subprocess.PIPE, check=False, timeout=60
+    )
+
+    assert (done.returncode, words in done.stderr.decode(), done.stderr.count(b"\n")) == (code, True, bool(words))

@@ -1,12 +1,19 @@
 """`guestwire cp` and `edit`, over an agent's own socket and over HTTPS."""
 
+import asyncio
 import os
+import re
+import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from reaching import WAYS, Lab, guestwire
+
+from guestwire.cli.copying import _name
 
 pytestmark = pytest.mark.agent
 
@@ -40,6 +47,13 @@ async def test_a_folder_as_the_other_side_takes_the_files_name(lab: Lab, tmp_pat
     assert (tmp_path / "name").read_bytes() == b"x"
 
 
+@pytest.mark.parametrize(
+    ("path", "name"), [("/a/b c", "b c"), ("/a/", ""), ("C:\\x\\y.txt", "y.txt"), ("C:\\x\\", ""), ("/a\\b", "a\\b")]
+)
+def test_the_name_of_a_file_is_its_guests(path: str, name: str) -> None:
+    assert _name(path) == name
+
+
 async def test_standard_streams_are_files_too(lab: Lab) -> None:
     assert (await lab("web", "cp", "-", "web:/root/piped", stdin=DATA)).code == 0
     assert (await lab("web", "cp", "web:/root/piped", "-")).output == DATA
@@ -63,10 +77,59 @@ async def test_folders_go_with_what_is_in_them(lab: Lab, tmp_path: Path) -> None
         (("/no/such/file", "web:/root/x"), "/no/such/file: No such file or directory"),
         (("web:/no/such/file", "/tmp/x"), "No such file or directory"),
         (("/etc/hostname", "web:/no/such/folder/x"), "No such file or directory"),
+        (("web:/etc/passwd", "/no/such/folder/"), "no such folder on this machine"),
+        (("web:/etc/passwd", "-", "--json"), "either for the file or for JSON"),
+        (("web:/etc/passwd", ""), "One of SRC and DST is GUEST:PATH"),
+        (("", "web:/root/x", "-r"), "One of SRC and DST is GUEST:PATH"),
+        (("-r", "web:/etc/security", "/etc/hostname"), "/etc/hostname: File exists"),
+        (("/etc/hostname", "web:/dev/null"), "is no regular file"),
     ],
 )
-async def test_what_can_not_be_copied_is_one_line(lab: Lab, arguments: tuple[str, str], words: str) -> None:
+async def test_what_can_not_be_copied_is_one_line(lab: Lab, arguments: tuple[str, ...], words: str) -> None:
     assert words in (await lab("web", "cp", *arguments)).line
+
+
+async def test_one_file_is_copied_with_r_too(lab: Lab, tmp_path: Path) -> None:
+    assert (await lab("web", "cp", "-r", "web:/etc/passwd", str(tmp_path))).code == 0
+
+    assert (tmp_path / "passwd").exists()
+
+
+async def test_a_guest_named_with_its_node_is_one(lab: Lab, tmp_path: Path) -> None:
+    assert (await lab("web", "cp", "pve1/100:/etc/passwd", str(tmp_path / "there"))).code == 0
+
+    assert (tmp_path / "there").read_bytes().startswith(b"root:")
+
+
+async def test_ctrl_c_does_not_wait_for_standard_input(lab: Lab) -> None:
+    process = await lab.start("web", "cp", "-", "web:/root/endless")
+    assert process.stdin
+    process.stdin.write(DATA)
+    async with asyncio.timeout(30):
+        while not any("guestwire" in path.name for path in lab.agent.home.iterdir()):
+            await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+
+    assert [path.name for path in lab.agent.home.iterdir() if "guestwire" in path.name or path.name == "endless"] == []
+
+
+async def test_a_full_disk_on_this_side_is_one_line(lab: Lab) -> None:
+    for words in (
+        ["cat", "web:/etc/passwd"],
+        ["osinfo", "web"],
+        ["hostname", "web", "--json"],
+        ["exec", "web", "--", "id"],
+    ):
+        with open("/dev/full", "wb") as full:  # noqa: PTH123, ASYNC230  # a device
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "guestwire", *lab.options["web"], *words, env=lab.env, stdout=full, stderr=subprocess.PIPE
+            )  # fmt: skip
+            _, errors = await process.communicate()
+
+        assert process.returncode == 1
+        assert errors.startswith(b"guestwire: No space left on device")
+        assert errors.count(b"\n") == 1
 
 
 def editor(folder: Path, code: str) -> str:
@@ -91,6 +154,42 @@ async def test_a_file_is_edited(lab: Lab, tmp_path: Path) -> None:
     assert code == 0
     assert (lab.agent.home / "motd").read_text() == "hello\nworld\n"
     assert (lab.agent.home / "motd").stat().st_mode & 0o777 == 0o640
+
+
+async def test_a_file_is_edited_behind_its_link(lab: Lab, tmp_path: Path) -> None:
+    (lab.agent.home / "real").write_text("hello\n")
+    (lab.agent.home / "motd").unlink(missing_ok=True)
+    (lab.agent.home / "motd").symlink_to("real")
+
+    code, _ = await edited(lab, tmp_path, "file.write_text('changed')")
+
+    assert code == 0
+    assert (lab.agent.home / "motd").is_symlink()
+    assert (lab.agent.home / "real").read_text() == "changed"
+    (lab.agent.home / "motd").unlink()
+
+
+async def test_what_was_written_and_can_not_be_put_back_is_kept(lab: Lab, tmp_path: Path) -> None:
+    (lab.agent.home / "motd").write_text("as it was\n")
+
+    code, errors = await edited(
+        lab, tmp_path, f"file.write_text('much work'); pathlib.Path({str(lab.agent.home / 'motd')!r}).unlink()"
+    )
+
+    assert code != 0
+    kept = re.search(r"what you wrote is kept in (\S+/motd)\n", errors)
+    assert kept
+    assert Path(kept[1]).read_text() == "much work"
+    shutil.rmtree(Path(kept[1]).parent)
+
+
+async def test_an_editor_that_removes_the_file_failed(lab: Lab, tmp_path: Path) -> None:
+    (lab.agent.home / "motd").write_text("as it was\n")
+
+    code, errors = await edited(lab, tmp_path, "file.unlink()")
+
+    assert (code, "nothing was changed in the guest" in errors) == (1, True)
+    assert errors.count("\n") == 1
 
 
 async def test_an_editor_that_changes_nothing_or_fails_leaves_the_file(lab: Lab, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """`guestwire cp` and `edit`: files of any size, to a guest and back."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,15 +21,20 @@ from guestwire.cli.output import note, to_json
 from guestwire.cli.quick import add
 from guestwire.cli.site import Json
 from guestwire.cli.units import size
-from guestwire.errors import GuestwireError
+from guestwire.errors import GuestwireError, RequestError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
     from guestwire.client import Guest
     from guestwire.client.folders import TreeCopied
+    from guestwire.client.systems import System
 
 STANDARD: Final = "-"
 PIECE: Final = 1024 * 1024
 EDITORS: Final = ("VISUAL", "EDITOR")
+
+_of_guest = re.compile(r"(?:[^/:]+|[0-9A-Za-z-]+/[0-9]{1,9}):")
 
 Progress = Callable[[int, int | None], None]
 
@@ -62,13 +69,16 @@ def copy(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Copy folders with what is in them.")] = False,
     json: Json = False,
 ) -> None:
-    """Copy files to a guest or from it.
+    """Copy files to a guest or from it. With -r, what is in the folder SRC comes into the folder DST, which is made where there is none.
 
     A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted one leaves the old file as it was. One that was
-    killed, or lost its connection, goes on where it stopped when it is started again. A link that is named is followed; in folders, links stay links.
+    killed, or lost its connection, goes on where it stopped when it is started again. A link that is SRC is followed, one that is DST is replaced;
+    in folders, links stay links.
     """
-    if _is_of_guest(source) == _is_of_guest(target):
+    if _is_of_guest(source) == _is_of_guest(target) or not source or not target:
         raise typer.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
+    if json and target == STANDARD:
+        raise typer.BadParameter("Standard output is either for the file or for JSON.")
     move = _download if _is_of_guest(source) else _upload
     name, path = guest_and_path(source if _is_of_guest(source) else target)
     local = target if _is_of_guest(source) else source
@@ -83,9 +93,8 @@ def copy(
 
 
 def _is_of_guest(text: str) -> bool:
-    """`GUEST:PATH`; a path of this side that has a colon is written with a slash before it (`./a:b`)."""
-    before, colon, _ = text.partition(":")
-    return bool(colon) and bool(before) and "/" not in before
+    """`GUEST:PATH`, also of `NODE/VMID`; a path of this side that has a colon is written with a slash before it (`./a:b`)."""
+    return bool(_of_guest.match(text))
 
 
 async def _upload(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> "TreeCopied":  # noqa: FBT001
@@ -94,7 +103,7 @@ async def _upload(guest: "Guest", path: str, local: str, recursive: bool, progre
     source = Path(local)
     if recursive and _is_folder(source):
         return await guest.folders.copy_to(source, path, progress=progress)
-    there = path + source.name if path.endswith("/") else path
+    there = path if _name(path) else _system(path).join(path, source.name)
     return _one(await guest.files.copy_to(source, there, progress=progress))
 
 
@@ -102,10 +111,23 @@ async def _download(guest: "Guest", path: str, local: str, recursive: bool, prog
     if local == STANDARD:
         return _one(await _to_standard_output(guest, path))
     target = Path(local)
-    if recursive:
+    if recursive and (await guest.files.facts(path)).kind == "d":
         return await guest.folders.copy_from(path, target, progress=progress)
-    here = target / path.rpartition("/")[2] if _is_folder(target) else target
+    if local.endswith("/") and not _is_folder(target):
+        raise RequestError(f"{local}: there is no such folder on this machine")
+    here = target / _name(path) if _is_folder(target) else target
     return _one(await guest.files.copy_from(path, here, progress=progress))
+
+
+def _system(path: str) -> "System":
+    from guestwire.client.systems import system_of  # noqa: PLC0415  # with the rest of the client
+
+    return system_of(path)
+
+
+def _name(path: str) -> str:
+    """The last part of a guest's path; none where that ends with a folder's slash."""
+    return _system(path).split(path)[1]
 
 
 def _one(count: int) -> "TreeCopied":
@@ -119,8 +141,25 @@ def _is_folder(path: Path) -> bool:
 
 
 async def _standard_input() -> AsyncIterator[bytes]:
-    while piece := sys.stdin.buffer.read(PIECE):
+    """Read by threads that nobody waits for at the end: Ctrl-C must not wait for what may never come."""
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
+    loop = asyncio.get_running_loop()
+    while True:
+        read: asyncio.Future[bytes] = loop.create_future()
+        threading.Thread(target=_read, args=(loop, read), daemon=True).start()
+        if not (piece := await read):
+            return
         yield piece
+
+
+def _read(loop: "AbstractEventLoop", read: "Future[bytes]") -> None:
+    try:
+        tell, found = read.set_result, os.read(sys.stdin.fileno(), PIECE)
+    except OSError as error:
+        tell, found = read.set_exception, error  # type: ignore[assignment]
+    with suppress(RuntimeError):  # nobody is there any more
+        loop.call_soon_threadsafe(lambda: None if read.done() else tell(found))
 
 
 async def _to_standard_output(guest: "Guest", path: str) -> int:
@@ -172,16 +211,32 @@ def edit(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask when the file changed meanwhile.")] = False,
 ) -> None:
-    """Edit a file of a guest with the editor that VISUAL or EDITOR names."""
-    name, file = guest_and_path(path)
+    """Edit a file of a guest with the editor that VISUAL or EDITOR names. A link is followed.
+
+    What was written, and can't be put back, is kept on this machine.
+    """
+    name, given = guest_and_path(path)
+    file = on_guest(context, name, lambda guest: _behind_links(guest, given))
     before = on_guest(context, name, lambda guest: guest.files.read(file))
-    after = _edited(before, Path(file).name)
+    after = _edited(before, _name(file))
     if after == before:
         note("nothing was changed")
         return
-    if on_guest(context, name, lambda guest: guest.files.read(file)) != before:
-        confirm(f"{path} changed in the guest meanwhile. Write yours over it?", yes=yes)
-    on_guest(context, name, lambda guest: guest.files.write(file, after))
+    with _kept(after, _name(file)):
+        if on_guest(context, name, lambda guest: guest.files.read(file)) != before:
+            confirm(f"{path} changed in the guest meanwhile. Write yours over it?", yes=yes)
+        on_guest(context, name, lambda guest: guest.files.write(file, after))
+
+
+async def _behind_links(guest: "Guest", path: str) -> str:
+    """The file itself: what is written takes a link's place. Where that can't be found out, it is asked for by its name alone."""
+    if _system(path) is not _system("/"):
+        return path
+    try:
+        found = await guest.run(["readlink", "-f", "--", path])
+    except GuestwireError:
+        return path
+    return found.output.removesuffix("\n") if found.ok and found.output else path
 
 
 def _edited(content: bytes, name: str) -> bytes:
@@ -191,6 +246,18 @@ def _edited(content: bytes, name: str) -> bytes:
         local.write_bytes(content)
         try:
             subprocess.run([*shlex.split(editor), str(local)], check=True)
+            return local.read_bytes()
         except (OSError, subprocess.CalledProcessError, ValueError) as error:
             raise EditorFailed(f"the editor '{editor}' failed: {error}; nothing was changed in the guest") from error
-        return local.read_bytes()
+
+
+@contextmanager
+def _kept(content: bytes, name: str) -> Iterator[None]:
+    """Nobody's work is lost when something fails."""
+    try:
+        yield
+    except BaseException:
+        local = Path(tempfile.mkdtemp(prefix="guestwire-")) / name
+        local.write_bytes(content)
+        note(f"what you wrote is kept in {local}")
+        raise

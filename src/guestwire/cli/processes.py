@@ -161,7 +161,7 @@ def _write(stream: BinaryIO, data: bytes) -> None:
 def exit_code(ended: "Ended") -> int:
     """Of a command that ends as a process did. Windows has longer ones; none of them becomes 0."""
     if ended.signal is not None:
-        return SIGNALLED + ended.signal
+        return min(SIGNALLED + ended.signal, BYTE)
     code = ended.code or 0
     return code & BYTE or int(code != 0)
 

@@ -1,5 +1,6 @@
 """`guestwire`, the command."""
 
+import contextlib
 import os
 import sys
 from typing import Annotated, Final
@@ -77,7 +78,9 @@ def run() -> None:
     if COMPLETE in os.environ:
         completion_init()
     try:
-        sys.exit(app(prog_name=NAME, standalone_mode=False))
+        code = app(prog_name=NAME, standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except GuestwireError as error:
         _fail(_one_line(error), error.exit_code)
     except typer.TyperException as error:
@@ -86,9 +89,19 @@ def run() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read has gone, as `head` does. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read has gone, as `head` does.
+        _forget_output()
         sys.exit(1)
+    except OSError as error:
+        _forget_output()
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; check files and standard streams on this machine", 1)
+
+
+def _forget_output() -> None:
+    """Python would complain once more when it flushes at the end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(text: str, code: int) -> None:

@@ -58,19 +58,22 @@ head -c "$2" <"$1" | sha
 _FINISH: Final = f"""\
 {_SHA}{_FACTS}
 is() {{ found=$(sha <"$1") || exit {NO_TOOL}; [ "${{found%% *}}" = "$2" ]; }}
-if [ ! -e "$1" ] && [ -n "$3" ] && [ -f "$2" ] && is "$2" "$3"; then exit 0; fi
+is_done() {{ [ ! -e "$1" ] && [ -n "$3" ] && [ -f "$2" ] && is "$2" "$3"; }}
+end() {{ is_done "$@" && exit 0; exit 1; }}
+if is_done "$@"; then exit 0; fi
 {_PLACE}
 if [ -n "$3" ]; then is "$1" "$3" || exit {OTHER_BYTES}; fi
-if [ -n "$4" ]; then chmod "$4" "$1" || exit 1
+if [ -n "$4" ]; then chmod "$4" "$1" || end "$@"
 elif [ -f "$2" ]; then
   chown "$(facts %u:%g %u:%g "$2")" "$1" 2>/dev/null
-  chmod "$(facts %a %Mp%Lp "$2")" "$1" || exit 1
-else chmod "$(printf %o "$((0666 & ~$mask))")" "$1" || exit 1; fi
-if [ -n "$5" ]; then TZ=UTC0 touch -t "$5" -- "$1" || exit 1; fi
-mv -f -- "$1" "$2" || exit 1
+  chmod "$(facts %a %Mp%Lp "$2")" "$1" || end "$@"
+else chmod "$(printf %o "$((0666 & ~$mask))")" "$1" || end "$@"; fi
+if [ -n "$5" ]; then TZ=UTC0 touch -t "$5" -- "$1" || end "$@"; fi
+mv -f -- "$1" "$2" || end "$@"
 rm -f -- "${{1%-*}}"-*
 """
-"""Of a new file the permissions are those that the guest gives; what older copies to the same place left goes."""
+"""Of a new file the permissions are those that the guest gives; what older copies to the same place left goes.
+Another copy of the same bytes may be done with it at any moment."""
 
 _PUT: Final = f"""\
 mask=$(umask); umask 077
