@@ -132,8 +132,16 @@ def _cut(text: str) -> str:
 
 
 async def _stay(console: Console, server: Server, machine: Machine) -> None:
+    for line in _to_copy(server, machine.vmid):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    await machine.wait_exit(within=30 * 86400)
+
+
+def _to_copy(server: Server, vmid: int) -> tuple[str, ...]:
     curl = f"curl --cacert {server.state_dir}/server.pem -H 'Authorization: PVEAPIToken={server.token}'"
-    lines = (
+    command = f"{Path(sys.executable).with_name('guestwire')} --host https://127.0.0.1:{server.port}"
+    command = f"{command} --token-file {server.state_dir}/admin-token --ca {server.state_dir}/server.pem"
+    return (
         f"address  https://127.0.0.1:{server.port}",
         f"token    {server.token}",
         "",
@@ -141,11 +149,12 @@ async def _stay(console: Console, server: Server, machine: Machine) -> None:
         f"{curl} {server.url}/get-osinfo",
         f"{curl} -X POST {server.url}/exec -d command=uname -d command=-a",
         "",
+        f"{command} exec {vmid} -- uname -a",
+        f"{command} shell {vmid}",
+        f"claude mcp add guests -- {command} mcp",
+        "",
         "Ctrl-C ends it.",
     )
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    await machine.wait_exit(within=30 * 86400)
 
 
 main()
