@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from serving import Serving
+from ways import ca_of
 
 import guestwire
 from guestwire import SyncGuest, SyncHost, connect_sync
@@ -217,6 +219,32 @@ def test_a_fork_says_that_it_has_to_connect_itself(folder: Path) -> None:
     assert "of which this one is a fork: connect here too" in done.stdout
     assert done.stdout.endswith("\n1\n")
     assert done.stderr == ""
+
+
+UNCLOSED = """
+import sys
+from guestwire import connect_sync
+target, token, ca = sys.argv[1:]
+print(len(connect_sync(target, token=token, ca=ca).guests()))
+"""
+
+
+async def test_the_end_of_python_closes_it(server: Serving) -> None:
+    target = f"https://127.0.0.1:{server.port}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        UNCLOSED,
+        target,
+        server.token,
+        ca_of(server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    async with asyncio.timeout(WITHIN):
+        output, errors = await process.communicate()
+
+    assert (output, errors) == (b"2\n", b"")
 
 
 def test_no_thread_is_left(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Connects to a host from code that does not run in an event loop: calls are made in a loop in a thread of its own."""
 
 import asyncio
+import atexit
 import contextlib
 import os
 import threading
@@ -139,11 +140,12 @@ async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 class SyncHost:
-    """A host for code that does not run in an event loop; `with` closes it. Any thread may use it."""
+    """A host for code that does not run in an event loop; `with` closes it, and the end of Python. Any thread may use it."""
 
     def __init__(self, loop: _Loop, host: Host) -> None:
         self._loop = loop
         self._host = host
+        atexit.register(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -158,6 +160,7 @@ class SyncHost:
 
     def close(self) -> None:
         """Ends connections, and calls that are under way in other threads."""
+        atexit.unregister(self.close)
         self._loop.close(self._host.close())
 
     def guests(self) -> list[GuestInfo]:
