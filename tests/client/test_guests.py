@@ -11,8 +11,10 @@ from calling import site, vm
 from serving import Serving
 
 from guestwire import Guest, connect
+from guestwire.client.doctor import examine
 from guestwire.client.errors import AgentNotThere, AgentRefused, CallFailed
 from guestwire.client.guests import NotReady
+from guestwire.guests import Machine
 from guestwire.testing import CLOSE, Exchange, FakeGuest
 
 
@@ -152,3 +154,22 @@ async def test_where_nothing_was_frozen_nothing_is_thawed_and_the_reason_is_told
         async with there.freeze():
             pass
     assert not fake.names()
+
+
+@pytest.mark.guest
+async def test_a_frozen_guest_is_said_to_be_frozen(machine: Machine) -> None:
+    async with await connect(f"unix:{machine.agent_socket}") as host:
+        guest = await host.guest("vm")
+        async with guest.freeze():
+            with pytest.raises(
+                AgentRefused, match="are frozen, for a snapshot or backup; when that is done: `guestwire thaw"
+            ):
+                await guest.run(["true"])
+            with pytest.raises(AgentRefused, match="guestwire thaw"):
+                async with guest.freeze():
+                    pass
+            assert await guest.fsfreeze_status() == "frozen"  # whoever came second thawed nothing
+            *_, commands = (await examine(host, "vm")).steps
+        assert await guest.fsfreeze_status() == "thawed"
+
+    assert (commands["step"], commands["result"], "guestwire thaw" in commands["next"]) == ("commands", "warning", True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from guestwire.client import errors
-from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, AgentTookTooLong, CallFailed
+from guestwire.client.errors import FROZEN, NO_AGENT_SOCKET, AgentNotThere, AgentTookTooLong, CallFailed
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host
 
@@ -71,10 +71,19 @@ async def _agent(guest: Guest, examined: Examined, *, on_server: bool) -> None:
     info = await guest.info()
     examined.add("privilege", "you may ask it")
     disabled = sorted(command.name for command in info.supported_commands if not command.enabled)
-    if disabled:
+    if disabled and await _is_frozen(guest):
+        examined.add("commands", "only those for thawing are enabled", result="warning", todo=FROZEN)
+    elif disabled:
         examined.add("commands", f"disabled in the guest: {', '.join(disabled)}", result="warning", todo=DISABLED)
     else:
         examined.add("commands", f"all {len(info.supported_commands)} of version {info.version} are enabled")
+
+
+async def _is_frozen(guest: Guest) -> bool:
+    try:
+        return await guest.fsfreeze_status() == "frozen"
+    except CallFailed:
+        return False
 
 
 async def _failure(call: Awaitable[object]) -> CallFailed | None:
@@ -96,7 +105,7 @@ async def _failed(host: Host, examined: Examined, error: CallFailed) -> None:
         todo = f"{error.next}; {await _shown(host)}"
     elif step == "agent":
         todo = _of_agent(host, error)
-    elif step == "command":
+    elif step == "command" and todo != FROZEN:
         todo = DISABLED
     examined.add(step, error.words, result="failed", todo=todo)
     examined.code = error.exit_code

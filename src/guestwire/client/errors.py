@@ -150,12 +150,9 @@ class AgentRefused(CallFailed):
     def __init__(self, place: Place, error_class: str, description: str, status: int | None = None) -> None:
         self.error_class = error_class
         self.description = description
-        advice = (
-            "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
-            if self.is_disabled
-            else advice_for(description)
+        super().__init__(
+            place, description, status, advice=advice_for(description) or (SWITCHED_OFF if self.is_disabled else "")
         )
-        super().__init__(place, description, status, advice=advice)
 
     @property
     def is_disabled(self) -> bool:
@@ -172,7 +169,12 @@ class WordsLost(AgentRefused):
         super().__init__(place, "GenericError", f"the agent refused it, and its words were lost ({words})", status)
 
 
+SWITCHED_OFF: Final = "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
+
+FROZEN: Final = "its file systems are frozen, for a snapshot or backup; when that is done: `guestwire thaw GUEST`"
+
 _NEXT: Final = (
+    ("agent is in frozen state", FROZEN),
     ("Failed to execute child process", "check the program's name in the guest, or give its path; no shell is between"),
     ("No space left", "make room in the guest (`guestwire df GUEST` shows where), then copy again"),
     ("not enough space", "make room in the guest, then copy again"),
