@@ -89,6 +89,20 @@ async def weak_token(lab: Lab) -> str:
     return str(lab.folder / "weak")
 
 
+async def test_who_may_see_no_guest_is_told_so(lab: Lab, env: dict[str, str]) -> None:
+    made = await lab("web", "raw", "POST", "/access/users/root@pam/token/blind", "privsep=1")
+    blind = trusting(lab, env) | {"GUESTWIRE_TOKEN": f"root@pam!blind={made.json['value']}"}
+
+    people, programs = [await guestwire("ls", *more, env=blind) for more in ((), ("--json",))]
+
+    assert (programs.json, people.code) == ([], 0)
+    assert (
+        people.errors
+        == programs.errors
+        == "guestwire: there is no guest that you may see: the user or token needs VM.Audit\n"
+    )
+
+
 async def test_a_missing_privilege_is_exit_code_6_and_has_its_name(lab: Lab, env: dict[str, str]) -> None:
     weak = trusting(lab, env) | {"GUESTWIRE_TOKEN_FILE": await weak_token(lab)}
 

@@ -131,6 +131,26 @@ async def test_a_process_that_takes_too_long_is_left_running_and_named(way: Way)
     assert ended.code == 0
 
 
+async def test_long_input_leaves_no_file_however_often_it_is_cancelled(way: Way) -> None:
+    async def files() -> list[str]:
+        names = (await way.guest.run(["ls", "-A", "/tmp"])).output.split()
+        return [name for name in names if "guestwire" in name]
+
+    assert await files() == []
+    for moment in (0.0, 0.01, 0.03, 0.1):
+        task = asyncio.create_task(way.guest.run(["cat"], input=b"x" * 3 * MIB))
+        async with asyncio.timeout(30):
+            while not await files():
+                assert not task.done()
+        await asyncio.sleep(moment)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.001)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert await files() == []
+
+
 async def test_long_input_goes_through(way: Way) -> None:
     data = os.urandom(300_000)
 

@@ -52,7 +52,7 @@ def raw(
     given = _given(parameters or [])
     if not yes and _may_disrupt(method, path):
         confirm(f"{method} {path} may disrupt a guest. Call it?", yes=False)
-    found = on_host(context, lambda host: host.raw(method, path, **given))
+    found = on_host(context, lambda host: host.raw(method, path, given))
     print(to_json(found, indent=2))
 
 

@@ -9,7 +9,7 @@ import typer
 
 from guestwire.cli.connecting import on_guest, on_host, plain
 from guestwire.cli.names import GuestArgument, guest_and_path, guest_names
-from guestwire.cli.output import Column, Row, print_table, show, to_json, visible, yes_or_no
+from guestwire.cli.output import Column, Row, note, print_table, show, to_json, visible, yes_or_no
 from guestwire.cli.quick import add
 from guestwire.cli.site import Json
 from guestwire.cli.times import day_and_time
@@ -47,7 +47,10 @@ def ls(
 ) -> None:
     """List the guests that you may see; or what is in a folder of a guest."""
     if path is None:
-        show([_fields(guest) for guest in on_host(context, lambda host: host.guests())], GUESTS, as_json=json)
+        guests = on_host(context, lambda host: host.guests())
+        show([_fields(guest) for guest in guests], GUESTS, as_json=json)
+        if not guests:
+            note("guestwire: there is no guest that you may see: the user or token needs VM.Audit")
         return
     name, folder = guest_and_path(path)
     listed = on_guest(context, name, lambda guest: guest.folders.entries(folder))

@@ -5,7 +5,7 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -179,9 +179,9 @@ class SyncHost:
         """See `Host.is_guestwire`."""
         return self._loop.wait(self._host.is_guestwire())
 
-    def raw(self, method: str, path: str, /, **parameters: Any) -> Any:
+    def raw(self, method: str, path: str, exactly: Mapping[str, Any] | None = None, /, **parameters: Any) -> Any:
         """See `Host.raw`."""
-        return self._loop.wait(self._host.raw(method, path, **parameters))
+        return self._loop.wait(self._host.raw(method, path, exactly, **parameters))
 
 
 def connect_sync(target: str | None = None, *, profile: str | None = None, **given: str | bool | None) -> SyncHost:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 import msgspec
@@ -59,13 +60,19 @@ class Host:
         """Ends connections."""
         await self._carrier.close()
 
-    async def raw(self, method: str, path: str, /, **parameters: Any) -> Any:
-        """Any endpoint of the API: what it has under `data`. `path` stands below `/api2/json`; `-` in a parameter's name is written `_`.
+    async def raw(self, method: str, path: str, exactly: Mapping[str, Any] | None = None, /, **parameters: Any) -> Any:
+        """Any endpoint of the API: what it has under `data`.
+
+        Args:
+            method: GET, POST, PUT or DELETE.
+            path: below `/api2/json`.
+            exactly: parameters by their very names.
+            parameters: more of them; `-` in a name is written `_`.
 
         Raises:
             CallFailed: see `client.errors`.
         """
-        given = {name.replace("_", "-"): value for name, value in parameters.items()}
+        given = {**(exactly or {}), **{name.replace("_", "-"): value for name, value in parameters.items()}}
         return await self._carrier.call(method, path, given, Place(self.name), repeatable=method == "GET")
 
     async def version(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guestwire.client.commands import Wish, as_ascii, is_no_text, needs_ascii, powershell, unix_command, windows_command
+from guestwire.client.ending import surely
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost, WrongParameters, no_nul
 from guestwire.client.parts import HostOfGuest
@@ -19,6 +20,9 @@ HEAD_START: Final = 0.003
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
+REMOVED_WITHIN: Final = 10.0
+"""Seconds; where nobody answers, the file stays."""
+
 MAX_INPUT: Final = 64 * 1024
 """Characters that the API takes as standard input."""
 
@@ -213,17 +217,23 @@ class Processes:
         if data is None or len(data) <= MAX_INPUT:
             yield None
             return
-        from guestwire.client.systems import system_of  # noqa: PLC0415  # few processes read so much
+        from guestwire.client.pieces import ended  # noqa: PLC0415  # few processes read so much
+        from guestwire.client.systems import system_of  # noqa: PLC0415  # as above
 
         path = await self._path_of_input()
         system = system_of(path)
         try:
             for start in range(0, len(data), MAX_INPUT):
-                await self.run(system.append(path), input=data[start : start + MAX_INPUT], check=True)
+                piece = data[start : start + MAX_INPUT]
+                await ended(self.run(system.append(path), input=piece, check=True))  # else it came after the removal
             yield path
         finally:
-            with contextlib.suppress(CallFailed):
-                await self.run(system.remove(path))
+            await surely(self._removed(system.remove(path)))
+
+    async def _removed(self, command: Sequence[str]) -> None:
+        with contextlib.suppress(CallFailed, TimeoutError):
+            async with asyncio.timeout(REMOVED_WITHIN):
+                await self.run(command)
 
     async def _path_of_input(self) -> str:
         name = f"guestwire-{os.urandom(16).hex()}"  # it can't be guessed

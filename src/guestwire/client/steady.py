@@ -22,7 +22,7 @@ from guestwire.client.errors import (
     no_nul,
 )
 from guestwire.client.parts import HostOfGuest
-from guestwire.client.processes import Ended, Processes
+from guestwire.client.processes import REMOVED_WITHIN, Ended, Processes
 from guestwire.client.systems import UNIX, System, system_of
 
 T = TypeVar("T")
@@ -30,9 +30,6 @@ T = TypeVar("T")
 ATTEMPTS: Final = 8
 FIRST_PAUSE: Final = 0.2
 """Seconds; each pause is twice the one before: 51 seconds in all."""
-
-REMOVED_WITHIN: Final = 10.0
-"""Seconds; where nobody answers, or nothing can be written, the file stays."""
 
 LONGEST_LIST: Final = 256 * 1024 * 1024
 
