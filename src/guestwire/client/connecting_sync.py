@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 
 CLOSED: Final = "the host is closed: connect again"
+WITHIN: Final = "a call that waits can't be made from within another one, as its progress or its data"
 
 
 class HostClosed(GuestwireError):
@@ -65,13 +66,17 @@ class _Loop:
             return "the host was connected in another process, of which this one is a fork: connect here too"
         if self._closed:
             return CLOSED
-        if threading.current_thread() is self._thread:
-            return "a call that waits can't be made from within another one, as its progress or its data"
-        return ""
+        return WITHIN if threading.current_thread() is self._thread else ""
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Ends what is under way, then does the last work, and ends the loop and its thread. Once: again it does nothing."""
+        """Ends what is under way, then does the last work, and ends the loop and its thread. Once: again it does nothing.
+
+        Raises:
+            HostClosed: a call of this very host would have to wait for it.
+        """
         try:
+            if threading.current_thread() is self._thread:
+                raise HostClosed(WITHIN)
             if self._process != os.getpid() or self._was_closed():
                 return
             ending = asyncio.run_coroutine_threadsafe(_ended(self._calls, last), self._loop)
