@@ -2,19 +2,25 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from guestwire.client import Host, connect
 from guestwire.client.carriers import https
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import CallFailed, LoginFailed, Unreachable, WrongParameters
+from guestwire.client.errors import CallFailed, LoginFailed, NotTrusted, Unreachable, WrongParameters
 from guestwire.contract import Effect
 from guestwire.contract.endpoints import agent
 from guestwire.errors import ConfigurationError
@@ -318,3 +324,42 @@ async def test_an_answer_that_is_none_of_the_apis_is_an_error(answer: str) -> No
     async with Server(lambda _: (answer, "<html>")).running() as server, await server.host() as host:
         with pytest.raises(CallFailed):
             await (await host.guest("pve1/100")).get_osinfo()
+
+
+# Certificates
+
+
+def self_signed(folder: Path, address: str, days: int) -> Path:
+    """A file with a certificate for an address that ends in so many days, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pve1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=9))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path = folder / "server.pem"
+    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("address", "days", "says"),
+    [("127.0.0.1", -1, "expired; renew it on the host"), ("127.0.0.9", 9, "mismatch.*; name the host as its certificate does")],
+)  # fmt: skip
+async def test_where_a_trusted_ca_does_not_help_the_error_says_what_does(
+    folder: Path, address: str, days: int, says: str
+) -> None:
+    path = self_signed(folder, address, days)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(path)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+
+    async with server, await connect(f"https://127.0.0.1:{port}", token="a@b!c=d", ca=str(path)) as host:
+        with pytest.raises(NotTrusted, match=says):
+            await host.raw("GET", "/version")

@@ -183,7 +183,8 @@ class HttpsCarrier:
                 advice=_fingerprint(error.got),
             ) from error
         except aiohttp.ClientConnectorCertificateError as error:
-            raise NotTrusted(place, f"its certificate is not trusted: {_reason(error)}") from error
+            reason = _reason(error)
+            raise NotTrusted(place, f"its certificate is not trusted: {reason}", advice=_instead(reason)) from error
         except aiohttp.ClientConnectorError as error:
             raise _Lost(str(error.os_error), before_sending=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -197,7 +198,9 @@ class HttpsCarrier:
         errors = answer.get("errors") if isinstance(answer, dict) else None
         words = str(message or response.reason or f"status {response.status}")
         if response.status == HTTPStatus.OK:
-            raise CallFailed(place, "the answer is none of this API's", response.status)
+            raise CallFailed(
+                place, "the answer is none of this API's", response.status, advice="check the address and its port"
+            )
         raise failure(place, response.status, words, errors if isinstance(errors, dict) else None)
 
 
@@ -226,6 +229,15 @@ def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
     """OpenSSL's words alone."""
     found = error.certificate_error
     return found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
+
+
+def _instead(reason: str) -> str:
+    """What helps where trusting the CA does not; empty where it does."""
+    if "expired" in reason:
+        return "renew it on the host, or trust this very one by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
+    if "mismatch" in reason:
+        return "name the host as its certificate does, or trust it by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
+    return ""
 
 
 def _fingerprint(digest: bytes) -> str:
