@@ -102,6 +102,11 @@ class Site:
         await store.close()
 
 
+CTRL_C = "\x03"
+FINGERS_TAKE = 0.5
+"""Seconds. Python loses a Ctrl-C that comes between a prompt and its waiting for a line."""
+
+
 async def on_terminal(
     *arguments: str, answers: Sequence[tuple[str, str]] = (), environment: Mapping[str, str] | None = None
 ) -> Ended:
@@ -136,5 +141,7 @@ def _talk(ours: int, process: "subprocess.Popen[bytes]", answers: list[tuple[str
             return shown
         if answers and answers[0][0] in shown[seen:]:
             seen = len(shown)
+            if answers[0][1] == CTRL_C:
+                time.sleep(FINGERS_TAKE)
             os.write(ours, answers.pop(0)[1].encode())
     raise AssertionError(f"not ended in time; shown so far: {shown!r}; not asked: {answers}")

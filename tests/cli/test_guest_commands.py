@@ -206,16 +206,60 @@ async def test_a_process_whose_time_is_up_runs_on(lab: Lab) -> None:
     assert "still runs after 0.2 seconds; it was left running" in done.line
 
 
-async def test_ctrl_c_leaves_the_process_running_and_says_so(lab: Lab, fake: FakeGuest) -> None:
+@pytest.mark.parametrize(
+    ("script", "code", "output"),
+    [
+        ("trap 'echo caught; exit 7' INT; touch /root/begun; while :; do sleep 0.1; done", 7, b"caught\n"),
+        ("touch /root/begun; sleep 60; echo never", 130, b""),
+        ("touch /root/begun; exec sleep 60", 130, b""),
+    ],
+)
+async def test_ctrl_c_is_passed_on_to_the_process_and_those_that_it_started(
+    lab: Lab, script: str, code: int, output: bytes
+) -> None:
+    begun = lab.agent.home / "begun"
+    begun.unlink(missing_ok=True)
+
+    process = await lab.start("web", "exec", "web", "--", "sh", "-c", script)
+    await until(begun.exists, ANSWERS_WITHIN)
+    await asyncio.sleep(1)  # it has been told its pid by then
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+
+    assert (done.code, done.output) == (code, output)
+    assert "Ctrl-C goes to process" in done.errors
+    left = await lab("web", "exec", "web", "--", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert "sleep 60" not in left.text
+
+
+async def test_ctrl_c_again_leaves_the_process_running_and_says_so(lab: Lab, fake: FakeGuest) -> None:
     fake.replies |= {"guest-exec": {"pid": 4711}, "guest-exec-status": {"exited": False}}
+    fake.replies["guest-get-osinfo"] = {"id": "linux"}
 
     process = await lab.start("fake", "exec", "fake", "--", "sleep", "30")
+    await until(lambda: "guest-exec-status" in fake.names(), ANSWERS_WITHIN)
+    process.send_signal(signal.SIGINT)
+    await until(lambda: fake.names().count("guest-exec") == 2, ANSWERS_WITHIN)
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+
+    assert done.code == 130
+    assert "process 4711 was left running; `guestwire status fake 4711`" in done.errors
+
+
+async def test_ctrl_c_leaves_a_process_in_a_windows_guest_running(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies |= {"guest-exec": {"pid": 4711}, "guest-exec-status": {"exited": False}}
+    fake.replies["guest-get-osinfo"] = {"id": "mswindows"}
+
+    process = await lab.start("fake", "exec", "fake", "--", "ping", "-t", "localhost")
     await until(lambda: "guest-exec-status" in fake.names(), ANSWERS_WITHIN)
     process.send_signal(signal.SIGINT)
     done = await ended(process)
 
     assert done.code == 130
-    assert "process 4711 was left running; `guestwire status fake 4711`" in done.line
+    assert "Windows has no signal for Ctrl-C" in done.errors
+    assert "process 4711 was left running" in done.errors
+    assert "process 4711 was left running; `guestwire status fake 4711`" in done.errors
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,14 @@ async def test_a_process_that_takes_too_long_is_left_running_and_named(way: Way)
     assert ended.code == 0
 
 
+async def test_a_process_and_those_that_it_started_can_be_interrupted(way: Way) -> None:
+    pid = await way.guest.processes.start(["sh", "-c", "sleep 60; echo never"])
+    await way.guest.processes.interrupt(pid)
+    ended = await way.guest.processes.wait(pid, timeout=20)
+
+    assert (ended.signal, ended.stdout) == (2, b"")
+
+
 async def test_long_input_leaves_no_file_however_often_it_is_cancelled(way: Way) -> None:
     async def files() -> list[str]:
         names = (await way.guest.run(["ls", "-A", "/tmp"])).output.split()

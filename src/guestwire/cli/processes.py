@@ -1,5 +1,6 @@
 """`guestwire exec`, `status` and `cat`: bytes that come from a guest, passed on unchanged."""
 
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
@@ -13,6 +14,8 @@ from guestwire.cli.site import Json
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from guestwire.client import Ended, Guest
 
 INTERRUPTED: Final = 130
@@ -20,6 +23,8 @@ INTERRUPTED: Final = 130
 SIGNALLED: Final = 128
 """A process that signal N ended has this and N."""
 BYTE: Final = 0xFF
+PASSED_ON_WITHIN: Final = 5.0
+"""Seconds that Ctrl-C may take on its way into a guest."""
 
 PidArgument = Annotated[int, typer.Argument(metavar="PID", help="As `exec --detach` shows it.", show_default=False)]
 
@@ -63,7 +68,8 @@ def execute(
 ) -> None:
     """Run a program in a guest, and end as it ends.
 
-    Both outputs come when it has ended, byte for byte, and the exit code is its own. Ctrl-C leaves it running.
+    Both outputs come when it has ended, byte for byte, and the exit code is its own. Ctrl-C is passed on to it; once more leaves
+    it running.
     """
     line = _line(argv)
     options: dict[str, Any] = {
@@ -85,10 +91,11 @@ def execute(
 
 
 class Watched:
-    """Runs programs; Ctrl-C tells which was left running."""
+    """Runs a program. The first Ctrl-C is passed on to it; the second leaves it running, and tells its pid."""
 
     def __init__(self) -> None:
         self._pid = 0
+        self._passing_on: asyncio.Task[None] | None = None
 
     async def run(self, guest: "Guest", line: list[str], **options: Any) -> "Ended":
         """As `Processes.run`.
@@ -98,7 +105,9 @@ class Watched:
         """
         import asyncio  # noqa: PLC0415  # `--help` must not wait for it
 
-        self._pid = 0
+        loop, job = asyncio.get_running_loop(), asyncio.current_task()
+        assert job  # noqa: S101  # a coroutine runs in one
+        loop.add_signal_handler(signal.SIGINT, self._interrupted, guest, job)
         try:
             return await guest.run(line, started=self._started, **options)
         except asyncio.CancelledError:
@@ -108,9 +117,37 @@ class Watched:
                 else "whether the program was started is not known"
             )
             raise LeftRunning(f"{guest.place}: interrupted; {left}") from None
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            await self._end()
 
     def _started(self, pid: int) -> None:
         self._pid = pid
+
+    def _interrupted(self, guest: "Guest", job: "asyncio.Task[Any]") -> None:
+        if self._pid and not self._passing_on:
+            self._passing_on = job.get_loop().create_task(self._pass_on(guest, job), name="Ctrl-C")
+        else:
+            job.cancel()
+
+    async def _pass_on(self, guest: "Guest", job: "asyncio.Task[Any]") -> None:
+        import asyncio  # noqa: PLC0415  # as above
+
+        note(f"guestwire: Ctrl-C goes to process {self._pid}; once more leaves it running")
+        try:
+            async with asyncio.timeout(PASSED_ON_WITHIN):
+                await guest.processes.interrupt(self._pid)
+        except (GuestwireError, TimeoutError) as error:
+            why = "no answer" if isinstance(error, TimeoutError) else error
+            note(f"guestwire: it did not arrive: {why}")
+            job.cancel()
+
+    async def _end(self) -> None:
+        import asyncio  # noqa: PLC0415  # as above
+
+        if self._passing_on:
+            self._passing_on.cancel()
+            await asyncio.wait([self._passing_on])
 
 
 def _line(argv: list[str]) -> list[str]:

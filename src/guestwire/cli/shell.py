@@ -46,7 +46,7 @@ def shell(context: typer.Context, guest: GuestArgument, *, json: Json = False) -
     """Run lines in a guest's /bin/sh, one at a time; directory and exported variables are kept.
 
     It is no terminal: each line's output comes when it has ended, and programs that need a terminal or input do not work.
-    Ctrl-C leaves what runs running; Ctrl-D or exit ends. With --json one object a line, as `exec --json` has it.
+    Ctrl-C is passed on to what runs, and once more leaves it running; Ctrl-D or exit ends. With --json one object a line, as `exec --json` has it.
     """
     with connected(context) as connection:
         found = connection.run(lambda host: _usable(host, guest))

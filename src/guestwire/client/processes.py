@@ -195,6 +195,18 @@ class Processes:
         """Whether a process runs, or how it ended."""
         return await self._calls.exec_status(pid)
 
+    async def interrupt(self, pid: int) -> None:
+        """Sends a process, and those that it started, what Ctrl-C sends (SIGINT).
+
+        Raises:
+            CallFailed: the guest runs Windows, which has no such signal; or see `client.errors`.
+        """
+        if await self.is_windows():
+            raise CallFailed(self._calls.place, "Windows has no signal for Ctrl-C")
+        from guestwire.client.scripts import interrupt  # noqa: PLC0415  # seldom wanted
+
+        await self.run(interrupt(pid), check=True)
+
     async def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> Ended:
         """Waits until a process ends, asking ever more seldom: after 10 ms first, once a second at last.
 

@@ -104,6 +104,15 @@ if [ -n "$size" ]; then set -- "$2" "$((size))"; {_CUT.removeprefix("exec ")}; e
 exit 1
 """
 
+_INTERRUPT: Final = """\
+interrupt() {
+  for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do interrupt "$child"; done
+  kill -INT "$1" 2>/dev/null || [ ! -d /proc/"$1" ]
+}
+interrupt "$1"
+"""
+"""A shell waits for what it runs: that must end first."""
+
 _EACH: Final = f"""\
 {_FACTS}
 for f in "$@"; do
@@ -135,6 +144,11 @@ _ALIAS: Final = 'case "$1" in /*) ;; *) set -- "$PWD/$1" "$2" ;; esac; exec ln -
 def script(text: str, *arguments: str) -> Command:
     """A script with its arguments."""
     return [SHELL, "-c", text, "sh", *arguments]
+
+
+def interrupt(pid: int) -> Command:
+    """Sends SIGINT to a process and to those below it."""
+    return script(_INTERRUPT, str(pid))
 
 
 def begin(unfinished: str, path: str, *, keep: bool) -> Command:

@@ -225,6 +225,14 @@ class SyncProcesses(Waiting[Processes]):
         """Whether a process runs, or how it ended."""
         return self._wait(self._inner.status(pid))
 
+    def interrupt(self, pid: int) -> None:
+        """Sends a process, and those that it started, what Ctrl-C sends (SIGINT).
+
+        Raises:
+            CallFailed: the guest runs Windows, which has no such signal; or see `client.errors`.
+        """
+        self._wait(self._inner.interrupt(pid))
+
     def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> Ended:
         """Waits until a process ends, asking ever more seldom: after 10 ms first, once a second at last.
 
