@@ -68,11 +68,18 @@ async def channel(guest: FakeGuest) -> AsyncIterator[UnixChannel]:
 
 
 @pytest.fixture(scope="session")
-async def agent() -> AsyncIterator[SandboxedAgent]:
+async def only_agent() -> AsyncIterator[SandboxedAgent]:
     """A real guest agent, alone in a sandbox; its socket serves one client at a time."""
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         async with SandboxedAgent(Path(name) / "real.qga", name="guest100") as agent:
             yield agent
+
+
+@pytest.fixture
+async def agent(only_agent: SandboxedAgent) -> SandboxedAgent:
+    """The same; it answers, also when the test before hung up in mid-answer, with which it ends and is started again."""
+    assert await only_agent.answers()
+    return only_agent
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Needs the programs qemu-ga and bwrap (Debian: qemu-guest-agent, bubblewrap).
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -94,6 +95,31 @@ class SandboxedAgent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def answers(self, within: float = START_TIMEOUT) -> bool:
+        """Waits until it answers a client; false when it does not in time. It serves one at a time, and ends with one that hangs up in mid-answer."""
+        try:
+            async with asyncio.timeout(within):
+                while not await self._answered():  # noqa: ASYNC110  # only asking tells
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _answered(self) -> bool:
+        number = secrets.randbelow(2**31)
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            return False
+        try:
+            writer.write(b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % number)
+            await reader.readuntil(b'\xff{"return": %d}\n' % number)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return False
+        finally:
+            writer.close()
+        return True
 
     async def stop(self) -> None:
         """Ends it, and removes its folder."""
