@@ -82,6 +82,10 @@ def mcp(
         raise typer.BadParameter("--json goes with --check.")
     import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the server
 
+    if http is None:
+        from guestwire.mcp.lean import load_lean  # noqa: PLC0415
+
+        load_lean()
     from guestwire.mcp.records import default_path  # noqa: PLC0415
     from guestwire.mcp.running import listen, serve_http, serve_stdio  # noqa: PLC0415
 
