@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 from assistants import ALL, Assistant, assistant
 from calling import site
+from listening import listening
 from serving import Serving
 from ways import options_for
 
@@ -33,9 +35,26 @@ async def reached(way: str, machine: Machine) -> AsyncIterator[list[str]]:
         yield options_for(server)
 
 
-@pytest.mark.parametrize("way", ["unix", "guestwire", "limited"])
-async def test_every_tool_does_its_work_in_a_real_guest(way: str, machine: Machine, tmp_path: Path) -> None:
-    async with reached(way, machine) as options, assistant(tmp_path, options, *ALL) as ai:
+@contextlib.asynccontextmanager
+async def over_http(_: Path, options: list[str], *more: str) -> AsyncIterator[Assistant]:
+    async with listening(options, *more) as server, server.client() as ai:
+        yield ai
+
+
+@pytest.mark.parametrize(
+    ("way", "connected"),
+    [
+        ("unix", assistant),
+        ("unix", over_http),
+        ("guestwire", assistant),
+        ("guestwire", over_http),
+        ("limited", assistant),
+    ],
+)
+async def test_every_tool_does_its_work_in_a_real_guest(
+    way: str, connected: Callable[..., AbstractAsyncContextManager[Assistant]], machine: Machine, tmp_path: Path
+) -> None:
+    async with reached(way, machine) as options, connected(tmp_path, options, *ALL) as ai:
         await reads(ai, machine)
         await writes(ai, machine)
         await freezes_and_thaws(ai, machine)
