@@ -67,29 +67,15 @@ class SandboxedAgent:
         self._furnish()
         self._keeper = asyncio.get_running_loop().create_task(self._keep(), name=f"keep {self._name}")
         try:
-            await self.up()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def up(self) -> None:
-        """Waits until it listens, which may be again.
-
-        Raises:
-            GuestImageError: it does not within 10 seconds.
-        """
-        try:
             async with asyncio.timeout(START_TIMEOUT):
-                while not (self._runs() and self.socket.is_socket()):
-                    if self._keeper and self._keeper.done():
+                while not self.socket.is_socket():
+                    if self._keeper.done():
                         await self._keeper
                     await asyncio.sleep(0.02)
         except TimeoutError:
+            await self.stop()
             raise GuestImageError(f"qemu-ga did not come up in a sandbox in {START_TIMEOUT:g} seconds") from None
-
-    def _runs(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
