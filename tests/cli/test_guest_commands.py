@@ -16,7 +16,7 @@ from waiting import until
 
 from guestwire.agent import results
 from guestwire.cli.program import app
-from guestwire.client.results import FileContent, ProcessState
+from guestwire.contract.results import FileContent, ProcessState
 from guestwire.contract import Effect
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.testing import CLOSE, Exchange, FakeGuest

@@ -21,7 +21,7 @@ from serving import Serving
 
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
-from guestwire.app.prepare import STORE
+from guestwire.app.state import STORE
 from guestwire.inventory import Inventory
 from guestwire.server import Gateway, Trail
 from guestwire.stores import AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User

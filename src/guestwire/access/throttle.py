@@ -1,16 +1,17 @@
-"""A failed login costs three seconds, and only whoever failed waits.
+"""A failed login costs three seconds, and only its caller waits.
 
-How many may fail at the same time is bounded for each pair of address and user, and for each address; more are refused without a look at the
-password, so that trying passwords gains nothing, and nobody at another address is kept out.
+The attempts within that time are bounded for each pair of address and user, and for each address; more are refused without a look at the
+password, so that trying passwords gains nothing, and no caller at another address is kept out. A login that succeeds counts no more.
 """
 
 import asyncio
 import contextlib
-from collections import Counter
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
 from guestwire.errors import NotAuthenticated
+from guestwire.pacing import RateLimiter
 
 COST: Final = 3.0
 """Seconds."""
@@ -30,7 +31,7 @@ class Throttle:
 
     def __init__(self, cost: float = COST) -> None:
         self._cost = cost
-        self._trying: Counter[tuple[str, str]] = Counter()
+        self._limits = RateLimiter(PER_USER, cost), RateLimiter(PER_ADDRESS, cost)
 
     @contextlib.asynccontextmanager
     async def attempt(self, address: str, user: str) -> AsyncIterator[None]:
@@ -39,23 +40,17 @@ class Throttle:
         Raises:
             NotAuthenticated: too many at once.
         """
-        places = ((address, user), (address, ""))
-        limits = (PER_USER, PER_ADDRESS)
-        full = any(self._trying[place] >= limit for place, limit in zip(places, limits, strict=True))
-        if full:
+        keys, now = ((address, user), address), time.monotonic()
+        limits = list(zip(self._limits, keys, strict=True))
+        if any(limit.wait(key, now) for limit, key in limits):
             await asyncio.sleep(self._cost)
             raise NotAuthenticated(FAILED)
-        self._trying.update(places)
+        for limit, key in limits:
+            limit.count(key, now)
         try:
             yield
         except NotAuthenticated:
             await asyncio.sleep(self._cost)
             raise
-        finally:
-            self._leave(places)
-
-    def _leave(self, places: tuple[tuple[str, str], ...]) -> None:
-        for place in places:
-            self._trying[place] -= 1
-            if not self._trying[place]:
-                del self._trying[place]
+        for limit, key in limits:
+            limit.forget(key, now)

@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
+from guestwire.dispatch.audit import Sink
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import AuditConfig
 from guestwire.inventory.config import STDERR
-from guestwire.server.audit import Sink
 from guestwire.stores import AuditRecord
 
 MODE: Final = 0o600

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from guestwire.access.control import Access
-from guestwire.app import state
 from guestwire.app.admin_token import ensure_admin_token
+from guestwire.app.state import STORE
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, read_config
 from guestwire.server.certificate_maker import ensure_certificate
 from guestwire.stores import SqliteStore
-
-STORE: Final = state.STORE
-"""In the state directory."""
 
 SMALL: Final = {
     "MALLOC_ARENA_MAX": "1",

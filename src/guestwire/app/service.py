@@ -16,15 +16,16 @@ from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
 from guestwire.app.state import STORE
+from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
-from guestwire.server import Certificate, Gateway, Listener, Trail
+from guestwire.server import Certificate, Gateway, Listener
 from guestwire.stores import SqliteStore
 
 log = logging.getLogger("guestwire")
 
 
-MakeGateway = Callable[[Inventory, Access, Trail], Gateway]
+MakeGateway = Callable[[Inventory, Access, AuditRecorder], Gateway]
 
 
 def run(path: Path, make_gateway: MakeGateway = Gateway) -> None:
@@ -53,12 +54,13 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     cert = Certificate.in_folder(state_dir) if config.server.tls else None
     store = await SqliteStore.open(state_dir / STORE)
     access = Access(store, usable_realms=await asyncio.to_thread(_usable_realms))
-    trail = Trail(store, commands=config.audit.commands, sink=sink_of(config.audit))
+    audit = AuditWriter(store, sink=sink_of(config.audit))
+    recorder = AuditRecorder(audit, commands=config.audit.commands)
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
     stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
-    listener = Listener(make_gateway(inventory, access, trail), host, port, cert.context() if cert else None)
+    listener = Listener(make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None)
     _collect_rarely()
     try:
         port = await _listen(listener, config)
@@ -79,7 +81,7 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
         await inventory.close()
-        await trail.close()
+        await audit.close()
         await store.close()
 
 

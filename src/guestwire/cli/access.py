@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -10,6 +10,9 @@ from guestwire.cli import people, rights
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import Column, Row, examples, note, print_table, show, yes_or_no
 from guestwire.cli.site import ConfigOption, Json, StateOption, Where, Yes, run
+
+if TYPE_CHECKING:
+    from guestwire.app.offline import OfflineAdmin
 
 app = typer.Typer(no_args_is_help=True)
 for name, part in (
@@ -56,7 +59,12 @@ def permissions(
     json: Json = False,
 ) -> None:
     """Show what a user or token may do, and where each privilege comes from."""
-    found, why = run(context.obj, lambda local: local.explain(user, path))
+
+    async def job(admin: "OfflineAdmin") -> tuple[list[Row], str]:
+        found, why = admin.explain(user, path)
+        return list(found), why
+
+    found, why = run(context.obj, job)
     if json:
         show(found, (), as_json=True)
     elif found:
@@ -85,7 +93,7 @@ BackupArgument = Annotated[Path, typer.Argument(metavar="FILE", show_default=Fal
 @app.command(epilog=examples("guestwire access backup /var/backups/guestwire.db"))
 def backup(context: typer.Context, file: BackupArgument, *, json: Json = False) -> None:
     """Write a consistent copy of the store to a file, also while the server runs. It holds what logs people in: keep it secret."""
-    run(context.obj, lambda local: local.store.backup(file))
+    run(context.obj, lambda admin: admin.store.backup(file))
     _tell(json, {"backup": str(file)}, f"{file}: written")
 
 
@@ -95,11 +103,12 @@ def restore(context: typer.Context, backup: BackupArgument, *, yes: Yes = False,
     # `serve` and `--help` must not wait for what only this command needs.
     import asyncio  # noqa: PLC0415
 
-    from guestwire.app import local  # noqa: PLC0415
+    from guestwire.app.offline import restore as put_back  # noqa: PLC0415
+    from guestwire.app.state import state_location  # noqa: PLC0415
 
-    place = local.place(context.obj.config, context.obj.state_dir)
+    place = state_location(context.obj.config, context.obj.state_dir)
     confirm(f"Put {backup} in the place of {place.store}?", yes=yes)
-    asyncio.run(local.restore(place, backup))
+    asyncio.run(put_back(place, backup))
     _tell(json, {"store": str(place.store), "backup": str(backup)}, f"{place.store}: restored from {backup}")
 
 

@@ -83,11 +83,11 @@ def mcp(
     import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the server
 
     if http is None:
-        from guestwire.mcp.lean import load_lean  # noqa: PLC0415
+        from guestwire.mcp.sdk_imports import load_lean  # noqa: PLC0415
 
         load_lean()
     from guestwire.mcp.records import default_path  # noqa: PLC0415
-    from guestwire.mcp.running import listen, serve_http, serve_stdio  # noqa: PLC0415
+    from guestwire.mcp.serve import listen, serve_http, serve_stdio  # noqa: PLC0415
 
     gc.set_threshold(*USUAL)  # a server lives long
     settings = _settings(context)
@@ -141,10 +141,10 @@ def _policy(
 
 def _known(words: list[str]) -> list[str]:
     """Levels and tools; another word would be a question that is never asked."""
-    from guestwire.mcp.policy import Level  # noqa: PLC0415  # as above
+    from guestwire.contract.faces import Level  # noqa: PLC0415  # as above
     from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
 
-    known = {level.value for level in Level} | TOOLS.names()
+    known = {level.value for level in Level} | TOOLS.levels().keys()
     for word in words:
         if word not in known:
             raise typer.BadParameter(f"--ask: '{word}' is neither a level nor a tool.")
@@ -166,7 +166,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _guests(context: typer.Context, policy: "Policy") -> "list[tuple[GuestInfo, Rule]]":
-    from guestwire.mcp.tool import rule_for  # noqa: PLC0415  # as above
+    from guestwire.mcp.caller import rule_for  # noqa: PLC0415  # as above
 
     async def listed(host: "Host") -> "list[tuple[GuestInfo, Rule]]":
         return [(guest, rule_for(policy, host, guest)) for guest in await host.guests()]

@@ -11,7 +11,7 @@ from guestwire.cli.site import ConfigOption, StateOption, Where, run
 from guestwire.cli.times import day_and_time, moment
 
 if TYPE_CHECKING:
-    from guestwire.app.local import Local
+    from guestwire.app.offline import OfflineAdmin
 
 POLL: Final = 0.3
 """Seconds between looks at the log with `--follow`."""
@@ -79,28 +79,28 @@ def audit(
     tell = _lines if json else _Table()
     where = Where(config, state_dir)
     if not follow:
-        tell(run(where, lambda local: _read(local, {**wanted, "limit": limit})))
+        tell(run(where, lambda admin: _read(admin, {**wanted, "limit": limit})))
         return
     try:
-        run(where, lambda local: _follow(local, wanted, limit, tell))
+        run(where, lambda admin: _follow(admin, wanted, limit, tell))
     except KeyboardInterrupt:
         return  # that is how it ends
 
 
-async def _read(local: "Local", given: Mapping[str, Any]) -> list[Row]:
-    found: list[Row] = await local.call("GET", "/nodes/{node}/guestwire/audit", {"node": local.node, **given})
+async def _read(admin: "OfflineAdmin", given: Mapping[str, Any]) -> list[Row]:
+    found: list[Row] = await admin.call("GET", "/nodes/{node}/guestwire/audit", {"node": admin.node, **given})
     return found
 
 
-async def _follow(local: "Local", wanted: Mapping[str, Any], limit: int, tell: Show) -> None:
+async def _follow(admin: "OfflineAdmin", wanted: Mapping[str, Any], limit: int, tell: Show) -> None:
     import asyncio  # noqa: PLC0415  # `--help` must not wait for it
 
-    seen = await _read(local, {"limit": 1})
-    records = await _read(local, {**wanted, "limit": limit})
+    seen = await _read(admin, {"limit": 1})
+    records = await _read(admin, {**wanted, "limit": limit})
     after = max((record["number"] for record in seen + records), default=0)
     tell(records)
     while True:
-        records = await _read(local, {**wanted, "after": after, "limit": PAGE})
+        records = await _read(admin, {**wanted, "after": after, "limit": PAGE})
         if records:
             tell(records)
             after = records[-1]["number"]

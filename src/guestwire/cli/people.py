@@ -141,7 +141,7 @@ def password(
 ) -> None:
     """Set a user's password: asked for on the terminal, twice, or read from standard input."""
     ident = {"userid": userid}
-    run(context.obj, lambda local: USERS.row(local, ident))
+    run(context.obj, lambda admin: USERS.row(admin, ident))
     given = {"password": asking.new_password(userid, from_stdin=stdin)}
     change(context.obj, USERS, ("PUT", "/access/password"), ident, given, as_json=json)
 
@@ -170,7 +170,7 @@ def add_token(
 ) -> None:
     """Add a token. It is shown this once: standard output gets one line, USER!NAME=SECRET."""
     given = {"userid": userid, "tokenid": name, "privsep": privsep, "expire": expiry(expire), "comment": comment}
-    made = run(context.obj, lambda local: local.call("POST", TOKENS.page, given))
+    made = run(context.obj, lambda admin: admin.call("POST", TOKENS.page, given))
     if json:
         show(made, (), as_json=True)
         return

@@ -12,7 +12,7 @@ from guestwire.cli.site import Comment, Json, Kind, Where, Yes, change, remove, 
 from guestwire.errors import RequestError
 
 if TYPE_CHECKING:
-    from guestwire.app.local import Local
+    from guestwire.app.offline import OfflineAdmin
 
 role = typer.Typer(
     epilog=examples("guestwire access role list"),
@@ -65,8 +65,8 @@ ACL_COLUMNS: Final = (
 )
 
 
-async def _with_members(local: "Local", row: Row) -> Row:
-    found: list[Row] = await local.call("GET", POOLS.collection, {"poolid": row["poolid"]})
+async def _with_members(admin: "OfflineAdmin", row: Row) -> Row:
+    found: list[Row] = await admin.call("GET", POOLS.collection, {"poolid": row["poolid"]})
     return found[0]
 
 
@@ -139,9 +139,9 @@ def add_acl(
     """Give users, groups or tokens a role on a path."""
     given = _acl_given(path, roles, users, groups, tokens) | {"propagate": propagate}
 
-    async def job(local: "Local") -> list[Row]:
-        await local.call("PUT", ACL_PATH, given)
-        return _meant(local, await _acl(local), given)
+    async def job(admin: "OfflineAdmin") -> list[Row]:
+        await admin.call("PUT", ACL_PATH, given)
+        return _meant(await _acl(admin), given)
 
     _tell_acl(run(context.obj, job), "added", as_json=json)
 
@@ -161,14 +161,14 @@ def remove_acl(
     """Take a role on a path away from users, groups or tokens."""
     where: Where = context.obj
     given = _acl_given(path, roles, users, groups, tokens)
-    entries = run(where, lambda local: _entries_to_go(local, given))
+    entries = run(where, lambda admin: _entries_to_go(admin, given))
     confirm(f"Remove {', '.join(map(_entry_words, entries))}?", yes=yes)
-    run(where, lambda local: local.call("PUT", ACL_PATH, {**given, "delete": True}))
+    run(where, lambda admin: admin.call("PUT", ACL_PATH, {**given, "delete": True}))
     _tell_acl(entries, "removed", as_json=json)
 
 
-async def _acl(local: "Local") -> list[Row]:
-    found: list[Row] = await local.call("GET", ACL_PATH)
+async def _acl(admin: "OfflineAdmin") -> list[Row]:
+    found: list[Row] = await admin.call("GET", ACL_PATH)
     return found
 
 
@@ -179,9 +179,11 @@ def _acl_given(
     return {"path": path, "roles": roles} | {name: ",".join(each) for name, each in named.items() if each}
 
 
-def _meant(local: "Local", entries: Sequence[Row], given: Mapping[str, Any]) -> list[Row]:
+def _meant(entries: Sequence[Row], given: Mapping[str, Any]) -> list[Row]:
     """The entries that a change is about."""
-    path, roles = local.acl_path(given["path"]), _items(given["roles"])
+    from guestwire.access.administration import acl_path  # noqa: PLC0415  # `--help` must not wait for it
+
+    path, roles = acl_path(given["path"]), _items(given["roles"])
     named = {"user": "users", "group": "groups", "token": "tokens"}
     subjects = {(kind, name) for kind, field in named.items() for name in _items(given.get(field, ""))}
     return [
@@ -195,8 +197,8 @@ def _items(text: str) -> list[str]:
     return re.split(r"[,;\s]+", text)
 
 
-async def _entries_to_go(local: "Local", given: Mapping[str, Any]) -> list[Row]:
-    entries = _meant(local, await _acl(local), given)
+async def _entries_to_go(admin: "OfflineAdmin", given: Mapping[str, Any]) -> list[Row]:
+    entries = _meant(await _acl(admin), given)
     if not entries:
         raise RequestError("there is no such ACL entry; guestwire access acl list shows all there are")
     return entries

@@ -12,7 +12,7 @@ from guestwire.cli.output import Column, Row, note, show
 from guestwire.errors import RequestError
 
 if TYPE_CHECKING:
-    from guestwire.app.local import Local
+    from guestwire.app.offline import OfflineAdmin
 
 T = TypeVar("T")
 
@@ -53,16 +53,17 @@ class Where:
             raise RequestError("give --config or --state-dir, not both")
 
 
-def run(where: Where, job: Callable[["Local"], Awaitable[T]]) -> T:
+def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
     """Does one job on the store."""
     # `serve` and `--help` must not wait for what only these commands need.
     import asyncio  # noqa: PLC0415
 
-    from guestwire.app import local  # noqa: PLC0415
+    from guestwire.app.offline import open_offline  # noqa: PLC0415
+    from guestwire.app.state import state_location  # noqa: PLC0415
 
     async def on_store() -> T:
-        async with local.opened(local.place(where.config, where.state_dir)) as found:
-            return await job(found)
+        async with open_offline(state_location(where.config, where.state_dir)) as admin:
+            return await job(admin)
 
     return asyncio.run(on_store())
 
@@ -87,27 +88,27 @@ class Kind:
     page: str
     columns: Sequence[Column]
     listed: Mapping[str, Any] = field(default_factory=dict)
-    complete: Callable[["Local", Row], Awaitable[Row]] | None = None
+    complete: Callable[["OfflineAdmin", Row], Awaitable[Row]] | None = None
 
-    async def rows(self, local: "Local", given: Mapping[str, Any]) -> list[Row]:
+    async def rows(self, admin: "OfflineAdmin", given: Mapping[str, Any]) -> list[Row]:
         """All of them; `given` is what the path needs."""
-        rows: list[Row] = await local.call("GET", self.collection, {**self.listed, **given})
-        return [await self.complete(local, row) for row in rows] if self.complete else rows
+        rows: list[Row] = await admin.call("GET", self.collection, {**self.listed, **given})
+        return [await self.complete(admin, row) for row in rows] if self.complete else rows
 
-    async def row(self, local: "Local", ident: Mapping[str, str]) -> Row:
+    async def row(self, admin: "OfflineAdmin", ident: Mapping[str, str]) -> Row:
         """One of them. `ident` names it.
 
         Raises:
             AccessRefused: there is none.
         """
-        await local.call("GET", self.page, ident)
+        await admin.call("GET", self.page, ident)
         given = {name: value for name, value in ident.items() if name != self.key}
-        return next(row for row in await self.rows(local, given) if row[self.key] == ident[self.key])
+        return next(row for row in await self.rows(admin, given) if row[self.key] == ident[self.key])
 
 
 def show_all(where: Where, kind: Kind, given: Mapping[str, Any] | None = None, *, as_json: bool) -> None:
     """Lists all of a kind."""
-    show(run(where, lambda local: kind.rows(local, given or {})), kind.columns, as_json=as_json)
+    show(run(where, lambda admin: kind.rows(admin, given or {})), kind.columns, as_json=as_json)
 
 
 def change(
@@ -121,9 +122,9 @@ def change(
 ) -> None:
     """Makes one or changes it; tells so, or shows it as the list has it."""
 
-    async def job(local: "Local") -> Row:
-        await local.call(*call, {**ident, **given})
-        return await kind.row(local, ident)
+    async def job(admin: "OfflineAdmin") -> Row:
+        await admin.call(*call, {**ident, **given})
+        return await kind.row(admin, ident)
 
     found = run(where, job)
     if as_json:
@@ -135,13 +136,13 @@ def change(
 def remove(where: Where, kind: Kind, ident: Mapping[str, str], *, yes: bool, as_json: bool) -> None:
     """Removes one, when it is meant; tells so, or shows it as it was."""
 
-    async def look(local: "Local") -> tuple[Row, str]:
-        row = await kind.row(local, ident)
-        return row, _what_goes(await local.call("GET", "/access/acl"), ident, row)
+    async def look(admin: "OfflineAdmin") -> tuple[Row, str]:
+        row = await kind.row(admin, ident)
+        return row, _what_goes(await admin.call("GET", "/access/acl"), ident, row)
 
     row, more = run(where, look)
     confirm(f"Remove {kind.word} {_named(ident)}{more}?", yes=yes)
-    run(where, lambda local: local.call("DELETE", kind.page, ident))
+    run(where, lambda admin: admin.call("DELETE", kind.page, ident))
     if as_json:
         show(row, kind.columns, as_json=True)
     else:

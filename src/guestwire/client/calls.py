@@ -1,33 +1,35 @@
-"""What the generated methods stand on: one call, its typed result, and the error inside an answer."""
+"""The base of the generated methods: one call, its typed result, and the error inside an answer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import AgentRefused, CallFailed, Place
+from guestwire.contract import Effect, Endpoint
+from guestwire.contract.endpoint import VM
+from guestwire.contract.results import Forwarded, client_result
 
 
 class Calls:
-    """Calls endpoints below one VM's agent."""
+    """Calls endpoints of one VM."""
 
     def __init__(self, carrier: Carrier, node: str, vmid: int, place: Place) -> None:
         self.place = place
         self.node = node
         self.vmid = vmid
         self._carrier = carrier
-        self._path = f"/nodes/{node}/qemu/{vmid}/agent"
 
     async def raw(
         self, method: str, name: str, parameters: Mapping[str, Any] | None = None, *, repeatable: bool = False
     ) -> Any:
-        """The answer of an endpoint below the VM's agent as it came: what the API has under `data`.
+        """The answer of an endpoint as it came: the API's `data`. `name` is its path below the VM's, as `agent/ping`.
 
         Raises:
             CallFailed: see `client.errors`.
         """
-        path = f"{self._path}/{name}".rstrip("/")
+        path = f"/nodes/{self.node}/qemu/{self.vmid}/{name}"
         return await self._carrier.call(method, path, parameters or {}, self.place, repeatable=repeatable)
 
     async def call(
@@ -38,17 +40,19 @@ class Calls:
         parameters: Mapping[str, Any],
         *,
         repeatable: bool,
-        simple: bool = False,
+        forwarded: bool = False,
     ) -> Any:
-        """A typed result; `simple` for endpoints that hand on what the agent answered.
+        """A typed result; `forwarded` for endpoints that hand on the agent's answer under `result`.
 
         Raises:
             AgentRefused: the agent answered with an error.
             CallFailed: see `client.errors`; also when the answer has another shape.
         """
         data = await self.raw(method, name, parameters, repeatable=repeatable)
-        if simple:
-            data = self._of_agent(data)
+        if forwarded:
+            data = data.get("result") if isinstance(data, dict) else None
+            if isinstance(data, dict) and isinstance(error := data.get("error"), dict):
+                raise AgentRefused(self.place, str(error.get("class", "GenericError")), str(error.get("desc", "")))
         if answer is None:
             return None
         try:
@@ -56,13 +60,23 @@ class Calls:
         except msgspec.ValidationError as error:
             raise CallFailed(self.place, f"{name}: unexpected answer: {error}") from error
 
-    def _of_agent(self, data: Any) -> Any:
-        result = data.get("result") if isinstance(data, dict) else None
-        if isinstance(result, dict) and isinstance(error := result.get("error"), dict):
-            raise AgentRefused(self.place, str(error.get("class", "GenericError")), str(error.get("desc", "")))
-        return result
+    async def call_endpoint(self, endpoint: Endpoint, parameters: Mapping[str, Any] | None = None) -> Any:
+        """The typed result of an endpoint of a VM by its record; the generated methods do the same.
+
+        Raises:
+            CallFailed: as for `call`.
+        """
+        is_forwarded = get_origin(endpoint.returns) is Forwarded
+        return await self.call(
+            endpoint.method,
+            endpoint.path.removeprefix(f"{VM}/"),
+            client_result(endpoint.returns),
+            parameters or {},
+            repeatable=endpoint.effect is Effect.READS,
+            forwarded=is_forwarded,
+        )
 
 
 def text_of_bytes(text: str) -> str:
-    """What the API has to be given so that a guest gets UTF-8: one character for each byte."""
+    """The text that makes a guest get UTF-8 from the API: one character for each byte."""
     return text.encode("utf-8", "surrogateescape").decode("latin-1")

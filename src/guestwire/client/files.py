@@ -31,9 +31,9 @@ from guestwire.client.local import LocalFile, Reading, Unfinished
 from guestwire.client.parts import HostOfGuest
 from guestwire.client.pieces import beside, ended, in_flight, is_hole, pieces_of, resized
 from guestwire.client.processes import Ended, Processes
-from guestwire.client.results import FileContent
 from guestwire.client.steady import FileRefused, Steady
 from guestwire.client.systems import system_of
+from guestwire.contract.results import FileContent
 
 __all__ = ["Facts", "FileRefused", "Files", "LocalFile", "NotTheSame", "Progress"]
 
@@ -195,7 +195,9 @@ class Files:
                 if is_last:  # whether it became shorter, or never was that long (as below /sys), its SHA-256 tells
                     break
 
-    async def _reads(self, path: str, offset: int, size: int) -> AsyncGenerator[Coroutine[Any, Any, FileContent], None]:
+    async def _reads(
+        self, path: str, offset: int, size: int
+    ) -> AsyncGenerator[Coroutine[Any, Any, FileContent[str]], None]:
         """Reads of the whole file, one behind the other; what has no size (as below /proc) is read until there is no more."""
         while size == 0:
             found = await self._read(path, offset)
@@ -206,14 +208,14 @@ class Files:
         for start in range(offset, size + 1, READ_PIECE):
             yield self._read(path, start)
 
-    async def _read(self, path: str, offset: int) -> FileContent:
+    async def _read(self, path: str, offset: int) -> FileContent[str]:
         """As base64, where it has to be made into JSON: that takes a third less time than text of any bytes."""
         decode = self._host.is_local
         return await self.steady.again(
             partial(self._calls.file_read, path, count=READ_PIECE, offset=offset, decode=decode)
         )
 
-    def _bytes(self, found: FileContent) -> bytes:
+    def _bytes(self, found: FileContent[str]) -> bytes:
         if self._host.is_local:
             return found.data
         try:

@@ -13,7 +13,7 @@ from guestwire.client.ending import surely
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost, WrongParameters, no_nul
 from guestwire.client.parts import HostOfGuest
-from guestwire.client.results import ProcessState
+from guestwire.contract.results import ProcessState
 
 HEAD_START: Final = 0.003
 """Seconds that a process gets before it is asked for: hardly any has ended at once."""
@@ -191,7 +191,7 @@ class Processes:
                 self._windows = False
         return self._windows
 
-    async def status(self, pid: int) -> ProcessState:
+    async def status(self, pid: int) -> ProcessState[str]:
         """Whether a process runs, or how it ended."""
         return await self._calls.exec_status(pid)
 
@@ -254,7 +254,7 @@ class Processes:
         return (await self.run(powershell(TEMPORARY), check=True)).output + name
 
 
-def _ended(argv: tuple[str, ...], pid: int, state: ProcessState) -> Ended:
+def _ended(argv: tuple[str, ...], pid: int, state: ProcessState[str]) -> Ended:
     return Ended(
         argv=argv,
         pid=pid,

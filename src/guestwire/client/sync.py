@@ -26,10 +26,9 @@ from guestwire.client.folders import Entry, Folders, TreeCopied
 from guestwire.client.guests import FileSystems, Guest
 from guestwire.client.parts import GuestInfo
 from guestwire.client.processes import Ended, Processes
-from guestwire.client.results import FileContent, ProcessState
 from guestwire.client.streams import Mode, Stream
 from guestwire.client.waiting import Waiting, entered, iterated, pieces
-from guestwire.contract.endpoints.agent import Started
+from guestwire.contract.results import FileContent, ProcessState, Started
 
 
 class SyncFiles(Waiting[Files]):
@@ -221,7 +220,7 @@ class SyncProcesses(Waiting[Processes]):
         """Whether the guest runs Windows; asked once. A guest that does not tell is taken for a Unix."""
         return self._wait(self._inner.is_windows())
 
-    def status(self, pid: int) -> ProcessState:
+    def status(self, pid: int) -> ProcessState[str]:
         """Whether a process runs, or how it ended."""
         return self._wait(self._inner.status(pid))
 
@@ -404,7 +403,7 @@ class SyncGuest(Waiting[Guest]):
         """
         return self._wait(self._inner.exec(command, input_data=input_data))
 
-    def exec_status(self, pid: int) -> ProcessState:
+    def exec_status(self, pid: int) -> ProcessState[str]:
         """Tells whether a process still runs, or how it ended and what it wrote. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
 
         Args:
@@ -412,7 +411,7 @@ class SyncGuest(Waiting[Guest]):
         """
         return self._wait(self._inner.exec_status(pid))
 
-    def file_read(self, file: str, *, count: int = 16777216, offset: int = 0, decode: bool = True) -> FileContent:
+    def file_read(self, file: str, *, count: int = 16777216, offset: int = 0, decode: bool = True) -> FileContent[str]:
         """Reads a file, 16 MiB at most; offset and count read a part. Needs VM.GuestAgent.FileRead or VM.GuestAgent.Unrestricted on /vms/{vmid}.
 
         Args:
@@ -432,6 +431,16 @@ class SyncGuest(Waiting[Guest]):
             encode: The content is text; otherwise it is base64 already.
         """
         self._wait(self._inner.file_write(file, content, encode=encode))
+
+    def file_piece(self, file: str, at: int, content: str) -> None:
+        """Writes a chunk of a file at its place; together with file-write, files of any size. Needs VM.GuestAgent.FileWrite or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            file: The path in the guest; the file must be there.
+            at: Where the chunk begins, in bytes; it may be written twice.
+            content: The chunk, in base64.
+        """
+        self._wait(self._inner.file_piece(file, at, content))
 
     @property
     def processes(self) -> SyncProcesses:
@@ -528,7 +537,7 @@ class SyncGuest(Waiting[Guest]):
     def raw(
         self, method: str, name: str, parameters: Mapping[str, Any] | None = None, *, repeatable: bool = False
     ) -> Any:
-        """The answer of an endpoint below the VM's agent as it came: what the API has under `data`.
+        """The answer of an endpoint as it came: the API's `data`. `name` is its path below the VM's, as `agent/ping`.
 
         Raises:
             CallFailed: see `client.errors`.

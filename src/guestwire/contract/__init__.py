@@ -1,21 +1,30 @@
 """The contract: every endpoint of the API as a record, from which everything else follows; all of them together are `registry.ENDPOINTS`."""
 
-from guestwire.contract.context import Context, VmSummary
-from guestwire.contract.endpoint import Effect, Endpoint, Registry
-from guestwire.contract.openapi import openapi
-from guestwire.contract.parameters import Audited, Parameters, rules, validate
+from guestwire.contract.context import AccessContext, GuestContext, NodeContext, PoolContext, VmSummary
+from guestwire.contract.endpoint import Effect, Endpoint, Kind, Origin, Registry
+from guestwire.contract.faces import CommandView, Level, ToolView
+from guestwire.contract.parameters import Parameters, Role, VmParameters, parameter, rules, validate
 from guestwire.contract.text import ByteText, to_bytes
 
 __all__ = [
-    "Audited",
+    "AccessContext",
     "ByteText",
-    "Context",
+    "CommandView",
     "Effect",
     "Endpoint",
+    "GuestContext",
+    "Kind",
+    "Level",
+    "NodeContext",
+    "Origin",
     "Parameters",
+    "PoolContext",
     "Registry",
+    "Role",
+    "ToolView",
+    "VmParameters",
     "VmSummary",
-    "openapi",
+    "parameter",
     "rules",
     "to_bytes",
     "validate",

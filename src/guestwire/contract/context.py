@@ -1,18 +1,19 @@
-"""What an endpoint may use: the seam between the contract and whoever knows the VMs.
+"""What an endpoint may use: the seam between the contract and the parts that know VMs and users.
 
-Above it: the functions in `endpoints/`. Below it: `inventory/`, or whatever else knows nodes, VMs and how to reach them.
+Above it: the functions in `endpoints/`, each of which names the least of these that it needs. Below it: `inventory/` on a server, one
+agent's socket in the client's engine, the store alone in offline administration.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from guestwire.access import Subject
-from guestwire.agent import GuestAgent
 
 if TYPE_CHECKING:
-    # It needs a store; an agent's own socket has none.
     from guestwire.access.control import Access
+    from guestwire.agent.guest import GuestAgent
 
 
 class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -23,23 +24,22 @@ class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str | None = None
 
 
-class Context(Protocol):
-    """Node, VMs, guests and access, for one call."""
+class GuestContext(Protocol):
+    """The guests of a node, for one call."""
 
-    @property
-    def access(self) -> "Access":
-        """Users, and what they may do."""
+    async def agent(self, vmid: int) -> "GuestAgent":
+        """The agent of a running VM.
+
+        Raises:
+            VmNotFound: there is no such VM.
+            AgentNotConfigured: it has no agent.
+            VmNotRunning: it is stopped.
+        """
         ...
 
-    @property
-    def subject(self) -> Subject:
-        """Who calls; nobody (a user without name) where no login is needed."""
-        ...
 
-    @property
-    def address(self) -> str:
-        """The client's."""
-        ...
+class NodeContext(Protocol):
+    """A node and its VMs, for one call."""
 
     @property
     def node(self) -> str:
@@ -51,16 +51,33 @@ class Context(Protocol):
         """SHA-256 of the server's certificate, `AA:BB:…`; None without TLS."""
         ...
 
-    async def agent(self, vmid: int) -> GuestAgent:
-        """The agent of a running VM.
-
-        Raises:
-            VmNotFound: there is no such VM.
-            AgentNotConfigured: it has no agent.
-            VmNotRunning: it is stopped.
-        """
-        ...
-
     async def vms(self) -> list[VmSummary]:
-        """All VMs of the node, by id, whoever asks."""
+        """All VMs of the node, by id, for any caller."""
         ...
+
+    def may(self, path: str, any_of: Iterable[str]) -> bool:
+        """True when the caller has one of these privileges on the access path."""
+        ...
+
+
+class AccessContext(Protocol):
+    """Users and what they may do, for one call."""
+
+    @property
+    def access(self) -> "Access":
+        """Users, and what they may do."""
+        ...
+
+    @property
+    def subject(self) -> Subject:
+        """The caller; a user without a name where no login is needed."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The client's."""
+        ...
+
+
+class PoolContext(NodeContext, AccessContext, Protocol):
+    """Both: which VMs there are, and who may have them."""

@@ -1,14 +1,15 @@
 """The OpenAPI document, made from the registry."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
 from guestwire import __version__
 from guestwire.access.checks import Everybody, Privileges
 from guestwire.contract.endpoint import Endpoint
-from guestwire.contract.parameters import Rule, rules
+from guestwire.contract.parameters import Role, Rule, rules
+from guestwire.contract.results import AgentFault, Forwarded
 from guestwire.contract.text import ByteText
 
 OPENAPI_VERSION: Final = "3.1.0"
@@ -26,11 +27,12 @@ _REFUSALS: Final = {
 def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     """The document for the JSON format of the API."""
     endpoints = list(endpoints)
-    results, components = msgspec.json.schema_components(
-        [endpoint.returns for endpoint in endpoints], schema_hook=_schema_hook, ref_template=COMPONENT
+    (fault, *results), components = msgspec.json.schema_components(
+        [AgentFault, *map(_answer, endpoints)], schema_hook=_schema_hook, ref_template=COMPONENT
     )
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint, result in zip(endpoints, results, strict=True):
+    for endpoint, answer in zip(endpoints, results, strict=True):
+        result = _forwarded(answer, fault) if get_origin(endpoint.returns) is Forwarded else answer
         paths.setdefault(PREFIX + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, result)
     return {
         "openapi": OPENAPI_VERSION,
@@ -49,6 +51,16 @@ _TOKEN: Final = {
 }
 
 
+def _answer(endpoint: Endpoint) -> Any:
+    """The type of the result; of a forwarded answer, the type that the agent's schema names."""
+    return get_args(endpoint.returns)[0] if get_origin(endpoint.returns) is Forwarded else endpoint.returns
+
+
+def _forwarded(answer: dict[str, Any], fault: dict[str, Any]) -> dict[str, Any]:
+    error = {"type": "object", "properties": {"error": fault}, "required": ["error"]}
+    return {"type": "object", "properties": {"result": {"anyOf": [answer, error]}}, "required": ["result"]}
+
+
 def _schema_hook(kind: type) -> dict[str, Any]:
     if kind is ByteText:
         return {"type": "string", "description": "One code point U+0000 to U+00FF for each byte."}
@@ -65,6 +77,7 @@ def _operation(endpoint: Endpoint, result: dict[str, Any]) -> dict[str, Any]:
         "parameters": [_parameter(rule, "path") for rule in in_path],
         "responses": _responses(result),
         "x-effect": endpoint.effect.value,
+        "x-origin": endpoint.origin.value,
     }
     if isinstance(endpoint.check, Privileges):
         operation["x-privileges"] = {"path": endpoint.check.path, "anyOf": list(endpoint.check.any_of)}
@@ -131,6 +144,8 @@ def schema_of(rule: Rule) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": rule.kind}
     if rule.kind == "array":
         schema["items"] = {"type": "string"}
+    if rule.role is Role.SECRET:
+        schema["format"] = "password"
     for attribute, keyword in _KEYWORDS.items():
         if (value := getattr(rule, attribute)) is not None:
             schema[keyword] = list(value) if isinstance(value, tuple) else value

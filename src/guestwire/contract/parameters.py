@@ -1,7 +1,7 @@
 """Parameters of endpoints: declared as msgspec structs, checked by the rules and with the words of Proxmox VE.
 
-A struct's fields say all there is to say: type, limits, default, format, whether it is a secret. `rules` reads them, the
-validation here and the OpenAPI document follow from them.
+A struct's fields say all there is to say: type, limits, default, format, and the role that decides what a policy asks and what an audit
+record keeps. `rules` reads them; validation, OpenAPI, tools and records follow from them. A text without a role does not load.
 
 Source: PVE::JSONSchema as its answers show it (recorded cases `bool/`, `bool-json/`, `vmid=`, `file-read/count=`, …).
 """
@@ -23,9 +23,65 @@ UNKNOWN: Final = "property is not defined in schema and the schema does not allo
 
 
 class Parameters(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
-    """Base of all parameter structs; `allows_others` is True where unknown parameters are ignored."""
+    """Base of all parameter structs; `ignore_unknown` is True where unknown parameters are no error."""
 
-    allows_others: ClassVar[bool] = False
+    ignore_unknown: ClassVar[bool] = False
+
+
+class Role(Enum):
+    """What a parameter is to the call. Policies and audit records go by it, never by the name of an endpoint or a tool."""
+
+    PLAIN = "plain"
+    """A number or a switch; texts must say more."""
+    TEXT = "text"
+    """A name, a comment, a filter: no path in a guest, no program, no secret."""
+    NODE = "node"
+    GUEST = "guest"
+    PROCESS = "process"
+    """The id of a process in the guest."""
+    SIZE = "size"
+    """Bytes to be read at most; a policy may allow fewer."""
+    READ_PATH = "path that is read"
+    LIST_PATH = "folder that is listed"
+    WRITE_PATH = "path that is written"
+    LOCAL_PATH = "path on this side"
+    DIRECTORY = "working directory"
+    ARGUMENTS = "argument list"
+    ENVIRONMENT = "environment"
+    """`NAME=VALUE` items; values may be secrets."""
+    STANDARD_INPUT = "standard input"
+    CONTENT = "content"
+    """The whole content of a file."""
+    CHUNK = "chunk"
+    """One part of a file's content, of many."""
+    SECRET = "secret"  # noqa: S105  # the role of one
+
+
+SECRETS: Final = frozenset({Role.ENVIRONMENT, Role.STANDARD_INPUT, Role.CONTENT, Role.CHUNK, Role.SECRET})
+"""Values of these roles are never logged, shown or recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleBy:
+    """The role follows from the value of another parameter; a value that is not in the table is refused."""
+
+    parameter: str
+    roles: Mapping[str, Role]
+
+
+def parameter(description: str, role: Role | RoleBy = Role.PLAIN, **facts: Any) -> Meta:
+    """The annotation of a parameter.
+
+    Args:
+        description: for people, one sentence.
+        role: texts and lists must name one other than PLAIN.
+        facts: limits as `msgspec.Meta` has them (`ge`, `le`, `min_length`, `max_length`, `examples`); and Proxmox VE's `format`, `enum`,
+            `pattern` and `requires`.
+    """
+    extra: dict[str, Any] = {
+        name: facts.pop(name) for name in ("format", "enum", "pattern", "requires") if name in facts
+    }
+    return Meta(description=description, extra=extra | {"role": role}, **facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +125,23 @@ def split_list(text: str) -> list[str]:
     return [item for item in _between.split(text) if item]
 
 
-Node = Annotated[str, Meta(description="The node's name, or localhost.", extra={"format": "pve-node"})]
-Vmid = Annotated[int, Meta(description="The VM's id.", ge=100, le=999_999_999, extra={"format": "pve-vmid"})]
+Node = Annotated[str, parameter("The node's name, or localhost.", Role.NODE, format="pve-node")]
+Vmid = Annotated[int, parameter("The VM's id.", Role.GUEST, ge=100, le=999_999_999, format="pve-vmid")]
 
 
-class OfNode(Parameters, frozen=True, kw_only=True):
-    """Parameters of what happens on a node."""
+class NodeParameters(Parameters, frozen=True, kw_only=True):
+    """Parameters of a call about a node."""
 
     node: Node
 
 
-class OfVm(OfNode, frozen=True, kw_only=True):
-    """Parameters of what happens in a VM."""
+class VmParameters(NodeParameters, frozen=True, kw_only=True):
+    """Parameters of a call into a VM."""
 
     vmid: Vmid
 
 
 P = TypeVar("P", bound=Parameters)
-
-
-class Audited(Enum):
-    """What an audit record says of a parameter."""
-
-    SHOWN = "shown"
-    OMITTED = "omitted"
-    SIZE = "size"
-    DIGEST = "digest"
-    """Size and SHA-256."""
-    COMMAND = "command"
-    """Shown, unless that is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +161,27 @@ class Rule:
     format: str | None = None
     pattern: str | None = None
     requires: str | None = None
-    secret: bool = False
-    audited: Audited = Audited.SHOWN
+    role: Role | RoleBy = Role.PLAIN
     description: str = ""
     examples: tuple[Any, ...] | None = None
+
+    def role_in(self, values: Mapping[str, Any]) -> Role:
+        """The role of the parameter in a call with these values.
+
+        Raises:
+            InvalidParameters: it follows from another parameter, whose value says nothing about it.
+        """
+        if isinstance(self.role, Role):
+            return self.role
+        try:
+            return self.role.roles[str(values.get(self.role.parameter))]
+        except KeyError:
+            raise InvalidParameters({self.role.parameter: MISSING}) from None
+
+    @property
+    def is_secret(self) -> bool:
+        """True when its value must not be shown."""
+        return self.role in SECRETS
 
 
 _KINDS: Final = {
@@ -159,11 +220,23 @@ def _rule(field: inspect.Field) -> Rule:
         format=extra.get("format"),
         pattern=extra.get("pattern"),
         requires=extra.get("requires"),
-        secret=bool(extra.get("secret")),
-        audited=extra.get("audited", Audited.OMITTED if extra.get("secret") else Audited.SHOWN),
+        role=extra.get("role", Role.PLAIN),
         description=str(described.get("description", "")),
         examples=tuple(described["examples"]) if "examples" in described else None,
     )
+
+
+def require_roles(parameters: type[Parameters]) -> None:
+    """Fails closed: a text or a list is a path, a program or a secret until its record says what it is.
+
+    Raises:
+        TypeError: a parameter has no role.
+    """
+    for rule in rules(parameters).values():
+        if rule.kind in ("string", "array") and rule.role is Role.PLAIN:
+            raise TypeError(
+                f"{parameters.__name__}.{rule.attribute} is a text without a role: annotate it with parameter(…, Role.…)"
+            )
 
 
 def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
@@ -178,19 +251,19 @@ def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
     for name, rule in known.items():
         value = given.get(name)
         if value is not None:
-            values[rule.attribute] = _checked(rule, value, errors)
+            values[rule.attribute] = _check_value(rule, value, errors)
             if rule.requires and given.get(rule.requires) is None:
                 errors[rule.requires] = f"missing property - '{name}' requires this property"
         elif rule.required:
             errors[name] = MISSING
-    if not parameters.allows_others:
+    if not parameters.ignore_unknown:
         errors.update((name, UNKNOWN) for name in given if name not in known)
     if errors:
         raise InvalidParameters(errors)
     return parameters(**values)
 
 
-def _checked(rule: Rule, value: Any, errors: dict[str, str]) -> Any:
+def _check_value(rule: Rule, value: Any, errors: dict[str, str]) -> Any:
     if rule.kind == "array":
         return _array(rule, value, errors)
     try:

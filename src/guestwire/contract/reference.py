@@ -35,11 +35,11 @@ def _facts(endpoint: Endpoint) -> str:
 
 
 def _row(rule: Rule) -> str:
-    default = "required" if rule.required else "" if rule.default is None else f"`{_shown(rule.default)}`"
+    default = "required" if rule.required else "" if rule.default is None else f"`{_as_number(rule.default)}`"
     return f"| `{rule.name}` | {rule.kind} | {default} | {_limits(rule)} | {rule.description} |"
 
 
-def _shown(value: object) -> object:
+def _as_number(value: object) -> object:
     return int(value) if isinstance(value, bool) else value
 
 

@@ -1,10 +1,13 @@
-"""All endpoints."""
+"""All endpoints; and those that one guest agent's socket can serve, which are quick to load."""
 
 from typing import Final
 
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.endpoints import access, agent, audit, files, nodes, pools
+from guestwire.contract.endpoints import audit, pools
+from guestwire.contract.endpoints.access import acl, groups, index, roles, tickets, tokens, users
+from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 
 ENDPOINTS: Final = Registry(
-    nodes.endpoints, agent.endpoints, access.endpoints, pools.endpoints, audit.endpoints, files.endpoints
-)
+    GUEST_ENDPOINTS, index.endpoints, tickets.endpoints, users.endpoints, tokens.endpoints, groups.endpoints, roles.endpoints,
+    acl.endpoints, pools.endpoints, audit.endpoints,
+)  # fmt: skip

@@ -110,7 +110,7 @@ async def _retire(vm: Vm) -> None:
 
 
 class Lease:
-    """What one call may use (a `contract.Context`); release it when the call has ended."""
+    """What one call may use (every context that `contract` names); release it when the call has ended."""
 
     __slots__ = ("_inventory", "_used", "access", "address", "subject")
 
@@ -123,16 +123,16 @@ class Lease:
 
     @property
     def node(self) -> str:
-        """See `Context.node`."""
+        """See `NodeContext.node`."""
         return self._inventory.node
 
     @property
     def fingerprint(self) -> str | None:
-        """See `Context.fingerprint`."""
+        """See `NodeContext.fingerprint`."""
         return self._inventory.fingerprint
 
     async def agent(self, vmid: int) -> GuestAgent:
-        """See `Context.agent`."""
+        """See `GuestContext.agent`."""
         vm = self._inventory.vms.get(vmid)
         if vm is None:
             raise VmNotFound(vmid, self.node)
@@ -145,13 +145,17 @@ class Lease:
         return vm.agent
 
     async def vms(self) -> list[VmSummary]:
-        """See `Context.vms`."""
+        """See `NodeContext.vms`."""
         vms = [vm for _, vm in sorted(self._inventory.vms.items())]
         running = await asyncio.gather(*(vm.is_running() for vm in vms))
         return [
             VmSummary(vmid=vm.config.vmid, name=vm.config.name, status="running" if runs else "stopped")
             for vm, runs in zip(vms, running, strict=True)
         ]
+
+    def may(self, path: str, any_of: Iterable[str]) -> bool:
+        """See `NodeContext.may`."""
+        return self.access.may(self.subject, path, any_of)
 
     def release(self) -> None:
         """The call has ended."""

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guestwire.client import Host
 from guestwire.errors import ConfigurationError
-from guestwire.mcp.tool import Caller
+from guestwire.mcp.caller import Caller
 
 OWN_TOKEN: Final = "X-PVE-Token"  # noqa: S105  # a header's name
 MOST_CALLERS: Final = 1000
@@ -84,16 +84,16 @@ class Callers:
 
     async def tidy(self) -> None:
         """Ends the connections of those who had to make room and have no call under way."""
-        idle = [caller for caller in self._left if not caller.under_way]
-        self._left = [caller for caller in self._left if caller.under_way]
+        idle = [caller for caller in self._left if not caller.running]
+        self._left = [caller for caller in self._left if caller.running]
         for caller in idle:
             await caller.host.close()
 
     async def close(self) -> None:
         """Ends all connections; calls that were cancelled clean up first."""
         everybody = [*self._left, *self._known.values()]
-        if under_way := [task for caller in everybody for task in caller.under_way]:
-            await asyncio.wait(under_way, timeout=CLEANS_UP_WITHIN)
+        if running := [task for caller in everybody for task in caller.running]:
+            await asyncio.wait(running, timeout=CLEANS_UP_WITHIN)
         for caller in everybody:
             await caller.host.close()
 

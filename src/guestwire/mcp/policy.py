@@ -6,25 +6,12 @@ A policy is a list of rules. The first whose guests match decides; the last one 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from guestwire.contract.faces import Level
 from guestwire.errors import GuestwireError
 from guestwire.mcp.patterns import GuestPattern, PathPattern, ProgramPattern
-
-
-class Level(Enum):
-    """What a tool reaches. Each level beside `read` brings `read` with it."""
-
-    READ = "read"
-    """The state that the agent reports; no file, no process."""
-    FILES = "files"
-    EXEC = "exec"
-    MANAGE = "manage"
-    """Passwords, freezing, trimming."""
-    POWER = "power"
-
 
 EVERYTHING: Final = frozenset(Level)
 

@@ -16,8 +16,9 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from guestwire.contract.faces import Level
 from guestwire.mcp.patterns import GuestPattern, PathPattern, ProgramPattern
-from guestwire.mcp.policy import EVERY_GUEST, Level, Limits, Policy, Rule, levels, unreachable
+from guestwire.mcp.policy import EVERY_GUEST, Limits, Policy, Rule, levels, unreachable
 from guestwire.toml import Refuse, read_toml
 
 T = TypeVar("T")

@@ -1,146 +1,82 @@
 """The record of a tool, and the registry: names, schemas, annotations and policy of all tools follow from it.
 
-To add a tool is to add one function with its record, in a file of `tools/`:
+To add a tool is to add one function with its record, in a file of `tools/`; endpoints of the contract are tools by their own record:
 
-    @tools.tool("ping", OfGuest, level=Level.READ, effect=Effect.READS)
-    async def ping(call: Call, _: OfGuest) -> Answers:
+    @tools.tool("ping", GuestParameters, level=Level.READ, effect=Effect.READS)
+    async def ping(call: Call, _: GuestParameters) -> Answers:
         \"\"\"What an assistant reads: what it is for, when to use it, what it costs.\"\"\"
+
+What a policy asks of a call follows from the roles of its parameters; a text without a role does not load.
 """
 
-import asyncio
-import math
-from collections import Counter, deque
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from secrets import token_hex
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import msgspec
-from msgspec import Meta
 
-from guestwire.client import Guest, GuestInfo, Host
-from guestwire.client.errors import NoSuchGuest, Place
-from guestwire.contract import Effect, Parameters, rules
+from guestwire.client import Guest
+from guestwire.contract import Effect, Level, Parameters, Role, parameter, rules
 from guestwire.contract.openapi import schema_of
-from guestwire.mcp.policy import Level, Limits, Policy, Refused, Rule, TooMany
-from guestwire.mcp.shown import Kept, visible
+from guestwire.contract.parameters import require_roles
+from guestwire.mcp.caller import Caller
+from guestwire.mcp.policy import Limits, Policy, Refused, Rule
 
 P = TypeVar("P", bound=Parameters)
 
 Progress = Callable[[float, float | None], None]
-"""Told how much is done, and of how much in all."""
+"""Is called with the amount that is done, and the amount in all."""
 
 
-class OfGuest(Parameters, frozen=True, kw_only=True):
-    """Parameters of what is done in one guest."""
+class GuestParameters(Parameters, frozen=True, kw_only=True):
+    """Parameters of a tool that works in one guest."""
 
-    guest: Annotated[str, Meta(description="Name or VMID, as list_guests has it.")]
+    guest: Annotated[str, parameter("Name or VMID, as list_guests has it.", Role.GUEST)]
 
 
-class OfAnyGuest(OfGuest, frozen=True, kw_only=True):
+class AnyGuestParameters(GuestParameters, frozen=True, kw_only=True):
     """The same, also where guests can't be listed: that may be what is to be found out."""
 
 
-def rule_for(policy: Policy, host: Host, guest: GuestInfo) -> Rule:
-    """The rule that decides for a guest. Of an agent's own socket nobody knows the VM's id, unless the file is named by it."""
-    if not host.is_local:
-        return policy.rule_for(guest.vmid, guest.name)
-    return policy.rule_for(int(guest.name) if guest.name.isascii() and guest.name.isdigit() else 0, guest.name)
-
-
 @dataclass
-class Caller:
-    """Whoever uses the server, by their own credentials: their host, and what is kept for them."""
-
-    host: Host
-    kept: Kept = field(default_factory=Kept)
-    id: str = field(default_factory=lambda: token_hex(8))
-    """Unlike any other caller's."""
-
-    calls: deque[float] = field(default_factory=deque)
-    """When they called within the last minute."""
-
-    refused: float = -math.inf
-    """When it was last recorded that they called too often."""
-
-    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
-    """A task for each call."""
-
-    def count(self, now: float, most: int) -> None:
-        """Counts a call.
-
-        Raises:
-            TooMany: there were too many within a minute.
-        """
-        while self.calls and self.calls[0] < now - 60:
-            self.calls.popleft()
-        if len(self.calls) >= most:
-            raise TooMany(f"{most} calls a minute are allowed; wait {self.calls[0] + 60 - now:.0f} seconds")
-        self.calls.append(now)
-
-    def is_news(self, now: float) -> bool:
-        """Whether a refusal for too many calls is the first within a minute: a flood must not wash the records away."""
-        if now < self.refused + 60:
-            return False
-        self.refused = now
-        return True
-
-    async def names(self, policy: Policy) -> list[str]:
-        """How the guests that the policy does not hide are told apart: by name, or by id where several could be meant.
-
-        Raises:
-            CallFailed: see `client.errors`.
-        """
-        known = await self.host.guests()
-        often = Counter(word for one in known for word in {one.name, str(one.vmid)})
-        return [
-            one.name if often[one.name] == 1 else str(one.vmid)
-            for one in known
-            if rule_for(policy, self.host, one).levels
-        ]
-
-    async def find(self, name: str) -> Guest:
-        """A guest by its VM's id, node and id, or name, in this order. It must be listed: rules go by names, too.
-
-        Raises:
-            NoSuchGuest: it is not listed, or several have the name.
-            CallFailed: see `client.errors`.
-        """
-        known = await self.host.guests()
-        by_id = [one for one in known if name in (str(one.vmid), f"{one.node}/{one.vmid}")]
-        fitting = known if self.host.is_local else by_id or [one for one in known if one.name == name]
-        if len(fitting) != 1:
-            what = (
-                "several guests have this name; use the VMID"
-                if fitting
-                else "no such guest, or you may not see it (VM.Audit)"
-            )
-            raise NoSuchGuest(
-                Place(self.host.name, visible(name[:100])), what, advice="list_guests shows those that there are"
-            )
-        return self.host.listed(fitting[0])
-
-
-@dataclass(frozen=True)
 class Call:
-    """What a tool's function is given.
+    """One call of a tool from beginning to end: its request, what was found for it, and what its record will say.
 
     Attributes:
-        caller: who calls.
+        caller: by their credentials.
         policy: the whole policy.
-        chosen: the guest; there is none in calls about none.
-        rule: what decides for this guest.
-        progress: to be told on long work.
-        note: tells the client's log something.
+        name: the tool's, as the caller gave it.
+        arguments: not validated.
+        client: the client program's name, for the record.
+        approved: the guest in which a person said yes to exactly this; None: no person was asked.
+        progress: to be called on long work.
+        log: sends a line to the client's log.
+        chosen: the guest; None in calls about none.
+        rule: decides for this guest.
+        started: of the monotonic clock.
+        outcome: ok, asks, refused, failed or cancelled.
+        detail: why.
+        note: the last line that the tool sent to the client's log.
+        is_recorded: False keeps it out of the records.
     """
 
     caller: Caller
     policy: Policy
-    chosen: Guest | None
-    rule: Rule | None
-    progress: Progress
-    note: Callable[[str], None]
+    name: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    client: str = ""
+    approved: str | None = None
+    progress: Progress = lambda _done, _total: None
+    log: Callable[[str], None] = lambda _text: None
+    chosen: Guest | None = None
+    rule: Rule | None = None
+    started: float = field(default_factory=time.monotonic)
+    outcome: str = "ok"
+    detail: str = ""
+    note: str = ""
+    is_recorded: bool = True
 
     @property
     def guest(self) -> Guest:
@@ -159,8 +95,13 @@ class Call:
         """Of this call."""
         return self.policy.limits
 
+    def tell(self, text: str) -> None:
+        """Sends a line to the client's log, and keeps it for the record of a call that is broken off."""
+        self.note = text
+        self.log(text)
+
     def stop_in_dry_run(self) -> None:
-        """Called when all is checked, and something would be changed next.
+        """To be called when all is checked, and something would be changed next.
 
         Raises:
             Refused: it is a dry run.
@@ -183,11 +124,12 @@ class Tool:
         returns: the struct of its structured result.
         level: what the policy must allow.
         effect: see `Effect`.
-        idempotent: whether doing it again changes nothing more.
-        few: whether it is listed where only what most work needs is.
         function: does it.
+        idempotent: a second call changes nothing more.
+        destroys: clients should warn.
+        core: it is listed where only what most work needs is.
         seconds: its own limit, where it is longer than the policy's for good reason.
-        previews: whether it does in a dry run what it can: checks by its parameters, and shows what it would do.
+        previews: in a dry run it runs, and shows what it would do.
     """
 
     name: str
@@ -196,16 +138,24 @@ class Tool:
     returns: Any
     level: Level
     effect: Effect
-    idempotent: bool
-    few: bool
     function: Function
+    idempotent: bool = True
+    destroys: bool = False
+    core: bool = True
     seconds: float | None = None
     previews: bool = False
 
+    def __post_init__(self) -> None:
+        require_roles(self.parameters)
+
     @property
     def is_about_guest(self) -> bool:
-        """Whether it works in one guest, which is found first."""
-        return issubclass(self.parameters, OfGuest)
+        """True for a tool that works in one guest, which is found first."""
+        return issubclass(self.parameters, GuestParameters)
+
+    def has(self, role: Role) -> bool:
+        """True when one of its parameters has the role."""
+        return any(rule.role is role for rule in rules(self.parameters).values())
 
     @cached_property
     def input_schema(self) -> dict[str, Any]:
@@ -220,8 +170,9 @@ class Tool:
 
     @cached_property
     def output_schema(self) -> dict[str, Any]:
-        """JSON schema of its structured result."""
-        return output_schema(self.returns)
+        """JSON schema of its structured result, with its parts in it, and nothing that a program does not need."""
+        (schema,), parts = msgspec.json.schema_components([self.returns], ref_template="{name}")
+        return _inlined(schema, parts)  # type: ignore[no-any-return]  # a schema is an object
 
 
 def as_argument(name: str) -> str:
@@ -233,12 +184,6 @@ def as_parameters(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments under the names that the parameters have; unknown ones stay."""
     names = {as_argument(name): name for name in rules(tool.parameters)}
     return {names.get(name, name): value for name, value in arguments.items()}
-
-
-def output_schema(returns: Any) -> dict[str, Any]:
-    """The schema of a struct, with its parts in it, and nothing that a program does not need."""
-    (schema,), parts = msgspec.json.schema_components([returns], ref_template="{name}")
-    return _inlined(schema, parts)  # type: ignore[no-any-return]  # a schema is an object
 
 
 _NOT_NEEDED: Final = frozenset({"title", "description", "default"})
@@ -274,12 +219,8 @@ class Registry:
         """The tool of this name."""
         return self._tools.get(name)
 
-    def names(self) -> frozenset[str]:
-        """Of all of them."""
-        return frozenset(self._tools)
-
     def levels(self) -> dict[str, Level]:
-        """What the policy must allow for each of them."""
+        """The level that the policy must allow for each of them."""
         return {name: tool.level for name, tool in self._tools.items()}
 
     def add(self, tool: Tool) -> None:
@@ -293,25 +234,26 @@ class Registry:
         self._tools[tool.name] = tool
 
     def tool(
-        self,
-        name: str,
-        parameters: type[P],
-        *,
-        level: Level,
-        effect: Effect,
-        idempotent: bool = True,
-        few: bool = True,
-        seconds: float | None = None,
-        previews: bool = False,
-    ) -> Callable[[Callable[[Call, P], Awaitable[Any]]], Tool]:
+        self, name: str, parameters: type[P], *, level: Level, effect: Effect, idempotent: bool = True, core: bool = True,
+        seconds: float | None = None, previews: bool = False,
+    ) -> Callable[[Callable[[Call, P], Awaitable[Any]]], Tool]:  # fmt: skip
         """Makes a tool of the decorated function, and adds it."""
 
         def register(function: Callable[[Call, P], Awaitable[Any]]) -> Tool:
-            description = " ".join((function.__doc__ or "").split())
-            returns = get_type_hints(function)["return"]
             tool = Tool(
-                name, description, parameters, returns, level, effect, idempotent, few, function, seconds, previews
-            )  # fmt: skip
+                name=name,
+                description=" ".join((function.__doc__ or "").split()),
+                parameters=parameters,
+                returns=get_type_hints(function)["return"],
+                level=level,
+                effect=effect,
+                function=function,
+                idempotent=idempotent,
+                destroys=effect is not Effect.READS,
+                core=core,
+                seconds=seconds,
+                previews=previews,
+            )
             self.add(tool)
             return tool
 

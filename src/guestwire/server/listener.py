@@ -12,10 +12,10 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
+from guestwire.dispatch import new_id
 from guestwire.server import answers
 from guestwire.server.answers import reason_phrase
 from guestwire.server.gateway import Gateway
-from guestwire.server.ids import next_id
 from guestwire.server.refusals import Refusal
 from guestwire.server.requests import MAX_BODY
 
@@ -89,7 +89,7 @@ class _Connection(RequestHandler):
         if isinstance(exc, ConnectionError):  # the client left in mid-answer: the gateway has logged that
             return answers.refusal(refused)
         reason = reason_phrase(str(refused))
-        log.info("id=%s from=%s subject=- unparsable request: %d %s", next_id(), _peer(self), refused.code, reason)
+        log.info("id=%s from=%s subject=- unparsable request: %d %s", new_id(), _peer(self), refused.code, reason)
         return answers.refusal(refused)
 
 

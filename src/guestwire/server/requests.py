@@ -5,7 +5,6 @@ Source: the recorded cases `http/`, `path/`, `base`, `dup/`, `file-read/semicolo
 
 import asyncio
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -176,16 +175,3 @@ def decode_form(text: str) -> dict[str, Any]:
         else:
             given[name] = [before, value_text]
     return given
-
-
-def merge_path(given: dict[str, Any], in_path: Mapping[str, str]) -> dict[str, Any]:
-    """Adds the parameters of the path; they may be repeated elsewhere with the same value.
-
-    Raises:
-        InvalidParameters: they are repeated with another.
-    """
-    conflicts = [name for name, value in in_path.items() if given.get(name, value) != value]
-    if conflicts:
-        text = "duplicate parameter (already defined in URI) with conflicting values!"
-        raise InvalidParameters(dict.fromkeys(conflicts, text))
-    return {**given, **in_path}

@@ -22,28 +22,18 @@ from msgspec.structs import replace as replace_struct
 from guestwire.access.control import Access
 from guestwire.app.prepare import prepare
 from guestwire.app.service import run
-from guestwire.contract import ByteText, Context, Endpoint, Parameters
-from guestwire.contract.endpoints.agent import (
-    Exec,
-    ExecStatus,
-    FileContent,
-    FileRead,
-    ProcessState,
-    Started,
-    exec_status,
-    execute,
-    file_read,
-)
+from guestwire.contract import ByteText, Endpoint, GuestContext, Origin, Parameters
+from guestwire.contract.endpoints.files import FileRead, file_read
 from guestwire.contract.endpoints.nodes import version
+from guestwire.contract.endpoints.processes import Exec, ExecStatus, exec_status, execute
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.contract.results import FileContent, ProcessState, Started
+from guestwire.dispatch import Recorder
 from guestwire.errors import AgentError, CommandTimeout, GuestError, GuestwireError
 from guestwire.inventory import Inventory, read_config
-from guestwire.server import Gateway, Trail
+from guestwire.server import Gateway
 
 VERSION: Final = {"version": "9.2.6", "release": "9.2", "repoid": "deadbeef00"}
-
-OF_OUR_OWN: Final = "/guestwire/"
-"""Part of the path of every endpoint that Proxmox VE lacks."""
 
 CONTENT: Final = ("content", "password", "input_data")
 PASSED_ON: Final = ("command", "file", "username", *CONTENT)
@@ -53,7 +43,7 @@ HIGHEST: Final = "\u00ff"
 MAX_OUTPUT: Final = 2_500_000
 PIECE: Final = 1024 * 1024
 
-Function = Callable[[Context, Any], Awaitable[Any]]
+Function = Callable[[Any, Any], Awaitable[Any]]
 
 
 class _BrokenPipe(GuestwireError):
@@ -65,8 +55,8 @@ class _BrokenPipe(GuestwireError):
 class LimitedGateway(Gateway):
     """Answers as Proxmox VE would."""
 
-    def __init__(self, inventory: Inventory, access: Access, trail: Trail) -> None:
-        super().__init__(inventory, access, trail, [_limited(one) for one in ENDPOINTS if OF_OUR_OWN not in one.path])
+    def __init__(self, inventory: Inventory, access: Access, recorder: Recorder) -> None:
+        super().__init__(inventory, access, recorder, [_limited(one) for one in ENDPOINTS if one.origin is Origin.PVE])
 
     async def __call__(self, request: BaseRequest) -> StreamResponse:
         """Answers one request, and ends its connection."""
@@ -76,20 +66,20 @@ class LimitedGateway(Gateway):
 
 def _limited(endpoint: Endpoint) -> Endpoint:
     function = _FUNCTIONS.get(endpoint.path, endpoint.function)
-    return replace(endpoint, function=_with_broken_words(_with_narrow_text(function)), is_bounded=False)
+    return replace(endpoint, function=_with_broken_words(_with_narrow_text(function)))
 
 
-async def _version(_context: Context, _parameters: Parameters) -> dict[str, str]:
+async def _version(_context: object, _parameters: Parameters) -> dict[str, str]:
     return VERSION
 
 
-async def _file_read(context: Context, parameters: FileRead) -> FileContent:
+async def _file_read(context: GuestContext, parameters: FileRead) -> FileContent[ByteText]:
     found = await file_read.function(context, replace_struct(parameters, decode=True))
     if parameters.decode:
-        return cast("FileContent", found)
+        return cast("FileContent[ByteText]", found)
     data = b"".join(found.content.pieces)
     pieces = [base64.b64encode(data[start : start + PIECE]) for start in range(0, len(data), PIECE)]
-    return cast("FileContent", replace_struct(found, content=ByteText(pieces)))
+    return cast("FileContent[ByteText]", replace_struct(found, content=ByteText(pieces)))
 
 
 class _Told:
@@ -98,16 +88,16 @@ class _Told:
     def __init__(self) -> None:
         self._ends: set[tuple[int, int]] = set()
 
-    async def exec(self, context: Context, parameters: Exec) -> Started:
+    async def exec(self, context: GuestContext, parameters: Exec) -> Started:
         started: Started = await execute.function(context, parameters)
         self._ends.discard((parameters.vmid, started.pid))
         return started
 
-    async def exec_status(self, context: Context, parameters: ExecStatus) -> ProcessState:
+    async def exec_status(self, context: GuestContext, parameters: ExecStatus) -> ProcessState[ByteText]:
         key = parameters.vmid, parameters.pid
         if key in self._ends:
             raise GuestError(f"Agent error: PID {parameters.pid} does not exist")
-        state: ProcessState = await exec_status.function(context, parameters)
+        state: ProcessState[ByteText] = await exec_status.function(context, parameters)
         if state.exited:
             self._ends.add(key)
         if sum(text.size for text in (state.out_data, state.err_data) if text) > MAX_OUTPUT:
@@ -125,7 +115,7 @@ _FUNCTIONS: Final[dict[str, Function]] = {
 
 
 def _with_narrow_text(function: Function) -> Function:
-    async def narrow(context: Context, parameters: Any) -> Any:
+    async def narrow(context: GuestContext, parameters: Any) -> Any:
         vm = f"VM {getattr(parameters, 'vmid', '?')}"
         for name, text in _texts(parameters):
             if max(text, default="") > HIGHEST:
@@ -138,7 +128,7 @@ def _with_narrow_text(function: Function) -> Function:
 
 
 def _with_broken_words(function: Function) -> Function:
-    async def broken(context: Context, parameters: Any) -> Any:
+    async def broken(context: GuestContext, parameters: Any) -> Any:
         try:
             return await function(context, parameters)
         except AgentError as error:

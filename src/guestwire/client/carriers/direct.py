@@ -1,23 +1,19 @@
-"""A guest agent's own socket: the endpoints of the contract, executed here instead of on a server."""
+"""A guest agent's own socket: the endpoints of a node and its guest, run here by the same pipeline as on a server."""
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
-from guestwire.access.subject import Subject
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
-from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, NoSuchEndpoint, Place, failure
-from guestwire.client.finding import find
+from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, Place, failure
 from guestwire.client.parts import GuestInfo
 from guestwire.client.targets import Unix
-from guestwire.contract import ByteText, VmSummary, validate
+from guestwire.contract import VmSummary
+from guestwire.contract.guest_registry import GUEST_ENDPOINTS
+from guestwire.dispatch import Call, Pipeline, Router, parameters_given
 from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
-
-if TYPE_CHECKING:
-    from guestwire.access.control import Access
 
 NODE: Final = "localhost"
 VMID: Final = 100
@@ -25,30 +21,26 @@ VMID: Final = 100
 
 
 class _OneGuest:
-    """A `contract.Context` of one guest, whose caller may do everything: whoever can open the socket can."""
+    """The contexts of endpoints, with one guest; a caller who can open its socket may do everything."""
 
     node = NODE
     fingerprint = None
-    address = ""
-    subject = Subject("root@pam")
 
     def __init__(self, agent: GuestAgent, name: str) -> None:
         self._agent = agent
         self.vm = VmSummary(vmid=VMID, status="running", name=name)
-
-    @cached_property
-    def access(self) -> "Access":
-        # Hardly anybody asks an agent's socket for users.
-        from guestwire.access.control import Access  # noqa: PLC0415
-        from guestwire.stores import MemoryStore  # noqa: PLC0415
-
-        return Access(MemoryStore())
 
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
 
     async def vms(self) -> list[VmSummary]:
         return [self.vm]
+
+    def may(self, path: str, any_of: Iterable[str]) -> bool:  # noqa: ARG002  # anything
+        return True
+
+    def release(self) -> None:
+        """Nothing is held for one call."""
 
 
 class DirectCarrier:
@@ -58,12 +50,10 @@ class DirectCarrier:
         self._name = str(target)
         self._channel = UnixChannel(target.path, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", KeptResults())
-        self._context = _OneGuest(self._agent, target.path.stem)
-
-    @property
-    def guest(self) -> GuestInfo:
+        context = _OneGuest(self._agent, target.path.stem)
+        self._pipeline = Pipeline(Router(GUEST_ENDPOINTS), lambda _: context)
+        self.guest = GuestInfo(VMID, target.path.stem, context.vm.status, NODE)
         """The one that is behind the socket."""
-        return GuestInfo(VMID, self._context.vm.name or "", self._context.vm.status, NODE)
 
     @property
     def name(self) -> str:
@@ -80,27 +70,17 @@ class DirectCarrier:
         repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
     ) -> Any:
         """See `Carrier.call`."""
-        found = find(method, path)
-        if found is None:
-            raise NoSuchEndpoint(place, f"Method '{method} {path}' not implemented")
-        endpoint, in_path = found
-        given = {name: value for name, value in parameters.items() if value is not None}
         try:
-            result = await endpoint.function(self._context, validate(endpoint.parameters, {**given, **in_path}))
+            result = await self._pipeline.call(Call(method, path, parameters_given(parameters)))
         except InvalidParameters as error:
             raise failure(place, error.status, str(error), error.errors) from error
         except AgentNotRunning as error:
             raise AgentNotThere(place, f"{error} ({error.why})", error.status, advice=NO_AGENT_SOCKET) from error
         except GuestwireError as error:
             raise failure(place, error.status, str(error)) from error
-        return msgspec.to_builtins(result, enc_hook=_text)
+        return msgspec.to_builtins(result, enc_hook=str)  # texts of bytes are all that needs help
 
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self._agent.close()
         await self._channel.close()
-
-
-def _text(value: object) -> str:
-    assert isinstance(value, ByteText)  # noqa: S101  # nothing else needs help
-    return str(value)

@@ -1,182 +1,483 @@
-"""The guest agent: everything under `/nodes/{node}/qemu/{vmid}/agent`.
+"""The guest agent's commands as endpoints: `/nodes/{node}/qemu/{vmid}/agent`.
 
 Source: Proxmox VE's API of the same paths.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
-
-import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from typing import Annotated, Any, Final, TypeVar
 
 from guestwire.access.checks import Privileges
-from guestwire.agent import Ask
 from guestwire.agent import commands as qga
-from guestwire.contract.context import Context
-from guestwire.contract.endpoint import DEFAULT_TIMEOUT, Effect, Endpoint, Registry
-from guestwire.contract.parameters import Audited, OfVm
-from guestwire.contract.text import ByteText, PlainText, to_bytes
-from guestwire.errors import AgentError, GuestError
+from guestwire.agent.commands import Ask
+from guestwire.agent.results import (
+    AgentInfo,
+    Done,
+    FileSystem,
+    HostName,
+    Interface,
+    MemoryBlock,
+    MemoryBlockInfo,
+    OsInfo,
+    TimeZone,
+    TrimResult,
+    User,
+    Vcpu,
+)
+from guestwire.contract.context import GuestContext
+from guestwire.contract.endpoint import VM, Effect, Registry
+from guestwire.contract.faces import Column, CommandView, Facts, Level, Line, Table, ToolView
+from guestwire.contract.parameters import Role, VmParameters, parameter
+from guestwire.contract.results import AgentFault, Forwarded, Name
+from guestwire.contract.text import to_bytes
+from guestwire.errors import AgentError
 
 endpoints = Registry()
 
-PATH: Final = "/nodes/{node}/qemu/{vmid}/agent"
+T = TypeVar("T")
 
-MAX_READ: Final = 16 * 1024 * 1024
-MAX_CONTENT: Final = 60 * 1024
-MAX_INPUT: Final = 64 * 1024
+AGENT: Final = f"{VM}/agent"
 
 UNRESTRICTED: Final = "VM.GuestAgent.Unrestricted"
 
 
-def _on_vm(*any_of: str) -> Privileges:
+def on_vm(*any_of: str) -> Privileges:
+    """Any of these privileges on the VM, or the one that stands for all of them."""
     return Privileges("/vms/{vmid}", (*any_of, UNRESTRICTED))
 
 
-AUDIT: Final = _on_vm("VM.GuestAgent.Audit")
-FILE_READ: Final = _on_vm("VM.GuestAgent.FileRead")
-FILE_WRITE: Final = _on_vm("VM.GuestAgent.FileWrite")
-FILE_SYSTEMS: Final = _on_vm("VM.GuestAgent.FileSystemMgmt")
-FILE_SYSTEMS_STATE: Final = _on_vm("VM.GuestAgent.Audit", "VM.GuestAgent.FileSystemMgmt")
-POWER: Final = _on_vm("VM.PowerMgmt")
-EVERYTHING: Final = _on_vm()
-EVERYTHING_TWICE: Final = _on_vm(UNRESTRICTED)
-"""Proxmox VE's POST agent names it twice, and so does its refusal."""
+AUDIT: Final = on_vm("VM.GuestAgent.Audit")
+FILE_SYSTEMS: Final = on_vm("VM.GuestAgent.FileSystemMgmt")
+FILE_SYSTEMS_STATE: Final = on_vm("VM.GuestAgent.Audit", "VM.GuestAgent.FileSystemMgmt")
+POWER: Final = on_vm("VM.PowerMgmt")
+EVERYTHING: Final = on_vm()
 
+ARRIVING: Final = 60.0
+"""Seconds that an answer may take beyond its command's time-out, which is extended while the answer arrives."""
 
-class Forwarded(msgspec.Struct, frozen=True):
-    """What the agent answered, as it answered; its error too, as `{"error": {"class": …, "desc": …}}`."""
-
-    result: Any
-
-
-class AgentFault(msgspec.Struct, frozen=True):
-    """An agent's error inside an answer."""
-
-    error_class: str = msgspec.field(name="class")
-    desc: str
-
-
-@dataclass(frozen=True, slots=True)
-class Simple:
-    """An endpoint that hands on one command without arguments, and its answer."""
-
-    method: str
-    name: str
-    ask: Ask[Any]
-    check: Privileges
-    effect: Effect
-    summary: str
-
-
-SIMPLE: Final = (
-    Simple("POST", "fsfreeze-freeze", qga.FSFREEZE_FREEZE, FILE_SYSTEMS, Effect.DISRUPTS, "Freezes the guest's file systems; returns how many."),
-    Simple("POST", "fsfreeze-status", qga.FSFREEZE_STATUS, FILE_SYSTEMS_STATE, Effect.READS, "Says whether the guest's file systems are frozen or thawed."),
-    Simple("POST", "fsfreeze-thaw", qga.FSFREEZE_THAW, FILE_SYSTEMS, Effect.WRITES, "Thaws the guest's file systems; returns how many."),
-    Simple("POST", "fstrim", qga.FSTRIM, FILE_SYSTEMS, Effect.WRITES, "Gives unused blocks of the guest's file systems back."),
-    Simple("GET", "get-fsinfo", qga.GET_FSINFO, AUDIT, Effect.READS, "Lists the guest's file systems with their use and disks."),
-    Simple("GET", "get-host-name", qga.GET_HOST_NAME, AUDIT, Effect.READS, "Reads the guest's host name."),
-    Simple("GET", "get-memory-block-info", qga.GET_MEMORY_BLOCK_INFO, AUDIT, Effect.READS, "Reads the size of the guest's memory blocks."),
-    Simple("GET", "get-memory-blocks", qga.GET_MEMORY_BLOCKS, AUDIT, Effect.READS, "Lists the guest's memory blocks."),
-    Simple("GET", "get-osinfo", qga.GET_OSINFO, AUDIT, Effect.READS, "Says which operating system the guest runs."),
-    Simple("GET", "get-time", qga.GET_TIME, AUDIT, Effect.READS, "Reads the guest's clock in nanoseconds since the epoch."),
-    Simple("GET", "get-timezone", qga.GET_TIMEZONE, AUDIT, Effect.READS, "Reads the guest's time zone."),
-    Simple("GET", "get-users", qga.GET_USERS, AUDIT, Effect.READS, "Lists who is logged in to the guest."),
-    Simple("GET", "get-vcpus", qga.GET_VCPUS, AUDIT, Effect.READS, "Lists the guest's processors."),
-    Simple("GET", "info", qga.INFO, AUDIT, Effect.READS, "Says which version the agent has and which commands it supports."),
-    Simple("GET", "network-get-interfaces", qga.NETWORK_GET_INTERFACES, AUDIT, Effect.READS, "Lists the guest's network interfaces and addresses."),
-    Simple("POST", "ping", qga.PING, AUDIT, Effect.READS, "Checks that the agent answers."),
-    Simple("POST", "shutdown", qga.SHUTDOWN, POWER, Effect.DISRUPTS, "Shuts the guest down."),
-    Simple("POST", "suspend-disk", qga.SUSPEND_DISK, POWER, Effect.DISRUPTS, "Suspends the guest to disk."),
-    Simple("POST", "suspend-hybrid", qga.SUSPEND_HYBRID, POWER, Effect.DISRUPTS, "Suspends the guest to disk and memory."),
-    Simple("POST", "suspend-ram", qga.SUSPEND_RAM, POWER, Effect.DISRUPTS, "Suspends the guest to memory."),
-)  # fmt: skip
-_BY_NAME: Final = {simple.name: simple for simple in SIMPLE}
-
-
-async def _forward(context: Context, vmid: int, simple: Simple) -> Forwarded:
-    agent = await context.agent(vmid)
-    try:
-        return Forwarded(await agent.forward(simple.ask.command))
-    except AgentError as error:
-        return Forwarded({"error": AgentFault(error.error_class, error.description)})
-
-
-def _forwarding(simple: Simple) -> Callable[[Context, OfVm], Awaitable[Forwarded]]:
-    async def function(context: Context, parameters: OfVm) -> Forwarded:
-        return await _forward(context, parameters.vmid, simple)
-
-    return function
-
-
-for _simple in SIMPLE:
-    endpoints.add(
-        Endpoint(
-            method=_simple.method,
-            path=f"{PATH}/{_simple.name}",
-            name=_simple.name,
-            summary=_simple.summary,
-            parameters=OfVm,
-            returns=Forwarded,
-            check=_simple.check,
-            effect=_simple.effect,
-            timeout=_simple.ask.command.timeout + DEFAULT_TIMEOUT,
-            function=_forwarding(_simple),
-            is_bounded=True,
-        )
+AGENT_COMMANDS: Final = Table(
+    (Column("COMMAND", "name"), Column("ENABLED", "enabled", "yes-no")),
+    sort="name",
+    of="supported_commands",
+    title="agent-version",
+)
+SYSTEM: Final = Facts(
+    {
+        "pretty-name": "system",
+        "id": "id",
+        "version": "version",
+        "variant": "variant",
+        "kernel-release": "kernel",
+        "kernel-version": "kernel build",
+        "machine": "machine",
+    }
+)
+USERS: Final = Table((Column("USER", "user"), Column("DOMAIN", "domain"), Column("SINCE", "login-time", "time")))
+INTERFACES: Final = Table(
+    (
+        Column("INTERFACE", "name"),
+        Column("MAC", "hardware-address"),
+        Column("ADDRESSES", "ip-addresses", "addresses"),
     )
+)
+FILE_SYSTEMS_TABLE: Final = Table(
+    (
+        Column("FILE SYSTEM", "name"),
+        Column("TYPE", "type"),
+        Column("SIZE", "total-bytes", "size"),
+        Column("USED", "used-bytes", "size"),
+        Column("FREE", "", "free-bytes"),
+        Column("USE", "", "use-percent"),
+        Column("MOUNTED ON", "mountpoint"),
+    ),
+    sort="mountpoint",
+    only="total-bytes",
+)
+PROCESSORS: Final = Table(
+    (
+        Column("CPU", "logical-id"),
+        Column("ONLINE", "online", "yes-no"),
+        Column("CAN GO OFFLINE", "can-offline", "yes-no"),
+    )
+)
 
 
-class Name(msgspec.Struct, frozen=True):
-    """One name below a path."""
-
-    name: str
-
-
-class Index(OfVm, frozen=True, kw_only=True):
-    """Parameters of the index: others are ignored."""
-
-    allows_others = True
+def within(command: Ask[Any]) -> float:
+    """Seconds that an endpoint may take that hands on this command."""
+    return command.command.timeout + ARRIVING
 
 
-@endpoints.endpoint("GET", PATH, Index)
-async def index(_context: Context, _parameters: Index) -> list[Name]:
-    """Names the endpoints below; the VM need not exist."""
-    return [Name(name) for name in endpoints.children(PATH)]
-
-
-class Legacy(OfVm, frozen=True, kw_only=True):
-    """Parameters of the old way to give a command."""
-
-    command: Annotated[str, Meta(description="The command.", extra={"enum": tuple(sorted(_BY_NAME))})]
+async def forward(context: GuestContext, parameters: VmParameters, command: Ask[T]) -> Forwarded[T]:
+    """The answer to a command without arguments; an error of the agent's own is an answer, too."""
+    agent = await context.agent(parameters.vmid)
+    answer: Any
+    try:
+        answer = await agent.forward(command.command)
+    except AgentError as error:
+        answer = {"error": AgentFault(error.error_class, error.description)}
+    return Forwarded(answer)
 
 
 @endpoints.endpoint(
     "POST",
-    PATH,
-    Legacy,
-    check=EVERYTHING_TWICE,
+    f"{AGENT}/fsfreeze-freeze",
+    VmParameters,
+    check=FILE_SYSTEMS,
     effect=Effect.DISRUPTS,
-    timeout=max(simple.ask.command.timeout for simple in SIMPLE) + DEFAULT_TIMEOUT,
+    timeout=within(qga.FSFREEZE_FREEZE),
+    tool=ToolView(
+        core=True,
+        hint="Everything that writes in the guest waits until fsfreeze_thaw: call that soon.",
+        repeatable=True,
+        undo="fsfreeze-thaw",
+    ),
 )
-async def legacy(context: Context, parameters: Legacy) -> Forwarded:
+async def fsfreeze_freeze(context: GuestContext, parameters: VmParameters) -> Forwarded[int]:
+    """Freezes the guest's file systems; returns how many."""
+    return await forward(context, parameters, qga.FSFREEZE_FREEZE)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/fsfreeze-status",
+    VmParameters,
+    check=FILE_SYSTEMS_STATE,
+    timeout=within(qga.FSFREEZE_STATUS),
+    tool=ToolView(core=True),
+    command=CommandView("freeze-status", "Say whether a guest's file systems are frozen or thawed.", Line("text")),
+)
+async def fsfreeze_status(context: GuestContext, parameters: VmParameters) -> Forwarded[str]:
+    """Says whether the guest's file systems are frozen or thawed."""
+    return await forward(context, parameters, qga.FSFREEZE_STATUS)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/fsfreeze-thaw",
+    VmParameters,
+    check=FILE_SYSTEMS,
+    effect=Effect.WRITES,
+    timeout=within(qga.FSFREEZE_THAW),
+    tool=ToolView(core=True),
+)
+async def fsfreeze_thaw(context: GuestContext, parameters: VmParameters) -> Forwarded[int]:
+    """Thaws the guest's file systems; returns how many."""
+    return await forward(context, parameters, qga.FSFREEZE_THAW)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/fstrim",
+    VmParameters,
+    check=FILE_SYSTEMS,
+    effect=Effect.WRITES,
+    timeout=within(qga.FSTRIM),
+    tool=ToolView(core=True, hint="May take minutes on large disks.", destroys=False),
+)
+async def fstrim(context: GuestContext, parameters: VmParameters) -> Forwarded[TrimResult]:
+    """Gives unused blocks of the guest's file systems back."""
+    return await forward(context, parameters, qga.FSTRIM)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-fsinfo",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_FSINFO),
+    tool=ToolView(core=True, hint="Sizes in bytes; use it when a disk may be full."),
+    command=CommandView(
+        "df", "Show how full a guest's file systems are; those without a size are in JSON only.", FILE_SYSTEMS_TABLE
+    ),
+)
+async def get_fsinfo(context: GuestContext, parameters: VmParameters) -> Forwarded[list[FileSystem]]:
+    """Lists the guest's file systems with their use and disks."""
+    return await forward(context, parameters, qga.GET_FSINFO)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-host-name",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_HOST_NAME),
+    tool=ToolView(),
+    command=CommandView("hostname", "Show a guest's host name.", Line("host-name")),
+)
+async def get_host_name(context: GuestContext, parameters: VmParameters) -> Forwarded[HostName]:
+    """Reads the guest's host name."""
+    return await forward(context, parameters, qga.GET_HOST_NAME)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-memory-block-info",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_MEMORY_BLOCK_INFO),
+    tool=ToolView(hint="Seldom of use."),
+)
+async def get_memory_block_info(context: GuestContext, parameters: VmParameters) -> Forwarded[MemoryBlockInfo]:
+    """Reads the size of the guest's memory blocks."""
+    return await forward(context, parameters, qga.GET_MEMORY_BLOCK_INFO)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-memory-blocks",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_MEMORY_BLOCKS),
+    tool=ToolView(hint="Seldom of use."),
+)
+async def get_memory_blocks(context: GuestContext, parameters: VmParameters) -> Forwarded[list[MemoryBlock]]:
+    """Lists the guest's memory blocks."""
+    return await forward(context, parameters, qga.GET_MEMORY_BLOCKS)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-osinfo",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_OSINFO),
+    tool=ToolView(core=True),
+    command=CommandView("osinfo", "Show which operating system a guest runs.", SYSTEM),
+)
+async def get_osinfo(context: GuestContext, parameters: VmParameters) -> Forwarded[OsInfo]:
+    """Says which operating system the guest runs."""
+    return await forward(context, parameters, qga.GET_OSINFO)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-time",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_TIME),
+    tool=ToolView(),
+    command=CommandView("time", "Show a guest's clock. JSON: nanoseconds since the epoch.", Line("clock")),
+)
+async def get_time(context: GuestContext, parameters: VmParameters) -> Forwarded[int]:
+    """Reads the guest's clock in nanoseconds since the epoch."""
+    return await forward(context, parameters, qga.GET_TIME)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-timezone",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_TIMEZONE),
+    tool=ToolView(),
+    command=CommandView("timezone", "Show a guest's time zone.", Line("zone")),
+)
+async def get_timezone(context: GuestContext, parameters: VmParameters) -> Forwarded[TimeZone]:
+    """Reads the guest's time zone."""
+    return await forward(context, parameters, qga.GET_TIMEZONE)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-users",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_USERS),
+    tool=ToolView(hint="guest_overview has it, too."),
+    command=CommandView("users", "Show who is logged in to a guest.", USERS),
+)
+async def get_users(context: GuestContext, parameters: VmParameters) -> Forwarded[list[User]]:
+    """Lists who is logged in to the guest."""
+    return await forward(context, parameters, qga.GET_USERS)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/get-vcpus",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.GET_VCPUS),
+    tool=ToolView(),
+    command=CommandView("vcpus", "Show a guest's processors.", PROCESSORS),
+)
+async def get_vcpus(context: GuestContext, parameters: VmParameters) -> Forwarded[list[Vcpu]]:
+    """Lists the guest's processors."""
+    return await forward(context, parameters, qga.GET_VCPUS)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/info",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.INFO),
+    tool=ToolView(hint="Use it when a command is refused as disabled."),
+    command=CommandView("info", "Show the agent's version, and which commands it has.", AGENT_COMMANDS),
+)
+async def info(context: GuestContext, parameters: VmParameters) -> Forwarded[AgentInfo]:
+    """Says which version the agent has and which commands it supports."""
+    return await forward(context, parameters, qga.INFO)
+
+
+@endpoints.endpoint(
+    "GET",
+    f"{AGENT}/network-get-interfaces",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.NETWORK_GET_INTERFACES),
+    tool=ToolView(core=True),
+    command=CommandView("ip", "Show a guest's network interfaces and addresses.", INTERFACES),
+)
+async def network_get_interfaces(context: GuestContext, parameters: VmParameters) -> Forwarded[list[Interface]]:
+    """Lists the guest's network interfaces and addresses."""
+    return await forward(context, parameters, qga.NETWORK_GET_INTERFACES)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/ping",
+    VmParameters,
+    check=AUDIT,
+    timeout=within(qga.PING),
+    tool=ToolView(core=True, hint="Cheap."),
+    command=CommandView("ping", "Check that a guest's agent answers.", Line("answers")),
+)
+async def ping(context: GuestContext, parameters: VmParameters) -> Forwarded[Done]:
+    """Checks that the agent answers."""
+    return await forward(context, parameters, qga.PING)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/shutdown",
+    VmParameters,
+    check=POWER,
+    effect=Effect.DISRUPTS,
+    timeout=within(qga.SHUTDOWN),
+    tool=ToolView(core=True, hint="Ends everything that runs in the guest."),
+)
+async def shutdown(context: GuestContext, parameters: VmParameters) -> Forwarded[None]:
+    """Shuts the guest down."""
+    return await forward(context, parameters, qga.SHUTDOWN)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/suspend-disk",
+    VmParameters,
+    check=POWER,
+    effect=Effect.DISRUPTS,
+    timeout=within(qga.SUSPEND_DISK),
+    tool=ToolView(core=True, hint="It is off until somebody on the host starts it."),
+)
+async def suspend_disk(context: GuestContext, parameters: VmParameters) -> Forwarded[None]:
+    """Suspends the guest to disk."""
+    return await forward(context, parameters, qga.SUSPEND_DISK)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/suspend-hybrid",
+    VmParameters,
+    check=POWER,
+    effect=Effect.DISRUPTS,
+    timeout=within(qga.SUSPEND_HYBRID),
+    tool=ToolView(core=True, hint="It answers no more until somebody on the host wakes it."),
+)
+async def suspend_hybrid(context: GuestContext, parameters: VmParameters) -> Forwarded[None]:
+    """Suspends the guest to disk and memory."""
+    return await forward(context, parameters, qga.SUSPEND_HYBRID)
+
+
+@endpoints.endpoint(
+    "POST",
+    f"{AGENT}/suspend-ram",
+    VmParameters,
+    check=POWER,
+    effect=Effect.DISRUPTS,
+    timeout=within(qga.SUSPEND_RAM),
+    tool=ToolView(core=True, hint="It answers no more until somebody on the host wakes it."),
+)
+async def suspend_ram(context: GuestContext, parameters: VmParameters) -> Forwarded[None]:
+    """Suspends the guest to memory."""
+    return await forward(context, parameters, qga.SUSPEND_RAM)
+
+
+INDEX: Final = (
+    "exec", "exec-status", "file-read", "file-write", "fsfreeze-freeze", "fsfreeze-status", "fsfreeze-thaw", "fstrim", "get-fsinfo",
+    "get-host-name", "get-memory-block-info", "get-memory-blocks", "get-osinfo", "get-time", "get-timezone", "get-users", "get-vcpus",
+    "info", "network-get-interfaces", "ping", "set-user-password", "shutdown", "suspend-disk", "suspend-hybrid", "suspend-ram",
+)  # fmt: skip
+"""The names that Proxmox VE's index lists, and no others: it does not grow with this API."""
+
+COMMANDS: Final[dict[str, Ask[Any]]] = {
+    "fsfreeze-freeze": qga.FSFREEZE_FREEZE,
+    "fsfreeze-status": qga.FSFREEZE_STATUS,
+    "fsfreeze-thaw": qga.FSFREEZE_THAW,
+    "fstrim": qga.FSTRIM,
+    "get-fsinfo": qga.GET_FSINFO,
+    "get-host-name": qga.GET_HOST_NAME,
+    "get-memory-block-info": qga.GET_MEMORY_BLOCK_INFO,
+    "get-memory-blocks": qga.GET_MEMORY_BLOCKS,
+    "get-osinfo": qga.GET_OSINFO,
+    "get-time": qga.GET_TIME,
+    "get-timezone": qga.GET_TIMEZONE,
+    "get-users": qga.GET_USERS,
+    "get-vcpus": qga.GET_VCPUS,
+    "info": qga.INFO,
+    "network-get-interfaces": qga.NETWORK_GET_INTERFACES,
+    "ping": qga.PING,
+    "shutdown": qga.SHUTDOWN,
+    "suspend-disk": qga.SUSPEND_DISK,
+    "suspend-hybrid": qga.SUSPEND_HYBRID,
+    "suspend-ram": qga.SUSPEND_RAM,
+}
+"""The commands that Proxmox VE's POST agent takes, and no others."""
+
+
+class IndexParameters(VmParameters, frozen=True, kw_only=True):
+    """Parameters of the index: others are ignored."""
+
+    ignore_unknown = True
+
+
+@endpoints.endpoint(
+    "GET", AGENT, IndexParameters,
+    tool=ToolView(Level.READ, hint="Of little use here: each of them is a tool.", name="agent_index"),
+)  # fmt: skip
+async def index(_context: object, _parameters: IndexParameters) -> list[Name]:
+    """Names the endpoints below; the VM need not exist."""
+    return [Name(name) for name in INDEX]
+
+
+class CommandParameters(VmParameters, frozen=True, kw_only=True):
+    """Parameters of the old way to give a command."""
+
+    command: Annotated[str, parameter("The command.", Role.TEXT, enum=tuple(COMMANDS))]
+
+
+@endpoints.endpoint(
+    "POST", AGENT, CommandParameters,
+    check=on_vm(UNRESTRICTED),  # Proxmox VE names it twice here, and so does its refusal
+    effect=Effect.DISRUPTS,
+    timeout=max(map(within, COMMANDS.values())),
+)  # fmt: skip
+async def execute_command(context: GuestContext, parameters: CommandParameters) -> Forwarded[Any]:
     """Executes a command that has no parameters; each has an endpoint of its own too."""
-    return await _forward(context, parameters.vmid, _BY_NAME[parameters.command])
+    return await forward(context, parameters, COMMANDS[parameters.command])
 
 
-class SetUserPassword(OfVm, frozen=True, kw_only=True):
+class SetUserPassword(VmParameters, frozen=True, kw_only=True):
     """Parameters of set-user-password."""
 
-    username: Annotated[str, Meta(description="The user in the guest.", examples=["root"])]
-    password: Annotated[
-        str, Meta(description="The new password.", min_length=5, max_length=1024, extra={"secret": True})
-    ]
-    crypted: Annotated[bool, Meta(description="The password is a hash already.")] = False
+    username: Annotated[str, parameter("The user in the guest.", Role.TEXT, examples=["root"])]
+    password: Annotated[str, parameter("The new password.", Role.SECRET, min_length=5, max_length=1024)]
+    crypted: Annotated[bool, parameter("The password is a hash already.")] = False
 
 
-@endpoints.endpoint("POST", f"{PATH}/set-user-password", SetUserPassword, check=EVERYTHING, effect=Effect.WRITES)
-async def set_user_password(context: Context, parameters: SetUserPassword) -> Forwarded:
+@endpoints.endpoint(
+    "POST", f"{AGENT}/set-user-password", SetUserPassword, check=EVERYTHING, effect=Effect.WRITES,
+    tool=ToolView(Level.MANAGE, core=True, hint="Whoever uses the old one is locked out."),
+)  # fmt: skip
+async def set_user_password(context: GuestContext, parameters: SetUserPassword) -> Forwarded[Done]:
     """Sets the password of a user in the guest."""
     agent = await context.agent(parameters.vmid)
     arguments = {
@@ -185,136 +486,3 @@ async def set_user_password(context: Context, parameters: SetUserPassword) -> Fo
         "crypted": parameters.crypted,
     }
     return Forwarded(await agent.ask(qga.SET_USER_PASSWORD, arguments))
-
-
-class Exec(OfVm, frozen=True, kw_only=True):
-    """Parameters of exec."""
-
-    command: Annotated[
-        list[str],
-        Meta(
-            description="Program and arguments; a single text is a program's name, not a command line.",
-            examples=[["systemctl", "is-active", "ssh"]],
-            extra={"audited": Audited.COMMAND},
-        ),
-    ]
-    input_data: (
-        Annotated[
-            str,
-            Meta(
-                description="What the program reads from standard input.",
-                max_length=MAX_INPUT,
-                extra={"secret": True, "audited": Audited.SIZE},
-            ),
-        ]
-        | None
-    ) = None
-
-
-class Started(msgspec.Struct, frozen=True):
-    """A process that was started; `pid` is its id in the guest."""
-
-    pid: int
-
-
-@endpoints.endpoint("POST", f"{PATH}/exec", Exec, check=EVERYTHING, effect=Effect.DISRUPTS)
-async def execute(context: Context, parameters: Exec) -> Started:
-    """Starts a program in the guest; exec-status tells how it ends."""
-    agent = await context.agent(parameters.vmid)
-    if not parameters.command and not parameters.input_data:
-        raise GuestError("command or input-data (or both) required")
-    input_data = None if parameters.input_data is None else to_bytes(parameters.input_data)
-    return Started(await agent.processes.start(parameters.command, input_data))
-
-
-class ExecStatus(OfVm, frozen=True, kw_only=True):
-    """Parameters of exec-status."""
-
-    pid: Annotated[int, Meta(description="The process's id in the guest, as exec returned it.")]
-
-
-class ProcessState(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):
-    """How a process does; flags are 1 and 0, output is there only when there was some, a code point each byte."""
-
-    exited: int
-    exitcode: int | None = None
-    signal: int | None = None
-    out_data: ByteText | None = None
-    out_truncated: int | None = None
-    err_data: ByteText | None = None
-    err_truncated: int | None = None
-
-
-@endpoints.endpoint("GET", f"{PATH}/exec-status", ExecStatus, check=EVERYTHING, timeout=120)
-async def exec_status(context: Context, parameters: ExecStatus) -> ProcessState:
-    """Tells whether a process still runs, or how it ended and what it wrote."""
-    agent = await context.agent(parameters.vmid)
-    status = await agent.processes.status(parameters.pid)
-    return ProcessState(
-        exited=int(status.exited),
-        exitcode=status.exitcode,
-        signal=status.signal,
-        out_data=_text(status.out_data),
-        out_truncated=_flag(status.out_data, status.out_truncated),
-        err_data=_text(status.err_data),
-        err_truncated=_flag(status.err_data, status.err_truncated),
-    )
-
-
-def _text(data: bytes | None) -> ByteText | None:
-    return ByteText([data]) if data is not None else None
-
-
-def _flag(data: bytes | None, truncated: bool | None) -> int | None:  # noqa: FBT001  # as the agent gives it
-    return int(bool(truncated)) if data is not None else None
-
-
-class FileRead(OfVm, frozen=True, kw_only=True):
-    """Parameters of file-read."""
-
-    file: Annotated[str, Meta(description="The path in the guest.", examples=["/etc/hostname"])]
-    count: Annotated[int, Meta(description="Bytes to read at most.", ge=1, le=MAX_READ)] = MAX_READ
-    offset: Annotated[int, Meta(description="Bytes to skip first.", ge=0)] = 0
-    decode: Annotated[bool, Meta(description="Answer text, a code point each byte; otherwise base64.")] = True
-
-
-class FileContent(msgspec.Struct, frozen=True, rename="kebab"):
-    """What was read; `truncated` is 1 when the end of the file was not seen, else absent."""
-
-    content: ByteText
-    bytes_read: int
-    truncated: int | UnsetType = msgspec.field(name="truncated", default=UNSET)
-
-
-@endpoints.endpoint("GET", f"{PATH}/file-read", FileRead, check=FILE_READ, timeout=600)
-async def file_read(context: Context, parameters: FileRead) -> FileContent:
-    """Reads a file, 16 MiB at most; offset and count read a part."""
-    agent = await context.agent(parameters.vmid)
-    contents = await agent.files.read(parameters.file, offset=parameters.offset, count=parameters.count)
-    text = ByteText(contents.pieces) if parameters.decode else PlainText(contents.base64())
-    return FileContent(text, contents.size, 1 if contents.truncated else UNSET)
-
-
-class FileWrite(OfVm, frozen=True, kw_only=True):
-    """Parameters of file-write."""
-
-    file: Annotated[str, Meta(description="The path in the guest.", examples=["/etc/hostname"])]
-    content: Annotated[
-        str,
-        Meta(
-            description="The whole file.",
-            max_length=MAX_CONTENT,
-            extra={"secret": True, "audited": Audited.DIGEST},
-        ),
-    ]
-    encode: Annotated[bool, Meta(description="The content is text; otherwise it is base64 already.")] = True
-
-
-@endpoints.endpoint("POST", f"{PATH}/file-write", FileWrite, check=FILE_WRITE, effect=Effect.WRITES, timeout=60)
-async def file_write(context: Context, parameters: FileWrite) -> None:
-    """Writes a whole file."""
-    agent = await context.agent(parameters.vmid)
-    if parameters.encode:
-        await agent.files.write(parameters.file, to_bytes(parameters.content))
-    else:
-        await agent.files.write_encoded(parameters.file, parameters.content)

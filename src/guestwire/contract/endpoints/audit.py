@@ -3,12 +3,11 @@
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta
 
 from guestwire.access.checks import Privileges
-from guestwire.contract.context import Context
+from guestwire.contract.context import AccessContext
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.parameters import OfNode
+from guestwire.contract.parameters import NodeParameters, Role, parameter
 from guestwire.stores import AuditFilter, AuditRecord
 
 endpoints = Registry()
@@ -16,20 +15,20 @@ endpoints = Registry()
 MOST: Final = 10_000
 
 
-class ListAudit(OfNode, frozen=True, kw_only=True):
+class ListAudit(NodeParameters, frozen=True, kw_only=True):
     """Parameters of the audit trail: which records."""
 
-    since: Annotated[int, Meta(description="Seconds since the epoch.", ge=0)] | None = None
-    until: Annotated[int, Meta(description="Seconds since the epoch; not included.", ge=0)] | None = None
-    user: Annotated[str, Meta(description="This user, by itself or by a token.")] | None = None
-    subject: Annotated[str, Meta(description="Exactly this user or USERID!TOKENID.")] | None = None
-    address: Annotated[str, Meta(description="From this address.")] | None = None
-    vmid: Annotated[int, Meta(description="About this VM.", ge=1)] | None = None
-    endpoint: Annotated[str, Meta(description="This method and path, as a record has them.")] | None = None
-    status: Annotated[int, Meta(description="With this HTTP status.", ge=100, le=599)] | None = None
-    request_id: Annotated[str, Meta(description="This request.")] | None = None
-    after: Annotated[int, Meta(description="With a greater number, the oldest first: to follow.", ge=0)] | None = None
-    limit: Annotated[int, Meta(description="At most so many.", ge=1, le=MOST)] = 1000
+    since: Annotated[int, parameter("Seconds since the epoch.", ge=0)] | None = None
+    until: Annotated[int, parameter("Seconds since the epoch; not included.", ge=0)] | None = None
+    user: Annotated[str, parameter("This user, by itself or by a token.", Role.TEXT)] | None = None
+    subject: Annotated[str, parameter("Exactly this user or USERID!TOKENID.", Role.TEXT)] | None = None
+    address: Annotated[str, parameter("From this address.", Role.TEXT)] | None = None
+    vmid: Annotated[int, parameter("About this VM.", ge=1)] | None = None
+    endpoint: Annotated[str, parameter("This method and path, as a record has them.", Role.TEXT)] | None = None
+    status: Annotated[int, parameter("With this HTTP status.", ge=100, le=599)] | None = None
+    request_id: Annotated[str, parameter("This request.", Role.TEXT)] | None = None
+    after: Annotated[int, parameter("With a greater number, the oldest first: to follow.", ge=0)] | None = None
+    limit: Annotated[int, parameter("At most so many.", ge=1, le=MOST)] = 1000
 
 
 class Record(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):
@@ -51,13 +50,13 @@ class Record(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):
 @endpoints.endpoint(
     "GET", "/nodes/{node}/guestwire/audit", ListAudit, check=Privileges("/nodes/{node}", ("Sys.Audit",))
 )
-async def audit(context: Context, parameters: ListAudit) -> list[Record]:
+async def audit(context: AccessContext, parameters: ListAudit) -> list[Record]:
     """Lists who changed what in guests and access, and what was refused; the last records, unless `after` is given."""
     names = AuditFilter.__struct_fields__
     wanted = AuditFilter(**{name: getattr(parameters, name) for name in names})
     records = await context.access.audit(wanted, after=parameters.after, limit=parameters.limit)
-    return [_shown(record) for record in records]
+    return [_as_result(record) for record in records]
 
 
-def _shown(record: AuditRecord) -> Record:
+def _as_result(record: AuditRecord) -> Record:
     return Record(**{name: getattr(record, name) for name in Record.__struct_fields__})

@@ -1,42 +1,87 @@
-"""What Proxmox VE lacks for files: pieces of a file of any size, under a name of our own, so that its own paths stay as they are."""
+"""Files in a guest: Proxmox VE's `file-read` and `file-write`; and chunks of files of any size, under a path of our own.
+
+Source: Proxmox VE's API of the same paths.
+"""
 
 import binascii
 from typing import Annotated, Final
 
-from msgspec import Meta
-
-from guestwire.contract.context import Context
-from guestwire.contract.endpoint import Effect, Registry
-from guestwire.contract.endpoints.agent import FILE_WRITE
-from guestwire.contract.parameters import Audited, OfVm
+from guestwire.contract.context import GuestContext
+from guestwire.contract.endpoint import OWN, VM, Effect, Registry
+from guestwire.contract.endpoints.agent import AGENT, on_vm
+from guestwire.contract.faces import ToolView
+from guestwire.contract.parameters import Role, VmParameters, parameter
+from guestwire.contract.results import FileContent
+from guestwire.contract.text import ByteText, PlainText, to_bytes
 from guestwire.errors import InvalidParameters
 
 endpoints = Registry()
 
-PATH: Final = "/nodes/{node}/qemu/{vmid}/guestwire"
+FILE_READ: Final = on_vm("VM.GuestAgent.FileRead")
+FILE_WRITE: Final = on_vm("VM.GuestAgent.FileWrite")
 
-MAX_PIECE: Final = 352 * 1024
+MAX_READ: Final = 16 * 1024 * 1024
+MAX_CONTENT: Final = 60 * 1024
+
+MAX_CHUNK: Final = 352 * 1024
 """Bytes; in base64 they fit into what a request may carry."""
 
-MAX_ENCODED: Final = (MAX_PIECE + 2) // 3 * 4
+
+class FileRead(VmParameters, frozen=True, kw_only=True):
+    """Parameters of file-read."""
+
+    file: Annotated[str, parameter("The path in the guest.", Role.READ_PATH, examples=["/etc/hostname"])]
+    count: Annotated[int, parameter("Bytes to read at most.", Role.SIZE, ge=1, le=MAX_READ)] = MAX_READ
+    offset: Annotated[int, parameter("Bytes to skip first.", ge=0)] = 0
+    decode: Annotated[bool, parameter("Answer text (the API has one character for each byte); otherwise base64.")] = (
+        True
+    )
 
 
-class FilePiece(OfVm, frozen=True, kw_only=True):
-    """Parameters of a piece of a file."""
+@endpoints.endpoint(
+    "GET", f"{AGENT}/file-read", FileRead, check=FILE_READ, timeout=600,
+    tool=ToolView(hint="For text prefer read_text_file."),
+)  # fmt: skip
+async def file_read(context: GuestContext, parameters: FileRead) -> FileContent[ByteText]:
+    """Reads a file, 16 MiB at most; offset and count read a part."""
+    agent = await context.agent(parameters.vmid)
+    contents = await agent.files.read(parameters.file, offset=parameters.offset, count=parameters.count)
+    text = ByteText(contents.pieces) if parameters.decode else PlainText(contents.base64())
+    return FileContent(text, contents.size, int(contents.truncated))
 
-    file: Annotated[str, Meta(description="The path in the guest; the file must be there.")]
-    at: Annotated[int, Meta(description="Where the piece begins, in bytes; it may be written twice.", ge=0)]
-    content: Annotated[
-        str,
-        Meta(
-            description="The piece, in base64.", max_length=MAX_ENCODED, extra={"secret": True, "audited": Audited.SIZE}
-        ),
-    ]
+
+class FileWrite(VmParameters, frozen=True, kw_only=True):
+    """Parameters of file-write."""
+
+    file: Annotated[str, parameter("The path in the guest.", Role.WRITE_PATH, examples=["/etc/hostname"])]
+    content: Annotated[str, parameter("The whole file.", Role.CONTENT, max_length=MAX_CONTENT)]
+    encode: Annotated[bool, parameter("The content is text; otherwise it is base64 already.")] = True
 
 
-@endpoints.endpoint("POST", f"{PATH}/file-piece", FilePiece, check=FILE_WRITE, effect=Effect.WRITES, timeout=60)
-async def file_piece(context: Context, parameters: FilePiece) -> None:
-    """Writes a piece of a file at its place; together with file-write, files of any size."""
+@endpoints.endpoint(
+    "POST", f"{AGENT}/file-write", FileWrite, check=FILE_WRITE, effect=Effect.WRITES, timeout=60,
+    tool=ToolView(hint="Replaces the file, 60 KiB at most; prefer write_text_file, which keeps the old file until the new one is whole."),
+)  # fmt: skip
+async def file_write(context: GuestContext, parameters: FileWrite) -> None:
+    """Writes a whole file."""
+    agent = await context.agent(parameters.vmid)
+    if parameters.encode:
+        await agent.files.write(parameters.file, to_bytes(parameters.content))
+    else:
+        await agent.files.write_encoded(parameters.file, parameters.content)
+
+
+class FileChunk(VmParameters, frozen=True, kw_only=True):
+    """Parameters of a chunk of a file."""
+
+    file: Annotated[str, parameter("The path in the guest; the file must be there.", Role.WRITE_PATH)]
+    at: Annotated[int, parameter("Where the chunk begins, in bytes; it may be written twice.", ge=0)]
+    content: Annotated[str, parameter("The chunk, in base64.", Role.CHUNK, max_length=(MAX_CHUNK + 2) // 3 * 4)]
+
+
+@endpoints.endpoint("POST", f"{VM}/{OWN}/file-piece", FileChunk, check=FILE_WRITE, effect=Effect.WRITES, timeout=60)
+async def file_piece(context: GuestContext, parameters: FileChunk) -> None:
+    """Writes a chunk of a file at its place; together with file-write, files of any size."""
     try:
         size = len(binascii.a2b_base64(parameters.content, strict_mode=True))
     except ValueError:

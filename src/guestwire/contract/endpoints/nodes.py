@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from guestwire import __version__
-from guestwire.contract.context import Context, VmSummary
+from guestwire.contract.context import NodeContext, VmSummary
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.parameters import OfNode, Parameters
+from guestwire.contract.parameters import NodeParameters, Parameters, parameter
+from guestwire.contract.results import Subdirectory
 
 endpoints = Registry()
 
@@ -17,12 +17,6 @@ SUBDIRECTORIES = ("version", "cluster", "nodes", "storage", "access", "pools")
 
 API_VERSION = "9.2"
 """The release of Proxmox VE whose agent API this is: clients compare it to know which privileges exist."""
-
-
-class Subdirectory(msgspec.Struct, frozen=True):
-    """One name below a path."""
-
-    subdir: str
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -44,20 +38,20 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     ssl_fingerprint: str | None = None
 
 
-class VmList(OfNode, frozen=True, kw_only=True):
+class VmList(NodeParameters, frozen=True, kw_only=True):
     """Parameters of the list of VMs."""
 
-    full: Annotated[bool, Meta(description="As clients of Proxmox VE send it; the list is the same.")] = False
+    full: Annotated[bool, parameter("As clients of Proxmox VE send it; the list is the same.")] = False
 
 
 @endpoints.endpoint("GET", "/", Parameters)
-async def index(_context: Context, _parameters: Parameters) -> list[Subdirectory]:
+async def index(_context: object, _parameters: Parameters) -> list[Subdirectory]:
     """Names the parts of the API."""
     return [Subdirectory(name) for name in SUBDIRECTORIES]
 
 
 @endpoints.endpoint("GET", "/version", Parameters)
-async def version(_context: Context, _parameters: Parameters) -> Version:
+async def version(_context: object, _parameters: Parameters) -> Version:
     """Says which API this is."""
     return Version(
         version=API_VERSION, release=API_VERSION, repoid=__version__.encode().hex().ljust(8, "0"), guestwire=__version__
@@ -65,13 +59,12 @@ async def version(_context: Context, _parameters: Parameters) -> Version:
 
 
 @endpoints.endpoint("GET", "/nodes", Parameters)
-async def nodes(context: Context, _parameters: Parameters) -> list[Node]:
+async def nodes(context: NodeContext, _parameters: Parameters) -> list[Node]:
     """Lists the nodes."""
     return [Node(node=context.node, id=f"node/{context.node}", ssl_fingerprint=context.fingerprint)]
 
 
 @endpoints.endpoint("GET", "/nodes/{node}/qemu", VmList)
-async def vms(context: Context, _parameters: VmList) -> list[VmSummary]:
+async def vms(context: NodeContext, _parameters: VmList) -> list[VmSummary]:
     """Lists the VMs on a node that the caller may see (`VM.Audit`)."""
-    may, subject = context.access.may, context.subject
-    return [vm for vm in await context.vms() if may(subject, f"/vms/{vm.vmid}", ("VM.Audit",))]
+    return [vm for vm in await context.vms() if context.may(f"/vms/{vm.vmid}", ("VM.Audit",))]

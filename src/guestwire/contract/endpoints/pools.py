@@ -6,13 +6,12 @@ Source: Proxmox VE's API under `/pools`.
 from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta
 
 from guestwire.access import administration as admin
 from guestwire.access.checks import Privileges
-from guestwire.contract.context import Context
+from guestwire.contract.context import PoolContext
 from guestwire.contract.endpoint import Effect, Registry
-from guestwire.contract.parameters import Parameters, split_list
+from guestwire.contract.parameters import Parameters, Role, parameter, split_list
 from guestwire.errors import AccessRefused, Forbidden
 from guestwire.stores.records import Pool
 
@@ -22,8 +21,8 @@ AUDIT: Final = Privileges("/pool/{poolid}", ("Pool.Audit",))
 ALLOCATE: Final = Privileges("/pool/{poolid}", ("Pool.Allocate",))
 SEES: Final = ("Pool.Allocate", "Pool.Audit")
 
-Poolid = Annotated[str, Meta(description="The pool.", extra={"format": "pve-poolid"})]
-Kind = Annotated[str, Meta(description="Only members of this kind.", extra={"enum": ("qemu", "lxc", "storage")})]
+Poolid = Annotated[str, parameter("The pool.", Role.TEXT, format="pve-poolid")]
+Kind = Annotated[str, parameter("Only members of this kind.", Role.TEXT, enum=("qemu", "lxc", "storage"))]
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,10 +58,7 @@ class ListPools(Parameters, frozen=True, kw_only=True):
     type: (
         Annotated[
             str,
-            Meta(
-                description="Only members of this kind.",
-                extra={"enum": ("qemu", "lxc", "storage"), "requires": "poolid"},
-            ),
+            parameter("Only members of this kind.", Role.TEXT, enum=("qemu", "lxc", "storage"), requires="poolid"),
         ]
         | None
     ) = None
@@ -83,21 +79,21 @@ class ShowPool(OnePool, frozen=True, kw_only=True):
 class CreatePool(OnePool, frozen=True, kw_only=True):
     """Parameters of a new pool."""
 
-    comment: Annotated[str, Meta(description="A comment.")] | None = None
+    comment: Annotated[str, parameter("A comment.", Role.TEXT)] | None = None
 
 
 class UpdatePool(CreatePool, frozen=True, kw_only=True):
     """Parameters of a change to a pool."""
 
-    vms: Annotated[str, Meta(description="VMs, with commas between.", extra={"format": "pve-vmid-list"})] | None = None
-    storage: (
-        Annotated[str, Meta(description="There is no storage here.", extra={"format": "pve-storage-id-list"})] | None
-    ) = None
-    delete: Annotated[bool, Meta(description="Takes the VMs out.")] = False
-    allow_move: Annotated[bool, Meta(description="Takes VMs from other pools.")] = False
+    vms: Annotated[str, parameter("VMs, with commas between.", Role.TEXT, format="pve-vmid-list")] | None = None
+    storage: Annotated[str, parameter("There is no storage here.", Role.TEXT, format="pve-storage-id-list")] | None = (
+        None
+    )
+    delete: Annotated[bool, parameter("Takes the VMs out.")] = False
+    allow_move: Annotated[bool, parameter("Takes VMs from other pools.")] = False
 
 
-async def _members(context: Context, pool: Pool, kind: str | None) -> list[Member]:
+async def _members(context: PoolContext, pool: Pool, kind: str | None) -> list[Member]:
     if kind not in (None, "qemu"):
         return []
     known = {vm.vmid: vm for vm in await context.vms()}
@@ -111,7 +107,7 @@ async def _members(context: Context, pool: Pool, kind: str | None) -> list[Membe
 
 
 @endpoints.endpoint("GET", "/pools", ListPools)
-async def pools(context: Context, parameters: ListPools) -> list[ListedPool]:
+async def pools(context: PoolContext, parameters: ListPools) -> list[ListedPool]:
     """Lists the pools that the caller may see, or one of them with its members."""
     view = context.access.view
     if parameters.poolid is not None:
@@ -126,26 +122,26 @@ async def pools(context: Context, parameters: ListPools) -> list[ListedPool]:
     ]
 
 
-def _check_sees(context: Context, poolid: str) -> None:
+def _check_sees(context: PoolContext, poolid: str) -> None:
     if not context.access.may(context.subject, f"/pool/{poolid}", AUDIT.any_of):
         raise Forbidden(f"/pool/{poolid}", AUDIT.any_of)
 
 
 @endpoints.endpoint("POST", "/pools", CreatePool, check=ALLOCATE, effect=Effect.WRITES)
-async def create_pool(context: Context, parameters: CreatePool) -> None:
+async def create_pool(context: PoolContext, parameters: CreatePool) -> None:
     """Makes a pool."""
     pool = Pool(parameters.poolid, parameters.comment or "")
     await context.access.update(lambda view: admin.add_pool(view, pool))
 
 
 @endpoints.endpoint("GET", "/pools/{poolid}", ShowPool, check=AUDIT)
-async def pool_page(context: Context, parameters: ShowPool) -> PoolInfo:
+async def pool_page(context: PoolContext, parameters: ShowPool) -> PoolInfo:
     """Shows a pool with its members."""
     pool = admin.existing_pool(context.access.view, parameters.poolid)
     return PoolInfo(await _members(context, pool, parameters.type), pool.comment or None)
 
 
-async def _update(context: Context, parameters: UpdatePool) -> None:
+async def _update(context: PoolContext, parameters: UpdatePool) -> None:
     if parameters.storage:
         raise AccessRefused(f"update pool failed: storage '{split_list(parameters.storage)[0]}' does not exist")
     vms = [int(vmid) for vmid in split_list(parameters.vms or "")]
@@ -162,7 +158,7 @@ async def _update(context: Context, parameters: UpdatePool) -> None:
     )
 
 
-def _check_may_take(context: Context, vms: list[int]) -> None:
+def _check_may_take(context: PoolContext, vms: list[int]) -> None:
     """Whoever has the pool that a VM is in loses the VM: that takes a right on that pool, too."""
     pools = context.access.view.pool_of
     for poolid in sorted({pools[vmid] for vmid in vms if vmid in pools}):
@@ -171,24 +167,24 @@ def _check_may_take(context: Context, vms: list[int]) -> None:
 
 
 @endpoints.endpoint("PUT", "/pools", UpdatePool, check=ALLOCATE, effect=Effect.WRITES)
-async def update_pool(context: Context, parameters: UpdatePool) -> None:
+async def update_pool(context: PoolContext, parameters: UpdatePool) -> None:
     """Changes a pool: its comment, and which VMs are in it."""
     await _update(context, parameters)
 
 
 @endpoints.endpoint("PUT", "/pools/{poolid}", UpdatePool, check=ALLOCATE, effect=Effect.WRITES)
-async def update_pool_page(context: Context, parameters: UpdatePool) -> None:
+async def update_pool_page(context: PoolContext, parameters: UpdatePool) -> None:
     """Changes a pool: its comment, and which VMs are in it."""
     await _update(context, parameters)
 
 
 @endpoints.endpoint("DELETE", "/pools", OnePool, check=ALLOCATE, effect=Effect.WRITES)
-async def delete_pool(context: Context, parameters: OnePool) -> None:
+async def delete_pool(context: PoolContext, parameters: OnePool) -> None:
     """Removes an empty pool."""
     await context.access.update(lambda view: admin.remove_pool(view, parameters.poolid))
 
 
 @endpoints.endpoint("DELETE", "/pools/{poolid}", OnePool, check=ALLOCATE, effect=Effect.WRITES)
-async def delete_pool_page(context: Context, parameters: OnePool) -> None:
+async def delete_pool_page(context: PoolContext, parameters: OnePool) -> None:
     """Removes an empty pool."""
     await context.access.update(lambda view: admin.remove_pool(view, parameters.poolid))

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import msgspec
-from msgspec import Meta
 
 from guestwire.client import CallFailed, Guest
 from guestwire.client.files import LocalFile, Progress
-from guestwire.contract import Audited, Effect
-from guestwire.errors import InvalidParameters
-from guestwire.mcp import paths
-from guestwire.mcp.policy import Level, Refused
-from guestwire.mcp.shown import beginning
-from guestwire.mcp.tool import Call, OfGuest, Registry
+from guestwire.contract import Effect, Level, Role, parameter
+from guestwire.contract.parameters import RoleBy
+from guestwire.mcp.display import beginning
+from guestwire.mcp.enforce import resolve_path, verify_unchanged
+from guestwire.mcp.policy import Refused
+from guestwire.mcp.tool import Call, GuestParameters, Registry
 
 tools = Registry()
 
@@ -30,19 +29,17 @@ LONGEST_DIFF = 6000
 MOST_COMPARED = 3000
 """Lines: whoever chooses them well makes comparing more of them take minutes."""
 
-PathIn = Annotated[str, Meta(description="Path in the guest.", examples=["/var/log/syslog"])]
 
-
-class ReadTextFile(OfGuest, frozen=True, kw_only=True):
+class ReadTextFile(GuestParameters, frozen=True, kw_only=True):
     """Parameters of read_text_file."""
 
-    path: PathIn
-    from_line: Annotated[int, Meta(description="First line, from 1.", ge=1)] = 1
-    lines: Annotated[int, Meta(description="Lines at most.", ge=1, le=MOST_LINES)] = 200
-    tail: Annotated[int, Meta(description="The last lines instead.", ge=1, le=MOST_LINES)] | None = None
-    search: Annotated[str, Meta(description="Only lines with this text.", min_length=1, examples=["error"])] | None = (
-        None
-    )
+    path: Annotated[str, parameter("Path in the guest.", Role.READ_PATH, examples=["/var/log/syslog"])]
+    from_line: Annotated[int, parameter("First line, from 1.", ge=1)] = 1
+    lines: Annotated[int, parameter("Lines at most.", ge=1, le=MOST_LINES)] = 200
+    tail: Annotated[int, parameter("The last lines instead.", ge=1, le=MOST_LINES)] | None = None
+    search: (
+        Annotated[str, parameter("Only lines with this text.", Role.TEXT, min_length=1, examples=["error"])] | None
+    ) = None
 
 
 class TextRead(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,20 +56,16 @@ class TextRead(msgspec.Struct, frozen=True, omit_defaults=True):
 @tools.tool("read_text_file", ReadTextFile, level=Level.FILES, effect=Effect.READS)
 async def read_text_file(call: Call, parameters: ReadTextFile) -> TextRead:
     """Reads lines of a text file in a guest: from a line on, the last ones (tail), or those with a text (search). Large files are fine."""
-    path = await paths.to_read(call.guest, call.allowed, parameters.path)
     if parameters.tail:
-        found = await _tail(call, path, parameters.tail)
-    else:
-        found = await _lines(call, path, parameters)
-    await paths.still(call.guest, path, restricted=call.allowed.read is not None)
-    return found
+        return await _tail(call, parameters.path, parameters.tail)
+    return await _lines(call, parameters)
 
 
-async def _lines(call: Call, path: str, parameters: ReadTextFile) -> TextRead:
+async def _lines(call: Call, parameters: ReadTextFile) -> TextRead:
     wanted = parameters.search.encode() if parameters.search else None
     taken: list[bytes] = []
     numbers: list[int] = []
-    looked_at = _Bounded(call.guest.files.stream(path), call.limits.bytes)
+    looked_at = _Bounded(call.guest.files.stream(parameters.path), call.limits.bytes)
     number, next_line = 0, None
     async with aclosing(_each_line(looked_at.pieces())) as lines:
         async for line in lines:
@@ -140,22 +133,18 @@ async def _each_line(source: AsyncGenerator[bytes, None]) -> AsyncGenerator[byte
 
 
 def _shown(call: Call, data: bytes) -> tuple[str, str | None]:
-    return call.caller.kept.middle_left_out(data.decode("utf-8", "replace"), call.limits.characters // 3)
+    return call.caller.texts.keep_middle(data.decode("utf-8", "replace"), call.limits.characters // 3)
 
 
-class WriteTextFile(OfGuest, frozen=True, kw_only=True):
+class WriteTextFile(GuestParameters, frozen=True, kw_only=True):
     """Parameters of write_text_file."""
 
-    path: PathIn
+    path: Annotated[str, parameter("Path in the guest.", Role.WRITE_PATH, examples=["/var/log/syslog"])]
     content: Annotated[
         str,
-        Meta(
-            description="The whole new text.",
-            max_length=MOST_WRITTEN,
-            extra={"secret": True, "audited": Audited.DIGEST},
-        ),
+        parameter("The whole new text.", Role.CONTENT, max_length=MOST_WRITTEN),
     ]
-    backup: Annotated[bool, Meta(description="Keep the old file beside it.")] = False
+    backup: Annotated[bool, parameter("Keep the old file beside it.")] = False
 
 
 class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -171,10 +160,7 @@ class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
 @tools.tool("write_text_file", WriteTextFile, level=Level.FILES, effect=Effect.WRITES, previews=True)
 async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
     """Replaces or creates a text file in a guest and shows the diff; the old file stays until the new one is whole, permissions are kept."""
-    path = await paths.to_write(call.guest, call.allowed, parameters.path)
-    data = parameters.content.encode()
-    if len(data) > call.limits.bytes:
-        raise Refused(f"{len(data)} bytes are more than the policy lets a call write ({call.limits.bytes})")
+    path, data = parameters.path, parameters.content.encode()
     old = await _old(call.guest, path)
     backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old else None
     if backup:
@@ -217,7 +203,7 @@ async def _old(guest: Guest, path: str) -> _Old | None:
 async def _diff_shown(call: Call, old: _Old | None, new: bytes, path: str) -> str:
     """Nothing where the old text may not be read: who may write a path need not be one who may read it."""
     try:
-        await paths.to_read(call.guest, call.allowed, path)
+        await resolve_path(call.guest, call.allowed, path, Role.READ_PATH)
     except (Refused, CallFailed):
         return ""
     return await asyncio.to_thread(_diff, old.data if old else b"", new, path)
@@ -232,12 +218,19 @@ def _diff(old: bytes, new: bytes, path: str) -> str:
     return shown if end == len(text) else f"{shown}\n… {len(text) - end} characters more"
 
 
-class CopyFile(OfGuest, frozen=True, kw_only=True):
+class CopyFile(GuestParameters, frozen=True, kw_only=True):
     """Parameters of copy_file."""
 
-    direction: Annotated[str, Meta(description="Which way.", extra={"enum": ("to_guest", "from_guest")})]
-    local: Annotated[str, Meta(description="Path on this side, within the folders that the operator named.")]
-    path: PathIn
+    direction: Annotated[str, parameter("Which way.", Role.TEXT, enum=("to_guest", "from_guest"))]
+    local: Annotated[str, parameter("Path on this side, within the folders that the operator named.", Role.LOCAL_PATH)]
+    path: Annotated[
+        str,
+        parameter(
+            "Path in the guest.",
+            RoleBy("direction", {"to_guest": Role.WRITE_PATH, "from_guest": Role.READ_PATH}),
+            examples=["/var/log/syslog"],
+        ),
+    ]
 
 
 class Copied(msgspec.Struct, frozen=True):
@@ -250,29 +243,23 @@ class Copied(msgspec.Struct, frozen=True):
 @tools.tool("copy_file", CopyFile, level=Level.FILES, effect=Effect.WRITES, seconds=3600, previews=True)
 async def copy_file(call: Call, parameters: CopyFile) -> Copied:
     """Copies a file of any size between this side and a guest, checked by SHA-256; nothing goes through the conversation."""
-    local = _local(call, parameters.local)
+    local, path = Path(parameters.local), parameters.path
     if parameters.direction == "to_guest":
-        return await _to_guest(call, local, parameters.path)
-    path = await paths.to_read(call.guest, call.allowed, parameters.path)
+        return await _to_guest(call, local, path)
     size = (await call.guest.files.facts(path)).size
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
     size = await call.guest.copy_from(path, local, progress=_bounded_progress(call))
-    await _kept_if_still(call, path, local)
-    return Copied(size)
-
-
-async def _kept_if_still(call: Call, path: str, local: Path) -> None:
     try:
-        await paths.still(call.guest, path, restricted=call.allowed.read is not None)
+        await verify_unchanged(call.guest, [path] if call.allowed.read is not None else [])
     except BaseException:
         await asyncio.to_thread(local.unlink, missing_ok=True)
         raise
+    return Copied(size)
 
 
-async def _to_guest(call: Call, local: Path, given: str) -> Copied:
-    path = await paths.to_write(call.guest, call.allowed, given)
+async def _to_guest(call: Call, local: Path, path: str) -> Copied:
     try:
         size = (await asyncio.to_thread(local.stat)).st_size
     except OSError as error:
@@ -298,25 +285,10 @@ def _bounded_progress(call: Call) -> Progress:
     return progress
 
 
-def _local(call: Call, given: str) -> Path:
-    """A path on this side with no link left in it, within a folder that the operator named."""
-    if not call.policy.copy_folders:
-        raise Refused("no folder on this side may be used: the operator names them (copy_folders, --copy-folder)")
-    if "\0" in given:
-        raise InvalidParameters({"local": "no path has a NUL"})
-    try:
-        path = (call.policy.copy_folders[0] / given).resolve()
-    except (OSError, RuntimeError):
-        raise Refused(f"'{given}' is a circle of links, or too long") from None
-    if not any(path.is_relative_to(folder) and path != folder for folder in call.policy.copy_folders):
-        raise Refused(f"'{given}' is outside of {', '.join(map(str, call.policy.copy_folders))}")
-    return path
-
-
-class ListDirectory(OfGuest, frozen=True, kw_only=True):
+class ListDirectory(GuestParameters, frozen=True, kw_only=True):
     """Parameters of list_directory."""
 
-    path: PathIn
+    path: Annotated[str, parameter("Path in the guest.", Role.LIST_PATH, examples=["/var/log/syslog"])]
 
 
 class Listed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -342,8 +314,6 @@ MOST_ENTRIES = 200
 @tools.tool("list_directory", ListDirectory, level=Level.FILES, effect=Effect.READS)
 async def list_directory(call: Call, parameters: ListDirectory) -> Listing:
     """Lists a folder in a guest with kinds, sizes, permissions and times."""
-    path = await paths.to_list(call.guest, call.allowed, parameters.path)
-    entries = await call.guest.folders.entries(path)
-    await paths.still(call.guest, path, restricted=call.allowed.read is not None)
+    entries = await call.guest.folders.entries(parameters.path)
     shown = [Listed(one.path, one.kind, one.size, f"{one.mode:o}", one.mtime) for one in entries[:MOST_ENTRIES]]
     return Listing(shown, max(0, len(entries) - MOST_ENTRIES))

@@ -5,14 +5,13 @@ from collections.abc import Awaitable
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from guestwire.agent.results import FileSystem, HostName, Interface, OsInfo, TimeZone, User
 from guestwire.client import CallFailed, Guest
 from guestwire.client.doctor import examine
-from guestwire.contract import Effect, Parameters
-from guestwire.mcp.policy import Level
-from guestwire.mcp.tool import Call, OfAnyGuest, OfGuest, Registry, rule_for
+from guestwire.contract import Effect, Level, Parameters, Role, parameter
+from guestwire.mcp.caller import rule_for
+from guestwire.mcp.tool import AnyGuestParameters, Call, GuestParameters, Registry
 
 T = TypeVar("T")
 
@@ -90,8 +89,8 @@ class _Told(NamedTuple):
     users: list[User] | None
 
 
-@tools.tool("guest_overview", OfGuest, level=Level.READ, effect=Effect.READS)
-async def guest_overview(call: Call, _: OfGuest) -> Overview:
+@tools.tool("guest_overview", GuestParameters, level=Level.READ, effect=Effect.READS)
+async def guest_overview(call: Call, _: GuestParameters) -> Overview:
     """System, addresses, disks with their use, users and clock (seconds since the epoch) of a guest in one call."""
     problems: dict[str, CallFailed] = {}
     told = await _asked(call.guest, problems)
@@ -173,8 +172,8 @@ class Examined(msgspec.Struct, frozen=True):
     steps: list[dict[str, str | None]]
 
 
-@tools.tool("diagnose", OfAnyGuest, level=Level.READ, effect=Effect.READS)
-async def diagnose(call: Call, parameters: OfAnyGuest) -> Examined:
+@tools.tool("diagnose", AnyGuestParameters, level=Level.READ, effect=Effect.READS)
+async def diagnose(call: Call, parameters: AnyGuestParameters) -> Examined:
     """Finds out why a guest does not answer: address, certificate, credentials, VM, agent, privilege, disabled commands. Use it after an error."""
     return Examined((await examine(call.caller.host, _examined(call, parameters.guest))).steps)
 
@@ -189,7 +188,7 @@ def _examined(call: Call, name: str) -> str:
 class ReadMore(Parameters, frozen=True, kw_only=True):
     """Parameters of read_more."""
 
-    cursor: Annotated[str, Meta(description="As a shortened answer gave it.", max_length=80)]
+    cursor: Annotated[str, parameter("As a shortened answer gave it.", Role.TEXT, max_length=80)]
 
 
 class More(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -202,5 +201,5 @@ class More(msgspec.Struct, frozen=True, omit_defaults=True):
 @tools.tool("read_more", ReadMore, level=Level.READ, effect=Effect.READS)
 async def read_more(call: Call, parameters: ReadMore) -> More:
     """Goes on with an answer that was shortened. Asks no guest."""
-    text, cursor = call.caller.kept.read(parameters.cursor, call.limits.characters * 2 // 5)  # JSON may double it
+    text, cursor = call.caller.texts.read(parameters.cursor, call.limits.characters * 2 // 5)  # JSON may double it
     return More(text, cursor)

@@ -7,54 +7,40 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from guestwire.client.processes import StillRunning
-from guestwire.contract import Audited, Effect
+from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.errors import InvalidParameters
-from guestwire.mcp.policy import Level
-from guestwire.mcp.tool import Call, OfGuest, Registry
+from guestwire.mcp.tool import Call, GuestParameters, Registry
 
 tools = Registry()
 
 MOST_INPUT = 1024 * 1024
 
 
-class RunCommand(OfGuest, frozen=True, kw_only=True):
+class RunCommand(GuestParameters, frozen=True, kw_only=True):
     """Parameters of run_command."""
 
     command: Annotated[
         list[str],
-        Meta(
-            description="Program and arguments, each an item; no shell is between.",
-            examples=[["df", "-h"]],
-            extra={"audited": Audited.COMMAND},
-        ),
+        parameter("Program and arguments, each an item; no shell is between.", Role.ARGUMENTS, examples=[["df", "-h"]]),
     ]
     input: (
         Annotated[
             str,
-            Meta(
-                description="Standard input.",
-                max_length=MOST_INPUT,
-                extra={"secret": True, "audited": Audited.SIZE},
-            ),
+            parameter("Standard input.", Role.STANDARD_INPUT, max_length=MOST_INPUT),
         ]
         | None
     ) = None
     env: (
         Annotated[
             list[str],
-            Meta(
-                description="NAME=VALUE items.",
-                examples=[["LANG=C"]],
-                extra={"secret": True, "audited": Audited.OMITTED},
-            ),
+            parameter("NAME=VALUE items.", Role.ENVIRONMENT, examples=[["LANG=C"]]),
         ]
         | None
     ) = None
-    cwd: Annotated[str, Meta(description="Working directory.")] | None = None
-    seconds: Annotated[int, Meta(description="To wait at most.", ge=1, le=3600)] | None = None
+    cwd: Annotated[str, parameter("Working directory.", Role.DIRECTORY)] | None = None
+    seconds: Annotated[int, parameter("To wait at most.", ge=1, le=3600)] | None = None
 
 
 class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,25 +56,22 @@ class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
     still_running: int | None = None
 
 
-@tools.tool("run_command", RunCommand, level=Level.EXEC, effect=Effect.DISRUPTS, idempotent=False, previews=True)
+@tools.tool("run_command", RunCommand, level=Level.EXEC, effect=Effect.DISRUPTS, idempotent=False)
 async def run_command(call: Call, parameters: RunCommand) -> Ran:
     """Runs a program in a guest, waits for its end, and returns exit code and both outputs; long ones are shortened in the middle (read_more). When the time is up it is left running, and exec_status tells its end."""
     env = _environment(parameters.env or [])
-    call.allowed.check_program(parameters.command, has_input=parameters.input is not None, env=list(env))
-    call.allowed.check_directory(parameters.cwd)
-    call.stop_in_dry_run()
     seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
     try:
-        async with _told_each_second(call, seconds):
+        async with _report_each_second(call, seconds):
             ended = await call.guest.run(
                 parameters.command, input=parameters.input, env=env, cwd=parameters.cwd, timeout=seconds,
-                started=lambda pid: call.note(f"process {pid} was started; cancelling leaves it running"),
+                started=lambda pid: call.tell(f"process {pid} was started; cancelling leaves it running"),
             )  # fmt: skip
     except StillRunning as error:
         return Ran(still_running=error.pid)
-    kept, room = call.caller.kept, call.limits.characters // 5  # JSON may double it
-    stdout, out_cursor = kept.middle_left_out(ended.stdout.decode("utf-8", "replace"), room)
-    stderr, err_cursor = kept.middle_left_out(ended.stderr.decode("utf-8", "replace"), room)
+    texts, room = call.caller.texts, call.limits.characters // 5  # JSON may double it
+    stdout, out_cursor = texts.keep_middle(ended.stdout.decode("utf-8", "replace"), room)
+    stderr, err_cursor = texts.keep_middle(ended.stderr.decode("utf-8", "replace"), room)
     cut = ended.stdout_truncated or ended.stderr_truncated
     return Ran(
         exit_code=ended.code,
@@ -102,15 +85,15 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
 
 
 @contextlib.asynccontextmanager
-async def _told_each_second(call: Call, seconds: float) -> AsyncIterator[None]:
+async def _report_each_second(call: Call, seconds: float) -> AsyncIterator[None]:
     """Progress in seconds of those that there are: a client that hears nothing gives up."""
 
-    async def tell() -> None:
+    async def report() -> None:
         for done in itertools.count(1):
             await asyncio.sleep(1)
             call.progress(done, seconds)
 
-    task = asyncio.get_running_loop().create_task(tell(), name="progress of run_command")
+    task = asyncio.get_running_loop().create_task(report(), name="progress of run_command")
     try:
         yield
     finally:

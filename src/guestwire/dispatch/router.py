@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from guestwire.contract import Endpoint
+from guestwire.contract.endpoint import Endpoint
 
 _parameter = re.compile(r"\{(\w+)\}")
 _anything: Final = re.compile(r"\S+")

@@ -14,14 +14,15 @@ from mcp.shared.exceptions import MCPError
 
 from guestwire import __version__
 from guestwire.client import CallFailed
-from guestwire.contract import Effect
-from guestwire.mcp.asking import Seals, about, approved_for, ask
-from guestwire.mcp.gate import Answer, Asked, Gate, YesNeeded
+from guestwire.contract import Effect, Role
+from guestwire.mcp.caller import Caller
+from guestwire.mcp.display import sanitize
+from guestwire.mcp.elicitation import ApprovalTokens, about, approved_for, ask
+from guestwire.mcp.gate import Answer, ApprovalRequired, Gate
 from guestwire.mcp.policy import Refused
 from guestwire.mcp.prompts import PROMPTS
 from guestwire.mcp.reporter import Reporter
-from guestwire.mcp.shown import visible
-from guestwire.mcp.tool import Caller, Tool
+from guestwire.mcp.tool import Call, Tool
 
 Context = ServerRequestContext[Any, Any]
 WhoCalls = Callable[[Context], Caller]
@@ -37,11 +38,11 @@ CLEANS_UP_WITHIN: Final = 60.0
 """Seconds for a call that was cancelled."""
 
 T = TypeVar("T")
-SHOWN: Final = "text/plain"
+MIME_TYPE: Final = "text/plain"
 """JSON between marks is no JSON."""
 
 
-class Faces:
+class Handlers:
     """What the protocol's requests are answered with.
 
     Args:
@@ -52,13 +53,13 @@ class Faces:
     def __init__(self, gate: Gate, who: WhoCalls) -> None:
         self._gate = gate
         self._who = who
-        self._seals = Seals()
+        self._tokens = ApprovalTokens()
 
     # Tools
 
     async def list_tools(self, _: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         """Those that the policy allows anywhere."""
-        return types.ListToolsResult(tools=[described(tool) for tool in self._gate.listed()])
+        return types.ListToolsResult(tools=[described(tool) for tool in self._gate.offered()])
 
     async def call_tool(
         self, context: Context, params: types.CallToolRequestParams
@@ -68,32 +69,35 @@ class Faces:
         try:
             return await self._approved(context, caller, params, about(caller.id, params.name, arguments))
         except Refused as error:
-            asked = Asked(caller, params.name, arguments, client_of(context))
-            return as_result(await self._gate.refused(asked, error))
+            return as_result(await self._gate.refuse(self._new_call(context, caller, params.name, arguments), error))
 
     async def _approved(
         self, context: Context, caller: Caller, params: types.CallToolRequestParams, what: str
     ) -> types.CallToolResult | types.InputRequiredResult:
         """One call, and the question before it where there is one."""
         arguments = params.arguments or {}
-        approved = approved_for(context, params, self._seals, what)
+        approved = approved_for(context, params, self._tokens, what)
         try:
-            return await self._asked(context, caller, params.name, arguments, approved=approved)
-        except YesNeeded as needed:
-            if later := await ask(context, needed, self._seals, what):
+            return await self._call(context, caller, params.name, arguments, approved=approved)
+        except ApprovalRequired as needed:
+            if later := await ask(context, needed, self._tokens, what):
                 return later
             approved = needed.where
         try:
-            return await self._asked(context, caller, params.name, arguments, approved=approved)
-        except YesNeeded:
+            return await self._call(context, caller, params.name, arguments, approved=approved)
+        except ApprovalRequired:
             raise Refused("the name means another guest since the person was asked; make the call again") from None
 
-    async def _asked(
+    async def _call(
         self, context: Context, caller: Caller, tool: str, arguments: dict[str, Any], *, approved: str | None
     ) -> types.CallToolResult:
         async with Reporter(context) as reporter:
-            asked = Asked(caller, tool, arguments, client_of(context), approved, reporter.progress, reporter.note)
-            return as_result(await cancelled_once(self._gate.call(asked)))
+            call = self._new_call(context, caller, tool, arguments)
+            call.approved, call.progress, call.log = approved, reporter.progress, reporter.note
+            return as_result(await cancelled_once(self._gate.call(call)))
+
+    def _new_call(self, context: Context, caller: Caller, tool: str, arguments: dict[str, Any]) -> Call:
+        return Call(caller, self._gate.policy, tool, arguments, client_of(context))
 
     # Resources
 
@@ -104,7 +108,7 @@ class Faces:
         names = await self._names(context)
         return types.ListResourcesResult(
             resources=[
-                types.Resource(uri=f"guest://{quote(name, safe='')}/overview", name=visible(name), mime_type=SHOWN)
+                types.Resource(uri=f"guest://{quote(name, safe='')}/overview", name=sanitize(name), mime_type=MIME_TYPE)
                 for name in names
             ]
         )
@@ -114,7 +118,7 @@ class Faces:
     ) -> types.ListResourceTemplatesResult:
         """Overviews, and files where they may be read."""
         templates = [types.ResourceTemplate(uri_template=OVERVIEW, name="overview", description="A guest at a glance")]
-        if any(tool.name == "read_text_file" for tool in self._gate.listed()):
+        if any(tool.name == "read_text_file" for tool in self._gate.offered()):
             templates.append(
                 types.ResourceTemplate(uri_template=FILE, name="file", description="A text file in a guest")
             )
@@ -136,13 +140,13 @@ class Faces:
                 types.INVALID_PARAMS, "there is no such resource; guest://NAME/overview and guest://NAME/file/PATH are"
             )
         try:
-            asked = Asked(self._who(context), tool, arguments, client_of(context))
-            answer = await cancelled_once(self._gate.call(asked))
-        except YesNeeded:
+            call = self._new_call(context, self._who(context), tool, dict(arguments))
+            answer = await cancelled_once(self._gate.call(call))
+        except ApprovalRequired:
             answer = Answer(f"a person must say yes to this; use the tool {tool}")
         if answer.is_error:
             raise MCPError(types.INVALID_PARAMS, answer.text)
-        contents = types.TextResourceContents(uri=params.uri, text=answer.text, mime_type=SHOWN)
+        contents = types.TextResourceContents(uri=params.uri, text=answer.text, mime_type=MIME_TYPE)
         return types.ReadResourceResult(contents=[contents])
 
     # Prompts
@@ -161,7 +165,7 @@ class Faces:
         prompt = PROMPTS.get(params.name)
         if prompt is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no such prompt; there are {', '.join(PROMPTS)}")
-        guest = visible((params.arguments or {}).get("guest", ""))[:100]
+        guest = sanitize((params.arguments or {}).get("guest", ""))[:100]
         content = types.TextContent(text=prompt.text.format(guest=guest or "(ask which)"))
         return types.GetPromptResult(
             description=prompt.description, messages=[types.PromptMessage(role="user", content=content)]
@@ -206,17 +210,16 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
 
 def described(tool: Tool) -> types.Tool:
     """A tool as clients list it; nothing in it comes from a guest."""
-    reads = tool.effect is Effect.READS
     return types.Tool(
         name=tool.name,
         description=tool.description,
         input_schema=tool.input_schema,
         output_schema=tool.output_schema,
         annotations=types.ToolAnnotations(
-            read_only_hint=reads,
-            destructive_hint=tool.effect is Effect.DISRUPTS or (not reads and tool.name != "fstrim"),
+            read_only_hint=tool.effect is Effect.READS,
+            destructive_hint=tool.destroys,
             idempotent_hint=tool.idempotent,
-            open_world_hint=tool.name in ("exec", "run_command"),
+            open_world_hint=tool.has(Role.ARGUMENTS),
         ),
     )
 
@@ -233,25 +236,25 @@ def as_result(answer: Answer) -> types.CallToolResult:
 def client_of(context: Context) -> str:
     """The client's own name for itself."""
     params = context.session.client_params
-    return visible(f"{params.client_info.name} {params.client_info.version}")[:100] if params else ""
+    return sanitize(f"{params.client_info.name} {params.client_info.version}")[:100] if params else ""
 
 
 def make_server(gate: Gate, who: WhoCalls) -> Server[Any]:
     """The SDK's server with all of it."""
-    faces = Faces(gate, who)
+    handlers = Handlers(gate, who)
     server = Server[Any](
         "guestwire",
         version=__version__,
         instructions=INSTRUCTIONS,
-        on_list_tools=faces.list_tools,
-        on_call_tool=faces.call_tool,
-        on_list_resources=faces.list_resources,
-        on_list_resource_templates=faces.list_templates,
-        on_read_resource=faces.read_resource,
-        on_list_prompts=faces.list_prompts,
-        on_get_prompt=faces.get_prompt,
-        on_completion=faces.complete,
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+        on_list_resources=handlers.list_resources,
+        on_list_resource_templates=handlers.list_templates,
+        on_read_resource=handlers.read_resource,
+        on_list_prompts=handlers.list_prompts,
+        on_get_prompt=handlers.get_prompt,
+        on_completion=handlers.complete,
     )
     # Given to the constructor it would warn: only clients up to 2025-11-25 ask for it.
-    server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, faces.set_level)
+    server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, handlers.set_level)
     return server

@@ -1,4 +1,4 @@
-"""Errors of the client, as an assistant is told them: whose words they are, and what to do next, with tools in place of commands."""
+"""Errors of the client for an assistant: whose words they are, and what to do next, with tools in place of commands."""
 
 import re
 from typing import Final
@@ -16,11 +16,11 @@ from guestwire.client.errors import (
     WrongParameters,
 )
 from guestwire.client.local import LocalFile
-from guestwire.mcp.shown import marked, visible
+from guestwire.mcp.display import delimited, sanitize
 
 LONGEST: Final = 800
 
-OF_THE_HOST: Final = (
+HOST_ERRORS: Final = (
     AgentNotThere, AgentTookTooLong, GuestStopped, LocalFile, LoginFailed, NoSuchEndpoint, NoSuchGuest, PrivilegeMissing,
     Unreachable, WrongParameters,
 )  # fmt: skip
@@ -39,12 +39,12 @@ TOOLS: Final = {
 _command = re.compile(r"`?guestwire (?P<name>[a-z]+)(?P<words>[^`;,]*)`?")
 
 
-def told(error: CallFailed) -> str:
+def describe_error(error: CallFailed) -> str:
     """What happened where, in whose words, and what to do next."""
-    where, words = visible(str(error.place)), visible(error.words)[:LONGEST]
-    if isinstance(error, OF_THE_HOST):
+    where, words = sanitize(str(error.place)), sanitize(error.words)[:LONGEST]
+    if isinstance(error, HOST_ERRORS):
         return f"{where}: {words}" + (f"; {advice(error)}" if error.next else "")
-    return f"{marked(words, where)}" + (f"\nNext: {advice(error)}" if error.next else "")
+    return f"{delimited(words, where)}" + (f"\nNext: {advice(error)}" if error.next else "")
 
 
 def advice(error: CallFailed) -> str:

@@ -1,7 +1,7 @@
 """Asking a person through their client, in both generations of the protocol.
 
 Up to 2025-11-25 the server asks in the middle of a call. Since 2026-07-28 it answers the call with a question, and the client makes the
-call again with the answer: a seal ties both to the same tool, arguments, caller and VM, once, and for ten minutes.
+call again with the answer: a token ties both to the same tool, arguments, caller and VM, once, and for ten minutes.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from guestwire.mcp.gate import YesNeeded
+from guestwire.mcp.gate import ApprovalRequired
 from guestwire.mcp.policy import Refused
 
 SECONDS: Final = 600
@@ -36,21 +36,21 @@ SCHEMA: Final = {
 UNABLE: Final = "a person must say yes to this, and your client can't ask; do without, or ask the operator to change the policy (ask)"
 
 
-class Seals:
+class ApprovalTokens:
     """Ties a question to the call that it is about, and to the VM that it named: what has the same name later may be another one."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._used: dict[str, float] = {}
 
-    def seal(self, about: str, where: str, now: float) -> str:
+    def issue(self, about: str, where: str, now: float) -> str:
         """A state that opens once, for the same call."""
         plain = f"{secrets.token_hex(8)}.{now + SECONDS:.0f}.{where.encode().hex()}"
         return f"{plain}.{self._signature(plain, about)}"
 
-    def opened(self, seal: str, about: str, now: float) -> str | None:
+    def redeem(self, token: str, about: str, now: float) -> str | None:
         """Which VM the question named, when it is one of ours, for this call, in time and for the first time; else None."""
-        plain, _, signature = seal.rpartition(".")
+        plain, _, signature = token.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(plain, about).encode()):
             return None
         self._used = {used: end for used, end in self._used.items() if end > now}
@@ -71,7 +71,7 @@ def about(caller: str, tool: str, arguments: Mapping[str, Any]) -> str:
 
 
 def approved_for(
-    context: ServerRequestContext[Any], params: CallToolRequestParams, seals: Seals, what: str
+    context: ServerRequestContext[Any], params: CallToolRequestParams, tokens: ApprovalTokens, what: str
 ) -> str | None:
     """The VM for which this call brings a person's yes to itself; None when it brings no answer.
 
@@ -80,15 +80,15 @@ def approved_for(
     """
     if context.protocol_version not in MODERN_PROTOCOL_VERSIONS or not params.input_responses:
         return None
-    where = seals.opened(params.request_state or "", what, time.time())
+    where = tokens.redeem(params.request_state or "", what, time.time())
     if where is None:
         raise Refused("this yes is not for this call, or too old; make the call again without it")
-    _check_yes(params.input_responses.get(KEY))
+    _require_yes(params.input_responses.get(KEY))
     return where
 
 
 async def ask(
-    context: ServerRequestContext[Any], needed: YesNeeded, seals: Seals, what: str
+    context: ServerRequestContext[Any], needed: ApprovalRequired, tokens: ApprovalTokens, what: str
 ) -> InputRequiredResult | None:
     """Asks; returns what the client must be answered so that it asks, or None after a yes.
 
@@ -100,19 +100,19 @@ async def ask(
         raise Refused(UNABLE)
     if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
         request = ElicitRequest(params=ElicitRequestFormParams(message=str(needed), requested_schema=SCHEMA))
-        state = seals.seal(what, needed.where, time.time())
+        state = tokens.issue(what, needed.where, time.time())
         return InputRequiredResult(input_requests={KEY: request}, request_state=state)
     if not session.can_send_request:
         raise Refused(UNABLE)
     try:
         async with asyncio.timeout(SECONDS):
-            _check_yes(await session.elicit_form(str(needed), SCHEMA, context.request_id))
+            _require_yes(await session.elicit_form(str(needed), SCHEMA, context.request_id))
     except TimeoutError:
         raise Refused("nobody said yes in time; ask the person before you try again") from None
     return None
 
 
-def _check_yes(found: object) -> None:
+def _require_yes(found: object) -> None:
     """Refuses everything but a yes.
 
     Raises:

@@ -1,0 +1,141 @@
+"""Administration without the server: its store, opened beside it, and the endpoints of `/access` run here by the same pipeline.
+
+So the command line checks, changes, words and records everything as the API does. The server may run or not; it sees a change by itself.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from guestwire import stores
+from guestwire.access import Subject
+from guestwire.access.control import Access
+from guestwire.access.engine import SUPERUSER
+from guestwire.access.explanation import explain
+from guestwire.app.state import StateLocation, user_name
+from guestwire.contract import VmSummary
+from guestwire.contract.registry import ENDPOINTS
+from guestwire.dispatch import Call, Pipeline, Recorder, Route, Router, new_id, parameters_given
+from guestwire.dispatch.audit import AuditRecorder, AuditWriter
+from guestwire.errors import VmNotFound
+from guestwire.stores import KeptStore, SqliteStore
+
+LOCAL: Final = "local"
+"""In audit records, in place of a client's address."""
+
+ROOT: Final = Subject(SUPERUSER)
+"""The caller of everything here: who can write to the store may do everything anyway."""
+
+_endpoints: Final = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
+
+
+class _StoreContext:
+    """The contexts of endpoints, with users and without guests."""
+
+    fingerprint = None
+    subject = ROOT
+    address = LOCAL
+
+    def __init__(self, access: Access, node: str) -> None:
+        self.access = access
+        self.node = node
+
+    async def agent(self, vmid: int) -> NoReturn:
+        """See `GuestContext.agent`: no guest is reached from here."""
+        raise VmNotFound(vmid, self.node)
+
+    async def vms(self) -> list[VmSummary]:
+        """See `NodeContext.vms`: which VMs run is the server's to know."""
+        return []
+
+    def may(self, path: str, any_of: Iterable[str]) -> bool:
+        """See `NodeContext.may`."""
+        return self.access.may(ROOT, path, any_of)
+
+    def release(self) -> None:
+        """Nothing is held for one call."""
+
+
+class OfflineAdmin:
+    """A server's store, and calls of the API on it; made by `open_offline`."""
+
+    def __init__(self, node: str, store: KeptStore, recorder: Recorder) -> None:
+        self.node = node
+        self.store = store
+        self._access = Access(store)
+        context = _StoreContext(self._access, node)
+        self._pipeline = Pipeline(
+            Router(ENDPOINTS), lambda _: context, recorder=recorder, node=node,
+            authorise=lambda call, endpoint: self._access.require(call.subject, endpoint.check, call.parameters),
+        )  # fmt: skip
+        # Behind sudo, the person who called it.
+        caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+        self._operator = f"{caller or user_name(os.geteuid())}@pam"
+
+    async def call(self, method: str, path: str, given: Mapping[str, Any] | None = None) -> Any:
+        """Calls an endpoint as `root@pam`; parameters that are None are left out. Refusals are recorded, too.
+
+        Args:
+            method: GET, POST, PUT or DELETE.
+            path: as the endpoint's record has it, with its parameters in braces.
+            given: all parameters, those of the path too.
+
+        Returns:
+            What the API answers as `data`.
+
+        Raises:
+            RequestError: as in the API.
+            StoreError: the store can't be read or written.
+        """
+        call = Call(
+            method, path, parameters_given(given or {}), ROOT, LOCAL, actor=self._operator, id=f"{LOCAL}-{new_id()}"
+        )  # fmt: skip
+        call.route = Route(_endpoints[method, path], {})
+        return msgspec.to_builtins(await self._pipeline.call(call))
+
+    def explain(self, subject: str, path: str | None) -> tuple[list[dict[str, Any]], str]:
+        """The privileges of a user or token with their grants; see `access.explanation.explain`.
+
+        Raises:
+            AccessRefused: there is no such user or token.
+            InvalidParameters: there can be no such path.
+        """
+        subject = self._access.visible_subject(ROOT, subject)
+        return explain(self._access.view, subject, path, time.time())
+
+
+@contextlib.asynccontextmanager
+async def open_offline(location: StateLocation) -> AsyncIterator[OfflineAdmin]:
+    """The store of a server, closed at the end.
+
+    Raises:
+        StoreError: there is none yet, it belongs to another user, or it can't be read.
+    """
+    location.require_store()
+    location.require_access()
+    store = await SqliteStore.open(location.store)
+    try:
+        writer = AuditWriter(store)
+        try:
+            yield OfflineAdmin(location.node, store, AuditRecorder(writer))
+        finally:
+            await writer.close()
+    finally:
+        await store.close()
+
+
+async def restore(location: StateLocation, backup: Path) -> None:
+    """Puts a backup in the place of the store; see `stores.restore`. The server must not run.
+
+    Raises:
+        StoreError: the server runs, or a file can't be read or written.
+    """
+    location.require_access()
+    await asyncio.to_thread(stores.restore, backup, location.store)
+    location.give_to_owner()

@@ -1,0 +1,21 @@
+"""The index of `/access`.
+
+Source: Proxmox VE's API of the same path.
+"""
+
+from typing import Final
+
+from guestwire.contract.endpoint import Registry
+from guestwire.contract.parameters import Parameters
+from guestwire.contract.results import Subdirectory
+
+endpoints = Registry()
+
+INDEX: Final = ("acl", "domains", "groups", "password", "permissions", "roles", "ticket", "users")
+"""The parts of Proxmox VE's index that are served."""
+
+
+@endpoints.endpoint("GET", "/access", Parameters)
+async def index(_context: object, _parameters: Parameters) -> list[Subdirectory]:
+    """Names what is below."""
+    return [Subdirectory(name) for name in INDEX]

@@ -1,0 +1,80 @@
+"""Roles: privileges that are given together.
+
+Source: Proxmox VE's API of the same paths.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from guestwire.access import administration as admin
+from guestwire.contract.context import AccessContext
+from guestwire.contract.endpoint import Effect, Registry
+from guestwire.contract.endpoints.access.common import MODIFY_SYSTEM, PrivilegeList, Roleid
+from guestwire.contract.parameters import Parameters, parameter, split_list
+from guestwire.stores.records import Role
+
+endpoints = Registry()
+
+
+class ListedRole(msgspec.Struct, frozen=True):
+    """A role in the list; `special` is 1 for a built-in one."""
+
+    roleid: str
+    privs: str
+    special: int
+
+
+class OneRole(Parameters, frozen=True, kw_only=True):
+    """A role."""
+
+    roleid: Roleid
+
+
+class CreateRole(OneRole, frozen=True, kw_only=True):
+    """Parameters of a new role."""
+
+    privs: PrivilegeList | None = None
+
+
+class UpdateRole(CreateRole, frozen=True, kw_only=True):
+    """Parameters of a change to a role."""
+
+    append: Annotated[bool, parameter("Adds the privileges.", requires="privs")] = False
+
+
+@endpoints.endpoint("GET", "/access/roles", Parameters)
+async def roles(context: AccessContext, _parameters: Parameters) -> list[ListedRole]:
+    """Lists all roles."""
+    return [
+        ListedRole(roleid, ",".join(sorted(privileges)), int(roleid not in context.access.view.roles))
+        for roleid, privileges in sorted(context.access.roles().items())
+    ]
+
+
+@endpoints.endpoint("POST", "/access/roles", CreateRole, check=MODIFY_SYSTEM, effect=Effect.WRITES)
+async def create_role(context: AccessContext, parameters: CreateRole) -> None:
+    """Makes a role."""
+    role = Role(parameters.roleid, frozenset(split_list(parameters.privs or "")))
+    await context.access.update(lambda view: admin.add_role(view, role))
+
+
+@endpoints.endpoint("GET", "/access/roles/{roleid}", OneRole)
+async def role_page(context: AccessContext, parameters: OneRole) -> dict[str, int]:
+    """Shows a role's privileges."""
+    return dict.fromkeys(sorted(admin.existing_role(context.access.view, parameters.roleid)), 1)
+
+
+@endpoints.endpoint("PUT", "/access/roles/{roleid}", UpdateRole, check=MODIFY_SYSTEM, effect=Effect.WRITES)
+async def update_role(context: AccessContext, parameters: UpdateRole) -> None:
+    """Changes an own role."""
+    privileges = split_list(parameters.privs or "")
+    await context.access.update(
+        lambda view: admin.change_role(view, parameters.roleid, privileges, append=parameters.append)
+    )
+
+
+@endpoints.endpoint("DELETE", "/access/roles/{roleid}", OneRole, check=MODIFY_SYSTEM, effect=Effect.WRITES)
+async def delete_role(context: AccessContext, parameters: OneRole) -> None:
+    """Removes an own role, and the permissions that name it."""
+    await context.access.update(lambda view: admin.remove_role(view, parameters.roleid))

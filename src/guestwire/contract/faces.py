@@ -1,0 +1,103 @@
+"""How an endpoint shows on the command line and to AI assistants: parts of its record, as data without any code of those faces."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Level(Enum):
+    """The part of a guest that a tool reaches; a policy allows levels. Each level but `read` brings `read` with it."""
+
+    READ = "read"
+    """The state that the agent reports; no file, no process."""
+    FILES = "files"
+    EXEC = "exec"
+    MANAGE = "manage"
+    """Passwords, freezing, trimming."""
+    POWER = "power"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolView:
+    """An endpoint as a tool of AI assistants.
+
+    Attributes:
+        level: what the policy must allow; None: as the endpoint's privileges say.
+        core: listed also where only the tools for most work are.
+        hint: for the assistant, beside the endpoint's summary.
+        name: None: the endpoint's, with `_` for `-`.
+        destroys: whether a client should warn; None: as the endpoint's effect says.
+        repeatable: whether a second call changes nothing more; None: as the endpoint's effect says.
+        undo: the name of the endpoint that takes it back when its caller is gone before the answer.
+    """
+
+    level: Level | None = None
+    core: bool = False
+    hint: str = ""
+    name: str | None = None
+    destroys: bool | None = None
+    repeatable: bool | None = None
+    undo: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        heading: in capitals.
+        field: of a row, as JSON has it; "" stands for the whole row.
+        format: the name of a format of the command line (`cli/formats.py`).
+    """
+
+    heading: str
+    field: str
+    format: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a list of objects.
+
+    Attributes:
+        columns: from left to right.
+        sort: rows stand in the order of this field.
+        only: rows without this field are left out.
+        of: the field of the result that holds the list; "": the result itself.
+        title: a format for the line above the table, which gets the whole result.
+    """
+
+    columns: tuple[Column, ...]
+    sort: str = ""
+    only: str = ""
+    of: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One fact a line: labels by the field that they name. Fields that are not there are left out."""
+
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line, written by a format of the command line that gets the whole result."""
+
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandView:
+    """An endpoint as a command that shows its result: `guestwire NAME GUEST`.
+
+    Attributes:
+        name: the command.
+        help: one sentence.
+        output: how people see the result; `--json` shows it as it is.
+    """
+
+    name: str
+    help: str
+    output: Table | Facts | Line

@@ -1,0 +1,117 @@
+"""Callers of the server: their host, their pace, what is kept for them, and the guests that they mean."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import Any, Final
+
+from guestwire.client import Guest, GuestInfo, Host
+from guestwire.client.errors import NoSuchGuest, Place
+from guestwire.mcp.display import TextCache, sanitize
+from guestwire.mcp.policy import Policy, Rule, TooMany
+from guestwire.pacing import RateLimiter
+
+MINUTE: Final = 60.0
+
+LISTED_FOR: Final = 5.0
+"""Seconds that a list of guests is good for: listing them asks every node."""
+
+
+def rule_for(policy: Policy, host: Host, guest: GuestInfo) -> Rule:
+    """The rule that decides for a guest. An agent's own socket does not tell the VM's id, unless the file is named by it."""
+    if not host.is_local:
+        return policy.rule_for(guest.vmid, guest.name)
+    return policy.rule_for(int(guest.name) if guest.name.isascii() and guest.name.isdigit() else 0, guest.name)
+
+
+@dataclass
+class Caller:
+    """A user of the server, by their own credentials.
+
+    Attributes:
+        host: connected with them.
+        texts: long texts that were shortened for this caller.
+        id: unlike any other caller's.
+        running: a task for each call.
+    """
+
+    host: Host
+    texts: TextCache = field(default_factory=TextCache)
+    id: str = field(default_factory=lambda: token_hex(8))
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
+    _pace: RateLimiter | None = None
+    _noted: float = -math.inf
+    _guests: list[GuestInfo] = field(default_factory=list)
+    _listed: float = -math.inf
+
+    def count(self, now: float, limit: int) -> None:
+        """Counts a call.
+
+        Raises:
+            TooMany: there were too many within a minute.
+        """
+        self._pace = self._pace or RateLimiter(limit, MINUTE)
+        if wait := self._pace.wait(self.id, now):
+            raise TooMany(f"{limit} calls a minute are allowed; wait {wait:.0f} seconds")
+        self._pace.count(self.id, now)
+
+    def should_record_refusal(self, now: float) -> bool:
+        """True when a refusal for too many calls is the first within a minute: a flood must not wash the records away."""
+        if now < self._noted + MINUTE:
+            return False
+        self._noted = now
+        return True
+
+    async def names(self, policy: Policy) -> list[str]:
+        """The names of the guests that the policy does not hide; ids where a name could mean several.
+
+        Raises:
+            CallFailed: see `client.errors`.
+        """
+        guests = await self._list(fresh=True)
+        often = Counter(word for guest in guests for word in {guest.name, str(guest.vmid)})
+        return [
+            guest.name if often[guest.name] == 1 else str(guest.vmid)
+            for guest in guests
+            if rule_for(policy, self.host, guest).levels
+        ]
+
+    async def find(self, name: str, *, fresh: bool = False) -> Guest:
+        """A guest by its VM's id, node and id, or name, in this order. It must be listed: rules go by names, too.
+
+        Args:
+            name: as the caller gave it.
+            fresh: do not rely on a list of a few seconds ago.
+
+        Raises:
+            NoSuchGuest: it is not listed, or several have the name.
+            CallFailed: see `client.errors`.
+        """
+        found = self._matching(name, await self._list(fresh=fresh))
+        if len(found) != 1:
+            found = self._matching(name, await self._list(fresh=True))
+        if len(found) == 1:
+            return self.host.listed(found[0])
+        reason = (
+            "several guests have this name; use the VMID"
+            if found
+            else "no such guest, or you may not see it (VM.Audit)"
+        )
+        raise NoSuchGuest(
+            Place(self.host.name, sanitize(name[:100])), reason, advice="list_guests shows those that there are"
+        )
+
+    def _matching(self, name: str, guests: list[GuestInfo]) -> list[GuestInfo]:
+        if self.host.is_local:
+            return guests
+        by_id = [guest for guest in guests if name in (str(guest.vmid), f"{guest.node}/{guest.vmid}")]
+        return by_id or [guest for guest in guests if guest.name == name]
+
+    async def _list(self, *, fresh: bool) -> list[GuestInfo]:
+        if fresh or time.monotonic() > self._listed + LISTED_FOR:
+            self._guests = await self.host.guests()
+            self._listed = time.monotonic()
+        return self._guests
