@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from calling import site, vm
 from serving import Serving
@@ -18,6 +19,11 @@ from guestwire.channels import UnixChannel
 from guestwire.client import connect
 from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.testing import FakeGuest, SandboxedAgent
+
+
+# A busy machine is slow at drawing examples, too: that says nothing about the code.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -12,7 +12,8 @@ from guestwire.access.control import Access
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
 from guestwire.contract import ByteText, VmSummary, rules, validate
-from guestwire.contract.endpoints.agent import PATH, SIMPLE, Simple
+from guestwire.contract.endpoints.agent import AGENT as PATH
+from guestwire.contract.endpoints.agent import COMMANDS
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import AgentError, AgentNotConfigured, GuestError
 from guestwire.stores import MemoryStore
@@ -21,16 +22,16 @@ from guestwire.testing.faults import on_commands
 
 OURS: Final = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
 
-ANSWERING: Final = [simple for simple in SIMPLE if simple.ask.command.answers]
-MUTE: Final = [simple for simple in SIMPLE if not simple.ask.command.answers]
+METHODS: Final = {endpoint.name: endpoint.method for endpoint in ENDPOINTS if endpoint.path.startswith(f"{PATH}/")}
+ANSWERING: Final = [name for name, command in COMMANDS.items() if command.command.answers]
 
-each_simple = pytest.mark.parametrize("simple", SIMPLE, ids=[simple.name for simple in SIMPLE])
-each_answering = pytest.mark.parametrize("simple", ANSWERING, ids=[simple.name for simple in ANSWERING])
-each_mute = pytest.mark.parametrize("simple", MUTE, ids=[simple.name for simple in MUTE])
+each_simple = pytest.mark.parametrize("name", COMMANDS)
+each_answering = pytest.mark.parametrize("name", ANSWERING)
+each_mute = pytest.mark.parametrize("name", COMMANDS.keys() - ANSWERING)
 
 
 class OneVm:
-    """A `contract.Context` with one VM, 100, that has an agent; and 102, that has none."""
+    """The contexts of endpoints, with one VM, 100, that has an agent; and 102, that has none."""
 
     node = "pve1"
     fingerprint = None
@@ -79,43 +80,44 @@ def arguments(guest: FakeGuest, command: str) -> Any:
 
 @each_answering
 async def test_a_simple_endpoint_hands_on_its_command_and_the_answer(
-    vm: OneVm, guest: FakeGuest, simple: Simple
+    vm: OneVm, guest: FakeGuest, name: str
 ) -> None:
-    command = f"guest-{simple.name}"
+    command = f"guest-{name}"
     guest.replies[command] = {"what": ["ever", 1, None, {"it": "is"}]}
 
-    assert await vm.call(simple.method, simple.name) == {"result": guest.replies[command]}
+    assert await vm.call(METHODS[name], name) == {"result": guest.replies[command]}
     assert guest.names() == [command]
     assert arguments(guest, command) == {}
 
 
 @each_mute
-async def test_a_command_that_says_nothing_on_success_answers_null(vm: OneVm, guest: FakeGuest, simple: Simple) -> None:
+async def test_a_command_that_says_nothing_on_success_answers_null(vm: OneVm, guest: FakeGuest, name: str) -> None:
     guest.fault = on_commands(lambda _: [CLOSE])
 
-    assert await vm.call(simple.method, simple.name) == {"result": None}
-    assert guest.names() == [f"guest-{simple.name}"]
+    assert await vm.call(METHODS[name], name) == {"result": None}
+    assert guest.names() == [f"guest-{name}"]
 
 
 @each_simple
-async def test_the_agents_error_is_an_answer_of_a_simple_endpoint(vm: OneVm, guest: FakeGuest, simple: Simple) -> None:
+async def test_the_agents_error_is_an_answer_of_a_simple_endpoint(vm: OneVm, guest: FakeGuest, name: str) -> None:
     guest.fault = on_commands(
         lambda exchange: [b'{"error": {"class": "Xy", "desc": "no"}, "id": %d}\n' % exchange.request["id"]]
     )
 
-    assert await vm.call(simple.method, simple.name) == {"result": {"error": {"class": "Xy", "desc": "no"}}}
+    assert await vm.call(METHODS[name], name) == {"result": {"error": {"class": "Xy", "desc": "no"}}}
 
 
 @each_answering
-async def test_the_old_way_does_what_the_endpoint_does(vm: OneVm, guest: FakeGuest, simple: Simple) -> None:
-    guest.replies[f"guest-{simple.name}"] = 7
+async def test_the_old_way_does_what_the_endpoint_does(vm: OneVm, guest: FakeGuest, name: str) -> None:
+    guest.replies[f"guest-{name}"] = 7
 
-    assert await vm.call("POST", "", command=simple.name) == {"result": 7}
-    assert guest.names() == [f"guest-{simple.name}"]
+    assert await vm.call("POST", "", command=name) == {"result": 7}
+    assert guest.names() == [f"guest-{name}"]
 
 
-def test_the_old_way_knows_every_simple_command_and_no_other() -> None:
-    assert rules(OURS["POST", PATH].parameters)["command"].enum == tuple(sorted(simple.name for simple in SIMPLE))
+def test_the_old_way_knows_the_commands_of_proxmox_ve_and_each_has_its_endpoint() -> None:
+    assert rules(OURS["POST", PATH].parameters)["command"].enum == tuple(sorted(COMMANDS))
+    assert COMMANDS.keys() <= METHODS.keys()
 
 
 @pytest.mark.parametrize("vmid", [100, 999])

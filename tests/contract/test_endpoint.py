@@ -1,14 +1,16 @@
 """The registry: how a record comes to be, and what it refuses."""
 
+from typing import Annotated
+
 import pytest
 
 from guestwire.access.checks import Privileges
-from guestwire.contract import Context, Effect, Endpoint, Parameters, Registry
-from guestwire.contract.endpoint import DEFAULT_TIMEOUT
+from guestwire.contract import Effect, Endpoint, Level, Origin, Parameters, Registry, ToolView, VmParameters, parameter
+from guestwire.contract.endpoint import DEFAULT_TIMEOUT, LEVELS
 from guestwire.contract.registry import ENDPOINTS
 
 
-async def nothing(_context: Context, _parameters: Parameters) -> int:
+async def nothing(_context: object, _parameters: Parameters) -> int:
     """Does nothing.
 
     And takes its time.
@@ -16,7 +18,11 @@ async def nothing(_context: Context, _parameters: Parameters) -> int:
     return 0
 
 
-async def silent(_context: Context, _parameters: Parameters) -> None:
+async def silent(_context: object, _parameters: Parameters) -> None:
+    """Says nothing."""
+
+
+async def undocumented(_context: object, _parameters: Parameters) -> None:
     pass
 
 
@@ -60,10 +66,55 @@ def test_a_record_that_says_nothing_of_them_reads_and_has_the_default_time() -> 
     assert (endpoint.effect, endpoint.timeout) == (Effect.READS, DEFAULT_TIMEOUT)
 
 
-def test_a_function_without_result_and_docstring_makes_a_record_too() -> None:
-    endpoint = Registry().endpoint("GET", "/a", Parameters)(silent)
+def test_a_function_without_result_makes_a_record_too() -> None:
+    assert Registry().endpoint("GET", "/a", Parameters)(silent).returns is type(None)
 
-    assert (endpoint.returns, endpoint.summary) == (type(None), "")
+
+def test_a_function_without_docstring_makes_no_record() -> None:
+    with pytest.raises(TypeError, match="GET /a is not documented"):
+        Registry().endpoint("GET", "/a", Parameters)(undocumented)
+
+
+class Unnamed(Parameters, frozen=True, kw_only=True):
+    file: str
+
+
+class List(Parameters, frozen=True, kw_only=True):
+    command: list[str]
+
+
+class Vague(Parameters, frozen=True, kw_only=True):
+    secret: Annotated[str, parameter("A secret.")] | None = None
+
+
+@pytest.mark.parametrize("parameters", [Unnamed, List, Vague])
+def test_a_text_or_a_list_without_a_role_does_not_load(parameters: type[Parameters]) -> None:
+    with pytest.raises(TypeError, match=r"is a text without a role"):
+        Registry().endpoint("GET", "/a", parameters)(nothing)
+
+
+def test_a_parameter_in_the_path_that_is_no_parameter_does_not_load() -> None:
+    with pytest.raises(TypeError, match="name is in the path and no parameter"):
+        Registry().endpoint("GET", "/a/{name}", Parameters)(nothing)
+
+
+def test_a_tool_whose_level_nothing_names_does_not_load() -> None:
+    with pytest.raises(TypeError, match="is a tool without a level"):
+        Registry().endpoint("GET", "/a", Parameters, tool=ToolView())(nothing)
+
+
+@pytest.mark.parametrize(("privilege", "level"), LEVELS.items())
+def test_a_tool_has_the_level_of_its_first_privilege_unless_its_view_names_one(privilege: str, level: Level) -> None:
+    check = Privileges("/vms/{vmid}", (privilege, "VM.GuestAgent.Unrestricted"))
+
+    assert Registry().endpoint("GET", "/a", Parameters, check=check, tool=ToolView())(nothing).level is level
+    named = Registry().endpoint("GET", "/a", Parameters, check=check, tool=ToolView(Level.POWER))(nothing)
+    assert named.level is Level.POWER
+
+
+@pytest.mark.parametrize(("path", "origin"), [("/nodes/{node}/qemu/{vmid}/agent/x", Origin.PVE), ("/nodes/{node}/guestwire/x", Origin.OWN)])
+def test_an_endpoint_below_our_own_step_is_ours(path: str, origin: Origin) -> None:
+    assert Registry().endpoint("GET", path, VmParameters)(nothing).origin is origin
 
 
 def test_a_method_and_path_is_taken_once() -> None:

@@ -1,6 +1,7 @@
 """The endpoints beside the agent's: the server, its node, and the VMs on it."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from guestwire.stores import AclEntry, MemoryStore, Put, User
 
 
 class TwoVms:
-    """A `contract.Context` that is only asked for what is known without a guest."""
+    """The contexts of endpoints, asked only for what is known without a guest."""
 
     node = "pve1"
     address = "127.0.0.1"
@@ -29,6 +30,9 @@ class TwoVms:
 
     async def agent(self, vmid: int) -> GuestAgent:
         raise VmNotFound(vmid, self.node)
+
+    def may(self, path: str, any_of: Iterable[str]) -> bool:
+        return self.access.may(self.subject, path, any_of)
 
     async def vms(self) -> list[VmSummary]:
         return [VmSummary(100, "running", "web"), VmSummary(101, "stopped")]

@@ -10,7 +10,8 @@ import pytest
 
 from guestwire import __version__
 from guestwire.access.checks import Privileges
-from guestwire.contract import Endpoint, openapi, rules
+from guestwire.contract import Endpoint, rules
+from guestwire.contract.openapi import openapi
 from guestwire.contract.registry import ENDPOINTS
 
 DOCUMENT: Final = openapi(ENDPOINTS)
@@ -171,7 +172,7 @@ def test_privileges_and_effect_are_those_of_the_endpoint(key: tuple[str, str]) -
 
 
 def secrets_of(endpoint: Endpoint) -> set[str]:
-    return {rule.name for rule in rules(endpoint.parameters).values() if rule.secret}
+    return {rule.name for rule in rules(endpoint.parameters).values() if rule.is_secret}
 
 
 def test_secrets_are_known() -> None:
@@ -222,7 +223,7 @@ def test_a_secret_is_never_part_of_a_url_and_has_no_default(key: tuple[str, str]
             {"type": "array", "items": {"type": "string"}, "examples": [["systemctl", "is-active", "ssh"]]},
         ),
         (("POST", AGENT + "/exec"), "input-data", {"type": "string", "maxLength": 65536}),
-        (("POST", AGENT + "/set-user-password"), "password", {"type": "string", "minLength": 5, "maxLength": 1024}),
+        (("POST", AGENT + "/set-user-password"), "password", {"type": "string", "format": "password", "minLength": 5, "maxLength": 1024}),
         (("POST", AGENT + "/set-user-password"), "crypted", {"type": "boolean", "default": False}),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from guestwire.contract import Parameters, rules, validate
-from guestwire.contract.parameters import LONGEST_INTEGER, Audited, OfNode, OfVm, Rule
+from guestwire.contract.parameters import LONGEST_INTEGER, NodeParameters, Role, Rule, VmParameters, parameter
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import InvalidParameters
 
@@ -29,11 +29,11 @@ class Every(Parameters, frozen=True, kw_only=True):
     limited_number: Annotated[int, Meta(ge=1, le=16777216)] = 7
     flag: bool = True
     words: list[str] | None = None
-    password: Annotated[str, Meta(description="A secret.", extra={"secret": True})] = "none"
+    password: Annotated[str, parameter("A secret.", Role.SECRET)] = "none"
 
 
 class Open(Parameters, frozen=True, kw_only=True):
-    allows_others = True
+    ignore_unknown = True
 
     number: int
 
@@ -63,7 +63,7 @@ def test_what_is_not_given_has_its_default() -> None:
 
 def test_names_have_dashes_outside_and_underscores_inside() -> None:
     assert accepted(limited_number="5").limited_number == 5
-    assert refusals(OfVm, node="n", vmid="100", a_b="") == {"a-b": UNKNOWN}
+    assert refusals(VmParameters, node="n", vmid="100", a_b="") == {"a-b": UNKNOWN}
 
 
 @pytest.mark.parametrize("given_", [{}, {"text": None}])
@@ -89,7 +89,7 @@ def test_where_others_are_allowed_what_is_known_is_still_checked() -> None:
 
 
 def test_every_mistake_is_named_at_once() -> None:
-    assert refusals(OfVm, vmid="abc", foo="1") == {
+    assert refusals(VmParameters, vmid="abc", foo="1") == {
         "node": MISSING,
         "vmid": "type check ('integer') failed - got 'abc'",
         "foo": UNKNOWN,
@@ -245,7 +245,7 @@ def test_a_wrong_member_of_an_array_is_named_by_its_position() -> None:
 
 @pytest.mark.parametrize("vmid", ["100", "999999999", 100, "123456"])
 def test_a_vmid_has_three_to_nine_digits(vmid: Any) -> None:
-    assert validate(OfVm, {"node": "n", "vmid": vmid}).vmid == int(vmid)
+    assert validate(VmParameters, {"node": "n", "vmid": vmid}).vmid == int(vmid)
 
 
 @pytest.mark.parametrize(
@@ -266,17 +266,17 @@ def test_a_vmid_has_three_to_nine_digits(vmid: Any) -> None:
     ],
 )
 def test_any_other_vmid_is_refused(vmid: Any, problem: str) -> None:
-    assert refusals(OfVm, node="n", vmid=vmid) == {"vmid": problem}
+    assert refusals(VmParameters, node="n", vmid=vmid) == {"vmid": problem}
 
 
 @pytest.mark.parametrize("node", ["n", "pve1", "PVE-1", "0", "a--b", "localhost", "x" * 200])
 def test_a_node_is_letters_digits_and_dashes(node: str) -> None:
-    assert validate(OfNode, {"node": node}).node == node
+    assert validate(NodeParameters, {"node": node}).node == node
 
 
 @pytest.mark.parametrize("node", ["", "-", "-a", "a-", "_bad", "a b", "a.b", "a\n", "ä", "a/b", "127.0.0.1"])
 def test_any_other_node_is_refused(node: str) -> None:
-    assert refusals(OfNode, node=node) == {"node": NO_NODE}
+    assert refusals(NodeParameters, node=node) == {"node": NO_NODE}
 
 
 @pytest.mark.parametrize("name", ["text", "limited-text", "choice", "number", "flag", "password"])
@@ -320,15 +320,14 @@ def test_rules_say_what_the_fields_say() -> None:
         "string",
         required=False,
         default="none",
-        secret=True,
-        audited=Audited.OMITTED,
+        role=Role.SECRET,
         description="A secret.",
     )
 
 
 def test_rules_of_a_base_come_first() -> None:
-    assert list(rules(OfVm)) == ["node", "vmid"]
-    assert rules(OfVm)["vmid"].format == "pve-vmid"
+    assert list(rules(VmParameters)) == ["node", "vmid"]
+    assert rules(VmParameters)["vmid"].format == "pve-vmid"
 
 
 TEXTS = st.text(st.characters()) | st.text(st.sampled_from("0123456789+- .ex\n\ud800ü世"))

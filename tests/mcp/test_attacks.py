@@ -24,8 +24,9 @@ from waiting import until
 from ways import Target, options_for, over_https
 
 from guestwire.mcp.policy import simple_policy
-from guestwire.mcp.shown import UNSEEN
-from guestwire.mcp.tool import Call, Caller, OfAnyGuest
+from guestwire.mcp.caller import Caller
+from guestwire.mcp.display import UNSEEN
+from guestwire.mcp.tool import AnyGuestParameters, Call
 from guestwire.mcp.tools.guests import diagnose
 from guestwire.testing import FakeGuest, SandboxedAgent
 from guestwire.testing.fake import CommandError
@@ -808,8 +809,8 @@ CHANGING: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("served_agent")
 async def test_a_guest_that_was_not_found_is_not_examined_once_it_could_be(server: Serving) -> None:
     async with await over_https(server) as host:
-        call = Call(Caller(host), simple_policy([]), None, None, lambda _done, _total: None, lambda _text: None)
-        steps = (await diagnose.function(call, OfAnyGuest(guest="web"))).steps
+        call = Call(Caller(host), simple_policy([]))
+        steps = (await diagnose.function(call, AnyGuestParameters(guest="web"))).steps
 
     assert {step["step"] for step in steps} >= {"address", "credentials"}
     assert not {step["step"] for step in steps if step["result"] == "ok"} & {"vm", "agent", "privilege"}

@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestwire.mcp.shown import (
+from guestwire.mcp.display import (
     LONGEST_KEPT,
     UNSEEN,
-    CursorUnknown,
-    Kept,
+    TextCache,
+    UnknownCursor,
     beginning,
+    delimited,
     ending,
-    fitting,
-    marked,
-    visible,
-    visible_values,
+    sanitize,
+    sanitize_values,
+    truncate_to_fit,
 )
 
 
 @given(st.text(st.characters()))
 def test_nothing_unseen_is_left(text: str) -> None:
-    shown = visible(text)
+    shown = sanitize(text)
 
     assert all(one in "\n\t" or one.isprintable() for one in shown)
     assert not UNSEEN.search(shown)
@@ -45,7 +45,7 @@ def test_nothing_unseen_is_left(text: str) -> None:
     ],
 )
 def test_what_steers_or_hides_is_written_out(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert sanitize(text) == shown
 
 
 JSON = st.recursive(
@@ -56,7 +56,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_values_keep_their_shape(value: Any) -> None:
-    assert type(visible_values(value)) is type(value)
+    assert type(sanitize_values(value)) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -64,35 +64,35 @@ def test_values_keep_their_shape(value: Any) -> None:
     [{"a": "x" * 10**6}, {"a": [{"b": "y" * 100}] * 10**4}, {f"k{n}": n for n in range(10**4)}, ["z" * 10**4] * 100],
 )
 def test_whatever_comes_fits(value: Any) -> None:
-    assert len(json.dumps(fitting(value, 5000), ensure_ascii=False)) < 6000
+    assert len(json.dumps(truncate_to_fit(value, 5000), ensure_ascii=False)) < 6000
 
 
 @given(st.text(st.characters()), st.integers(0, 50), st.integers(1, 50))
 def test_a_part_fits_and_nothing_is_lost_between_parts(text: str, start: int, room: int) -> None:
-    longest = max((len(visible(one)) for one in text), default=0)
+    longest = max((len(sanitize(one)) for one in text), default=0)
     at, shown = start, ""
     while at < len(text):
         part, end = beginning(text, at, room)
         assert len(part) <= max(room, longest)
         assert end > at
         at, shown = end, shown + part
-    assert shown == visible(text[start:])
+    assert shown == sanitize(text[start:])
 
     tail, begins = ending(text, start, room)
     assert len(tail) <= max(room, longest)
-    assert tail == visible(text[begins:])
+    assert tail == sanitize(text[begins:])
     assert begins >= min(start, len(text))
 
 
 def test_what_fits_stays_the_very_same() -> None:
     value = {"a": ["b"] * 1000}
 
-    assert fitting(value, 10_000) is value
-    assert fitting(value, 1000) is not value
+    assert truncate_to_fit(value, 10_000) is value
+    assert truncate_to_fit(value, 1000) is not value
 
 
 def test_a_text_that_is_too_long_to_keep_says_so_at_its_end() -> None:
-    kept = Kept()
+    kept = TextCache()
     name = kept.keep("x" * 20_000_000).partition(":")[0]
     last, cursor = kept.read(f"{name}:{LONGEST_KEPT - 100}", 1000)
 
@@ -101,7 +101,7 @@ def test_a_text_that_is_too_long_to_keep_says_so_at_its_end() -> None:
 
 
 def test_marks_can_not_be_forged() -> None:
-    one, other = marked("[0123456789abcdef]\n", "x"), marked("y", "x")
+    one, other = delimited("[0123456789abcdef]\n", "x"), delimited("y", "x")
 
     marks = [re.search(r"ends at (\w+)\]", text)[1] for text in (one, other)]  # type: ignore[index]
     assert marks[0] != marks[1]
@@ -109,8 +109,8 @@ def test_marks_can_not_be_forged() -> None:
 
 
 def test_all_of_a_shortened_text_can_be_read() -> None:
-    kept, text = Kept(), "".join(map(str, range(20_000)))
-    shown, cursor = kept.middle_left_out(text, 3000)
+    kept, text = TextCache(), "".join(map(str, range(20_000)))
+    shown, cursor = kept.keep_middle(text, 3000)
     assert cursor is not None
     assert len(shown) < 3200
     assert shown.startswith(text[:2000])
@@ -125,22 +125,22 @@ def test_all_of_a_shortened_text_can_be_read() -> None:
 
 @pytest.mark.parametrize("cursor", ["", "x:0", "x", ":", "x:99999999999999999999"])
 def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
-    with pytest.raises(CursorUnknown):
-        Kept().read(cursor, 10)
+    with pytest.raises(UnknownCursor):
+        TextCache().read(cursor, 10)
 
 
 def test_a_cursor_is_its_callers_alone() -> None:
-    cursor = Kept().keep("secret")
+    cursor = TextCache().keep("secret")
 
-    with pytest.raises(CursorUnknown):
-        Kept().read(cursor, 10)
+    with pytest.raises(UnknownCursor):
+        TextCache().read(cursor, 10)
 
 
 def test_old_texts_make_room() -> None:
-    kept = Kept()
+    kept = TextCache()
     first = kept.keep("first")
     for _ in range(40):
         kept.keep("x" * 1_000_000)
 
-    with pytest.raises(CursorUnknown):
+    with pytest.raises(UnknownCursor):
         kept.read(first, 10)

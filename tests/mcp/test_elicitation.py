@@ -19,7 +19,7 @@ from serving import Serving
 from waiting import until
 from ways import options_for
 
-from guestwire.mcp.asking import KEY, SECONDS, Seals
+from guestwire.mcp.elicitation import KEY, SECONDS, ApprovalTokens
 from guestwire.testing import SandboxedAgent
 
 pytestmark = [pytest.mark.agent, pytest.mark.usefixtures("served_agent")]
@@ -254,7 +254,7 @@ async def test_a_state_of_another_server_is_no_yes(modern: Assistant, server: Se
 
 
 def test_a_state_ends_after_ten_minutes() -> None:
-    seals = Seals()
+    seals = ApprovalTokens()
     early, late = seals.seal("this", "web (100)", 1000.0), seals.seal("this", "web (100)", 1000.0)
 
     assert seals.opened(early, "this", 1000.0 + SECONDS - 1) == "web (100)"

@@ -17,7 +17,7 @@ from serving import Serving
 from ways import ca_of
 
 from guestwire.contract import Effect
-from guestwire.mcp.policy import Level
+from guestwire.contract import Level
 from guestwire.mcp.policy_file import read_policy
 from guestwire.mcp.registry import TOOLS
 from guestwire.mcp.tool import Tool

@@ -13,9 +13,9 @@ def modules(code: str) -> set[str]:
 
 
 def test_the_server_loads_a_fifth_less() -> None:
-    server = "import guestwire.mcp.running\nfrom mcp.server.stdio import stdio_server"
+    server = "import guestwire.mcp.serve\nfrom mcp.server.stdio import stdio_server"
     whole = modules(server)
-    lean = modules(f"from guestwire.mcp.lean import load_lean\nload_lean()\n{server}")
+    lean = modules(f"from guestwire.mcp.sdk_imports import load_lean\nload_lean()\n{server}")
 
     assert "mcp.client.client" in whole
     assert "mcp.client.client" not in lean
@@ -24,5 +24,5 @@ def test_the_server_loads_a_fifth_less() -> None:
 
 def test_an_sdk_that_is_loaded_stays_as_it_is() -> None:
     assert "mcp.client.client" in modules(
-        "import mcp\nfrom guestwire.mcp.lean import load_lean\nload_lean()\nmcp.Client"
+        "import mcp\nfrom guestwire.mcp.sdk_imports import load_lean\nload_lean()\nmcp.Client"
     )

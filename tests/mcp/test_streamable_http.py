@@ -24,7 +24,7 @@ from ways import ca_of, options_for
 from guestwire.client.connecting import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
-from guestwire.mcp.asking import KEY
+from guestwire.mcp.elicitation import KEY
 from guestwire.mcp.http import MOST_CALLERS, OWN_TOKEN, Callers, in_url
 from guestwire.testing import SandboxedAgent
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import signal
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +22,12 @@ from serving import Serving
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
 from guestwire.app.state import STORE
+from guestwire.contract import Endpoint
+from guestwire.contract.endpoints.agent import fsfreeze_thaw
+from guestwire.contract.registry import ENDPOINTS
+from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory
-from guestwire.server import Gateway, Trail
+from guestwire.server import Gateway
 from guestwire.stores import AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User
 from guestwire.testing import FakeGuest
 
@@ -138,12 +142,12 @@ async def test_no_number_is_too_large_to_look_for(client: Client, name: str) -> 
 
 
 @contextlib.asynccontextmanager
-async def in_memory() -> AsyncIterator[tuple[Gateway, MemoryStore]]:
+async def in_memory(endpoints: Sequence[Endpoint] = tuple(ENDPOINTS)) -> AsyncIterator[tuple[Gateway, MemoryStore]]:
     """A gateway without a VM, for the administrator, and its store, in which all is written at the end."""
     store = MemoryStore([User("root@pam"), Token("root@pam", "admin", secret_hash(SECRET), privsep=False)])
-    inventory, trail = Inventory("pve1"), Trail(store)
-    yield Gateway(inventory, Access(store), trail), store
-    await trail.close()
+    inventory, writer = Inventory("pve1"), AuditWriter(store)
+    yield Gateway(inventory, Access(store), AuditRecorder(writer), endpoints), store
+    await writer.close()
     await inventory.close()
 
 
@@ -152,13 +156,12 @@ def request(method: str, path: str) -> BaseRequest:
     return make_mocked_request(method, path, headers={name: value})
 
 
-async def test_a_call_that_failed_as_nobody_expected_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_failed_as_nobody_expected_is_recorded() -> None:
     async def failing(*_: object) -> object:
         raise RuntimeError("unexpected")
 
-    async with in_memory() as (gateway, store):
-        monkeypatch.setattr(gateway, "_call", failing)
-        response = await gateway(request("POST", agent("exec")))
+    async with in_memory([replace(fsfreeze_thaw, function=failing)]) as (gateway, store):
+        response = await gateway(request("POST", agent("fsfreeze-thaw")))
 
     (record,) = await store.audit()
     assert (response.status, record.status, record.result) == (500, 500, "internal error")
@@ -195,11 +198,11 @@ class Log:
 
 async def test_a_record_that_cannot_be_written_keeps_none_from_being_written(caplog: pytest.LogCaptureFixture) -> None:
     kept = Log()
-    trail = Trail(cast("AuditLog", kept), sink=partial(kept.take, kept.handed_on))
+    writer = AuditWriter(cast("AuditLog", kept), sink=partial(kept.take, kept.handed_on))
     async with asyncio.timeout(5):
         for name in ("one", "two"):
-            await trail.write(AuditRecord(0, name, "", "", None, "", {}, 200, "OK", 0))
-        await trail.close()
+            await writer.write_soon(AuditRecord(0, name, "", "", None, "", {}, 200, "OK", 0))
+        await writer.close()
 
     assert kept.written == kept.handed_on == ["one", "two"]
     assert "not written to the audit trail (the first is one too many)" in caplog.text

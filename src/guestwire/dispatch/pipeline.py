@@ -87,7 +87,7 @@ class Pipeline:
         if route is None:
             raise NotImplementedHere(call.method, call.path)
         endpoint = route.endpoint
-        call.parameters = _merge(await call.read(), route.in_path)
+        call.parameters = merge_path(await call.read(), route.in_path)
         if self._authorise:
             self._authorise(call, endpoint)
         if self._node is not None and (node := route.in_path.get("node", THIS_NODE)) not in (self._node, THIS_NODE):
@@ -106,7 +106,7 @@ class Pipeline:
             lease.release()
 
 
-def _merge(given: Mapping[str, Any], in_path: Mapping[str, str]) -> dict[str, Any]:
+def merge_path(given: Mapping[str, Any], in_path: Mapping[str, str]) -> dict[str, Any]:
     """All parameters; those of the path may be repeated elsewhere with the same value."""
     if conflicts := [name for name, value in in_path.items() if given.get(name, value) != value]:
         raise InvalidParameters(dict.fromkeys(conflicts, CONFLICT))
