@@ -20,7 +20,6 @@ from guestwire.client import connect
 from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.testing import FakeGuest, SandboxedAgent
 
-
 # A busy machine is slow at drawing examples, too: that says nothing about the code.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")

@@ -16,9 +16,9 @@ from waiting import until
 
 from guestwire.agent import results
 from guestwire.cli.program import app
-from guestwire.contract.results import FileContent, ProcessState
 from guestwire.contract import Effect
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.contract.results import FileContent, ProcessState
 from guestwire.testing import CLOSE, Exchange, FakeGuest
 from guestwire.testing.fake import Action, honest
 

@@ -79,9 +79,7 @@ def arguments(guest: FakeGuest, command: str) -> Any:
 
 
 @each_answering
-async def test_a_simple_endpoint_hands_on_its_command_and_the_answer(
-    vm: OneVm, guest: FakeGuest, name: str
-) -> None:
+async def test_a_simple_endpoint_hands_on_its_command_and_the_answer(vm: OneVm, guest: FakeGuest, name: str) -> None:
     command = f"guest-{name}"
     guest.replies[command] = {"what": ["ever", 1, None, {"it": "is"}]}
 

@@ -112,7 +112,9 @@ def test_a_tool_has_the_level_of_its_first_privilege_unless_its_view_names_one(p
     assert named.level is Level.POWER
 
 
-@pytest.mark.parametrize(("path", "origin"), [("/nodes/{node}/qemu/{vmid}/agent/x", Origin.PVE), ("/nodes/{node}/guestwire/x", Origin.OWN)])
+@pytest.mark.parametrize(
+    ("path", "origin"), [("/nodes/{node}/qemu/{vmid}/agent/x", Origin.PVE), ("/nodes/{node}/guestwire/x", Origin.OWN)]
+)
 def test_an_endpoint_below_our_own_step_is_ours(path: str, origin: Origin) -> None:
     assert Registry().endpoint("GET", path, VmParameters)(nothing).origin is origin
 

@@ -223,7 +223,11 @@ def test_a_secret_is_never_part_of_a_url_and_has_no_default(key: tuple[str, str]
             {"type": "array", "items": {"type": "string"}, "examples": [["systemctl", "is-active", "ssh"]]},
         ),
         (("POST", AGENT + "/exec"), "input-data", {"type": "string", "maxLength": 65536}),
-        (("POST", AGENT + "/set-user-password"), "password", {"type": "string", "format": "password", "minLength": 5, "maxLength": 1024}),
+        (
+            ("POST", AGENT + "/set-user-password"),
+            "password",
+            {"type": "string", "format": "password", "minLength": 5, "maxLength": 1024},
+        ),
         (("POST", AGENT + "/set-user-password"), "crypted", {"type": "boolean", "default": False}),
     ],
 )

@@ -23,9 +23,9 @@ from serving import Serving
 from waiting import until
 from ways import Target, options_for, over_https
 
-from guestwire.mcp.policy import simple_policy
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.display import UNSEEN
+from guestwire.mcp.policy import simple_policy
 from guestwire.mcp.tool import AnyGuestParameters, Call
 from guestwire.mcp.tools.guests import diagnose
 from guestwire.testing import FakeGuest, SandboxedAgent

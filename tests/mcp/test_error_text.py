@@ -9,9 +9,9 @@ from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, Pl
 from guestwire.client.files import LocalFile
 from guestwire.client.guests import NotReady, StillFrozen
 from guestwire.client.processes import StillRunning
-from guestwire.mcp.registry import TOOLS
 from guestwire.mcp.error_text import TOOLS as INSTEAD
 from guestwire.mcp.error_text import advice, describe_error
+from guestwire.mcp.registry import TOOLS
 
 PLACE = Place("pve1", "web (100)")
 

@@ -16,8 +16,7 @@ from mcp.client.stdio import StdioServerParameters
 from serving import Serving
 from ways import ca_of
 
-from guestwire.contract import Effect
-from guestwire.contract import Level
+from guestwire.contract import Effect, Level
 from guestwire.mcp.policy_file import read_policy
 from guestwire.mcp.registry import TOOLS
 from guestwire.mcp.tool import Tool

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from guestwire.errors import ConfigurationError
 from guestwire.contract import Level
+from guestwire.errors import ConfigurationError
 from guestwire.mcp.policy import EVERYTHING, Policy, Refused, levels, simple_policy
 from guestwire.mcp.policy_file import read_policy
 from guestwire.mcp.registry import TOOLS

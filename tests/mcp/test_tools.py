@@ -14,9 +14,9 @@ from mcp import MCPError
 from mcp_types import ResourceTemplateReference
 from ways import Target
 
+from guestwire.contract import Level
 from guestwire.contract.endpoints.agent import AGENT as PATH
 from guestwire.contract.registry import ENDPOINTS
-from guestwire.contract import Level
 from guestwire.mcp.prompts import PROMPTS
 from guestwire.mcp.registry import TOOLS
 from guestwire.testing import CLOSE, Exchange, FakeGuest

@@ -19,7 +19,7 @@ from guestwire.access.control import Access
 from guestwire.access.engine import SUPERUSER
 from guestwire.access.explanation import explain
 from guestwire.app.state import StateLocation, user_name
-from guestwire.contract import VmSummary
+from guestwire.contract import Endpoint, VmSummary
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Recorder, Route, Router, new_id, parameters_given
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
@@ -31,8 +31,6 @@ LOCAL: Final = "local"
 
 ROOT: Final = Subject(SUPERUSER)
 """The caller of everything here: who can write to the store may do everything anyway."""
-
-_endpoints: Final = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
 
 
 class _StoreContext:
@@ -65,13 +63,16 @@ class _StoreContext:
 class OfflineAdmin:
     """A server's store, and calls of the API on it; made by `open_offline`."""
 
-    def __init__(self, node: str, store: KeptStore, recorder: Recorder) -> None:
+    def __init__(
+        self, node: str, store: KeptStore, recorder: Recorder, endpoints: Iterable[Endpoint] = ENDPOINTS
+    ) -> None:
         self.node = node
+        self._endpoints = {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints}
         self.store = store
         self._access = Access(store)
         context = _StoreContext(self._access, node)
         self._pipeline = Pipeline(
-            Router(ENDPOINTS), lambda _: context, recorder=recorder, node=node,
+            Router(endpoints), lambda _: context, recorder=recorder, node=node,
             authorise=lambda call, endpoint: self._access.require(call.subject, endpoint.check, call.parameters),
         )  # fmt: skip
         # Behind sudo, the person who called it.
@@ -96,8 +97,8 @@ class OfflineAdmin:
         call = Call(
             method, path, parameters_given(given or {}), ROOT, LOCAL, actor=self._operator, id=f"{LOCAL}-{new_id()}"
         )  # fmt: skip
-        call.route = Route(_endpoints[method, path], {})
-        return msgspec.to_builtins(await self._pipeline.call(call))
+        call.route = Route(self._endpoints[method, path], {})
+        return msgspec.to_builtins(await self._pipeline.call(call), enc_hook=str)
 
     def explain(self, subject: str, path: str | None) -> tuple[list[dict[str, Any]], str]:
         """The privileges of a user or token with their grants; see `access.explanation.explain`.

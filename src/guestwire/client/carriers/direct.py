@@ -10,7 +10,7 @@ from guestwire.channels import UnixChannel
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, Place, failure
 from guestwire.client.parts import GuestInfo
 from guestwire.client.targets import Unix
-from guestwire.contract import VmSummary
+from guestwire.contract import Endpoint, VmSummary
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Router, parameters_given
 from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
@@ -46,12 +46,12 @@ class _OneGuest:
 class DirectCarrier:
     """Must be made where an event loop runs, and closed."""
 
-    def __init__(self, target: Unix) -> None:
+    def __init__(self, target: Unix, endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> None:
         self._name = str(target)
         self._channel = UnixChannel(target.path, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", KeptResults())
         context = _OneGuest(self._agent, target.path.stem)
-        self._pipeline = Pipeline(Router(GUEST_ENDPOINTS), lambda _: context)
+        self._pipeline = Pipeline(Router(endpoints), lambda _: context)
         self.guest = GuestInfo(VMID, target.path.stem, context.vm.status, NODE)
         """The one that is behind the socket."""
 
