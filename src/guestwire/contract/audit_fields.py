@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from guestwire.contract.parameters import SECRETS, Role, Rule
+from guestwire.contract.parameters import Role, Rule
 from guestwire.contract.text import to_bytes
 
 LONGEST_TEXT: Final = 2000
@@ -32,7 +32,7 @@ def audit_fields(known: Mapping[str, Rule], given: Mapping[str, Any], *, command
         if name not in given or rule.role is Role.NODE or (rule.role is Role.ARGUMENTS and not commands):
             continue
         value = given[name]
-        if rule.role not in SECRETS:
+        if not rule.is_secret:
             fields[name] = _bounded(value)
         elif rule.role is Role.CONTENT and isinstance(value, str):
             content = _content(value, encoded=given.get("encode") in ("0", 0, False))

@@ -181,7 +181,7 @@ class Rule:
     @property
     def is_secret(self) -> bool:
         """True when its value must not be shown."""
-        return self.role in SECRETS
+        return isinstance(self.role, Role) and self.role in SECRETS
 
 
 _KINDS: Final = {

@@ -264,7 +264,7 @@ async def a_call_that_is_cancelled_is_cancelled_to_its_end_and_recorded(
     await asyncio.wait_for(probes.cancelled.wait(), WITHIN)  # noqa: TID251  # as above
     if dispatcher.records:
         async with asyncio.timeout(WITHIN):
-            while not await _records(dispatcher, "wait"):
-                await asyncio.sleep(0.01)  # noqa: ASYNC110  # only asking tells
+            while not await _records(dispatcher, "wait"):  # noqa: ASYNC110  # only asking tells
+                await asyncio.sleep(0.01)
         found = [record.status for record in await _records(dispatcher, "wait")]
         _expect(found == [499], f"records of the call: {found}")
