@@ -12,8 +12,8 @@ from bench import assistants, client, in_sandbox, in_vm
 from bench.errors import BenchError
 from bench.results import Row, as_json, as_markdown, machine_facts, show
 from bench.timing import FULL, QUICK, Effort
+from devtools.guests import accelerator, build, default_cache
 from guestwire.errors import GuestwireError
-from guestwire.guests import accelerator, build, default_cache
 from guestwire.testing.sandbox import missing_programs
 
 PACKAGES: Final = {

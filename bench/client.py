@@ -17,13 +17,13 @@ from bench.errors import BenchError
 from bench.results import CLIENT, CLIENT_VM, Row
 from bench.service import Service, Vm, serve
 from bench.timing import Effort, Samples, timed, timed_async
+from devtools.guests import GuestImage, Machine
 from guestwire.client import Guest, Host, connect
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.carriers.https import HttpsCarrier
 from guestwire.client.credentials import Credentials, Trust
 from guestwire.client.errors import Place
 from guestwire.client.targets import Https
-from guestwire.guests import GuestImage, Machine
 from guestwire.testing.sandbox import SandboxedAgent
 
 MIB: Final = 1024 * 1024

@@ -12,7 +12,7 @@ from bench.https import Https
 from bench.results import VM, ProxmoxVE, Row
 from bench.service import Service, Vm, serve
 from bench.timing import Call, Effort, alternate, timed
-from guestwire.guests import GuestImage, Machine
+from devtools.guests import GuestImage, Machine
 
 VMID: Final = 100
 CLIENTS: Final = 32

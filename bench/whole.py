@@ -25,7 +25,7 @@ from rich.table import Table
 from bench.agent_socket import AgentSocket
 from bench.errors import BenchError
 from bench.service import Service, Vm, memory_of, serve
-from guestwire.guests import Machine, accelerator, build, default_cache
+from devtools.guests import Machine, accelerator, build, default_cache
 from guestwire.testing.sandbox import SandboxedAgent
 
 MIB: Final = 1024 * 1024

@@ -14,10 +14,10 @@ from calling import site, vm
 from serving import Serving
 from ways import Target, Way, options_for, over_https
 
+from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
 from guestwire.client import connect
-from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 # A busy machine is slow at drawing examples, too: that says nothing about the code.

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from guestwire.access.authentication import secret_hash
-from guestwire.app.prepare import STORE
+from guestwire.app.state import STORE
 from guestwire.stores import AclEntry, Change, Put, SqliteStore, Token, User
 
 SECRET = "7e1f5b7a-2a55-4a5e-9d59-0d6f1f0c3d11"

@@ -191,7 +191,7 @@ async def test_a_detached_process_is_asked_for_later(lab: Lab) -> None:
     assert (state.exitcode, state.out_data) == (4, "done\n")
 
 
-async def _exited(lab: Lab, pid: str) -> ProcessState:
+async def _exited(lab: Lab, pid: str) -> ProcessState[str]:
     async with asyncio.timeout(ANSWERS_WITHIN):
         while True:
             done = await lab("web", "status", "web", pid, "--json")

@@ -10,11 +10,11 @@ import pytest
 from calling import site, vm
 from serving import Serving
 
+from devtools.guests import Machine
 from guestwire import Guest, connect
 from guestwire.client.doctor import examine
 from guestwire.client.errors import AgentNotThere, AgentRefused, CallFailed
 from guestwire.client.guests import NotReady
-from guestwire.guests import Machine
 from guestwire.testing import CLOSE, Exchange, FakeGuest
 
 

@@ -17,10 +17,10 @@ import pytest
 from waiting import until
 from ways import Way
 
+from devtools.guests import Machine
 from guestwire.client import connect
 from guestwire.client.files import Facts, FileRefused, LocalFile, NotTheSame
 from guestwire.client.folders import TreeCopied
-from guestwire.guests import Machine
 from guestwire.testing import FakeGuest
 
 pytestmark = pytest.mark.agent

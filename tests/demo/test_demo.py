@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from guestwire.guests import GuestImage
+from devtools.guests import GuestImage
 
 ENDS_WITHIN = 180.0
 ROUTES = 27
@@ -17,7 +17,7 @@ ROUTES = 27
 async def test_every_route_does_what_it_should_in_a_real_guest(image: GuestImage) -> None:
     """The image is there before, so that building it takes none of the time."""
     assert image.agent_version
-    code, output = await run(sys.executable, "-m", "guestwire.demo", "--once")
+    code, output = await run(sys.executable, "-m", "devtools.demo", "--once")
 
     assert code == 0, output
     assert f"{ROUTES} of {ROUTES} routes did what they should." in output

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestwire.guests import cpio
+from devtools.guests import cpio
 
 HEADER = 110
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestwire.guests import elf
+from devtools.guests import elf
 
 BASE = 0x400000
 HEADER, PROGRAM_HEADER = 64, 56

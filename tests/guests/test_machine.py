@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from waiting import until, until_succeeds
 
+from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.agent.commands import (
     FSFREEZE_FREEZE,
@@ -25,7 +26,6 @@ from guestwire.agent.commands import (
 from guestwire.channels import ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
 from guestwire.errors import AgentNotRunning, CommandFailed, GuestError, GuestImageError
-from guestwire.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.wire import Command
 
 pytestmark = pytest.mark.guest

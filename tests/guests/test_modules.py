@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.guests import modules
 from guestwire.errors import GuestImageError
-from guestwire.guests import modules
 
 
 def module(tree: Path, name: str, depends: str = "", ending: str = ".ko") -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.guests.packages import Archive, Host, Source, run, sources, this_host, unpack
 from guestwire.errors import GuestImageError
-from guestwire.guests.packages import Archive, Host, Source, run, sources, this_host, unpack
 
 MIRROR = "http://mirror.example/debian"
 

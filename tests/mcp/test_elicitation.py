@@ -255,7 +255,7 @@ async def test_a_state_of_another_server_is_no_yes(modern: Assistant, server: Se
 
 def test_a_state_ends_after_ten_minutes() -> None:
     seals = ApprovalTokens()
-    early, late = seals.seal("this", "web (100)", 1000.0), seals.seal("this", "web (100)", 1000.0)
+    early, late = seals.issue("this", "web (100)", 1000.0), seals.issue("this", "web (100)", 1000.0)
 
-    assert seals.opened(early, "this", 1000.0 + SECONDS - 1) == "web (100)"
-    assert seals.opened(late, "this", 1000.0 + SECONDS + 1) is None
+    assert seals.redeem(early, "this", 1000.0 + SECONDS - 1) == "web (100)"
+    assert seals.redeem(late, "this", 1000.0 + SECONDS + 1) is None

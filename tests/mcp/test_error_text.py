@@ -55,7 +55,7 @@ def test_commands_become_tools(error: CallFailed, tool: str) -> None:
 
 
 def test_every_command_in_advice_has_a_tool() -> None:
-    assert set(INSTEAD.values()) | {"list_directory"} <= TOOLS.names()
+    assert set(INSTEAD.values()) | {"list_directory"} <= TOOLS.levels().keys()
     for words in ("No space left", "No such file or directory", "Is a directory"):
         error = CallFailed(PLACE, words, advice=advice_for(words))
         assert "guestwire" not in advice(error)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from assistants import ALL
 
-from guestwire.guests import default_cache
+from devtools.guests import default_cache
 from guestwire.testing import SandboxedAgent
 
 pytestmark = pytest.mark.agent

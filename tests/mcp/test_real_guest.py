@@ -13,7 +13,7 @@ from listening import listening
 from serving import Serving
 from ways import options_for
 
-from guestwire.guests import Machine
+from devtools.guests import Machine
 
 pytestmark = pytest.mark.guest
 

@@ -264,12 +264,12 @@ async def test_those_who_must_make_room_are_left_when_their_calls_are_done(folde
     callers = Callers(lambda _: open_host(Settings(host=f"unix:{folder}/x.qga")), has_own=True, takes_tokens=True)
     first = callers.of(Headers({OWN_TOKEN: "a@pve!t=first"}))
     call = asyncio.create_task(asyncio.sleep(60))
-    first.under_way.add(call)
+    first.running.add(call)
     for number in range(MOST_CALLERS + 2):
         callers.of(Headers({OWN_TOKEN: f"a@pve!t={number}"}))
         await callers.tidy()
     assert callers._left == [first]
-    first.under_way.discard(call)
+    first.running.discard(call)
     call.cancel()
     await callers.tidy()
     assert callers._left == []

@@ -177,7 +177,7 @@ async def results_of_many_calls_are_never_mixed_up(dispatcher: CheckedDispatcher
 
 
 @_check
-async def wrong_parameters_are_refused_by_name(dispatcher: CheckedDispatcher, _: Probes) -> None:
+async def wrong_parameters_are_refused_by_name(dispatcher: CheckedDispatcher, _probes: Probes) -> None:
     """400, and the endpoint is not run."""
     status, _ = await _failure(dispatcher, "GET", "echo", text="x" * 101)
     _expect(status == 400, f"a text that is too long: {status}")  # noqa: PLR2004  # bad request
@@ -229,7 +229,7 @@ async def a_call_that_reads_leaves_no_record(dispatcher: CheckedDispatcher, prob
 
 
 @_check
-async def a_missing_privilege_is_refused_and_recorded(dispatcher: CheckedDispatcher, _: Probes) -> None:
+async def a_missing_privilege_is_refused_and_recorded(dispatcher: CheckedDispatcher, _probes: Probes) -> None:
     """403, in the trail as well."""
     if not dispatcher.authorises:
         return

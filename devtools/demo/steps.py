@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guestwire.demo.server import Answer, DemoError, Server
-from guestwire.guests import Machine
+from devtools.demo.server import Answer, DemoError, Server
+from devtools.guests import Machine
 
 PASSWORD: Final = "correct horse 42"  # noqa: S105  # of a guest that ends with the demo
 TEXT: Final = "written by guestwire: caf\u00e9\n"

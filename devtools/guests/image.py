@@ -18,9 +18,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
 
+from devtools.guests import cpio, elf, modules
+from devtools.guests.packages import Archive, this_host, unpack
 from guestwire.errors import GuestImageError
-from guestwire.guests import cpio, elf, modules
-from guestwire.guests.packages import Archive, this_host, unpack
 
 AgentSource = Literal["host", "trixie"]
 
@@ -95,7 +95,7 @@ def _locked(cache: Path, name: str) -> Iterator[None]:
 
 def _recipe_key() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(str(resources.files("guestwire.guests"))).rglob("*")):
+    for path in sorted(Path(str(resources.files("devtools.guests"))).rglob("*")):
         if path.is_file() and path.suffix != ".pyc" and path.name not in ("machine.py", "__main__.py"):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
@@ -188,7 +188,7 @@ def _places(tree: Path, path: str) -> list[Path]:
 def _own_files() -> dict[str, cpio.Entry]:
     """The files in `root/`: programs where they are in `sbin` or called `init`."""
     entries = {}
-    root = Path(str(resources.files("guestwire.guests") / "root"))
+    root = Path(str(resources.files("devtools.guests") / "root"))
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         name = str(path.relative_to(root))
         runs = name == "init" or name.startswith("sbin/")

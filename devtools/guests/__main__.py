@@ -1,12 +1,12 @@
-"""`python -m guestwire.guests [trixie]`: boots the small guest, says where its sockets are, and stays until Ctrl-C."""
+"""`python -m devtools.guests [trixie]`: boots the small guest, says where its sockets are, and stays until Ctrl-C."""
 
 import asyncio
 import sys
 import tempfile
 from pathlib import Path
 
+from devtools.guests import Machine, accelerator, build, default_cache
 from guestwire.errors import GuestImageError
-from guestwire.guests import Machine, accelerator, build, default_cache
 
 
 async def _stay() -> None:

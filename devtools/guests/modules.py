@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from devtools.guests.packages import run
 from guestwire.errors import GuestImageError
-from guestwire.guests.packages import run
 
 WANTED: Final = (
     "virtio_pci",

@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from devtools.guests import Machine
 from guestwire.errors import GuestwireError
-from guestwire.guests import Machine
 
 NODE: Final = "demo"
 PORT: Final = 8006

@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from devtools.guests.image import GuestImage, default_cache
+from devtools.guests.machine import EMULATION, KVM, Machine
 from guestwire.errors import GuestImageError
-from guestwire.guests.image import GuestImage, default_cache
-from guestwire.guests.machine import EMULATION, KVM, Machine
 
 DEVICE: Final = Path("/dev/kvm")
 

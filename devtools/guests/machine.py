@@ -12,8 +12,8 @@ from typing import Any, Final, Self, cast
 
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
+from devtools.guests.image import GuestImage
 from guestwire.errors import GuestImageError
-from guestwire.guests.image import GuestImage
 
 EMULATION: Final = "tcg"
 KVM: Final = "kvm"

@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from guestwire.demo.server import Answer, DemoError, Server
-from guestwire.demo.steps import STEPS, Scene, Step
+from devtools.demo.server import Answer, DemoError, Server
+from devtools.demo.steps import STEPS, Scene, Step
+from devtools.guests import Machine, accelerator, build, default_cache
 from guestwire.errors import GuestwireError
-from guestwire.guests import Machine, accelerator, build, default_cache
 
 LONGEST: Final = 42
 SECRET: Final = "password"  # noqa: S105  # a parameter's name
