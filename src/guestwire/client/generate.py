@@ -52,7 +52,7 @@ def guest_methods(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
 
 def _classes(answer: Any) -> Iterator[type]:
     for kind in (answer, get_origin(answer), *get_args(answer)):
-        if isinstance(kind, type) and not get_args(kind) and kind.__module__.startswith("guestwire"):
+        if isinstance(kind, type) and not get_args(kind) and kind.__module__ != "builtins":
             yield kind
 
 
