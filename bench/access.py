@@ -17,9 +17,9 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 from guestwire.access.engine import REMEMBERED, check, permissions
-from guestwire.stores import AclEntry, Group, Pool, Put, Role, SqliteStore, Token, User, View
+from guestwire.stores import AclEntry, Group, Pool, Put, Role, Snapshot, SqliteStore, Token, User
 from guestwire.stores.records import AclKey, Stored
-from guestwire.stores.view import of
+from guestwire.stores.snapshot import of
 
 TESTS: Final = Path(__file__).parent.parent / "tests"
 SEED: Final = 20_261_125
@@ -57,13 +57,13 @@ def _print_agreement(count: int) -> None:
     asked = agreed = some = 0
     begin = time.perf_counter()
     while asked < count:
-        view = world(source)
+        snapshot = world(source)
         for _ in range(min(QUESTIONS_A_WORLD, count - asked)):
-            subject, path = question(source, view)
-            expected = slow_privileges(view, subject, path, NOW)
+            subject, path = question(source, snapshot)
+            expected = slow_privileges(snapshot, subject, path, NOW)
             asked += 1
             some += bool(expected)
-            agreed += permissions(view, subject, path, NOW) == {name: int(flag) for name, flag in expected.items()}
+            agreed += permissions(snapshot, subject, path, NOW) == {name: int(flag) for name, flag in expected.items()}
     seconds = time.perf_counter() - begin
     print(f"questions: {asked:,} (seed {SEED}), agreed: {agreed:,}, with any privilege: {some:,}; {seconds:.0f} s")
 
@@ -73,28 +73,28 @@ def _print_agreement(count: int) -> None:
 
 def _print_decisions() -> None:
     source = random.Random(SEED)
-    view = of(1, _large(source, users=1000, groups=100, entries=5000))
-    new = [(subject, f"/vms/{vmid}") for subject, vmid in _pairs(source, view, REMEMBERED - 1)]
-    first = _times(view, new)
-    again = _times(view, new)
+    snapshot = of(1, _large(source, users=1000, groups=100, entries=5000))
+    new = [(subject, f"/vms/{vmid}") for subject, vmid in _pairs(source, snapshot, REMEMBERED - 1)]
+    first = _times(snapshot, new)
+    again = _times(snapshot, new)
     print("decision: 1,000 users (each in 10 of 100 groups), 1,000 tokens, 5,000 ACL entries, 1,000 VMs in 20 pools")
     for name, times in (("asked for the first time", first), ("asked again", again)):
         print(f"  {name}: median {median(times) * 1e6:.2f} µs, p99 {quantiles(times, n=100)[98] * 1e6:.2f} µs")
 
 
-def _times(view: View, pairs: Sequence[tuple[str, str]]) -> list[float]:
+def _times(snapshot: Snapshot, pairs: Sequence[tuple[str, str]]) -> list[float]:
     any_of = ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted")
     clock: Callable[[], float] = time.perf_counter
     times = []
     for subject, path in pairs:
         begin = clock()
-        check(view, subject, path, any_of, 1e6)
+        check(snapshot, subject, path, any_of, 1e6)
         times.append(clock() - begin)
     return times
 
 
-def _pairs(source: random.Random, view: View, count: int) -> Iterator[tuple[str, int]]:
-    subjects = [*view.users, *view.tokens]
+def _pairs(source: random.Random, snapshot: Snapshot, count: int) -> Iterator[tuple[str, int]]:
+    subjects = [*snapshot.users, *snapshot.tokens]
     return ((source.choice(subjects), source.randrange(100, 1100)) for _ in range(count))
 
 
@@ -146,7 +146,7 @@ async def _print_load(entries: int) -> None:
         records = [Put(record) for record in _large(source, users=1000, groups=100, entries=entries)]
         store = await SqliteStore.open(path, within=120)
         begin = time.perf_counter()
-        await store.change(store.view().version, records)
+        await store.change(store.snapshot.version, records)
         written = time.perf_counter() - begin
         one = await _one_change(store)
         await store.close()
@@ -154,14 +154,14 @@ async def _print_load(entries: int) -> None:
         store = await SqliteStore.open(path)
         opened = time.perf_counter() - begin
         print(
-            f"store of {len(store.view().acl):,} ACL entries: opens in {opened:.2f} s; was written in {written:.2f} s; one more change: {one * 1e3:.1f} ms"
+            f"store of {len(store.snapshot.acl):,} ACL entries: opens in {opened:.2f} s; was written in {written:.2f} s; one more change: {one * 1e3:.1f} ms"
         )
         await store.close()
 
 
 async def _one_change(store: SqliteStore) -> float:
     begin = time.perf_counter()
-    await store.change(store.view().version, [Put(AclEntry("/vms", "user", "user1@pve", "NoAccess"))])
+    await store.change(store.snapshot.version, [Put(AclEntry("/vms", "user", "user1@pve", "NoAccess"))])
     return time.perf_counter() - begin
 
 

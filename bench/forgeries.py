@@ -13,15 +13,15 @@ from guestwire.access import Subject, credentials
 from guestwire.access.authentication import authenticate, check_csrf, secret_hash
 from guestwire.access.tickets import make_csrf, make_ticket
 from guestwire.errors import NotAuthenticated
-from guestwire.stores import SigningKey, Token, User, View
-from guestwire.stores.view import of
+from guestwire.stores import SigningKey, Snapshot, Token, User
+from guestwire.stores.snapshot import of
 
 NOW: Final = 1_790_000_000.0
 SECRET: Final = "7e1f5b7a-2a55-4a5e-9d59-0d6f1f0c3d11"
 KEY: Final = b"k" * 32
 USER: Final = "ann@pve"
 
-VIEW: Final[View] = of(
+VIEW: Final[Snapshot] = of(
     1,
     [
         User(USER), User("root@pam"), User("gone@pve", enable=False), User("old@pve", expire=1),

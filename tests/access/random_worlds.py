@@ -5,9 +5,9 @@ from random import Random
 
 from slow_engine import BUILT_IN, EVERY_PRIVILEGE
 
-from guestwire.stores import AclEntry, Group, Pool, Role, Token, User, View
+from guestwire.stores import AclEntry, Group, Pool, Role, Snapshot, Token, User
 from guestwire.stores.records import Stored, SubjectKind
-from guestwire.stores.view import of
+from guestwire.stores.snapshot import of
 
 NOW = 1_000_000.0
 
@@ -22,8 +22,8 @@ ROLES = (*BUILT_IN, *OWN_ROLES, "NoAccess", "gone")
 """`NoAccess` comes twice as often; `gone` is a role that does not exist."""
 
 
-def world(random: Random) -> View:
-    """A view at random."""
+def world(random: Random) -> Snapshot:
+    """A snapshot at random."""
     users = [User(f"u{number}@pve", _often(random), _expire(random)) for number in range(random.randint(1, 3))]
     if random.random() < 0.1:
         users.append(User("root@pam", _often(random), _expire(random)))
@@ -69,8 +69,8 @@ def _pools(random: Random) -> Iterator[Pool]:
         yield Pool(poolid, "", frozenset(vms))
 
 
-def question(random: Random, view: View) -> tuple[str, str]:
+def question(random: Random, snapshot: Snapshot) -> tuple[str, str]:
     """A subject and a path; now and then ones that are not there."""
     strangers = ["root@pam", "nobody@pve", "u0@pve!none"]
-    subjects = strangers if random.random() < 0.05 else [*view.users, *view.tokens]
+    subjects = strangers if random.random() < 0.05 else [*snapshot.users, *snapshot.tokens]
     return random.choice(subjects), random.choice(PATHS)

@@ -1,11 +1,11 @@
 """The rules of Proxmox VE once more, as plain as they can be said and as slow as that is: what the engine is compared with.
 
-It uses no index of the view, no memory, and none of the engine's own tables. Where it lists built-in roles, they are written out.
+It uses no index of the snapshot, no memory, and none of the engine's own tables. Where it lists built-in roles, they are written out.
 """
 
 from collections.abc import Iterable
 
-from guestwire.stores import AclEntry, View
+from guestwire.stores import AclEntry, Snapshot
 
 EVERY_PRIVILEGE = {
     "Datastore.Allocate",
@@ -98,73 +98,73 @@ Found = dict[str, bool]
 """Propagates, by role or by privilege."""
 
 
-def slow_privileges(view: View, subject: str, path: str, now: float) -> Found:
+def slow_privileges(snapshot: Snapshot, subject: str, path: str, now: float) -> Found:
     """The privileges of a subject on a path, and whether each propagates."""
-    if subject in view.tokens:
-        return _of_token(view, subject, path, now)
+    if subject in snapshot.tokens:
+        return _of_token(snapshot, subject, path, now)
     if "!" in subject.rpartition("@")[2]:
         return {}
-    return _of_user(view, subject, path, now)
+    return _of_user(snapshot, subject, path, now)
 
 
-def _of_token(view: View, subject: str, path: str, now: float) -> Found:
-    token = view.tokens[subject]
-    users = _of_user(view, token.userid, path, now)
+def _of_token(snapshot: Snapshot, subject: str, path: str, now: float) -> Found:
+    token = snapshot.tokens[subject]
+    users = _of_user(snapshot, token.userid, path, now)
     if token.expire and token.expire < now:
         return {}
     if not token.privsep:
         return users
-    own = _privileges(view, _roles_with_pool(view, [[("token", subject)]], path))
+    own = _privileges(snapshot, _roles_with_pool(snapshot, [[("token", subject)]], path))
     return {name: own[name] and users[name] for name in own if name in users}
 
 
-def _of_user(view: View, userid: str, path: str, now: float) -> Found:
-    user = view.users.get(userid)
+def _of_user(snapshot: Snapshot, userid: str, path: str, now: float) -> Found:
+    user = snapshot.users.get(userid)
     if user and (not user.enable or (user.expire and user.expire < now)):
         return {}
     if userid == "root@pam":
         return dict.fromkeys(EVERY_PRIVILEGE, True)
     if not user:
         return {}
-    groups = [("group", group.groupid) for group in view.groups.values() if userid in group.members]
-    return _privileges(view, _roles_with_pool(view, [[("user", userid)], groups], path))
+    groups = [("group", group.groupid) for group in snapshot.groups.values() if userid in group.members]
+    return _privileges(snapshot, _roles_with_pool(snapshot, [[("user", userid)], groups], path))
 
 
-def _privileges(view: View, roles: Found) -> Found:
+def _privileges(snapshot: Snapshot, roles: Found) -> Found:
     found: Found = {}
     for role, propagates in roles.items():
-        for privilege in _role(view, role) or ():
+        for privilege in _role(snapshot, role) or ():
             found[privilege] = found.get(privilege, False) or propagates
     return found
 
 
-def _role(view: View, roleid: str) -> set[str] | None:
+def _role(snapshot: Snapshot, roleid: str) -> set[str] | None:
     if roleid in BUILT_IN:
         return BUILT_IN[roleid]
-    return set(view.roles[roleid].privileges) if roleid in view.roles else None
+    return set(snapshot.roles[roleid].privileges) if roleid in snapshot.roles else None
 
 
 Kinds = list[list[tuple[str, str]]]
 """Subjects whose entries count together; the first list that has any at a step wins."""
 
 
-def _roles_with_pool(view: View, kinds: Kinds, path: str) -> Found:
-    roles = _roles(view, kinds, path)
-    for pool in view.pools.values():
+def _roles_with_pool(snapshot: Snapshot, kinds: Kinds, path: str) -> Found:
+    roles = _roles(snapshot, kinds, path)
+    for pool in snapshot.pools.values():
         if path not in {f"/vms/{vmid}" for vmid in pool.vms} or "NoAccess" in roles:
             continue
-        shared = _roles(view, kinds, f"/pool/{pool.poolid}")
+        shared = _roles(snapshot, kinds, f"/pool/{pool.poolid}")
         if "NoAccess" in shared:
             return {"NoAccess": False}
         roles = {**dict.fromkeys(shared, False), **roles}
     return roles
 
 
-def _roles(view: View, kinds: Kinds, path: str) -> Found:
+def _roles(snapshot: Snapshot, kinds: Kinds, path: str) -> Found:
     roles: Found = {}
     for step in _steps(path):
         for subjects in kinds:
-            entries = [entry for entry in _at(view, step, subjects) if entry.propagate or step == path]
+            entries = [entry for entry in _at(snapshot, step, subjects) if entry.propagate or step == path]
             if entries:
                 roles = {}
                 for entry in entries:
@@ -178,10 +178,10 @@ def _steps(path: str) -> list[str]:
     return ["/" + "/".join(parts[:count]) for count in range(len(parts) + 1)]
 
 
-def _at(view: View, step: str, subjects: Iterable[tuple[str, str]]) -> list[AclEntry]:
+def _at(snapshot: Snapshot, step: str, subjects: Iterable[tuple[str, str]]) -> list[AclEntry]:
     wanted = set(subjects)
     return [
         entry
-        for entry in view.acl.values()
-        if entry.path == step and (entry.kind, entry.subject) in wanted and _role(view, entry.roleid) is not None
+        for entry in snapshot.acl.values()
+        if entry.path == step and (entry.kind, entry.subject) in wanted and _role(snapshot, entry.roleid) is not None
     ]

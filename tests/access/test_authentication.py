@@ -12,7 +12,7 @@ from guestwire.access.keys import ROTATE_AFTER, due_changes, keys_of
 from guestwire.access.tickets import CLOCK_GRACE, LIFETIME, is_csrf_of, make_csrf, make_ticket, user_of_ticket
 from guestwire.errors import NotAuthenticated
 from guestwire.stores import MemoryStore, Put, User
-from guestwire.stores.view import empty
+from guestwire.stores.snapshot import empty
 
 
 @given(st.integers(0, 2**32))
@@ -68,18 +68,18 @@ async def test_keys_rotate_daily_and_overlap() -> None:
     store = MemoryStore()
     access = Access(store, clock=lambda: now[0])
     await access.rotate_keys()
-    first = keys_of(store.view(), "ticket")
+    first = keys_of(store.snapshot, "ticket")
     now[0] += ROTATE_AFTER
     await access.rotate_keys()
-    second = keys_of(store.view(), "ticket")
+    second = keys_of(store.snapshot, "ticket")
     now[0] += LIFETIME + CLOCK_GRACE
     await access.rotate_keys()
-    third = keys_of(store.view(), "ticket")
+    third = keys_of(store.snapshot, "ticket")
 
     assert (len(first), len(second), len(third)) == (1, 2, 1)
     assert second[1:] == first
     assert third == second[:1]
-    assert due_changes(store.view(), now[0]) == []
+    assert due_changes(store.snapshot, now[0]) == []
 
 
 def test_an_empty_store_wants_a_key_of_each_kind() -> None:
@@ -106,12 +106,12 @@ async def test_keys_of_a_clock_that_jumped_do_not_stay() -> None:
     store = MemoryStore()
     access = Access(store, clock=lambda: now[0])
     await access.rotate_keys()
-    jumped = keys_of(store.view(), "ticket")
+    jumped = keys_of(store.snapshot, "ticket")
     now[0] = NOW
     await access.rotate_keys()
 
-    assert len(keys_of(store.view(), "ticket")) == 1
-    assert keys_of(store.view(), "ticket") != jumped
+    assert len(keys_of(store.snapshot, "ticket")) == 1
+    assert keys_of(store.snapshot, "ticket") != jumped
 
 
 async def test_an_account_of_the_host_that_is_no_user_is_not_asked_about() -> None:

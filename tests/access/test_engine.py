@@ -7,9 +7,9 @@ from random_worlds import NOW
 
 from guestwire.access.engine import REMEMBERED, all_permissions, check, held_on, permissions, privileges, split
 from guestwire.access.privileges import ALL
-from guestwire.stores import AclEntry, Group, MemoryStore, Pool, Put, Remove, Role, Token, User, View
+from guestwire.stores import AclEntry, Group, MemoryStore, Pool, Put, Remove, Role, Snapshot, Token, User
 from guestwire.stores.records import Stored
-from guestwire.stores.view import of
+from guestwire.stores.snapshot import of
 
 ANN = User("ann@pve")
 OWN = Token("ann@pve", "own", b"", privsep=True)
@@ -28,8 +28,8 @@ GROUPS = (
 POOL = Pool("web", "", frozenset({100}))
 
 
-def view(*lines: str, more: tuple[Stored, ...] = ()) -> View:
-    """A view with the ACL that `lines` tell: `path kind:subject role`, with `!` behind the path where it does not propagate."""
+def snapshot(*lines: str, more: tuple[Stored, ...] = ()) -> Snapshot:
+    """A snapshot with the ACL that `lines` tell: `path kind:subject role`, with `!` behind the path where it does not propagate."""
     acl = []
     for line in lines:
         path, who, role = line.split()
@@ -39,9 +39,9 @@ def view(*lines: str, more: tuple[Stored, ...] = ()) -> View:
     return of(1, records.values())
 
 
-def held(view: View, path: str, subject: str = "ann@pve") -> str:
+def held(snapshot: Snapshot, path: str, subject: str = "ann@pve") -> str:
     """The privileges without their category, sorted."""
-    return " ".join(sorted(name.removeprefix("VM.") for name in held_on(view, subject, path, NOW)))
+    return " ".join(sorted(name.removeprefix("VM.") for name in held_on(snapshot, subject, path, NOW)))
 
 
 CASES = {
@@ -86,12 +86,12 @@ CASES = {
 
 @pytest.mark.parametrize(("acl", "path", "expected"), CASES.values(), ids=CASES)
 def test_what_a_user_has(acl: list[str], path: str, expected: str) -> None:
-    assert held(view(*acl), path) == expected
+    assert held(snapshot(*acl), path) == expected
 
 
 @pytest.mark.parametrize(("acl", "path", "expected"), CASES.values(), ids=CASES)
 def test_a_token_without_separation_has_the_same(acl: list[str], path: str, expected: str) -> None:
-    assert held(view(*acl), path, "ann@pve!full") == expected
+    assert held(snapshot(*acl), path, "ann@pve!full") == expected
 
 
 TOKEN_CASES = {
@@ -112,24 +112,24 @@ TOKEN_CASES = {
 
 @pytest.mark.parametrize(("acl", "token", "expected"), TOKEN_CASES.values(), ids=TOKEN_CASES)
 def test_what_a_token_has(acl: list[str], token: str, expected: str) -> None:
-    assert held(view(*acl), "/vms/100", f"ann@pve!{token}") == expected
+    assert held(snapshot(*acl), "/vms/100", f"ann@pve!{token}") == expected
 
 
 def test_the_superuser_has_everything_everywhere_whatever_entries_say() -> None:
     for acl in ([], ["/ user:root@pam NoAccess"]):
-        assert held_on(view(*acl), "root@pam", "/anything", NOW) == ALL
-        assert held_on(view(*acl), "root@pam!full", "/vms/100", NOW) == ALL
+        assert held_on(snapshot(*acl), "root@pam", "/anything", NOW) == ALL
+        assert held_on(snapshot(*acl), "root@pam!full", "/vms/100", NOW) == ALL
     assert held_on(of(1, ()), "root@pam", "/", NOW) == ALL
 
 
 def test_a_separated_token_of_the_superuser_has_what_its_entries_give() -> None:
-    assert held(view("/vms token:root@pam!own Audit"), "/vms/100", "root@pam!own") == "Audit"
-    assert held(view(), "/vms/100", "root@pam!own") == ""
+    assert held(snapshot("/vms token:root@pam!own Audit"), "/vms/100", "root@pam!own") == "Audit"
+    assert held(snapshot(), "/vms/100", "root@pam!own") == ""
 
 
 @pytest.mark.parametrize("subject", ["nobody@pve", "ann@pve!none", "ann", "", "!", "@", "ann@pve!", "ann@pam", "ANN@pve", "root@pam!none", "root@pve", "ann@pve ", "ops", "@ops"])  # fmt: skip
 def test_who_is_unknown_has_nothing(subject: str) -> None:
-    here = view("/ user:ann@pve Administrator", "/ group:ops Administrator")
+    here = snapshot("/ user:ann@pve Administrator", "/ group:ops Administrator")
 
     assert held_on(here, subject, "/vms/100", NOW) == frozenset()
     assert privileges(here, subject, "/vms/100", NOW) == {}
@@ -147,7 +147,7 @@ def test_who_is_unknown_has_nothing(subject: str) -> None:
     ],
 )
 def test_who_is_disabled_or_expired_has_nothing_nor_have_the_tokens(enable: bool, expire: int, works: bool) -> None:
-    here = view("/ user:ann@pve Audit", "/ token:ann@pve!own Audit", more=(User("ann@pve", enable, expire),))
+    here = snapshot("/ user:ann@pve Audit", "/ token:ann@pve!own Audit", more=(User("ann@pve", enable, expire),))
 
     for subject in ("ann@pve", "ann@pve!own", "ann@pve!full"):
         assert held(here, "/vms", subject) == ("Audit" if works else "")
@@ -158,14 +158,14 @@ def test_who_is_disabled_or_expired_has_nothing_nor_have_the_tokens(enable: bool
 @pytest.mark.parametrize(("expire", "works"), [(0, True), (int(NOW), True), (int(NOW) - 1, False)])
 def test_an_expired_token_has_nothing_and_its_user_is_as_before(expire: int, works: bool, separated: bool) -> None:
     token = Token("ann@pve", "t", b"", separated, expire)
-    here = view("/ user:ann@pve Audit", "/ token:ann@pve!t Audit", more=(token,))
+    here = snapshot("/ user:ann@pve Audit", "/ token:ann@pve!t Audit", more=(token,))
 
     assert held(here, "/vms", "ann@pve!t") == ("Audit" if works else "")
     assert held(here, "/vms") == "Audit"
 
 
 def test_what_was_asked_before_expires_too() -> None:
-    here = view("/ user:ann@pve Audit", more=(User("ann@pve", expire=2000),))
+    here = snapshot("/ user:ann@pve Audit", more=(User("ann@pve", expire=2000),))
 
     assert held_on(here, "ann@pve", "/vms", 1999.0)
     assert held_on(here, "ann@pve", "/vms", 2000.0)
@@ -173,11 +173,11 @@ def test_what_was_asked_before_expires_too() -> None:
 
 
 def test_a_disabled_superuser_has_nothing() -> None:
-    assert held_on(view(more=(User("root@pam", enable=False),)), "root@pam", "/", NOW) == frozenset()
+    assert held_on(snapshot(more=(User("root@pam", enable=False),)), "root@pam", "/", NOW) == frozenset()
 
 
 def test_a_refusal_names_the_path_and_what_would_do() -> None:
-    refusal = check(view(), "ann@pve", "/vms/100", ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"), NOW)
+    refusal = check(snapshot(), "ann@pve", "/vms/100", ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"), NOW)
 
     assert str(refusal) == "Permission check failed (/vms/100, VM.GuestAgent.Audit|VM.GuestAgent.Unrestricted)"
     assert refusal is not None
@@ -185,7 +185,7 @@ def test_a_refusal_names_the_path_and_what_would_do() -> None:
 
 
 def test_any_of_the_privileges_is_enough() -> None:
-    here = view("/vms user:ann@pve Console")
+    here = snapshot("/vms user:ann@pve Console")
 
     assert check(here, "ann@pve", "/vms/100", ("VM.Audit", "VM.Console"), NOW) is None
     assert check(here, "ann@pve", "/vms/100", (), NOW) is not None
@@ -193,14 +193,14 @@ def test_any_of_the_privileges_is_enough() -> None:
 
 @pytest.mark.parametrize("path", ["", " ", "/vms/1 00", "/vms/100\n", "/vms/100\0", "/vms/１００", "/vms/100?", "/vms/%31", "/" + "a" * 2000, "\ud800"])  # fmt: skip
 def test_what_is_no_access_path_is_nobodys_but_the_superusers_neither(path: str) -> None:
-    here = view("/ user:ann@pve Administrator")
+    here = snapshot("/ user:ann@pve Administrator")
 
     assert held_on(here, "ann@pve", path, NOW) == frozenset()
     assert isinstance(check(here, "ann@pve", path, ("VM.Audit",), NOW), Exception)
 
 
 def test_each_privilege_says_where_it_comes_from() -> None:
-    here = view("/vms group:ops Audit", "/vms group:dev Audit", "/pool/web user:ann@pve Console")
+    here = snapshot("/vms group:ops Audit", "/vms group:dev Audit", "/pool/web user:ann@pve Console")
     found = privileges(here, "ann@pve", "/vms/100", NOW)
 
     assert sorted(found) == ["VM.Audit", "VM.Console"]
@@ -213,7 +213,7 @@ def test_each_privilege_says_where_it_comes_from() -> None:
 
 
 def test_a_separated_tokens_privilege_says_what_the_token_and_what_its_user_has() -> None:
-    here = view("/ user:ann@pve Audit", "/vms token:ann@pve!own Audit")
+    here = snapshot("/ user:ann@pve Audit", "/vms token:ann@pve!own Audit")
     held = privileges(here, "ann@pve!own", "/vms", NOW)["VM.Audit"]
 
     assert [grant.entry.kind for grant in held.grants] == ["token", "user"]
@@ -231,39 +231,39 @@ def test_a_separated_tokens_privilege_says_what_the_token_and_what_its_user_has(
     ],
 )
 def test_permissions_tell_whether_a_privilege_propagates(acl: list[str], path: str, flag: int) -> None:
-    assert permissions(view(*acl), "ann@pve", path, NOW)["VM.Audit"] == flag
+    assert permissions(snapshot(*acl), "ann@pve", path, NOW)["VM.Audit"] == flag
 
 
 def test_a_separated_tokens_privilege_propagates_when_both_do() -> None:
     for user, token in itertools.product(("", "!"), repeat=2):
-        here = view(f"/vms{user} user:ann@pve Audit", f"/vms{token} token:ann@pve!own Audit")
+        here = snapshot(f"/vms{user} user:ann@pve Audit", f"/vms{token} token:ann@pve!own Audit")
         assert permissions(here, "ann@pve!own", "/vms", NOW) == {"VM.Audit": int(not user and not token)}
 
 
 def test_all_permissions_name_every_path_where_there_are_any() -> None:
-    here = view("/vms/101 user:ann@pve Audit", "/pool/web user:ann@pve Console", "/nodes/pve1 group:out Audit")
+    here = snapshot("/vms/101 user:ann@pve Audit", "/pool/web user:ann@pve Console", "/nodes/pve1 group:out Audit")
 
     assert all_permissions(here, "ann@pve", NOW) == {
         "/pool/web": {"VM.Console": 1},
         "/vms/100": {"VM.Console": 0},
         "/vms/101": {"VM.Audit": 1},
     }
-    assert set(all_permissions(view(), "root@pam", NOW)) >= {"/", "/access", "/access/groups", "/vms", "/vms/100"}
+    assert set(all_permissions(snapshot(), "root@pam", NOW)) >= {"/", "/access", "/access/groups", "/vms", "/vms/100"}
 
 
 def test_a_later_view_decides_anew_and_the_older_one_as_before() -> None:
-    before = view("/vms user:ann@pve Audit")
+    before = snapshot("/vms user:ann@pve Audit")
     assert held(before, "/vms/100") == "Audit"
 
-    after = view()
+    after = snapshot()
     assert held(after, "/vms/100") == ""
     assert held(before, "/vms/100") == "Audit"
 
 
 async def test_who_is_removed_from_the_store_is_refused_at_once() -> None:
-    store = MemoryStore(view("/ user:ann@pve Audit").users.values())
+    store = MemoryStore(snapshot("/ user:ann@pve Audit").users.values())
     entry = AclEntry("/", "user", "ann@pve", "PVEAuditor")
-    view_with = await store.change(store.view().version, [Put(entry)])
+    view_with = await store.change(store.snapshot.version, [Put(entry)])
     assert held_on(view_with, "ann@pve", "/vms/100", NOW)
 
     for change in (
@@ -272,12 +272,12 @@ async def test_who_is_removed_from_the_store_is_refused_at_once() -> None:
         Put(User("ann@pve", enable=False)),
         Remove(User, "ann@pve"),
     ):
-        now = await store.change(store.view().version, [change])
+        now = await store.change(store.snapshot.version, [change])
         assert bool(held_on(now, "ann@pve", "/vms/100", NOW)) == (change == Put(entry))
 
 
 def test_a_path_as_long_as_a_client_likes_is_not_remembered() -> None:
-    here = view("/ user:ann@pve Administrator")
+    here = snapshot("/ user:ann@pve Administrator")
 
     assert held_on(here, "ann@pve", f"/pool/{'a' * 500_000}", NOW) == frozenset()
     remembered = [item.decisions for item in here._derived.values() if hasattr(item, "decisions")]
@@ -285,7 +285,7 @@ def test_a_path_as_long_as_a_client_likes_is_not_remembered() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    here = view("/vms user:ann@pve Audit")
+    here = snapshot("/vms user:ann@pve Audit")
     for number in range(REMEMBERED + 10):
         assert held_on(here, "ann@pve", f"/vms/{100 + number}", NOW) == {"VM.Audit"}
 

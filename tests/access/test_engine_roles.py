@@ -10,7 +10,7 @@ from guestwire.access.privileges import ALL
 from guestwire.access.roles import BUILT_IN, refuse_built_in, roles
 from guestwire.errors import BuiltInRole
 from guestwire.stores import AclEntry, Role, User
-from guestwire.stores.view import of
+from guestwire.stores.snapshot import of
 
 NAMES = """
 Administrator NoAccess PVEAdmin PVEAuditor PVEDatastoreAdmin PVEDatastoreUser PVEMappingAdmin PVEMappingUser PVEPoolAdmin PVEPoolUser
@@ -54,10 +54,10 @@ def test_pveadmin_lacks_what_changes_the_system_or_permissions() -> None:
 
 
 def test_own_roles_stand_beside_built_in_ones_and_never_in_their_place() -> None:
-    view = of(1, [Role("Own", frozenset({"VM.Audit", "VM.Monitor"})), Role("NoAccess", frozenset({"VM.Audit"}))])
+    snapshot = of(1, [Role("Own", frozenset({"VM.Audit", "VM.Monitor"})), Role("NoAccess", frozenset({"VM.Audit"}))])
 
-    assert roles(view)["Own"] == {"VM.Audit"}
-    assert roles(view)["NoAccess"] == frozenset()
+    assert roles(snapshot)["Own"] == {"VM.Audit"}
+    assert roles(snapshot)["NoAccess"] == frozenset()
 
 
 def test_a_built_in_role_can_not_be_changed() -> None:

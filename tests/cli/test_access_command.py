@@ -145,7 +145,7 @@ async def test_a_password_from_standard_input_is_kept_as_a_hash_alone(site: Site
 
     assert ended == Ended(0, "", "user anna@pve: changed\n")
     store = await SqliteStore.open(site.store)
-    hashed = store.view().users["anna@pve"].password_hash
+    hashed = store.snapshot.users["anna@pve"].password_hash
     await store.close()
     assert hashed
     assert hashed.startswith("$argon2id$")

@@ -27,7 +27,7 @@ async def access(site: Site, *arguments: str, answers: tuple[tuple[str, str], ..
 async def user_of(site: Site, userid: str) -> User | None:
     store = await SqliteStore.open(site.store)
     await store.close()
-    return store.view().users.get(userid)
+    return store.snapshot.users.get(userid)
 
 
 async def test_a_password_is_asked_for_twice_and_never_seen(site: Site) -> None:

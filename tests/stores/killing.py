@@ -16,10 +16,10 @@ async def main():
     store = await SqliteStore.open(Path(sys.argv[1]))
     print("ready", flush=True)
     while True:
-        number = len(store.view().users)
+        number = len(store.snapshot.users)
         user = User(f"u{number}@pve", comment="x" * 20_000)
-        await store.change(store.view().version, [Put(user), Put(Group(f"g{number}", members=frozenset({user.userid})))])
-        print(store.view().version, flush=True)
+        await store.change(store.snapshot.version, [Put(user), Put(Group(f"g{number}", members=frozenset({user.userid})))])
+        print(store.snapshot.version, flush=True)
 
 asyncio.run(main())
 """
@@ -58,8 +58,10 @@ async def _answers(process: asyncio.subprocess.Process, after: float) -> int:
 
 async def _look(path: Path, answered: int) -> Killed:
     store = await SqliteStore.open(path)
-    view = store.view()
+    snapshot = store.snapshot
     await store.close()
-    whole = {f"u{number}@pve" for number in range(view.version)} == set(view.users)
-    whole = whole and all(view.groups[f"g{number}"].members == {f"u{number}@pve"} for number in range(view.version))
-    return Killed(answered, view.version, whole and len(view.groups) == view.version)
+    whole = {f"u{number}@pve" for number in range(snapshot.version)} == set(snapshot.users)
+    whole = whole and all(
+        snapshot.groups[f"g{number}"].members == {f"u{number}@pve"} for number in range(snapshot.version)
+    )
+    return Killed(answered, snapshot.version, whole and len(snapshot.groups) == snapshot.version)

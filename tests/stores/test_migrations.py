@@ -60,16 +60,16 @@ async def test_a_store_of_an_older_format_is_brought_to_the_newest_with_all_it_h
     path = of_format(tmp_path / "old.db", number)
     assert user_version(path) == number
     store = await SqliteStore.open(path)
-    view = store.view()
+    snapshot = store.snapshot
     await store.close()
 
     assert user_version(path) == NEWEST
-    assert view.version == 7
-    assert view.users["ann@pve"].firstname == "Ann"
-    assert view.groups["ops"].members == {"ann@pve"}
-    assert view.tokens["ann@pve!t"].secret_hash == b"\0\xff"
-    assert view.acl_of["token", "ann@pve!t"]["/vms"][0].roleid == "PVEAuditor"
-    assert view.pool_of[100] == "web"
+    assert snapshot.version == 7
+    assert snapshot.users["ann@pve"].firstname == "Ann"
+    assert snapshot.groups["ops"].members == {"ann@pve"}
+    assert snapshot.tokens["ann@pve!t"].secret_hash == b"\0\xff"
+    assert snapshot.acl_of["token", "ann@pve!t"]["/vms"][0].roleid == "PVEAuditor"
+    assert snapshot.pool_of[100] == "web"
     connect(tmp_path / "new.db", 1).close()
     assert schema(path) == schema(tmp_path / "new.db")
 
@@ -118,7 +118,7 @@ async def test_a_migration_that_fails_leaves_the_format_before_it(tmp_path: Path
 async def test_stores_that_open_a_new_file_at_once_make_it_once(tmp_path: Path) -> None:
     stores = await asyncio.gather(*(SqliteStore.open(tmp_path / "new.db") for _ in range(5)))
 
-    assert {store.view().version for store in stores} == {0}
+    assert {store.snapshot.version for store in stores} == {0}
     for store in stores:
         await store.close()
 

@@ -18,13 +18,13 @@ from guestwire.stores import (
     Group,
     Put,
     Remove,
+    Snapshot,
     SqliteStore,
     Token,
     User,
-    View,
     backup,
-    edit,
     restore,
+    update,
 )
 from guestwire.testing.stores import EVERYTHING
 
@@ -41,12 +41,12 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-async def fill(store: SqliteStore) -> View:
-    return await store.change(store.view().version, [Put(record) for record in EVERYTHING])
+async def fill(store: SqliteStore) -> Snapshot:
+    return await store.change(store.snapshot.version, [Put(record) for record in EVERYTHING])
 
 
-def contents(view: View) -> set[object]:
-    return {record for table in view.tables().values() for record in table.values()}
+def contents(snapshot: Snapshot) -> set[object]:
+    return {record for table in snapshot.tables().values() for record in table.values()}
 
 
 def write(path: Path, content: bytes) -> None:
@@ -73,24 +73,24 @@ async def test_a_store_that_is_opened_again_holds_the_same(path: Path) -> None:
     store = await SqliteStore.open(path)
     before = await fill(store)
     await store.change(before.version, [Remove(Group, "ops"), Put(User("ben@pve", comment="changed"))])
-    last = store.view()
+    last = store.snapshot
     await store.append_audit([record(1)])
     await store.close()
 
     store = await SqliteStore.open(path)
-    assert store.view().version == last.version
-    assert contents(store.view()) == contents(last)
-    assert store.view().acl_of == last.acl_of
+    assert store.snapshot.version == last.version
+    assert contents(store.snapshot) == contents(last)
+    assert store.snapshot.acl_of == last.acl_of
     assert [found.request_id for found in await store.audit()] == ["r1"]
     await store.close()
 
 
 async def test_what_sqlite_removes_by_itself_and_what_the_view_removes_are_the_same(store: SqliteStore) -> None:
-    view = await fill(store)
+    snapshot = await fill(store)
     for removal in (Remove(User, "ann@pve"), Remove(Group, "ops"), Remove(User, "ben@pve")):
-        view = await store.change(view.version, [removal])
+        snapshot = await store.change(snapshot.version, [removal])
         other = await SqliteStore.open(store.path)
-        assert contents(other.view()) == contents(view)
+        assert contents(other.snapshot) == contents(snapshot)
         await other.close()
 
 
@@ -114,13 +114,13 @@ async def test_a_file_that_others_may_read_is_closed_to_them(path: Path) -> None
 
 
 async def test_a_change_of_another_store_on_the_file_is_seen_within_a_second(store: SqliteStore, path: Path) -> None:
-    told: list[View] = []
+    told: list[Snapshot] = []
     stop = store.watch(told.append)
     other = await SqliteStore.open(path)
     await fill(other)
 
-    await until(lambda: bool(told) and told[-1].version == other.view().version, within=1.0)
-    assert contents(store.view()) == contents(other.view())
+    await until(lambda: bool(told) and told[-1].version == other.snapshot.version, within=1.0)
+    assert contents(store.snapshot) == contents(other.snapshot)
     stop()
     await other.close()
 
@@ -134,7 +134,7 @@ from guestwire.stores import Remove, SqliteStore, Token
 
 async def main():
     store = await SqliteStore.open(Path(sys.argv[1]))
-    await store.change(store.view().version, [Remove(Token, "ann@pve!backup")])
+    await store.change(store.snapshot.version, [Remove(Token, "ann@pve!backup")])
     print("revoked", flush=True)
     await asyncio.sleep(60)
 
@@ -146,7 +146,7 @@ asyncio.run(main())
     assert process.stdout
     async with asyncio.timeout(30):
         assert await process.stdout.readline() == b"revoked\n"
-    await until(lambda: "ann@pve!backup" not in store.view().tokens, within=1.0)
+    await until(lambda: "ann@pve!backup" not in store.snapshot.tokens, within=1.0)
     process.kill()
     await process.wait()
 
@@ -154,24 +154,24 @@ asyncio.run(main())
 async def test_a_change_from_a_view_that_another_process_made_old_is_refused_and_the_new_view_is_there(
     store: SqliteStore, path: Path
 ) -> None:
-    old = store.view().version
+    old = store.snapshot.version
     other = await SqliteStore.open(path)
     await other.change(old, [Put(User("ann@pve"))])
     with pytest.raises(StoreError, match="somebody else changed"):
         await store.change(old, [Put(User("ben@pve"))])
 
-    assert set(store.view().users) == {"ann@pve"}
+    assert set(store.snapshot.users) == {"ann@pve"}
     await other.close()
 
 
 async def test_audit_records_of_another_process_do_not_make_a_new_view(store: SqliteStore, path: Path) -> None:
-    view = await fill(store)
+    snapshot = await fill(store)
     other = await SqliteStore.open(path)
     await other.append_audit([record(1)])
     looked = store._seen
 
     await until(lambda: store._seen != looked)
-    assert store.view() is view
+    assert store.snapshot is snapshot
     await other.close()
 
 
@@ -179,7 +179,7 @@ async def test_the_event_loop_runs_while_another_process_keeps_the_file_locked(p
     store = await SqliteStore.open(path, busy=0.3)
     locker = sqlite3.connect(path, isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
-    change = asyncio.create_task(store.change(store.view().version, [Put(User("ann@pve"))]))
+    change = asyncio.create_task(store.change(store.snapshot.version, [Put(User("ann@pve"))]))
     turns = 0
     while not change.done():
         await asyncio.sleep(0.001)
@@ -189,8 +189,8 @@ async def test_the_event_loop_runs_while_another_process_keeps_the_file_locked(p
     locker.close()
 
     assert turns > 50
-    assert not store.view().users
-    assert set((await store.change(store.view().version, [Put(User("ann@pve"))])).users) == {"ann@pve"}
+    assert not store.snapshot.users
+    assert set((await store.change(store.snapshot.version, [Put(User("ann@pve"))])).users) == {"ann@pve"}
     await store.close()
 
 
@@ -200,32 +200,32 @@ async def test_a_wait_has_an_end_and_what_had_not_begun_is_not_done(path: Path) 
     blocking = asyncio.create_task(store._worker.call(lambda: go_on.wait(30), within=30))
     await asyncio.sleep(0)
     with pytest.raises(StoreBusy, match=r"did not answer in 0\.2 s"):
-        await store.change(store.view().version, [Put(User("ann@pve"))])
+        await store.change(store.snapshot.version, [Put(User("ann@pve"))])
     go_on.set()
     await blocking
 
     await store.audit()
-    assert not store.view().users
+    assert not store.snapshot.users
     await store.close()
 
 
 async def test_a_caller_who_gives_up_leaves_the_store_in_order(store: SqliteStore) -> None:
     for number in range(20):
-        task = asyncio.create_task(store.change(store.view().version, [Put(User(f"u{number}@pve"))]))
+        task = asyncio.create_task(store.change(store.snapshot.version, [Put(User(f"u{number}@pve"))]))
         await asyncio.sleep(0.001 * (number % 3))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     await store.audit()
 
-    view = await store.change(store.view().version, [Put(User("last@pve"))])
+    snapshot = await store.change(store.snapshot.version, [Put(User("last@pve"))])
     again = await SqliteStore.open(store.path)
-    assert contents(again.view()) == contents(view)
+    assert contents(again.snapshot) == contents(snapshot)
     await again.close()
 
 
 async def test_closing_waits_for_changes_that_were_begun(path: Path) -> None:
     store = await SqliteStore.open(path)
-    change = asyncio.create_task(store.change(store.view().version, [Put(User("ann@pve"))]))
+    change = asyncio.create_task(store.change(store.snapshot.version, [Put(User("ann@pve"))]))
     await asyncio.sleep(0)
     await store.close()
 
@@ -249,13 +249,13 @@ async def test_a_kill_inside_a_transaction_leaves_the_old_state(path: Path) -> N
 import os, signal, sys
 from pathlib import Path
 from guestwire.stores import Put, User, rows
-from guestwire.stores.changes import settle
+from guestwire.stores.changes import apply_changes
 from guestwire.stores.schema import connect, transaction
 
 connection = connect(Path(sys.argv[1]), 5)
 with transaction(connection):
-    view, outcome = settle(rows.read(connection), [Put(User(f"u{number}@pve", comment="x" * 1000)) for number in range(5000)])
-    rows.write(connection, outcome, view.version)
+    snapshot, outcome = apply_changes(rows.read(connection), [Put(User(f"u{number}@pve", comment="x" * 1000)) for number in range(5000)])
+    rows.write(connection, outcome, snapshot.version)
     os.kill(os.getpid(), signal.SIGKILL)
 """
     process = await asyncio.create_subprocess_exec(
@@ -266,8 +266,8 @@ with transaction(connection):
     assert process.returncode == -9, errors
 
     store = await SqliteStore.open(path)
-    assert store.view().version == before.version
-    assert contents(store.view()) == contents(before)
+    assert store.snapshot.version == before.version
+    assert contents(store.snapshot) == contents(before)
     await store.close()
 
 
@@ -282,7 +282,7 @@ async def test_a_backup_taken_amid_changes_is_one_state_and_opens_as_a_store(
 
     async def change() -> None:
         while not stop.is_set():
-            number = store.view().version
+            number = store.snapshot.version
             user = User(f"u{number}@pve")
             await store.change(number, [Put(user), Put(Group(f"g{number}", members=frozenset({user.userid})))])
 
@@ -296,8 +296,8 @@ async def test_a_backup_taken_amid_changes_is_one_state_and_opens_as_a_store(
     for target in targets:
         assert mode(target) == 0o600
         copy = await SqliteStore.open(target)
-        pairs = {userid[1:-4] for userid in copy.view().users if userid.startswith("u")}
-        assert pairs == {groupid[1:] for groupid in copy.view().groups if groupid.startswith("g")}
+        pairs = {userid[1:-4] for userid in copy.snapshot.users if userid.startswith("u")}
+        assert pairs == {groupid[1:] for groupid in copy.snapshot.groups if groupid.startswith("g")}
         await copy.close()
     assert hidden(tmp_path) == []
 
@@ -309,14 +309,14 @@ async def test_a_backup_that_can_not_be_written_says_where(store: SqliteStore, t
 
 async def test_a_backup_is_put_in_the_place_of_a_damaged_store_which_is_kept(path: Path, tmp_path: Path) -> None:
     store = await SqliteStore.open(path)
-    view = await fill(store)
+    snapshot = await fill(store)
     await store.backup(tmp_path / "backup")
     await store.close()
     write(path, b"damaged" * 1000)
     restore(tmp_path / "backup", path)
 
     store = await SqliteStore.open(path)
-    assert contents(store.view()) == contents(view)
+    assert contents(store.snapshot) == contents(snapshot)
     assert read(path.with_name("access.db.before")).startswith(b"damaged")
     await store.close()
 
@@ -361,7 +361,9 @@ async def test_a_damaged_file_is_named_with_the_command_that_helps(content: byte
 
 async def test_damage_in_the_middle_of_a_file_is_told(path: Path) -> None:
     store = await SqliteStore.open(path)
-    await store.change(store.view().version, [Put(User(f"u{number}@pve", comment="x" * 500)) for number in range(500)])
+    await store.change(
+        store.snapshot.version, [Put(User(f"u{number}@pve", comment="x" * 500)) for number in range(500)]
+    )
     await store.close()
     content = bytearray(read(path))
     content[8192:] = b"\xa5" * (len(content) - 8192)
@@ -405,8 +407,14 @@ async def test_two_stores_that_change_at_once_lose_nothing(store: SqliteStore, p
     async def add(to: SqliteStore, name: str) -> None:
         for number in range(20):
             entry = AclEntry(f"/vms/{100 + number}", "user", name, "PVEVMUser")
-            await edit(to, lambda view, entry=entry: [*([] if name in view.users else [Put(User(name))]), Put(entry)])  # type: ignore[misc]
+            await update(
+                to,
+                lambda snapshot, entry=entry: [  # type: ignore[misc]  # mypy knows no types of defaults
+                    *([] if name in snapshot.users else [Put(User(name))]),
+                    Put(entry),
+                ],
+            )
 
     await asyncio.gather(add(store, "ann@pve"), add(other, "ben@pve"))
-    await until(lambda: len(store.view().acl) == len(other.view().acl) == 40)
+    await until(lambda: len(store.snapshot.acl) == len(other.snapshot.acl) == 40)
     await other.close()

@@ -11,50 +11,50 @@ from guestwire.access.credentials import Credentials
 from guestwire.access.engine import split
 from guestwire.access.subject import Subject
 from guestwire.errors import NotAuthenticated
-from guestwire.stores.view import View
+from guestwire.stores.snapshot import Snapshot
 
 NO_TICKET: Final = "No ticket"
 FAILED: Final = "Authentication failed!"
 BAD_CSRF: Final = "Permission denied - invalid csrf token"
 
 
-def authenticate(view: View, credentials: Credentials, now: float) -> Subject:
+def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Subject:
     """Who this is; `now` in seconds since the epoch.
 
     Raises:
         NotAuthenticated: nobody; or nobody who may come in.
     """
     if credentials.ticket:
-        user = tickets.user_of_ticket(keys.keys_of(view, "ticket"), credentials.ticket, now)
+        user = tickets.user_of_ticket(keys.keys_of(snapshot, "ticket"), credentials.ticket, now)
         subject = Subject(user) if user else None
     elif credentials.token:
-        subject = _token_subject(view, credentials.token, now)
+        subject = _token_subject(snapshot, credentials.token, now)
     else:
         raise NotAuthenticated(NO_TICKET)
-    if subject is None or not may_come_in(view, subject.user, now):
+    if subject is None or not may_come_in(snapshot, subject.user, now):
         raise NotAuthenticated(FAILED)
     return subject
 
 
-def check_csrf(view: View, subject: Subject, token: str, now: float) -> None:
+def check_csrf(snapshot: Snapshot, subject: Subject, token: str, now: float) -> None:
     """Whether a request with a ticket that changes something was meant by its user.
 
     Raises:
         NotAuthenticated: the CSRF token is not one of this user.
     """
-    if not tickets.is_csrf_of(keys.keys_of(view, "csrf"), subject.user, token, now):
+    if not tickets.is_csrf_of(keys.keys_of(snapshot, "csrf"), subject.user, token, now):
         raise NotAuthenticated(BAD_CSRF)
 
 
-def may_come_in(view: View, userid: str, now: float) -> bool:
+def may_come_in(snapshot: Snapshot, userid: str, now: float) -> bool:
     """Whether the user is there, enabled and not expired."""
-    user = view.users.get(userid)
+    user = snapshot.users.get(userid)
     return user is not None and user.enable and not (user.expire and user.expire < now)
 
 
-def _token_subject(view: View, text: str, now: float) -> Subject | None:
+def _token_subject(snapshot: Snapshot, text: str, now: float) -> Subject | None:
     name, _, secret = text.partition("=")
-    token = view.tokens.get(name)
+    token = snapshot.tokens.get(name)
     known = token.secret_hash if token else b""
     if not hmac.compare_digest(secret_hash(secret), known) or token is None:
         return None

@@ -8,7 +8,7 @@ from typing import Final
 
 from guestwire.access.engine import held_on
 from guestwire.access.privileges import PERMISSIONS_MODIFY
-from guestwire.stores import View
+from guestwire.stores import Snapshot
 
 _PATHS: Final = ("/", "/nodes", "/access/groups", "/vms", "/storage", "/sdn", "/mapping")
 """Asked for even where no ACL entry is."""
@@ -25,11 +25,11 @@ _STARTS: Final[Mapping[str, tuple[str, ...]]] = {
 """How the privileges of an area begin."""
 
 
-def capabilities(view: View, subject: str, now: float) -> dict[str, dict[str, int]]:
+def capabilities(snapshot: Snapshot, subject: str, now: float) -> dict[str, dict[str, int]]:
     """Privileges by area, each 1. A path counts for the area that its first part names, `/` for `dc`, and a pool for its VMs and storage."""
     found: dict[str, dict[str, int]] = {area: {} for area in _STARTS}
-    for path in {*_PATHS, *view.acl_paths}:
-        held = held_on(view, subject, path, now)
+    for path in {*_PATHS, *snapshot.acl_paths}:
+        held = held_on(snapshot, subject, path, now)
         for area in _areas(path):
             found[area] |= {name: 1 for name in held if name.startswith(_STARTS[area])}
     return found

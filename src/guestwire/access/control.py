@@ -15,9 +15,10 @@ from guestwire.access.roles import Roles, roles
 from guestwire.access.subject import Subject
 from guestwire.access.throttle import FAILED, Throttle
 from guestwire.errors import AccessRefused, Forbidden, InvalidParameters, NotAuthenticated
-from guestwire.stores.base import AuditedStore, edit
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
-from guestwire.stores.view import View
+from guestwire.stores.snapshot import Snapshot
+from guestwire.stores.store import AuditedStore
+from guestwire.stores.store import update as update_store
 
 Wanted = tuple[str, Sequence[str]]
 """A path, and privileges on it, all of which are wanted."""
@@ -35,7 +36,7 @@ class Login:
 
 
 class Access:
-    """Decides from the store's view, and changes it.
+    """Decides from the store's snapshot, and changes it.
 
     Args:
         store: belongs to whoever made it.
@@ -59,19 +60,19 @@ class Access:
         self.realms: Final = tuple(usable_realms)
 
     @property
-    def view(self) -> View:
+    def snapshot(self) -> Snapshot:
         """All users and what they may do, now."""
-        return self._store.view()
+        return self._store.snapshot
 
     # Who calls, and may they?
 
     def authenticate(self, credentials: Credentials) -> Subject:
         """See `authentication.authenticate`."""
-        return authentication.authenticate(self.view, credentials, self._clock())
+        return authentication.authenticate(self.snapshot, credentials, self._clock())
 
     def check_csrf(self, subject: Subject, token: str) -> None:
         """See `authentication.check_csrf`."""
-        authentication.check_csrf(self.view, subject, token, self._clock())
+        authentication.check_csrf(self.snapshot, subject, token, self._clock())
 
     def require(self, subject: Subject, check: checks.Check, given: Mapping[str, Any]) -> None:
         """The one place where access is decided; see `requirements.require`."""
@@ -100,12 +101,12 @@ class Access:
         Raises:
             InvalidParameters: a role has a privilege that the subject has not; in Proxmox VE's words.
         """
-        held = engine.permissions(self.view, str(subject), path, self._clock())
+        held = engine.permissions(self.snapshot, str(subject), path, self._clock())
         if "Permissions.Modify" in held:
             return
         verb = "remove" if delete else "add"
         for role in given:
-            needed = roles(self.view).get(role, frozenset())
+            needed = roles(self.snapshot).get(role, frozenset())
             if needed - held.keys():
                 why = f"Cannot {verb} role '{role}' - requires 'Permissions.Modify' or superset of privileges."
                 raise InvalidParameters({"role": why})
@@ -114,16 +115,16 @@ class Access:
                 raise InvalidParameters({"role": why})
 
     def _question(self, subject: Subject, given: Mapping[str, Any] | None = None) -> Question:
-        return Question(self.view, subject, given or {}, self._clock())
+        return Question(self.snapshot, subject, given or {}, self._clock())
 
     # What may be seen
 
     def visible_users(self, subject: Subject, any_of: Sequence[str]) -> frozenset[str]:
         """The users that the subject may see: all, the members of its groups, itself when it is a user."""
         if self.may(subject, GROUPS, any_of):
-            return frozenset(self.view.users)
+            return frozenset(self.snapshot.users)
         groups = requirements.groups_held(self._question(subject), any_of)
-        members = (self.view.groups[groupid].members for groupid in groups)
+        members = (self.snapshot.groups[groupid].members for groupid in groups)
         return frozenset({str(subject)}).union(*members)
 
     def visible_subject(self, subject: Subject, wanted: str | None) -> str:
@@ -137,23 +138,23 @@ class Access:
             return str(subject)
         if engine.split(wanted)[0] != str(subject):
             requirements.require(self._question(subject), checks.Privileges("/access", ("Sys.Audit",)))
-        if wanted not in self.view.users and wanted not in self.view.tokens:
+        if wanted not in self.snapshot.users and wanted not in self.snapshot.tokens:
             raise AccessRefused(f"no such user ('{wanted}')")
         return wanted
 
     def permissions(self, subject: str, path: str | None) -> dict[str, dict[str, int]]:
         """Privileges by path, each with whether it propagates."""
         if path is None:
-            return engine.all_permissions(self.view, subject, self._clock())
-        return {path: engine.permissions(self.view, subject, path, self._clock())}
+            return engine.all_permissions(self.snapshot, subject, self._clock())
+        return {path: engine.permissions(self.snapshot, subject, path, self._clock())}
 
     def capabilities(self, userid: str) -> dict[str, dict[str, int]]:
         """What a login page wants to know; see `capabilities.py`."""
-        return capabilities(self.view, userid, self._clock())
+        return capabilities(self.snapshot, userid, self._clock())
 
     def roles(self) -> Roles:
         """All roles with their privileges."""
-        return roles(self.view)
+        return roles(self.snapshot)
 
     # Logins
 
@@ -176,13 +177,13 @@ class Access:
 
     async def _is_login(self, username: str, password: str) -> bool:
         now = self._clock()
-        if tickets.user_of_ticket(keys.keys_of(self.view, "ticket"), password, now) == username:
-            return authentication.may_come_in(self.view, username, now)
-        user = self.view.users.get(username)
+        if tickets.user_of_ticket(keys.keys_of(self.snapshot, "ticket"), password, now) == username:
+            return authentication.may_come_in(self.snapshot, username, now)
+        user = self.snapshot.users.get(username)
         if user is None and username.endswith(f"@{realms.PAM}"):
             return False  # an account of the host that nobody made a user is not asked about
         is_right = await realms.is_login(username, password, user.password_hash if user else None, self._usable())
-        return is_right and authentication.may_come_in(self.view, username, now)
+        return is_right and authentication.may_come_in(self.snapshot, username, now)
 
     def _holds(self, username: str, wanted: Wanted | None) -> bool:
         subject = Subject(username)
@@ -191,13 +192,13 @@ class Access:
     async def _new_login(self, username: str) -> Login:
         await self.rotate_keys()
         now = self._clock()
-        ticket_key, csrf_key = (keys.keys_of(self.view, kind)[0] for kind in keys.KINDS)
+        ticket_key, csrf_key = (keys.keys_of(self.snapshot, kind)[0] for kind in keys.KINDS)
         return Login(tickets.make_ticket(ticket_key, username, now), tickets.make_csrf(csrf_key, username, now))
 
     async def rotate_keys(self) -> None:
         """Makes new keys and throws old ones away, when it is time."""
-        if keys.due_changes(self.view, self._clock()):
-            await self.update(lambda view: keys.due_changes(view, self._clock()))
+        if keys.due_changes(self.snapshot, self._clock()):
+            await self.update(lambda snapshot: keys.due_changes(snapshot, self._clock()))
 
     def _usable(self) -> frozenset[str]:
         return frozenset(realm.realm for realm in self.realms)
@@ -208,10 +209,10 @@ class Access:
 
     # Changes
 
-    async def update(self, decide: Callable[[View], Sequence[Change]]) -> None:
-        """Changes the store, one change after the other; see `stores.edit` for what other processes do meanwhile."""
+    async def update(self, decide: Callable[[Snapshot], Sequence[Change]]) -> None:
+        """Changes the store, one change after the other; see `stores.update` for what other processes do meanwhile."""
         async with self._turn:
-            await edit(self._store, decide)
+            await update_store(self._store, decide)
 
     def check_may_touch(self, subject: Subject, userid: str) -> None:
         """Only root changes root: who may change users is not meant to become the one who may do everything.

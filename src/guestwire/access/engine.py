@@ -1,4 +1,4 @@
-"""Who may do what: pure decisions over a `View`, by the rules of Proxmox VE 9.
+"""Who may do what: pure decisions over a `Snapshot`, by the rules of Proxmox VE 9.
 
 1. `root@pam` may do everything; no ACL is asked.
 2. Who is unknown, disabled or expired may do nothing. Nor may a token that is, or whose user is.
@@ -13,7 +13,7 @@
 
 A subject is a text, `name@realm` or `name@realm!token`. Times are seconds since the epoch and come from the caller.
 
-What is asked again is remembered as long as its view, for the last few thousand pairs of subject and path; only names of privileges
+What is asked again is remembered as long as its snapshot, for the last few thousand pairs of subject and path; only names of privileges
 are, and they are the roles' own sets where one role decides. Where a privilege comes from is looked up when it is asked.
 """
 
@@ -26,13 +26,13 @@ from guestwire.access.paths import LONGEST, normalize, steps
 from guestwire.access.privileges import ALL
 from guestwire.access.roles import ADMINISTRATOR, NO_ACCESS, roles
 from guestwire.errors import Forbidden
-from guestwire.stores import AclEntry, Token, User, View
-from guestwire.stores.view import AclOfSubject
+from guestwire.stores import AclEntry, Snapshot, Token, User
+from guestwire.stores.snapshot import AclOfSubject
 
 SUPERUSER: Final = "root@pam"
 
 REMEMBERED: Final = 4096
-"""Pairs of subject and path a view remembers."""
+"""Pairs of subject and path a snapshot remembers."""
 
 NOTHING: Final[frozenset[str]] = frozenset()
 
@@ -64,67 +64,67 @@ ROOT: Final[Grants] = (Grant(AclEntry("/", "user", SUPERUSER, ADMINISTRATOR)),)
 """What `root@pam` has; nobody wrote it."""
 
 
-def check(view: View, subject: str, path: str, any_of: Iterable[str], now: float) -> Forbidden | None:
+def check(snapshot: Snapshot, subject: str, path: str, any_of: Iterable[str], now: float) -> Forbidden | None:
     """Whether `subject` has one of the privileges `any_of` on `path`: None, or the refusal as it is to be shown."""
-    held = held_on(view, subject, path, now)
+    held = held_on(snapshot, subject, path, now)
     for privilege in any_of:
         if privilege in held:
             return None
     return Forbidden(normalize(path) or path, tuple(any_of))
 
 
-def held_on(view: View, subject: str, path: str, now: float) -> frozenset[str]:
+def held_on(snapshot: Snapshot, subject: str, path: str, now: float) -> frozenset[str]:
     """The names of the privileges that `subject` has on `path`."""
     if len(path) > LONGEST:  # no access path; and nothing that a client may make as long as it likes is remembered
         return NOTHING
-    memory = view.derived(_Memory)
+    memory = snapshot.derived(_Memory)
     found = memory.decisions.get((subject, path))
     if found is None:
-        found = memory.remember((subject, path), _decide(view, memory, subject, path))
+        found = memory.remember((subject, path), _decide(snapshot, memory, subject, path))
     until, held = found
     return held if now <= until else NOTHING
 
 
-def privileges(view: View, subject: str, path: str, now: float) -> Mapping[str, Held]:
+def privileges(snapshot: Snapshot, subject: str, path: str, now: float) -> Mapping[str, Held]:
     """Which privileges `subject` has on `path`, by name, and from where."""
-    who = _who(view, subject)
+    who = _who(snapshot, subject)
     where = normalize(path)
     if who is None or where is None or now > who.until:
         return {}
-    memory = view.derived(_Memory)
+    memory = snapshot.derived(_Memory)
     root = who.userid == SUPERUSER
-    grants = ROOT if root else _grants(_of_user(view, memory, who.userid, where), view, where)
+    grants = ROOT if root else _grants(_of_user(snapshot, memory, who.userid, where), snapshot, where)
     user = _by_privilege(memory, grants)
     if who.separated is None:
         return {name: Held(_any(grants), grants) for name, grants in user.items()}
-    own = _by_privilege(memory, _grants(_of_token(view, memory, who.separated, where), view, where))
+    own = _by_privilege(memory, _grants(_of_token(snapshot, memory, who.separated, where), snapshot, where))
     return {
         name: Held(_any(own[name]) and _any(user[name]), own[name] + user[name])
         for name in sorted(own.keys() & user.keys())
     }
 
 
-def permissions(view: View, subject: str, path: str, now: float) -> dict[str, int]:
+def permissions(snapshot: Snapshot, subject: str, path: str, now: float) -> dict[str, int]:
     """As `GET /access/permissions` tells it: 1 for a privilege that propagates, 0 for one that holds on this path alone."""
-    return {name: int(held.propagates) for name, held in privileges(view, subject, path, now).items()}
+    return {name: int(held.propagates) for name, held in privileges(snapshot, subject, path, now).items()}
 
 
 TOP: Final = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
 """Paths that are told of even where no ACL entry is."""
 
 
-def all_permissions(view: View, subject: str, now: float) -> dict[str, dict[str, int]]:
+def all_permissions(snapshot: Snapshot, subject: str, now: float) -> dict[str, dict[str, int]]:
     """As `GET /access/permissions` without a path tells it: `permissions` of every path with an ACL entry or a VM in a pool, where there are any."""
-    paths = {*TOP, *view.acl_paths, *(f"/vms/{vmid}" for vmid in view.pool_of)}
-    found = ((path, permissions(view, subject, path, now)) for path in sorted(paths))
+    paths = {*TOP, *snapshot.acl_paths, *(f"/vms/{vmid}" for vmid in snapshot.pool_of)}
+    found = ((path, permissions(snapshot, subject, path, now)) for path in sorted(paths))
     return {path: held for path, held in found if held}
 
 
 class _Memory:
-    """What a view's decisions share. `users` has at most one item for each user of the view."""
+    """What a snapshot's decisions share. `users` has at most one item for each user of the snapshot."""
 
-    def __init__(self, view: View) -> None:
-        self.roles = view.derived(roles)
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.roles = snapshot.derived(roles)
         self.decisions: dict[tuple[str, str], _Decision] = {}
         self.users: dict[str, _Sources] = {}
 
@@ -157,15 +157,15 @@ def split(subject: str) -> tuple[str, str | None]:
     return (userid, token) if mark and "@" not in token else (subject, None)
 
 
-def _who(view: View, subject: str) -> _Who | None:
+def _who(snapshot: Snapshot, subject: str) -> _Who | None:
     """None: unknown or disabled."""
     userid, name = split(subject)
-    user = view.users.get(userid)
+    user = snapshot.users.get(userid)
     if (user is None and userid != SUPERUSER) or (user is not None and not user.enable):
         return None
     if name is None:
         return _Who(userid, None, _until(user))
-    token = view.tokens.get(subject)
+    token = snapshot.tokens.get(subject)
     if token is None:
         return None
     return _Who(userid, subject if token.privsep else None, min(_until(user), _until(token)))
@@ -175,13 +175,13 @@ def _until(record: User | Token | None) -> float:
     return record.expire if record and record.expire else math.inf
 
 
-def _decide(view: View, memory: _Memory, subject: str, path: str) -> _Decision:
-    who, where = _who(view, subject), normalize(path)
+def _decide(snapshot: Snapshot, memory: _Memory, subject: str, path: str) -> _Decision:
+    who, where = _who(snapshot, subject), normalize(path)
     if who is None or where is None:
         return _nobody
-    held = ALL if who.userid == SUPERUSER else _names(memory, _of_user(view, memory, who.userid, where))
+    held = ALL if who.userid == SUPERUSER else _names(memory, _of_user(snapshot, memory, who.userid, where))
     if who.separated is not None and held:
-        held &= _names(memory, _of_token(view, memory, who.separated, where))
+        held &= _names(memory, _of_token(snapshot, memory, who.separated, where))
     return who.until, held
 
 
@@ -200,39 +200,39 @@ class _Sources:
     groups: tuple[AclOfSubject, ...]
 
 
-def _of_user(view: View, memory: _Memory, userid: str, path: str) -> Found:
+def _of_user(snapshot: Snapshot, memory: _Memory, userid: str, path: str) -> Found:
     sources = memory.users.get(userid)
     if sources is None:
-        groups = (view.acl_of.get(("group", groupid)) for groupid in sorted(view.groups_of.get(userid, ())))
-        own = view.acl_of.get(("user", userid), _no_entries)
+        groups = (snapshot.acl_of.get(("group", groupid)) for groupid in sorted(snapshot.groups_of.get(userid, ())))
+        own = snapshot.acl_of.get(("user", userid), _no_entries)
         sources = memory.users[userid] = _Sources(own, tuple(entries for entries in groups if entries))
-    return _found(view, memory, sources, path)
+    return _found(snapshot, memory, sources, path)
 
 
-def _of_token(view: View, memory: _Memory, token: str, path: str) -> Found:
-    return _found(view, memory, _Sources(view.acl_of.get(("token", token), _no_entries), ()), path)
+def _of_token(snapshot: Snapshot, memory: _Memory, token: str, path: str) -> Found:
+    return _found(snapshot, memory, _Sources(snapshot.acl_of.get(("token", token), _no_entries), ()), path)
 
 
 _no_entries: Final[AclOfSubject] = {}
 
 
-def _found(view: View, memory: _Memory, sources: _Sources, path: str) -> Found:
+def _found(snapshot: Snapshot, memory: _Memory, sources: _Sources, path: str) -> Found:
     """Rules 4 to 7."""
     if not sources.own and not sources.groups:
         return _nothing_found
-    own = _walk(view, memory, sources, path)
-    pool = _pool(view, path)
+    own = _walk(snapshot, memory, sources, path)
+    pool = _pool(snapshot, path)
     if pool is None or _forbids(own):
         return own, ()
-    shared = _walk(view, memory, sources, f"/pool/{pool}")
+    shared = _walk(snapshot, memory, sources, f"/pool/{pool}")
     return (() if _forbids(shared) else own), shared
 
 
-def _walk(view: View, memory: _Memory, sources: _Sources, path: str) -> Entries:
+def _walk(snapshot: Snapshot, memory: _Memory, sources: _Sources, path: str) -> Entries:
     """Rules 4, 5 and 7."""
     found: Entries = ()
     for step in steps(path):
-        if step in view.acl_paths:
+        if step in snapshot.acl_paths:
             found = _at(memory, sources, step, last=step == path) or found
     for entry in found:
         if entry.roleid == NO_ACCESS:
@@ -253,12 +253,12 @@ def _counting(memory: _Memory, entries: Iterable[AclEntry], *, last: bool) -> En
     return tuple(entry for entry in entries if (last or entry.propagate) and entry.roleid in memory.roles)
 
 
-def _pool(view: View, path: str) -> str | None:
+def _pool(snapshot: Snapshot, path: str) -> str | None:
     """The pool of the VM that the path means."""
     vmid = path[5:]
     if not path.startswith("/vms/") or not vmid.isdigit() or vmid[0] == "0":
         return None
-    return view.pool_of.get(int(vmid))
+    return snapshot.pool_of.get(int(vmid))
 
 
 def _forbids(entries: Entries) -> bool:
@@ -272,8 +272,8 @@ def _names(memory: _Memory, found: Found) -> frozenset[str]:
     return NOTHING.union(*sets.values())
 
 
-def _grants(found: Found, view: View, path: str) -> Grants:
-    pool = _pool(view, path)
+def _grants(found: Found, snapshot: Snapshot, path: str) -> Grants:
+    pool = _pool(snapshot, path)
     return (*(Grant(entry) for entry in found[0]), *(Grant(entry, pool) for entry in found[1]))
 
 

@@ -4,14 +4,14 @@ from typing import Any
 
 from guestwire.access import engine
 from guestwire.access.administration import acl_path
-from guestwire.stores.view import View
+from guestwire.stores.snapshot import Snapshot
 
 
-def explain(view: View, subject: str, path: str | None, now: float) -> tuple[list[dict[str, Any]], str]:
+def explain(snapshot: Snapshot, subject: str, path: str | None, now: float) -> tuple[list[dict[str, Any]], str]:
     """The privileges of a user or token with their grants; and the reason why it has none, when it can't even log in.
 
     Args:
-        view: the store's.
+        snapshot: the store's.
         subject: userid or `USERID!TOKENID`.
         path: None means every path that an ACL entry or a pool makes different from others.
         now: seconds since the epoch.
@@ -23,19 +23,19 @@ def explain(view: View, subject: str, path: str | None, now: float) -> tuple[lis
     Raises:
         InvalidParameters: there can be no such path.
     """
-    paths = [acl_path(path)] if path is not None else sorted(engine.all_permissions(view, subject, now))
+    paths = [acl_path(path)] if path is not None else sorted(engine.all_permissions(snapshot, subject, now))
     rows = [
         {"path": path, "privilege": name, "propagate": int(held.propagates), "grants": [*map(_as_row, held.grants)]}
         for path in paths
-        for name, held in engine.privileges(view, subject, path, now).items()
+        for name, held in engine.privileges(snapshot, subject, path, now).items()
     ]
-    return rows, _obstacle(view, subject, now)
+    return rows, _obstacle(snapshot, subject, now)
 
 
-def _obstacle(view: View, subject: str, now: float) -> str:
+def _obstacle(snapshot: Snapshot, subject: str, now: float) -> str:
     """The reason why a user or token is kept out; empty when it is not."""
     userid, _ = engine.split(subject)
-    user, token = view.users.get(userid), view.tokens.get(subject)
+    user, token = snapshot.users.get(userid), snapshot.tokens.get(subject)
     if user and not user.enable:
         return f"{userid} is disabled"
     expired = [record.key for record in (user, token) if record and record.expire and record.expire < now]

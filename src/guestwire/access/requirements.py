@@ -14,7 +14,7 @@ from guestwire.access import checks, engine
 from guestwire.access.paths import normalize
 from guestwire.access.subject import Subject
 from guestwire.errors import AccessRefused, Forbidden
-from guestwire.stores.view import View
+from guestwire.stores.snapshot import Snapshot
 
 GROUPS: Final = "/access/groups"
 
@@ -28,7 +28,7 @@ _MODIFY: Final = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool":
 class Question:
     """Who asks for what, and what it is decided from; `now` in seconds since the epoch."""
 
-    view: View
+    snapshot: Snapshot
     subject: Subject
     given: Mapping[str, Any]
     now: float
@@ -40,7 +40,7 @@ class Question:
 
     def refused(self, path: str, any_of: Iterable[str]) -> Forbidden | None:
         """The refusal, unless the subject has one of these privileges on the path."""
-        return engine.check(self.view, str(self.subject), path, tuple(any_of), self.now)
+        return engine.check(self.snapshot, str(self.subject), path, tuple(any_of), self.now)
 
 
 def require(question: Question, check: checks.Check) -> None:
@@ -100,7 +100,7 @@ def modify_refusal(question: Question, path: str) -> Forbidden | None:
 
 def _over_user(question: Question, check: checks.OverUser) -> Forbidden | None:
     userid = question.text("userid")
-    if check.groups != "create" and userid not in question.view.users:
+    if check.groups != "create" and userid not in question.snapshot.users:
         raise AccessRefused(f"no such user ('{userid}')")
     refusal = question.refused(GROUPS, check.any_of)
     if refusal is None:
@@ -110,7 +110,7 @@ def _over_user(question: Question, check: checks.OverUser) -> Forbidden | None:
     if check.groups == "create":
         return None
     held = groups_held(question, check.any_of)
-    return None if held & question.view.groups_of.get(userid, frozenset()) else Forbidden()
+    return None if held & question.snapshot.groups_of.get(userid, frozenset()) else Forbidden()
 
 
 def _named_groups(question: Question, check: checks.OverUser) -> Forbidden | None:
@@ -126,5 +126,5 @@ def groups_held(question: Question, any_of: Iterable[str]) -> frozenset[str]:
     """The groups on which the subject has one of these privileges."""
     privileges = tuple(any_of)
     return frozenset(
-        groupid for groupid in question.view.groups if question.refused(f"{GROUPS}/{groupid}", privileges) is None
+        groupid for groupid in question.snapshot.groups if question.refused(f"{GROUPS}/{groupid}", privileges) is None
     )

@@ -1,11 +1,11 @@
-"""Roles: the built-in ones, made from the levels of `privileges.py`, and those somebody made, which are in the view."""
+"""Roles: the built-in ones, made from the levels of `privileges.py`, and those somebody made, which are in the snapshot."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from guestwire.access.privileges import ALL, CATEGORIES
 from guestwire.errors import BuiltInRole
-from guestwire.stores import View
+from guestwire.stores import Snapshot
 
 ADMINISTRATOR: Final = "Administrator"
 NO_ACCESS: Final = "NoAccess"
@@ -36,9 +36,9 @@ BUILT_IN: Final[Roles] = {
 """Privileges by roleid."""
 
 
-def roles(view: View) -> Roles:
+def roles(snapshot: Snapshot) -> Roles:
     """All roles; a stored one never stands in for a built-in one, and has no privilege that there isn't."""
-    own = {role.roleid: role.privileges & ALL for role in view.roles.values()}
+    own = {role.roleid: role.privileges & ALL for role in snapshot.roles.values()}
     return {**own, **BUILT_IN}
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from guestwire.access.authentication import new_secret, secret_hash
 from guestwire.access.engine import SUPERUSER
 from guestwire.errors import ConfigurationError
-from guestwire.stores import Change, Put, Store, Token, User, View, edit
+from guestwire.stores import Change, Put, Snapshot, Store, Token, User, update
 
 FILE: Final = "admin-token"
 TOKENID: Final = "admin"
@@ -29,11 +29,11 @@ async def ensure_admin_token(state_dir: Path, store: Store) -> None:
     try:
         if not path.exists():
             secret = new_secret()
-            await edit(store, lambda view: _with_token(view, TOKENID, secret))
+            await update(store, lambda snapshot: _with_token(snapshot, TOKENID, secret))
             _write(path, f"{SUPERUSER}!{TOKENID}={secret}\n")
-        elif SUPERUSER not in store.view().users:
+        elif SUPERUSER not in store.snapshot.users:
             tokenid, secret = _read(path)
-            await edit(store, lambda view: _with_token(view, tokenid, secret))
+            await update(store, lambda snapshot: _with_token(snapshot, tokenid, secret))
         else:
             _read(path)
     except OSError as error:
@@ -42,8 +42,8 @@ async def ensure_admin_token(state_dir: Path, store: Store) -> None:
         ) from error
 
 
-def _with_token(view: View, tokenid: str, secret: str) -> list[Change]:
-    user = [] if SUPERUSER in view.users else [Put(User(SUPERUSER))]
+def _with_token(snapshot: Snapshot, tokenid: str, secret: str) -> list[Change]:
+    user = [] if SUPERUSER in snapshot.users else [Put(User(SUPERUSER))]
     return [*user, Put(Token(SUPERUSER, tokenid, secret_hash(secret), privsep=False))]
 
 

@@ -108,7 +108,7 @@ class OfflineAdmin:
             InvalidParameters: there can be no such path.
         """
         subject = self._access.visible_subject(ROOT, subject)
-        return explain(self._access.view, subject, path, time.time())
+        return explain(self._access.snapshot, subject, path, time.time())
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,5 @@
 """Where users, tokens, roles, ACL entries, pools, keys and audit records are kept: one small interface, and what stands behind it."""
 
-from guestwire.stores.base import AuditLog, KeptStore, Store, edit
 from guestwire.stores.copies import backup, restore
 from guestwire.stores.memory import MemoryStore
 from guestwire.stores.records import (
@@ -17,8 +16,9 @@ from guestwire.stores.records import (
     Token,
     User,
 )
+from guestwire.stores.snapshot import Snapshot
 from guestwire.stores.sqlite import SqliteStore
-from guestwire.stores.view import View
+from guestwire.stores.store import AuditLog, KeptStore, Store, update
 
 __all__ = [
     "AclEntry",
@@ -34,12 +34,12 @@ __all__ = [
     "Remove",
     "Role",
     "SigningKey",
+    "Snapshot",
     "SqliteStore",
     "Store",
     "Token",
     "User",
-    "View",
     "backup",
-    "edit",
     "restore",
+    "update",
 ]

@@ -19,14 +19,14 @@ from guestwire.stores.records import (
     Token,
     User,
 )
-from guestwire.stores.view import View, next_view
+from guestwire.stores.snapshot import Snapshot, next_snapshot
 
 Outcome = dict[tuple[type[Stored], Key], Stored | None]
 """What a change made of each record it touched: the record as it is now, or None where there is none any more."""
 
 
-def settle(view: View, changes: Sequence[Change]) -> tuple[View, Outcome]:
-    """The view after `changes`, and what they made of each record.
+def apply_changes(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Snapshot, Outcome]:
+    """The snapshot after `changes`, and what they made of each record.
 
     What hangs on a record goes with it: a user's tokens and memberships, and the ACL entries of users, groups and tokens, of a
     role, and of a pool's path.
@@ -34,11 +34,11 @@ def settle(view: View, changes: Sequence[Change]) -> tuple[View, Outcome]:
     Raises:
         StoreRefused: a record can't be stored or refers to one that is not there, or one to be removed is not there.
     """
-    draft = _Draft(view)
+    draft = _Draft(snapshot)
     for change in changes:
         draft.put(checked(change.record)) if isinstance(change, Put) else draft.remove(change.type, change.key)
     draft.check()
-    return draft.view(), draft.outcome
+    return draft.finish(), draft.outcome
 
 
 def checked(record: Stored) -> Stored:
@@ -67,18 +67,18 @@ def _why_not(record: Record) -> str:
 class _Draft:
     """Tables that are copied when they are first changed."""
 
-    def __init__(self, view: View) -> None:
-        self._before = view
-        self._tables: dict[type[Stored], Mapping[Any, Any]] = dict(view.tables())
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._before = snapshot
+        self._tables: dict[type[Stored], Mapping[Any, Any]] = dict(snapshot.tables())
         self._own: dict[type[Stored], dict[Any, Any]] = {}
         self.outcome: Outcome = {}
 
-    def view(self) -> View:
-        """The new view."""
+    def finish(self) -> Snapshot:
+        """The new snapshot."""
         before: Mapping[Any, AclEntry] = self._before.acl
         gone = [before[key] for kind, key in self.outcome if kind is AclEntry and key in before]
         new = [record for record in self.outcome.values() if isinstance(record, AclEntry)]
-        return next_view(self._before, self._tables, gone, new)
+        return next_snapshot(self._before, self._tables, gone, new)
 
     def put(self, record: Stored) -> None:
         """Puts one record."""
@@ -89,7 +89,7 @@ class _Draft:
         record = self._tables[kind].get(key)
         if record is None:
             raise StoreRefused(f"there is no {kind.__name__} '{_words(key)}'")
-        self._let_go(record)
+        self._cascade(record)
         del self._table(kind)[key]
         self.outcome[kind, key] = None
 
@@ -98,9 +98,9 @@ class _Draft:
             self._tables[kind] = self._own[kind] = dict(self._tables[kind])
         return self._own[kind]
 
-    def _let_go(self, record: Stored) -> None:
+    def _cascade(self, record: Stored) -> None:
         if isinstance(record, User):
-            self._let_user_go(record.userid)
+            self._cascade_user(record.userid)
         elif isinstance(record, Group):
             self._remove_acl(kind="group", subject=record.groupid)
         elif isinstance(record, Token):
@@ -110,7 +110,7 @@ class _Draft:
         elif isinstance(record, Pool):
             self._remove_acl(path=f"/pool/{record.poolid}")
 
-    def _let_user_go(self, userid: str) -> None:
+    def _cascade_user(self, userid: str) -> None:
         for token in [token for token in self._tables[Token].values() if token.userid == userid]:
             self.remove(Token, token.key)
         for group in [group for group in self._tables[Group].values() if userid in group.members]:

@@ -8,11 +8,11 @@ from typing import Final
 import msgspec
 
 from guestwire.errors import StoreConflict, StoreError
-from guestwire.stores.audit import matches, storable
-from guestwire.stores.base import Tell
-from guestwire.stores.changes import settle
+from guestwire.stores.audit_filter import matches, storable
+from guestwire.stores.changes import apply_changes
 from guestwire.stores.records import AuditFilter, AuditRecord, Change, Stored
-from guestwire.stores.view import View, empty, of
+from guestwire.stores.snapshot import Snapshot, empty, of
+from guestwire.stores.store import Listener
 from guestwire.stores.watchers import Watchers
 
 AUDIT_ROWS: Final = 10_000
@@ -23,26 +23,22 @@ class MemoryStore:
     """A `Store` and `AuditLog` in memory. Belongs to one thread."""
 
     def __init__(self, records: Iterable[Stored] = (), *, audit_rows: int = AUDIT_ROWS) -> None:
-        self._view = of(1, records) if records else empty()
+        self.snapshot = of(1, records) if records else empty()
         self._watchers = Watchers()
         self._audit: deque[AuditRecord] = deque(maxlen=audit_rows)
         self._numbers = itertools.count(1)
         self._closed = False
 
-    def view(self) -> View:
-        """See `Store.view`."""
-        return self._view
-
-    async def change(self, version: int, changes: Sequence[Change]) -> View:
+    async def change(self, version: int, changes: Sequence[Change]) -> Snapshot:
         """See `Store.change`."""
         self._check_open()
-        if version != self._view.version:
-            raise StoreConflict(version, self._view.version)
-        self._view, _ = settle(self._view, changes)
-        self._watchers.tell(self._view)
-        return self._view
+        if version != self.snapshot.version:
+            raise StoreConflict(version, self.snapshot.version)
+        self.snapshot, _ = apply_changes(self.snapshot, changes)
+        self._watchers.tell(self.snapshot)
+        return self.snapshot
 
-    def watch(self, tell: Tell) -> Callable[[], None]:
+    def watch(self, tell: Listener) -> Callable[[], None]:
         """See `Store.watch`."""
         return self._watchers.add(tell)
 

@@ -187,7 +187,7 @@ Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey
 Key = str | AclKey
 
 TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey)
-"""Every type of record that a view holds; one that refers to another stands after it."""
+"""Every type of record that a snapshot holds; one that refers to another stands after it."""
 
 
 class Put(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from guestwire.stores.audit import bounded, conditions
+from guestwire.stores.audit_filter import bounded, conditions
 from guestwire.stores.changes import Outcome
 from guestwire.stores.records import (
     TYPES,
@@ -23,7 +23,7 @@ from guestwire.stores.records import (
     Token,
     User,
 )
-from guestwire.stores.view import View, of
+from guestwire.stores.snapshot import Snapshot, of
 
 Connection = sqlite3.Connection
 
@@ -35,7 +35,7 @@ def version(connection: Connection) -> int:
     return int(connection.execute("SELECT version FROM state").fetchone()[0])
 
 
-def read(connection: Connection) -> View:
+def read(connection: Connection) -> Snapshot:
     """Everything; the caller holds a transaction, so that it is of one moment."""
     readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys)
     return of(version(connection), (record for reader in readers for record in reader(connection)))

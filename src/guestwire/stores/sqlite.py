@@ -1,6 +1,6 @@
 """A store in one SQLite file: any number of processes of one host may use it at once.
 
-One thread does everything that touches the file. The view is in memory; five times a second the thread asks SQLite whether another
+One thread does everything that touches the file. The snapshot is in memory; five times a second the thread asks SQLite whether another
 process has written (`PRAGMA data_version`, which reads shared memory and no disk), and reads everything anew if the version rose.
 """
 
@@ -12,13 +12,13 @@ from typing import Final, Self, TypeVar
 
 from guestwire.errors import StoreConflict, StoreError
 from guestwire.stores import rows
-from guestwire.stores.audit import storable
-from guestwire.stores.base import Tell
-from guestwire.stores.changes import settle
+from guestwire.stores.audit_filter import storable
+from guestwire.stores.changes import apply_changes
 from guestwire.stores.copies import InUse, backup
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
 from guestwire.stores.schema import connect, data_version, transaction, translated
-from guestwire.stores.view import View, empty
+from guestwire.stores.snapshot import Snapshot, empty
+from guestwire.stores.store import Listener
 from guestwire.stores.watchers import Watchers
 from guestwire.stores.worker import Worker
 
@@ -40,7 +40,7 @@ class SqliteStore:
         self.path = path
         self._busy = busy
         self._within = within
-        self._view = empty()
+        self.snapshot = empty()
         self._watchers = Watchers()
         self._connection: sqlite3.Connection | None = None
         self._in_use: InUse | None = None
@@ -71,15 +71,11 @@ class SqliteStore:
             raise
         return store
 
-    def view(self) -> View:
-        """See `Store.view`."""
-        return self._view
-
-    async def change(self, version: int, changes: Sequence[Change]) -> View:
+    async def change(self, version: int, changes: Sequence[Change]) -> Snapshot:
         """See `Store.change`."""
         return await self._call(lambda connection: self._change(connection, version, changes))
 
-    def watch(self, tell: Tell) -> Callable[[], None]:
+    def watch(self, tell: Listener) -> Callable[[], None]:
         """See `Store.watch`."""
         return self._watchers.add(tell)
 
@@ -148,25 +144,25 @@ class SqliteStore:
             raise StoreError(f"{self.path}: the store is closed")
         return self._connection
 
-    def _change(self, connection: sqlite3.Connection, version: int, changes: Sequence[Change]) -> View:
+    def _change(self, connection: sqlite3.Connection, version: int, changes: Sequence[Change]) -> Snapshot:
         self._catch_up(connection)
         try:
             with transaction(connection):
                 self._expect(version, rows.version(connection))
-                view, outcome = settle(self._view, changes)
-                rows.write(connection, outcome, view.version)
+                snapshot, outcome = apply_changes(self.snapshot, changes)
+                rows.write(connection, outcome, snapshot.version)
         except StoreConflict:
             self._catch_up(connection)  # so that who tries again begins from what is there
             raise
-        self._swap(view)
-        return view
+        self._swap(snapshot)
+        return snapshot
 
     def _expect(self, version: int, found: int) -> None:
-        if found != version or found != self._view.version:
+        if found != version or found != self.snapshot.version:
             raise StoreConflict(version, found)
 
     def _look(self) -> None:
-        """Whether another process wrote. Trouble is told once; the view stays as it is."""
+        """Whether another process wrote. Trouble is told once; the snapshot stays as it is."""
         if self._connection is None:
             return
         try:
@@ -181,15 +177,15 @@ class SqliteStore:
     def _catch_up(self, connection: sqlite3.Connection) -> None:
         seen = data_version(connection)
         if seen != self._seen:
-            if rows.version(connection) != self._view.version:
+            if rows.version(connection) != self.snapshot.version:
                 self._reload(connection)
             self._seen = seen
 
     def _reload(self, connection: sqlite3.Connection) -> None:
         with transaction(connection, "DEFERRED"):
-            view = rows.read(connection)
-        self._swap(view)
+            snapshot = rows.read(connection)
+        self._swap(snapshot)
 
-    def _swap(self, view: View) -> None:
-        self._view = view
-        self._watchers.tell(view)
+    def _swap(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._watchers.tell(snapshot)

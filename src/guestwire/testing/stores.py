@@ -26,11 +26,11 @@ from guestwire.stores import (
     Remove,
     Role,
     SigningKey,
+    Snapshot,
     Store,
     Token,
     User,
-    View,
-    edit,
+    update,
 )
 
 
@@ -96,8 +96,8 @@ async def _refused(expected: type[StoreError], call: Awaitable[object]) -> Store
     raise AssertionError(f"{expected.__name__} was to be raised")
 
 
-async def _put(store: Store, *records: Any) -> View:
-    return await store.change(store.view().version, [Put(record) for record in records])
+async def _put(store: Store, *records: Any) -> Snapshot:
+    return await store.change(store.snapshot.version, [Put(record) for record in records])
 
 
 ANN: Final = User("ann@pve", True, 1_900_000_000, "Ann", "Ω", "ann@example.org", "née Ångström\n", "", "$argon2id$…")  # noqa: FBT003 - a record's fields
@@ -119,27 +119,27 @@ EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN)
 
 @_check
 async def _a_new_store_is_empty_and_has_a_version(store: CheckedStore) -> None:
-    view = store.view()
-    _expect(isinstance(view.version, int), "the version is a number")
-    _expect(not any(view.tables().values()), "nothing is in it")
+    snapshot = store.snapshot
+    _expect(isinstance(snapshot.version, int), "the version is a number")
+    _expect(not any(snapshot.tables().values()), "nothing is in it")
 
 
 @_check
 async def _what_is_put_is_in_the_view_that_change_returns_and_in_the_next_view(store: CheckedStore) -> None:
-    view = await _put(store, *EVERYTHING)
-    _expect(store.view() is view, "the view is swapped when change returns")
-    records = {record for table in view.tables().values() for record in table.values()}
+    snapshot = await _put(store, *EVERYTHING)
+    _expect(store.snapshot is snapshot, "the snapshot is swapped when change returns")
+    records = {record for table in snapshot.tables().values() for record in table.values()}
     _expect(records == set(EVERYTHING), "every record is there as it was put")
 
 
 @_check
 async def _a_view_finds_what_belongs_together(store: CheckedStore) -> None:
-    view = await _put(store, *EVERYTHING)
-    _expect(view.groups_of["ben@pve"] == {"ops"}, "a user's groups")
-    _expect(view.tokens_of["ann@pve"] == {"ann@pve!backup"}, "a user's tokens")
-    _expect(view.pool_of[101] == "web", "a VM's pool")
-    _expect(view.acl_of["group", "ops"]["/"] == (ENTRIES[1],), "a subject's entries by path")
-    _expect(set(view.acl_paths) == {entry.path for entry in ENTRIES}, "the paths that have entries")
+    snapshot = await _put(store, *EVERYTHING)
+    _expect(snapshot.groups_of["ben@pve"] == {"ops"}, "a user's groups")
+    _expect(snapshot.tokens_of["ann@pve"] == {"ann@pve!backup"}, "a user's tokens")
+    _expect(snapshot.pool_of[101] == "web", "a VM's pool")
+    _expect(snapshot.acl_of["group", "ops"]["/"] == (ENTRIES[1],), "a subject's entries by path")
+    _expect(set(snapshot.acl_paths) == {entry.path for entry in ENTRIES}, "the paths that have entries")
 
 
 @_check
@@ -147,7 +147,7 @@ async def _a_view_never_changes(store: CheckedStore) -> None:
     before = await _put(store, *EVERYTHING)
     kept = {kind: dict(table) for kind, table in before.tables().items()}
     await store.change(before.version, [Remove(User, "ann@pve"), Put(User("new@pve"))])
-    _expect({kind: dict(table) for kind, table in before.tables().items()} == kept, "the old view is as it was")
+    _expect({kind: dict(table) for kind, table in before.tables().items()} == kept, "the old snapshot is as it was")
     _expect(before.groups_of["ann@pve"] == {"ops"}, "and so are its indexes")
 
 
@@ -160,48 +160,48 @@ async def _each_change_raises_the_version(store: CheckedStore) -> None:
 
 @_check
 async def _a_change_from_an_older_version_is_a_conflict_and_changes_nothing(store: CheckedStore) -> None:
-    old = store.view().version
-    view = await _put(store, ANN)
+    old = store.snapshot.version
+    snapshot = await _put(store, ANN)
     await _refused(StoreConflict, store.change(old, [Put(BEN)]))
-    _expect(store.view() is view, "nothing changed")
+    _expect(store.snapshot is snapshot, "nothing changed")
 
 
 @_check
 async def _of_changes_made_at_once_from_one_version_one_wins_and_the_others_hear_of_it(store: CheckedStore) -> None:
-    version = store.view().version
+    version = store.snapshot.version
     changes = [store.change(version, [Put(User(f"user{number}@pve"))]) for number in range(8)]
     results = await asyncio.gather(*changes, return_exceptions=True)
-    _expect(sum(isinstance(result, View) for result in results) == 1, "one wins")
+    _expect(sum(isinstance(result, Snapshot) for result in results) == 1, "one wins")
     _expect(sum(isinstance(result, StoreConflict) for result in results) == 7, "the others are told")  # noqa: PLR2004 - all but one
-    _expect(len(store.view().users) == 1, "and nothing else is there")
+    _expect(len(store.snapshot.users) == 1, "and nothing else is there")
 
 
 @_check
 async def _an_edit_that_meets_another_decides_again_and_loses_nothing(store: CheckedStore) -> None:
-    async def join(userid: str) -> View:
-        def decide(view: View) -> list[Change]:
-            members = view.groups["ops"].members if "ops" in view.groups else frozenset()
+    async def join(userid: str) -> Snapshot:
+        def decide(snapshot: Snapshot) -> list[Change]:
+            members = snapshot.groups["ops"].members if "ops" in snapshot.groups else frozenset()
             return [Put(User(userid)), Put(Group("ops", "", members | {userid}))]
 
-        return await edit(store, decide)
+        return await update(store, decide)
 
     users = [f"user{number}@pve" for number in range(5)]
     await asyncio.gather(*(join(userid) for userid in users))
-    _expect(store.view().groups["ops"].members == set(users), "all are members")
+    _expect(store.snapshot.groups["ops"].members == set(users), "all are members")
 
 
 @_check
 async def _a_change_that_is_refused_leaves_nothing_of_itself(store: CheckedStore) -> None:
-    view = await _put(store, ANN)
-    await _refused(StoreRefused, store.change(view.version, [Put(BEN), Remove(Pool, "none")]))
-    _expect(store.view() is view, "the view is the same")
-    after = await store.change(view.version, [Put(WEB)])
+    snapshot = await _put(store, ANN)
+    await _refused(StoreRefused, store.change(snapshot.version, [Put(BEN), Remove(Pool, "none")]))
+    _expect(store.snapshot is snapshot, "the snapshot is the same")
+    after = await store.change(snapshot.version, [Put(WEB)])
     _expect("ben@pve" not in after.users, "and so is what is behind it")
 
 
 @_check
 async def _a_record_that_names_what_is_not_there_is_refused(store: CheckedStore) -> None:
-    version = store.view().version
+    version = store.snapshot.version
     wrong = (
         TOKEN,
         OPS,
@@ -215,7 +215,7 @@ async def _a_record_that_names_what_is_not_there_is_refused(store: CheckedStore)
 
 @_check
 async def _a_record_that_can_not_be_stored_is_refused_without_telling_its_secrets(store: CheckedStore) -> None:
-    version = store.view().version
+    version = store.snapshot.version
     wrong = (
         User("\ud800@pve", password_hash="planted-secret"),  # noqa: S106 - to be looked for
         User("a@pve", expire=2**80, password_hash="planted-secret"),  # noqa: S106 - to be looked for
@@ -234,36 +234,37 @@ async def _a_record_that_can_not_be_stored_is_refused_without_telling_its_secret
 @_check
 async def _texts_come_back_as_they_were(store: CheckedStore) -> None:
     odd = User('it\'s "odd"; DROP TABLE users@pve', comment="\0\x1b[31m\u202e😀 ' \" \\ \r\n", keys="x" * 100_000)
-    view = await _put(store, odd)
-    _expect(view.users[odd.userid] == odd, "any Unicode text is kept")
+    snapshot = await _put(store, odd)
+    _expect(snapshot.users[odd.userid] == odd, "any Unicode text is kept")
 
 
 @_check
 async def _a_vm_is_in_one_pool_and_moves_in_one_change(store: CheckedStore) -> None:
-    view = await _put(store, WEB)
-    await _refused(StoreRefused, store.change(view.version, [Put(Pool("db", "", frozenset({100})))]))
+    snapshot = await _put(store, WEB)
+    await _refused(StoreRefused, store.change(snapshot.version, [Put(Pool("db", "", frozenset({100})))]))
     moved = [Put(Pool("db", "", frozenset({100}))), Put(Pool("web", "", frozenset({101})))]
-    view = await store.change(view.version, moved)
-    _expect(dict(view.pool_of) == {100: "db", 101: "web"}, "each VM is where it was put")
+    snapshot = await store.change(snapshot.version, moved)
+    _expect(dict(snapshot.pool_of) == {100: "db", 101: "web"}, "each VM is where it was put")
 
 
 @_check
 async def _a_user_takes_tokens_memberships_and_acl_entries_along(store: CheckedStore) -> None:
-    view = await _put(store, *EVERYTHING)
-    view = await store.change(view.version, [Remove(User, "ann@pve")])
-    _expect(not view.tokens and not view.tokens_of, "tokens go")
-    _expect(view.groups["ops"].members == {"ben@pve"}, "memberships go")
-    _expect(set(view.acl.values()) == {ENTRIES[1], ENTRIES[3]}, "ACL entries of the user and of the token go")
-    view = await _put(store, ANN)
+    snapshot = await _put(store, *EVERYTHING)
+    snapshot = await store.change(snapshot.version, [Remove(User, "ann@pve")])
+    _expect(not snapshot.tokens and not snapshot.tokens_of, "tokens go")
+    _expect(snapshot.groups["ops"].members == {"ben@pve"}, "memberships go")
+    _expect(set(snapshot.acl.values()) == {ENTRIES[1], ENTRIES[3]}, "ACL entries of the user and of the token go")
+    snapshot = await _put(store, ANN)
     _expect(
-        "ann@pve" not in view.groups_of and ("user", "ann@pve") not in view.acl_of, "and do not come back with the name"
+        "ann@pve" not in snapshot.groups_of and ("user", "ann@pve") not in snapshot.acl_of,
+        "and do not come back with the name",
     )
 
 
 @_check
 async def _a_group_token_role_or_pool_takes_its_acl_entries_along(store: CheckedStore) -> None:
-    view = await _put(store, *EVERYTHING)
-    left = list(view.acl.values())
+    snapshot = await _put(store, *EVERYTHING)
+    left = list(snapshot.acl.values())
     removals: list[tuple[Remove, tuple[AclEntry, ...]]] = [
         (Remove(Group, "ops"), ENTRIES[1:2]),
         (Remove(Token, "ann@pve!backup"), ENTRIES[2:3]),
@@ -271,41 +272,44 @@ async def _a_group_token_role_or_pool_takes_its_acl_entries_along(store: Checked
         (Remove(Pool, "web"), ENTRIES[3:4]),
     ]
     for removal, gone in removals:
-        view = await store.change(view.version, [removal])
+        snapshot = await store.change(snapshot.version, [removal])
         left = [entry for entry in left if entry not in gone]
-        _expect(list(view.acl.values()) == left, f"{removal} takes {gone} along")
+        _expect(list(snapshot.acl.values()) == left, f"{removal} takes {gone} along")
 
 
 @_check
 async def _one_key_has_one_record(store: CheckedStore) -> None:
-    view = await _put(store, *EVERYTHING)
+    snapshot = await _put(store, *EVERYTHING)
     changed = msgspec.structs.replace(ENTRIES[0], propagate=True)
     fewer = msgspec.structs.replace(FREEZER, privileges=frozenset({"VM.Audit"}))
-    view = await store.change(
-        view.version, [Put(changed), Put(fewer), Put(msgspec.structs.replace(ANN, comment="new"))]
+    snapshot = await store.change(
+        snapshot.version, [Put(changed), Put(fewer), Put(msgspec.structs.replace(ANN, comment="new"))]
     )
-    _expect(view.acl_of["user", "ann@pve"]["/vms/100"] == (changed,), "the entry is replaced")
-    _expect(view.roles["Freezer"] == fewer, "the role is replaced")
+    _expect(snapshot.acl_of["user", "ann@pve"]["/vms/100"] == (changed,), "the entry is replaced")
+    _expect(snapshot.roles["Freezer"] == fewer, "the role is replaced")
     _expect(
-        view.users["ann@pve"].comment == "new" and "ann@pve!backup" in view.tokens, "a changed user keeps the tokens"
+        snapshot.users["ann@pve"].comment == "new" and "ann@pve!backup" in snapshot.tokens,
+        "a changed user keeps the tokens",
     )
 
 
 @_check
 async def _within_a_change_the_last_word_counts(store: CheckedStore) -> None:
-    view = await _put(store, *EVERYTHING)
-    view = await store.change(view.version, [Remove(User, "ann@pve"), Put(ANN), Put(BEN), Remove(User, "ben@pve")])
-    _expect(set(view.users) == {"ann@pve"}, "who was put last is there, who was removed last is not")
-    _expect(not view.tokens and set(view.acl) == {ENTRIES[1].key}, "what hung on them is gone")
+    snapshot = await _put(store, *EVERYTHING)
+    snapshot = await store.change(
+        snapshot.version, [Remove(User, "ann@pve"), Put(ANN), Put(BEN), Remove(User, "ben@pve")]
+    )
+    _expect(set(snapshot.users) == {"ann@pve"}, "who was put last is there, who was removed last is not")
+    _expect(not snapshot.tokens and set(snapshot.acl) == {ENTRIES[1].key}, "what hung on them is gone")
 
 
 @_check
 async def _who_watches_is_told_of_each_new_view_until_it_stops(store: CheckedStore) -> None:
-    told: asyncio.Queue[View] = asyncio.Queue()
+    told: asyncio.Queue[Snapshot] = asyncio.Queue()
     stop = store.watch(told.put_nowait)
-    view = await _put(store, ANN)
+    snapshot = await _put(store, ANN)
     async with asyncio.timeout(WITHIN):
-        _expect(await told.get() is view, "the new view is told")
+        _expect(await told.get() is snapshot, "the new snapshot is told")
     stop()
     stop()
     await _put(store, BEN)
@@ -315,11 +319,11 @@ async def _who_watches_is_told_of_each_new_view_until_it_stops(store: CheckedSto
 
 @_check
 async def _a_closed_store_says_so_and_can_be_closed_again(store: CheckedStore) -> None:
-    view = await _put(store, ANN)
+    snapshot = await _put(store, ANN)
     await store.close()
     await store.close()
-    _expect(store.view() is view, "the last view is still there")
-    await _refused(StoreError, store.change(view.version, [Put(BEN)]))
+    _expect(store.snapshot is snapshot, "the last snapshot is still there")
+    await _refused(StoreError, store.change(snapshot.version, [Put(BEN)]))
     await _refused(StoreError, store.append_audit([_record(1)]))
 
 

@@ -109,15 +109,15 @@ async def _members(context: PoolContext, pool: Pool, kind: str | None) -> list[M
 @endpoints.endpoint("GET", "/pools", ListPools)
 async def pools(context: PoolContext, parameters: ListPools) -> list[ListedPool]:
     """Lists the pools that the caller may see, or one of them with its members."""
-    view = context.access.view
+    snapshot = context.access.snapshot
     if parameters.poolid is not None:
-        pool = admin.existing_pool(view, parameters.poolid)
+        pool = admin.existing_pool(snapshot, parameters.poolid)
         _check_sees(context, pool.poolid)
         members = await _members(context, pool, parameters.type)
         return [ListedPool(pool.poolid, pool.comment or None, members)]
     return [
         ListedPool(poolid, pool.comment or None)
-        for poolid, pool in sorted(view.pools.items())
+        for poolid, pool in sorted(snapshot.pools.items())
         if context.access.may(context.subject, f"/pool/{poolid}", SEES)
     ]
 
@@ -131,13 +131,13 @@ def _check_sees(context: PoolContext, poolid: str) -> None:
 async def create_pool(context: PoolContext, parameters: CreatePool) -> None:
     """Makes a pool."""
     pool = Pool(parameters.poolid, parameters.comment or "")
-    await context.access.update(lambda view: admin.add_pool(view, pool))
+    await context.access.update(lambda snapshot: admin.add_pool(snapshot, pool))
 
 
 @endpoints.endpoint("GET", "/pools/{poolid}", ShowPool, check=AUDIT)
 async def pool_page(context: PoolContext, parameters: ShowPool) -> PoolInfo:
     """Shows a pool with its members."""
-    pool = admin.existing_pool(context.access.view, parameters.poolid)
+    pool = admin.existing_pool(context.access.snapshot, parameters.poolid)
     return PoolInfo(await _members(context, pool, parameters.type), pool.comment or None)
 
 
@@ -152,15 +152,15 @@ async def _update(context: PoolContext, parameters: UpdatePool) -> None:
         _check_may_take(context, vms)
     add, remove = ((), vms) if parameters.delete else (vms, ())
     await context.access.update(
-        lambda view: admin.change_pool(
-            view, parameters.poolid, comment=parameters.comment, add=add, remove=remove, move=parameters.allow_move
+        lambda snapshot: admin.change_pool(
+            snapshot, parameters.poolid, comment=parameters.comment, add=add, remove=remove, move=parameters.allow_move
         )
     )
 
 
 def _check_may_take(context: PoolContext, vms: list[int]) -> None:
     """Whoever has the pool that a VM is in loses the VM: that takes a right on that pool, too."""
-    pools = context.access.view.pool_of
+    pools = context.access.snapshot.pool_of
     for poolid in sorted({pools[vmid] for vmid in vms if vmid in pools}):
         if not context.access.may(context.subject, f"/pool/{poolid}", ALLOCATE.any_of):
             raise Forbidden(f"/pool/{poolid}", ALLOCATE.any_of)
@@ -181,10 +181,10 @@ async def update_pool_page(context: PoolContext, parameters: UpdatePool) -> None
 @endpoints.endpoint("DELETE", "/pools", OnePool, check=ALLOCATE, effect=Effect.WRITES)
 async def delete_pool(context: PoolContext, parameters: OnePool) -> None:
     """Removes an empty pool."""
-    await context.access.update(lambda view: admin.remove_pool(view, parameters.poolid))
+    await context.access.update(lambda snapshot: admin.remove_pool(snapshot, parameters.poolid))
 
 
 @endpoints.endpoint("DELETE", "/pools/{poolid}", OnePool, check=ALLOCATE, effect=Effect.WRITES)
 async def delete_pool_page(context: PoolContext, parameters: OnePool) -> None:
     """Removes an empty pool."""
-    await context.access.update(lambda view: admin.remove_pool(view, parameters.poolid))
+    await context.access.update(lambda snapshot: admin.remove_pool(snapshot, parameters.poolid))

@@ -36,7 +36,7 @@ async def acl(context: AccessContext, _parameters: Parameters) -> list[ListedAcl
     sees_all = access.may(subject, "/access", ("Sys.Audit", "Permissions.Modify"))
     return [
         ListedAcl(entry.path, entry.kind, entry.subject, entry.roleid, int(entry.propagate))
-        for _, entry in sorted(access.view.acl.items())
+        for _, entry in sorted(access.snapshot.acl.items())
         if sees_all or access.may_modify_acl(subject, entry.path)
     ]
 
@@ -64,10 +64,10 @@ async def update_acl(context: AccessContext, parameters: UpdateAcl) -> None:
         context.subject, parameters.path, roles, propagate=parameters.propagate, delete=parameters.delete
     )
     if parameters.delete:
-        await context.access.update(lambda view: admin.remove_acl(view, parameters.path, subjects, roles))
+        await context.access.update(lambda snapshot: admin.remove_acl(snapshot, parameters.path, subjects, roles))
     else:
         await context.access.update(
-            lambda view: admin.add_acl(view, parameters.path, subjects, roles, propagate=parameters.propagate)
+            lambda snapshot: admin.add_acl(snapshot, parameters.path, subjects, roles, propagate=parameters.propagate)
         )
 
 

@@ -66,8 +66,8 @@ def named_token(token: Token) -> NamedToken:
 
 def tokens_of(context: AccessContext, userid: str) -> list[Token]:
     """The tokens of a user, by name."""
-    view = context.access.view
-    return [view.tokens[key] for key in sorted(view.tokens_of.get(userid, ()))]
+    snapshot = context.access.snapshot
+    return [snapshot.tokens[key] for key in sorted(snapshot.tokens_of.get(userid, ()))]
 
 
 def given_fields(parameters: Parameters, names: tuple[str, ...]) -> dict[str, Any]:

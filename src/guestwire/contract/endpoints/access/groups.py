@@ -48,7 +48,7 @@ async def groups(context: AccessContext, _parameters: Parameters) -> list[Listed
     """Lists the groups that the caller may see."""
     return [
         ListedGroup(groupid, ",".join(sorted(group.members)), group.comment or None)
-        for groupid, group in sorted(context.access.view.groups.items())
+        for groupid, group in sorted(context.access.snapshot.groups.items())
         if context.access.may(context.subject, f"/access/groups/{groupid}", GROUP_AUDIT)
     ]
 
@@ -57,7 +57,7 @@ async def groups(context: AccessContext, _parameters: Parameters) -> list[Listed
 async def create_group(context: AccessContext, parameters: GroupFields) -> None:
     """Makes a group."""
     group = Group(parameters.groupid, parameters.comment or "")
-    await context.access.update(lambda view: admin.add_group(view, group))
+    await context.access.update(lambda snapshot: admin.add_group(snapshot, group))
 
 
 @endpoints.endpoint(
@@ -65,7 +65,7 @@ async def create_group(context: AccessContext, parameters: GroupFields) -> None:
 )
 async def group_page(context: AccessContext, parameters: OneGroup) -> GroupInfo:
     """Shows a group with its members."""
-    group = admin.existing_group(context.access.view, parameters.groupid)
+    group = admin.existing_group(context.access.snapshot, parameters.groupid)
     return GroupInfo(sorted(group.members), group.comment or None)
 
 
@@ -73,10 +73,10 @@ async def group_page(context: AccessContext, parameters: OneGroup) -> GroupInfo:
 async def update_group(context: AccessContext, parameters: GroupFields) -> None:
     """Changes a group's comment."""
     fields = given_fields(parameters, ("comment",))
-    await context.access.update(lambda view: admin.change_group(view, parameters.groupid, fields))
+    await context.access.update(lambda snapshot: admin.change_group(snapshot, parameters.groupid, fields))
 
 
 @endpoints.endpoint("DELETE", "/access/groups/{groupid}", OneGroup, check=ALLOCATE_GROUPS, effect=Effect.WRITES)
 async def delete_group(context: AccessContext, parameters: OneGroup) -> None:
     """Removes a group, not its members."""
-    await context.access.update(lambda view: admin.remove_group(view, parameters.groupid))
+    await context.access.update(lambda snapshot: admin.remove_group(snapshot, parameters.groupid))

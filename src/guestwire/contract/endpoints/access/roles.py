@@ -47,7 +47,7 @@ class UpdateRole(CreateRole, frozen=True, kw_only=True):
 async def roles(context: AccessContext, _parameters: Parameters) -> list[ListedRole]:
     """Lists all roles."""
     return [
-        ListedRole(roleid, ",".join(sorted(privileges)), int(roleid not in context.access.view.roles))
+        ListedRole(roleid, ",".join(sorted(privileges)), int(roleid not in context.access.snapshot.roles))
         for roleid, privileges in sorted(context.access.roles().items())
     ]
 
@@ -56,13 +56,13 @@ async def roles(context: AccessContext, _parameters: Parameters) -> list[ListedR
 async def create_role(context: AccessContext, parameters: CreateRole) -> None:
     """Makes a role."""
     role = Role(parameters.roleid, frozenset(split_list(parameters.privs or "")))
-    await context.access.update(lambda view: admin.add_role(view, role))
+    await context.access.update(lambda snapshot: admin.add_role(snapshot, role))
 
 
 @endpoints.endpoint("GET", "/access/roles/{roleid}", OneRole)
 async def role_page(context: AccessContext, parameters: OneRole) -> dict[str, int]:
     """Shows a role's privileges."""
-    return dict.fromkeys(sorted(admin.existing_role(context.access.view, parameters.roleid)), 1)
+    return dict.fromkeys(sorted(admin.existing_role(context.access.snapshot, parameters.roleid)), 1)
 
 
 @endpoints.endpoint("PUT", "/access/roles/{roleid}", UpdateRole, check=MODIFY_SYSTEM, effect=Effect.WRITES)
@@ -70,11 +70,11 @@ async def update_role(context: AccessContext, parameters: UpdateRole) -> None:
     """Changes an own role."""
     privileges = split_list(parameters.privs or "")
     await context.access.update(
-        lambda view: admin.change_role(view, parameters.roleid, privileges, append=parameters.append)
+        lambda snapshot: admin.change_role(snapshot, parameters.roleid, privileges, append=parameters.append)
     )
 
 
 @endpoints.endpoint("DELETE", "/access/roles/{roleid}", OneRole, check=MODIFY_SYSTEM, effect=Effect.WRITES)
 async def delete_role(context: AccessContext, parameters: OneRole) -> None:
     """Removes an own role, and the permissions that name it."""
-    await context.access.update(lambda view: admin.remove_role(view, parameters.roleid))
+    await context.access.update(lambda snapshot: admin.remove_role(snapshot, parameters.roleid))

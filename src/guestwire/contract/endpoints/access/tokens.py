@@ -32,7 +32,7 @@ endpoints = Registry()
 @endpoints.endpoint("GET", "/access/users/{userid}/token", OneUser, check=SELF_OR_MODIFY)
 async def tokens(context: AccessContext, parameters: OneUser) -> list[NamedToken]:
     """Lists a user's tokens."""
-    admin.existing_user(context.access.view, parameters.userid)
+    admin.existing_user(context.access.snapshot, parameters.userid)
     return [named_token(token) for token in tokens_of(context, parameters.userid)]
 
 
@@ -45,7 +45,7 @@ class OneToken(OneUser, frozen=True, kw_only=True):
 @endpoints.endpoint("GET", "/access/users/{userid}/token/{tokenid}", OneToken, check=SELF_OR_MODIFY)
 async def token_page(context: AccessContext, parameters: OneToken) -> TokenInfo:
     """Shows a token, without its secret."""
-    return token_info(admin.existing_token(context.access.view, parameters.userid, parameters.tokenid))
+    return token_info(admin.existing_token(context.access.snapshot, parameters.userid, parameters.tokenid))
 
 
 class CreateToken(OneToken, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ async def create_token(context: AccessContext, parameters: CreateToken) -> NewTo
         expire=parameters.expire or 0,
         comment=parameters.comment or "",
     )
-    await context.access.update(lambda view: admin.add_token(view, token))
+    await context.access.update(lambda snapshot: admin.add_token(snapshot, token))
     return NewToken(token.key, secret, token_info(token))
 
 
@@ -103,8 +103,10 @@ async def update_token(context: AccessContext, parameters: UpdateToken) -> Token
     context.access.check_may_touch(context.subject, parameters.userid)
     removed = {name: _UNSET[name] for name in split_list(parameters.delete or "") if name in _UNSET}
     fields = removed | given_fields(parameters, ("comment", "expire", "privsep"))
-    await context.access.update(lambda view: admin.change_token(view, parameters.userid, parameters.tokenid, fields))
-    return token_info(admin.existing_token(context.access.view, parameters.userid, parameters.tokenid))
+    await context.access.update(
+        lambda snapshot: admin.change_token(snapshot, parameters.userid, parameters.tokenid, fields)
+    )
+    return token_info(admin.existing_token(context.access.snapshot, parameters.userid, parameters.tokenid))
 
 
 @endpoints.endpoint(
@@ -113,4 +115,4 @@ async def update_token(context: AccessContext, parameters: UpdateToken) -> Token
 async def delete_token(context: AccessContext, parameters: OneToken) -> None:
     """Removes a token; it is refused from the next request on."""
     context.access.check_may_touch(context.subject, parameters.userid)
-    await context.access.update(lambda view: admin.remove_token(view, parameters.userid, parameters.tokenid))
+    await context.access.update(lambda snapshot: admin.remove_token(snapshot, parameters.userid, parameters.tokenid))

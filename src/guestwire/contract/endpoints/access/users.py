@@ -73,7 +73,7 @@ def _shown(user: User) -> dict[str, Any]:
 
 
 def _groups_of(context: AccessContext, userid: str) -> list[str]:
-    return sorted(context.access.view.groups_of.get(userid, ()))
+    return sorted(context.access.snapshot.groups_of.get(userid, ()))
 
 
 class ListUsers(Parameters, frozen=True, kw_only=True):
@@ -89,7 +89,7 @@ async def users(context: AccessContext, parameters: ListUsers) -> list[ListedUse
     visible = context.access.visible_users(context.subject, USER_AUDIT)
     return [
         _listed(context, user, full=parameters.full)
-        for userid, user in sorted(context.access.view.users.items())
+        for userid, user in sorted(context.access.snapshot.users.items())
         if userid in visible and parameters.enabled in (None, user.enable)
     ]
 
@@ -147,13 +147,13 @@ async def create_user(context: AccessContext, parameters: CreateUser) -> None:
     hashed = await context.access.new_password(parameters.userid, parameters.password) if parameters.password else None
     user = User(parameters.userid, password_hash=hashed, **given_fields(parameters, _FIELDS))
     groups = split_list(parameters.groups or "")
-    await context.access.update(lambda view: admin.add_user(view, user, groups))
+    await context.access.update(lambda snapshot: admin.add_user(snapshot, user, groups))
 
 
 @endpoints.endpoint("GET", "/access/users/{userid}", OneUser, check=OverUser(USER_AUDIT))
 async def user_page(context: AccessContext, parameters: OneUser) -> UserInfo:
     """Shows a user."""
-    user = admin.existing_user(context.access.view, parameters.userid)
+    user = admin.existing_user(context.access.snapshot, parameters.userid)
     tokens = {token.tokenid: token_info(token) for token in tokens_of(context, user.userid)}
     return UserInfo(groups=_groups_of(context, user.userid), tokens=tokens or None, **_shown(user))
 
@@ -173,7 +173,7 @@ async def update_user(context: AccessContext, parameters: UpdateUser) -> None:
     groups = None if parameters.groups is None else split_list(parameters.groups)
     fields = given_fields(parameters, _FIELDS)
     await context.access.update(
-        lambda view: admin.change_user(view, parameters.userid, fields, groups, append=parameters.append)
+        lambda snapshot: admin.change_user(snapshot, parameters.userid, fields, groups, append=parameters.append)
     )
 
 
@@ -181,7 +181,7 @@ async def update_user(context: AccessContext, parameters: UpdateUser) -> None:
 async def delete_user(context: AccessContext, parameters: OneUser) -> None:
     """Removes a user, with tokens and permissions."""
     context.access.check_may_touch(context.subject, parameters.userid)
-    await context.access.update(lambda view: admin.remove_user(view, parameters.userid))
+    await context.access.update(lambda snapshot: admin.remove_user(snapshot, parameters.userid))
 
 
 class ChangePassword(Parameters, frozen=True, kw_only=True):
@@ -211,8 +211,10 @@ async def change_password(context: AccessContext, parameters: ChangePassword) ->
     """Sets a user's password."""
     subject = context.subject
     context.access.check_may_touch(subject, parameters.userid)
-    admin.existing_user(context.access.view, parameters.userid)
+    admin.existing_user(context.access.snapshot, parameters.userid)
     if parameters.confirmation_password is not None:
         await context.access.login(subject.user, parameters.confirmation_password, context.address)
     hashed = await context.access.new_password(parameters.userid, parameters.password)
-    await context.access.update(lambda view: admin.change_user(view, parameters.userid, {"password_hash": hashed}))
+    await context.access.update(
+        lambda snapshot: admin.change_user(snapshot, parameters.userid, {"password_hash": hashed})
+    )

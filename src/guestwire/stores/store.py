@@ -1,6 +1,6 @@
 """The seam between access control and where its records are kept.
 
-Above it: `access/`, which decides from a `View` and makes changes; `server/` and `cli/` by way of `app/`. Below it: `memory.py`
+Above it: `access/`, which decides from a `Snapshot` and makes changes; `server/` and `cli/` by way of `app/`. Below it: `memory.py`
 (nothing on a disk) and `sqlite.py` (one file, any number of processes of one host). A cluster's store can stand here later: a
 change is a list of records put and removed under a version that must still match, which is what a replicated key-value store
 can do too. `changes.py` says for all of them what a change means; `guestwire.testing.stores` checks an implementation.
@@ -12,35 +12,32 @@ from typing import Final, Protocol
 
 from guestwire.errors import StoreConflict
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
-from guestwire.stores.view import View
+from guestwire.stores.snapshot import Snapshot
 
-Tell = Callable[[View], None]
+Listener = Callable[[Snapshot], None]
 
 ATTEMPTS: Final = 8
-"""How often `edit` begins again before it gives up."""
+"""How often `update` begins again before it gives up."""
 
 
 class Store(Protocol):
     """Users, groups, tokens, roles, ACL entries, pools and signing keys."""
 
-    def view(self) -> View:
-        """Everything, as it is known here now. Never waits: it is in memory.
+    snapshot: Snapshot
+    """All records, as they are known here now, in memory. A change made here is in it when `change` returns; one made by another process,
+    within a second."""
 
-        A change made here is in it when `change` returns; one made by another process, within a second.
-        """
-        ...
-
-    async def change(self, version: int, changes: Sequence[Change]) -> View:
+    async def change(self, version: int, changes: Sequence[Change]) -> Snapshot:
         """Makes all of `changes`, or none; on the disk when it returns.
 
-        What hangs on a removed record goes with it (see `changes.settle`).
+        What hangs on a removed record goes with it (see `changes.apply_changes`).
 
         Args:
-            version: of the view that the caller decided from.
+            version: of the snapshot that the caller decided from.
             changes: in this order.
 
         Returns:
-            The view with these changes, at the next version.
+            The snapshot with these changes, at the next version.
 
         Raises:
             StoreConflict: the store is no longer at `version`.
@@ -50,10 +47,10 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, tell: Tell) -> Callable[[], None]:
-        """Calls `tell(view)` on the caller's event loop when there is a new view, whoever made it, until the function that this returns is called.
+    def watch(self, tell: Listener) -> Callable[[], None]:
+        """Calls `tell(snapshot)` on the caller's event loop when there is a new snapshot, whoever made it, until the function that this returns is called.
 
-        Views may be left out when several come at once; the last never is.
+        Snapshots may be left out when several come at once; the last never is.
         """
         ...
 
@@ -106,8 +103,8 @@ class KeptStore(AuditedStore, Protocol):
         ...
 
 
-async def edit(store: Store, decide: Callable[[View], Sequence[Change]]) -> View:
-    """Makes the changes that `decide` wants for the view it is given; asks again when somebody else was faster.
+async def update(store: Store, decide: Callable[[Snapshot], Sequence[Change]]) -> Snapshot:
+    """Makes the changes that `decide` wants for the snapshot it is given; asks again when somebody else was faster.
 
     `decide` may raise what it likes: nothing is changed then. No changes: nothing is written.
 
@@ -117,13 +114,13 @@ async def edit(store: Store, decide: Callable[[View], Sequence[Change]]) -> View
     """
     for _ in range(ATTEMPTS - 1):
         try:
-            return await _edit_once(store, decide)
+            return await _update_once(store, decide)
         except StoreConflict:
             continue
-    return await _edit_once(store, decide)
+    return await _update_once(store, decide)
 
 
-async def _edit_once(store: Store, decide: Callable[[View], Sequence[Change]]) -> View:
-    view = store.view()
-    changes = decide(view)
-    return await store.change(view.version, changes) if changes else view
+async def _update_once(store: Store, decide: Callable[[Snapshot], Sequence[Change]]) -> Snapshot:
+    snapshot = store.snapshot
+    changes = decide(snapshot)
+    return await store.change(snapshot.version, changes) if changes else snapshot

@@ -1,6 +1,6 @@
 """Everything that is stored, at one version: an immutable snapshot in memory, with the indexes that decisions need.
 
-A change makes a new view; what it does not touch is shared with the old one.
+A change makes a new snapshot; what it does not touch is shared with the old one.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ AclOfSubject = Mapping[str, tuple[AclEntry, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class Snapshot:
     """A snapshot. All mappings are read-only.
 
     Attributes:
@@ -49,8 +49,8 @@ class View:
     pool_of: Mapping[int, str]
     _derived: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def derived(self, make: Callable[["View"], T]) -> T:
-        """What `make` makes of this view, made once and kept as long as the view; `make` should be a class or a function of a module."""
+    def derived(self, make: Callable[["Snapshot"], T]) -> T:
+        """What `make` makes of this snapshot, made once and kept as long as the snapshot; `make` should be a class or a function of a module."""
         found: T | None = self._derived.get(make)
         if found is None:
             found = self._derived[make] = make(self)
@@ -64,13 +64,13 @@ class View:
         return dict(zip(TYPES, found, strict=True))
 
 
-def empty() -> View:
+def empty() -> Snapshot:
     """Nothing, at version 0."""
     return of(0, ())
 
 
-def of(version: int, records: Iterable[Stored]) -> View:
-    """A view of these records.
+def of(version: int, records: Iterable[Stored]) -> Snapshot:
+    """A snapshot of these records.
 
     Raises:
         StoreRefused: a VM is in two pools.
@@ -79,27 +79,33 @@ def of(version: int, records: Iterable[Stored]) -> View:
     for record in records:
         tables[type(record)][record.key] = record
     entries = tables[AclEntry].values()
-    return _view(version, tables, *_acl({}, {}, (), entries), _members(tables), _owners(tables), _pools(tables))
+    return _snapshot(version, tables, *_acl({}, {}, (), entries), _members(tables), _owners(tables), _pools(tables))
 
 
-def next_view(view: View, tables: Tables, gone: Iterable[AclEntry], new: Iterable[AclEntry]) -> View:
-    """The view after `view`, with these tables; tables that are the same as in `view` keep their indexes.
+def next_snapshot(snapshot: Snapshot, tables: Tables, gone: Iterable[AclEntry], new: Iterable[AclEntry]) -> Snapshot:
+    """The snapshot after `snapshot`, with these tables; tables that are the same as in `snapshot` keep their indexes.
 
     `gone` and `new` say how the ACL differs: its index is not built anew, for it may be large.
 
     Raises:
         StoreRefused: a VM is in two pools.
     """
-    old = view.tables()
+    old = snapshot.tables()
     same = {kind for kind in TYPES if tables[kind] is old[kind]}
-    acl = (view.acl_of, view.acl_paths) if AclEntry in same else _acl(view.acl_of, view.acl_paths, gone, new)
-    groups = view.groups_of if Group in same else _members(tables)
-    tokens = view.tokens_of if Token in same else _owners(tables)
-    return _view(view.version + 1, tables, *acl, groups, tokens, view.pool_of if Pool in same else _pools(tables))
+    acl = (
+        (snapshot.acl_of, snapshot.acl_paths)
+        if AclEntry in same
+        else _acl(snapshot.acl_of, snapshot.acl_paths, gone, new)
+    )
+    groups = snapshot.groups_of if Group in same else _members(tables)
+    tokens = snapshot.tokens_of if Token in same else _owners(tables)
+    return _snapshot(
+        snapshot.version + 1, tables, *acl, groups, tokens, snapshot.pool_of if Pool in same else _pools(tables)
+    )
 
 
-def _view(version: int, tables: Tables, *indexes: Mapping[Any, Any]) -> View:
-    return View(version, *(_read_only(mapping) for mapping in (*(tables[kind] for kind in TYPES), *indexes)))  # type: ignore[arg-type] # in the order of the fields
+def _snapshot(version: int, tables: Tables, *indexes: Mapping[Any, Any]) -> Snapshot:
+    return Snapshot(version, *(_read_only(mapping) for mapping in (*(tables[kind] for kind in TYPES), *indexes)))  # type: ignore[arg-type] # in the order of the fields
 
 
 def _read_only(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
