@@ -3,6 +3,7 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,6 @@ from guestwire.stores.records import (
     AuditFilter,
     AuditRecord,
     Group,
-    Key,
     Pool,
     Role,
     SigningKey,
@@ -94,106 +94,85 @@ def _sets(pairs: Iterable[tuple[str, Any]]) -> defaultdict[str, frozenset[Any]]:
 # Writing
 
 
+def _upsert(table: str, key: str, *columns: str) -> str:
+    names = (*key.split(), *columns)
+    update = ", ".join(f"{name} = excluded.{name}" for name in columns)
+    conflict = f"UPDATE SET {update}" if update else "NOTHING"
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) ON CONFLICT DO {conflict}"  # noqa: S608  # constants
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """How records of one type are written.
+
+    Attributes:
+        put: writes one row, or changes it.
+        row: the row of a record.
+        delete: by its key.
+        put_part: writes a row of its set, a key and an item each; "" for types without one.
+        parts: the items of the set.
+        delete_parts: by the record's key.
+    """
+
+    put: str
+    row: Callable[[Any], tuple[Any, ...]]
+    delete: str
+    put_part: str = ""
+    parts: Callable[[Any], Iterable[Any]] = lambda _: ()
+    delete_parts: str = ""
+
+
+_USER: Final = ("enable", "expire", "firstname", "lastname", "email", "comment", "keys", "password_hash")
+
+_TABLES: Final[dict[type[Stored], _Table]] = {
+    User: _Table(_upsert("users", "userid", *_USER), msgspec.structs.astuple, "DELETE FROM users WHERE userid = ?"),
+    Group: _Table(
+        _upsert("groups", "groupid", "comment"), lambda group: (group.groupid, group.comment),
+        "DELETE FROM groups WHERE groupid = ?", "INSERT INTO group_members (groupid, userid) VALUES (?, ?)",
+        lambda group: group.members, "DELETE FROM group_members WHERE groupid = ?",
+    ),
+    Token: _Table(
+        _upsert("tokens", "key userid tokenid", "secret_hash", "privsep", "expire", "comment"),
+        lambda token: (token.key, *msgspec.structs.astuple(token)), "DELETE FROM tokens WHERE key = ?",
+    ),
+    Role: _Table(
+        _upsert("roles", "roleid"), lambda role: (role.roleid,), "DELETE FROM roles WHERE roleid = ?",
+        "INSERT INTO role_privileges (roleid, privilege) VALUES (?, ?)", lambda role: role.privileges,
+        "DELETE FROM role_privileges WHERE roleid = ?",
+    ),
+    AclEntry: _Table(
+        _upsert("acl", "path kind subject roleid", "propagate"), msgspec.structs.astuple,
+        "DELETE FROM acl WHERE path = ? AND kind = ? AND subject = ? AND roleid = ?",
+    ),
+    Pool: _Table(
+        _upsert("pools", "poolid", "comment"), lambda pool: (pool.poolid, pool.comment),
+        "DELETE FROM pools WHERE poolid = ?", "INSERT INTO pool_vms (poolid, vmid) VALUES (?, ?)",
+        lambda pool: pool.vms, "DELETE FROM pool_vms WHERE poolid = ?",
+    ),
+    SigningKey: _Table(
+        _upsert("signing_keys", "id", "kind", "created", "private"), msgspec.structs.astuple,
+        "DELETE FROM signing_keys WHERE id = ?",
+    ),
+}  # fmt: skip
+
+
 def write(connection: Connection, outcome: Outcome, new_version: int) -> None:
     """Writes what a change made; the caller holds the transaction, and references are checked at its end."""
     for kind in TYPES:
+        table = _TABLES[kind]
         touched = {key: record for (type_, key), record in outcome.items() if type_ is kind}
-        _forget(connection, kind, touched)
-        for record in filter(None, touched.values()):
-            _put[kind](connection, record)
+        if table.delete_parts:  # before any is written: a VM may move from one pool to another in one change
+            connection.executemany(table.delete_parts, [(key,) for key in touched])
+        removed = (key for key, record in touched.items() if record is None)
+        connection.executemany(table.delete, [key if isinstance(key, tuple) else (key,) for key in removed])
+        for key, record in touched.items():
+            if record is None:
+                continue
+            connection.execute(table.put, table.row(record))
+            if table.put_part:
+                connection.executemany(table.put_part, [(key, item) for item in table.parts(record)])
     connection.execute("UPDATE state SET version = ?", (new_version,))
 
-
-_delete: Final[dict[type[Stored], str]] = {
-    User: "DELETE FROM users WHERE userid = ?",
-    Group: "DELETE FROM groups WHERE groupid = ?",
-    Token: "DELETE FROM tokens WHERE key = ?",
-    Role: "DELETE FROM roles WHERE roleid = ?",
-    AclEntry: "DELETE FROM acl WHERE path = ? AND kind = ? AND subject = ? AND roleid = ?",
-    Pool: "DELETE FROM pools WHERE poolid = ?",
-    SigningKey: "DELETE FROM signing_keys WHERE id = ?",
-}
-
-_delete_parts: Final[dict[type[Stored], str]] = {
-    Group: "DELETE FROM group_members WHERE groupid = ?",
-    Role: "DELETE FROM role_privileges WHERE roleid = ?",
-    Pool: "DELETE FROM pool_vms WHERE poolid = ?",
-}
-"""Parts go before any is written: a VM may move from one pool to another in one change."""
-
-
-def _forget(connection: Connection, kind: type[Stored], touched: dict[Key, Stored | None]) -> None:
-    if kind in _delete_parts:
-        connection.executemany(_delete_parts[kind], [(key,) for key in touched])
-    gone = (key for key, record in touched.items() if record is None)
-    connection.executemany(_delete[kind], [key if isinstance(key, tuple) else (key,) for key in gone])
-
-
-def _put_user(connection: Connection, user: Any) -> None:
-    connection.execute(
-        "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET enable = excluded.enable,"
-        " expire = excluded.expire, firstname = excluded.firstname, lastname = excluded.lastname, email = excluded.email,"
-        " comment = excluded.comment, keys = excluded.keys, password_hash = excluded.password_hash",
-        msgspec.structs.astuple(user),
-    )
-
-
-def _put_group(connection: Connection, group: Any) -> None:
-    connection.execute(
-        "INSERT INTO groups VALUES (?, ?) ON CONFLICT DO UPDATE SET comment = excluded.comment",
-        (group.groupid, group.comment),
-    )
-    rows = [(group.groupid, userid) for userid in group.members]
-    connection.executemany("INSERT INTO group_members VALUES (?, ?)", rows)
-
-
-def _put_token(connection: Connection, token: Any) -> None:
-    connection.execute(
-        "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash,"
-        " privsep = excluded.privsep, expire = excluded.expire, comment = excluded.comment",
-        (token.key, *msgspec.structs.astuple(token)),
-    )
-
-
-def _put_role(connection: Connection, role: Any) -> None:
-    connection.execute("INSERT INTO roles VALUES (?) ON CONFLICT DO NOTHING", (role.roleid,))
-    rows = [(role.roleid, privilege) for privilege in role.privileges]
-    connection.executemany("INSERT INTO role_privileges VALUES (?, ?)", rows)
-
-
-def _put_acl(connection: Connection, entry: Any) -> None:
-    connection.execute(
-        "INSERT INTO acl (path, kind, subject, roleid, propagate) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET propagate = excluded.propagate",
-        msgspec.structs.astuple(entry),
-    )
-
-
-def _put_pool(connection: Connection, pool: Any) -> None:
-    connection.execute(
-        "INSERT INTO pools VALUES (?, ?) ON CONFLICT DO UPDATE SET comment = excluded.comment",
-        (pool.poolid, pool.comment),
-    )
-    connection.executemany("INSERT INTO pool_vms VALUES (?, ?)", [(vmid, pool.poolid) for vmid in pool.vms])
-
-
-def _put_key(connection: Connection, key: Any) -> None:
-    connection.execute(
-        "INSERT INTO signing_keys VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET kind = excluded.kind,"
-        " created = excluded.created, private = excluded.private",
-        msgspec.structs.astuple(key),
-    )
-
-
-_put: Final[dict[type[Stored], Callable[[Connection, Any], None]]] = {
-    User: _put_user,
-    Group: _put_group,
-    Token: _put_token,
-    Role: _put_role,
-    AclEntry: _put_acl,
-    Pool: _put_pool,
-    SigningKey: _put_key,
-}
 
 # Audit
 
