@@ -23,7 +23,7 @@ def test_no_forgery_comes_in(seed: int) -> None:
 def test_a_token_and_a_ticket_come_in() -> None:
     ticket = make_ticket(KEY, USER, NOW)
 
-    assert authenticate(VIEW, Credentials(token=f"{USER}!tok={SECRET}"), NOW) == Subject(USER, "tok")
+    assert authenticate(VIEW, Credentials(token=f"{USER}!tok={SECRET}"), NOW) == Subject(f"{USER}!tok")
     assert authenticate(VIEW, credentials(f"a=b; PVEAuthCookie={ticket}", ""), NOW) == Subject(USER)
 
 

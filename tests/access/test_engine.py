@@ -5,8 +5,9 @@ import itertools
 import pytest
 from random_worlds import NOW
 
-from guestwire.access.engine import REMEMBERED, all_permissions, check, held_on, permissions, privileges, split
+from guestwire.access.engine import REMEMBERED, all_permissions, check, held_on, permissions, privileges
 from guestwire.access.privileges import ALL
+from guestwire.access.subject import split
 from guestwire.stores import AclEntry, Group, MemoryStore, Pool, Put, Remove, Role, Snapshot, Token, User
 from guestwire.stores.records import Stored
 from guestwire.stores.snapshot import of

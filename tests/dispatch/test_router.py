@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from guestwire.access.checks import LoggedIn
 from guestwire.contract import Effect, Endpoint, Parameters
 from guestwire.contract.registry import ENDPOINTS
-from guestwire.dispatch.router import Router
+from guestwire.dispatch.pipeline import Router
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 

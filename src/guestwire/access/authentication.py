@@ -8,7 +8,6 @@ from typing import Final
 
 from guestwire.access import keys, tickets
 from guestwire.access.credentials import Credentials
-from guestwire.access.engine import split
 from guestwire.access.subject import Subject
 from guestwire.errors import NotAuthenticated
 from guestwire.stores.snapshot import Snapshot
@@ -25,15 +24,14 @@ def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Su
         NotAuthenticated: nobody; or nobody who may come in.
     """
     if credentials.ticket:
-        user = tickets.user_of_ticket(keys.keys_of(snapshot, "ticket"), credentials.ticket, now)
-        subject = Subject(user) if user else None
+        key = userid = tickets.user_of_ticket(keys.keys_of(snapshot, "ticket"), credentials.ticket, now)
     elif credentials.token:
-        subject = _token_subject(snapshot, credentials.token, now)
+        key, userid = _token_owner(snapshot, credentials.token, now)
     else:
         raise NotAuthenticated(NO_TICKET)
-    if subject is None or not may_come_in(snapshot, subject.user, now):
+    if not key or not userid or not may_come_in(snapshot, userid, now):
         raise NotAuthenticated(FAILED)
-    return subject
+    return Subject(key)
 
 
 def check_csrf(snapshot: Snapshot, subject: Subject, token: str, now: float) -> None:
@@ -52,14 +50,14 @@ def may_come_in(snapshot: Snapshot, userid: str, now: float) -> bool:
     return user is not None and user.enable and not (user.expire and user.expire < now)
 
 
-def _token_subject(snapshot: Snapshot, text: str, now: float) -> Subject | None:
-    name, _, secret = text.partition("=")
-    token = snapshot.tokens.get(name)
+def _token_owner(snapshot: Snapshot, text: str, now: float) -> tuple[str, str]:
+    """The token's key and its user; nobody's when it is none, or expired."""
+    key, _, secret = text.partition("=")
+    token = snapshot.tokens.get(key)
     known = token.secret_hash if token else b""
-    if not hmac.compare_digest(secret_hash(secret), known) or token is None:
-        return None
-    userid, tokenid = split(name)
-    return None if token.expire and token.expire < now else Subject(userid, tokenid)
+    if not hmac.compare_digest(secret_hash(secret), known) or token is None or (token.expire and token.expire < now):
+        return "", ""
+    return key, token.userid
 
 
 def new_secret() -> str:

@@ -1,18 +1,25 @@
-"""Access control of one server: what the gateway and the endpoints of `/access` use."""
+"""Access control of one server: what the gateway and the endpoints of `/access` use.
+
+`checks.py` says what a call needs, `engine.py` what a subject has; here, in `require`, the one is asked of the other. The parameters are
+looked at before they are validated, for a refusal comes before it is said what is wrong with them.
+
+Source: what Proxmox VE's schema calls `permissions`; its order of checks.
+"""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from guestwire.access import authentication, checks, engine, keys, passwords, realms, requirements, tickets
+from guestwire.access import authentication, checks, engine, keys, passwords, realms, tickets
 from guestwire.access.capabilities import capabilities
 from guestwire.access.credentials import Credentials
+from guestwire.access.paths import normalize
 from guestwire.access.realms import PVE, REALMS, Realm
-from guestwire.access.requirements import GROUPS, Question
 from guestwire.access.roles import Roles, roles
-from guestwire.access.subject import Subject
+from guestwire.access.subject import Subject, split
 from guestwire.access.throttle import FAILED, Throttle
 from guestwire.errors import AccessRefused, Forbidden, InvalidParameters, NotAuthenticated
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
@@ -22,6 +29,32 @@ from guestwire.stores.store import update as update_store
 
 Wanted = tuple[str, Sequence[str]]
 """A path, and privileges on it, all of which are wanted."""
+
+GROUPS: Final = "/access/groups"
+
+_parameter: Final = re.compile(r"\{(\w+)\}")
+
+_MODIFY: Final = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool": "Pool.Allocate"}
+"""Who holds this on something below may change its ACL too."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """A caller with the parameters of a call, and what is decided from; `now` in seconds since the epoch."""
+
+    snapshot: Snapshot
+    subject: Subject
+    given: Mapping[str, Any]
+    now: float
+
+    def text(self, name: str) -> str:
+        """A parameter, when it is a text; else the empty one, which nothing is allowed on."""
+        value = self.given.get(name)
+        return value if isinstance(value, str) else ""
+
+    def refusal(self, path: str, any_of: Iterable[str]) -> Forbidden | None:
+        """The refusal, unless the subject has one of these privileges on the path."""
+        return engine.check(self.snapshot, self.subject.key, path, tuple(any_of), self.now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +108,16 @@ class Access:
         authentication.check_csrf(self.snapshot, subject, token, self._clock())
 
     def require(self, subject: Subject, check: checks.Check, given: Mapping[str, Any]) -> None:
-        """The one place where access is decided; see `requirements.require`."""
-        requirements.require(self._question(subject, given), check)
+        """The one place where access is decided; see `require` below."""
+        require(self._request(subject, given), check)
 
     def may(self, subject: Subject, path: str, any_of: Iterable[str]) -> bool:
         """Whether the subject has one of these privileges on the path."""
-        return self._question(subject).refused(path, any_of) is None
+        return self._request(subject).refusal(path, any_of) is None
 
     def may_modify_acl(self, subject: Subject, path: str) -> bool:
         """Whether the subject may change the ACL of the path."""
-        return requirements.modify_refusal(self._question(subject), path) is None
+        return modify_refusal(self._request(subject), path) is None
 
     def check_may_give(
         self, subject: Subject, path: str, given: Iterable[str], *, propagate: bool, delete: bool
@@ -101,7 +134,7 @@ class Access:
         Raises:
             InvalidParameters: a role has a privilege that the subject has not; in Proxmox VE's words.
         """
-        held = engine.permissions(self.snapshot, str(subject), path, self._clock())
+        held = engine.permissions(self.snapshot, subject.key, path, self._clock())
         if "Permissions.Modify" in held:
             return
         verb = "remove" if delete else "add"
@@ -114,8 +147,8 @@ class Access:
                 why = f"Cannot {verb} role '{role}' with propagation - requires 'Permissions.Modify' or propagated superset of privileges."
                 raise InvalidParameters({"role": why})
 
-    def _question(self, subject: Subject, given: Mapping[str, Any] | None = None) -> Question:
-        return Question(self.snapshot, subject, given or {}, self._clock())
+    def _request(self, subject: Subject, given: Mapping[str, Any] | None = None) -> AccessRequest:
+        return AccessRequest(self.snapshot, subject, given or {}, self._clock())
 
     # What may be seen
 
@@ -123,9 +156,9 @@ class Access:
         """The users that the subject may see: all, the members of its groups, itself when it is a user."""
         if self.may(subject, GROUPS, any_of):
             return frozenset(self.snapshot.users)
-        groups = requirements.groups_held(self._question(subject), any_of)
+        groups = groups_held(self._request(subject), any_of)
         members = (self.snapshot.groups[groupid].members for groupid in groups)
-        return frozenset({str(subject)}).union(*members)
+        return frozenset({subject.key}).union(*members)
 
     def visible_subject(self, subject: Subject, wanted: str | None) -> str:
         """Whose permissions are shown: the caller's own, to a user its tokens', or anybody's to an auditor.
@@ -134,10 +167,10 @@ class Access:
             Forbidden: not these.
             AccessRefused: there is no such user or token.
         """
-        if wanted is None or wanted == str(subject):
-            return str(subject)
-        if engine.split(wanted)[0] != str(subject):
-            requirements.require(self._question(subject), checks.Privileges("/access", ("Sys.Audit",)))
+        if wanted is None or wanted == subject.key:
+            return subject.key
+        if split(wanted)[0] != subject.key:
+            require(self._request(subject), checks.Privileges("/access", ("Sys.Audit",)))
         if wanted not in self.snapshot.users and wanted not in self.snapshot.tokens:
             raise AccessRefused(f"no such user ('{wanted}')")
         return wanted
@@ -248,3 +281,90 @@ class Access:
         """A new token's secret, and what is kept of it."""
         secret = authentication.new_secret()
         return secret, authentication.secret_hash(secret)
+
+
+def require(request: AccessRequest, check: checks.Check) -> None:
+    """Returns when the subject has what is needed.
+
+    Raises:
+        Forbidden: it has not.
+        AccessRefused: the call is about a user that is not there.
+    """
+    if refusal := _refusal(request, check):
+        raise refusal
+
+
+def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  # noqa: PLR0911  # one case each
+    match check:
+        case checks.Everybody() | checks.LoggedIn():
+            return None
+        case checks.Privileges():
+            return request.refusal(_expand(check.path, request.given), check.any_of)
+        case checks.ModifyPermissions():
+            return modify_refusal(request, request.text("path"))
+        case checks.Self():
+            return None if request.text("userid") == request.subject.key else Forbidden()
+        case checks.OverRealm():
+            realm = request.text("userid").rpartition("@")[2]
+            return request.refusal(f"/access/realm/{realm}", (check.privilege,))
+        case checks.OverUser():
+            return _over_user(request, check)
+        case checks.AnyOf():
+            return _any_of(request, check)
+        case checks.AllOf():
+            found = (_refusal(request, part) for part in check.checks)
+            return next(filter(None, found), None)
+
+
+def _expand(template: str, given: Mapping[str, Any]) -> str:
+    return _parameter.sub(lambda found: canonical(given.get(found[1], "")), template)
+
+
+def canonical(value: object) -> str:
+    """A value as the contract will take it, when it takes it: what is decided about must be what is done (JSON's 1e3 names the pool 1000)."""
+    return format(value, ".15g") if isinstance(value, float) else str(value)
+
+
+def _any_of(request: AccessRequest, check: checks.AnyOf) -> Forbidden | None:
+    allowed = any(_refusal(request, part) is None for part in check.checks)
+    return None if allowed else Forbidden()
+
+
+def modify_refusal(request: AccessRequest, path: str) -> Forbidden | None:
+    """The refusal, unless the subject may change the ACL of the path."""
+    where = normalize(path) or "/access"
+    area, _, below = where.lstrip("/").partition("/")
+    more = (_MODIFY[area],) if below and area in _MODIFY else ()
+    return request.refusal(where, ("Permissions.Modify", *more))
+
+
+def _over_user(request: AccessRequest, check: checks.OverUser) -> Forbidden | None:
+    userid = request.text("userid")
+    if check.groups != "create" and userid not in request.snapshot.users:
+        raise AccessRefused(f"no such user ('{userid}')")
+    refusal = request.refusal(GROUPS, check.any_of)
+    if refusal is None:
+        return None
+    if check.groups and (missing := _named_groups(request, check)):
+        return missing
+    if check.groups == "create":
+        return None
+    held = groups_held(request, check.any_of)
+    return None if held & request.snapshot.groups_of.get(userid, frozenset()) else Forbidden()
+
+
+def _named_groups(request: AccessRequest, check: checks.OverUser) -> Forbidden | None:
+    """The refusal for the groups that the parameter names; a new user has to be in one."""
+    named = request.text("groups").replace(",", " ").replace(";", " ").split()
+    if not named and (check.groups == "create" or "groups" in request.given):
+        return Forbidden(GROUPS, check.any_of)
+    refusals = (request.refusal(f"{GROUPS}/{group}", check.any_of) for group in named)
+    return next(filter(None, refusals), None)
+
+
+def groups_held(request: AccessRequest, any_of: Iterable[str]) -> frozenset[str]:
+    """The groups on which the subject has one of these privileges."""
+    privileges = tuple(any_of)
+    return frozenset(
+        groupid for groupid in request.snapshot.groups if request.refusal(f"{GROUPS}/{groupid}", privileges) is None
+    )

@@ -25,6 +25,7 @@ from typing import Final
 from guestwire.access.paths import LONGEST, normalize, steps
 from guestwire.access.privileges import ALL
 from guestwire.access.roles import ADMINISTRATOR, NO_ACCESS, roles
+from guestwire.access.subject import split
 from guestwire.errors import Forbidden
 from guestwire.stores import AclEntry, Snapshot, Token, User
 from guestwire.stores.snapshot import AclOfSubject
@@ -149,12 +150,6 @@ class _Who:
     userid: str
     separated: str | None
     until: float
-
-
-def split(subject: str) -> tuple[str, str | None]:
-    """The userid, and the name of the token if `subject` is one. A user's name may hold `!` and `@`, a token's can't."""
-    userid, mark, token = subject.rpartition("!")
-    return (userid, token) if mark and "@" not in token else (subject, None)
 
 
 def _who(snapshot: Snapshot, subject: str) -> _Who | None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from guestwire.access import engine
 from guestwire.access.administration import acl_path
+from guestwire.access.subject import split
 from guestwire.stores.snapshot import Snapshot
 
 
@@ -34,7 +35,7 @@ def explain(snapshot: Snapshot, subject: str, path: str | None, now: float) -> t
 
 def _obstacle(snapshot: Snapshot, subject: str, now: float) -> str:
     """The reason why a user or token is kept out; empty when it is not."""
-    userid, _ = engine.split(subject)
+    userid, _ = split(subject)
     user, token = snapshot.users.get(userid), snapshot.tokens.get(subject)
     if user and not user.enable:
         return f"{userid} is disabled"

@@ -1,14 +1,29 @@
-"""Who calls."""
+"""The caller of an endpoint, as permissions know it."""
 
 from dataclasses import dataclass
 
 
+def split(key: str) -> tuple[str, str | None]:
+    """The userid, and the name of the token if `key` is one's. A user's name may hold `!` and `@`, a token's can't."""
+    userid, mark, token = key.rpartition("!")
+    return (userid, token) if mark and "@" not in token else (key, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A user, by itself or by way of an API token. Its text is what the permission engine knows it by."""
+    """A user, by itself or by way of an API token: `key` is `NAME@REALM` or `NAME@REALM!TOKEN`, "" for nobody."""
 
-    user: str
-    token: str | None = None
+    key: str
 
     def __str__(self) -> str:
-        return self.user if self.token is None else f"{self.user}!{self.token}"
+        return self.key
+
+    @property
+    def user(self) -> str:
+        """The userid."""
+        return split(self.key)[0]
+
+    @property
+    def token(self) -> str | None:
+        """The token's name; None for a user by itself."""
+        return split(self.key)[1]

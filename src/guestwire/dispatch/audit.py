@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from guestwire.contract import Effect, rules
+from guestwire.contract import rules
 from guestwire.contract.audit_fields import audit_fields
 from guestwire.dispatch.audit_rate import AuditRateLimiter
 from guestwire.dispatch.call import Call
@@ -20,7 +20,6 @@ log = logging.getLogger("guestwire.audit")
 
 AT_ONCE: Final = 500
 UNAUTHENTICATED: Final = 401
-REFUSALS: Final = frozenset({UNAUTHENTICATED, 403})
 
 LONGEST_RESULT: Final = 200
 LONGEST_PATH: Final = 200
@@ -56,11 +55,10 @@ class AuditRecorder:
     def _pending_record(self, call: Call, status: int, result: str) -> AuditRecord | None:
         """The record to write; None when the call leaves none, or has left one: a later outcome is about its answer."""
         endpoint = call.route.endpoint if call.route else None
-        changes = endpoint is not None and endpoint.effect is not Effect.READS
-        if call.is_recorded or not (changes or status in REFUSALS):
+        if call.is_recorded:
             return None
         call.is_recorded = True
-        if status == UNAUTHENTICATED and not call.subject.user:
+        if status == UNAUTHENTICATED and not call.subject.key:
             skipped = self._limiter.allow(call.address, time.monotonic())
             if skipped is None:
                 return None
@@ -69,7 +67,7 @@ class AuditRecorder:
         return AuditRecord(
             time=time.time(),
             request_id=call.id,
-            subject=call.actor or str(call.subject),
+            subject=call.actor or call.subject.key,
             address=call.address,
             vmid=int(vmid) if vmid.isascii() and vmid.isdigit() and len(vmid) <= LONGEST_VMID else None,
             endpoint=f"{call.method} {endpoint.path if endpoint else call.path[:LONGEST_PATH]}",

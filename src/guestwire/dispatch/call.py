@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from guestwire.access.subject import Subject
-from guestwire.dispatch.router import Route
+from guestwire.contract.endpoint import Endpoint
 
 NOBODY: Final = Subject("")
 """The caller of an endpoint that needs no login."""
@@ -37,6 +37,14 @@ def parameters_given(parameters: Mapping[str, Any]) -> ReadParameters:
         return {name: value for name, value in parameters.items() if value is not None}
 
     return read
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An endpoint, and the parameters in the path."""
+
+    endpoint: Endpoint
+    in_path: dict[str, str]
 
 
 @dataclass(slots=True)

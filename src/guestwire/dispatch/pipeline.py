@@ -4,12 +4,13 @@ Route, conflicting path parameters, permission, node, parameters; then the endpo
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from guestwire.contract import Endpoint, validate
-from guestwire.dispatch.call import Call, Recorder
-from guestwire.dispatch.router import Router
+from guestwire.contract import Effect, Endpoint, validate
+from guestwire.dispatch.call import Call, Recorder, Route
 from guestwire.errors import GuestError, GuestwireError, InvalidParameters, NotImplementedHere, UnknownNode
 
 THIS_NODE: Final = "localhost"
@@ -17,10 +18,74 @@ THIS_NODE: Final = "localhost"
 CALLER_LEFT: Final = 499
 """The status in records of a call that nobody waited for any more."""
 
+REFUSALS: Final = frozenset({401, 403})
+"""Statuses that are recorded also of calls that only read."""
+
 CONFLICT: Final = "duplicate parameter (already defined in URI) with conflicting values!"
+
+_parameter = re.compile(r"\{(\w+)\}")
+_anything: Final = re.compile(r"\S+")
+
+
+LONGEST_REMEMBERED: Final = 256
+REMEMBERED: Final = 1024
+"""Calls that need not be looked up again, and the length of their paths."""
 
 Authorise = Callable[[Call, Endpoint], None]
 """Raises `Forbidden` when the caller lacks what the endpoint needs. It sees the parameters before they are validated."""
+
+
+class _Step:
+    """One place in the tree of paths."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, _Step] = {}
+        self.parameter: tuple[str, _Step] | None = None
+        self.endpoints: dict[str, Endpoint] = {}
+
+
+class Router:
+    """A tree of path steps; empty steps don't count, a parameter is anything without white space."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self._root = _Step()
+        self._remembered = lru_cache(maxsize=REMEMBERED)(self._find)
+        for endpoint in endpoints:
+            self._add(endpoint)
+
+    def find(self, method: str, path: str) -> Route | None:
+        """The endpoint of a method and path; None when there is none. Its `in_path` is for reading: the same call gets the same."""
+        return self._find(method, path) if len(path) > LONGEST_REMEMBERED else self._remembered(method, path)
+
+    def _find(self, method: str, path: str) -> Route | None:
+        step, in_path = self._root, {}
+        for word in path.split("/"):
+            if not word:
+                continue
+            if word in step.named:
+                step = step.named[word]
+            elif step.parameter and _anything.fullmatch(word):
+                name, step = step.parameter
+                in_path[name] = word
+            else:
+                return None
+        endpoint = step.endpoints.get(method)
+        return Route(endpoint, in_path) if endpoint else None
+
+    def _add(self, endpoint: Endpoint) -> None:
+        step = self._root
+        for word in filter(None, endpoint.path.split("/")):
+            step = _next(step, word)
+        step.endpoints[endpoint.method] = endpoint
+
+
+def _next(step: _Step, word: str) -> _Step:
+    if found := _parameter.fullmatch(word):
+        step.parameter = step.parameter or (found[1], _Step())
+        if step.parameter[0] != found[1]:
+            raise ValueError(f"a parameter in the same place is called {{{step.parameter[0]}}} and {word}")
+        return step.parameter[1]
+    return step.named.setdefault(word, _Step())
 
 
 class Leased(Protocol):
@@ -66,7 +131,7 @@ class Pipeline:
             await self.record(call, error.status, str(error))
             raise
         except asyncio.CancelledError:
-            if self._recorder:
+            if self._recorder and _leaves_record(call, CALLER_LEFT):
                 self._recorder.record_soon(call, CALLER_LEFT, "the caller left")
             raise
         except Exception:
@@ -77,7 +142,7 @@ class Pipeline:
 
     async def record(self, call: Call, status: int, result: str) -> None:
         """Records an outcome; `call` does that by itself, for all that come after authentication."""
-        if self._recorder:
+        if self._recorder and _leaves_record(call, status):
             await self._recorder.record(call, status, result)
 
     async def _run(self, call: Call) -> Any:
@@ -104,6 +169,12 @@ class Pipeline:
             raise GuestError(f"{endpoint.name} took longer than {endpoint.timeout:g} seconds") from None
         finally:
             lease.release()
+
+
+def _leaves_record(call: Call, status: int) -> bool:
+    """True for changes, whatever became of them, and for refusals of anything."""
+    changes = call.route is not None and call.route.endpoint.effect is not Effect.READS
+    return changes or status in REFUSALS
 
 
 def merge_path(given: Mapping[str, Any], in_path: Mapping[str, str]) -> dict[str, Any]:

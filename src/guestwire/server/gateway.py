@@ -112,7 +112,7 @@ class Gateway:
             self._access.check_csrf(call.subject, request.headers.get("CSRFPreventionToken", ""))
 
     def _authorise(self, call: Call, endpoint: Endpoint) -> None:
-        if call.subject.token is not None and not endpoint.tokens:
+        if not endpoint.tokens and call.subject.token is not None:
             raise Forbidden(why=f"URI '{call.path}' not available with API token, need proper ticket.")
         self._access.require(call.subject, endpoint.check, call.parameters)
 
@@ -140,5 +140,5 @@ def _log(request: BaseRequest, call: Call, status: int) -> None:
         path = request.raw_path.partition("?")[0][:LONGEST_LOGGED_PATH]
         log.info(
             "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",
-            call.id, request.remote, call.subject if call.subject.user else "-", request.method, path, status, call.milliseconds,
+            call.id, request.remote, call.subject.key or "-", request.method, path, status, call.milliseconds,
         )  # fmt: skip
