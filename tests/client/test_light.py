@@ -39,7 +39,7 @@ async def loaded(server: Serving, served_agent: SandboxedAgent) -> set[str]:
     return set(done.stdout.split())
 
 
-HANDED_ON = "guestwire.agent and guestwire.contract.context import channels whatever of them is wanted"
+HANDED_ON = "guestwire.agent hands on the whole agent, which imports channels, where results alone are wanted"
 
 
 @pytest.mark.parametrize(
