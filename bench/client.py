@@ -21,9 +21,8 @@ from devtools.guests import GuestImage, Machine
 from guestwire.client import Guest, Host, connect
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.carriers.https import HttpsCarrier
-from guestwire.client.credentials import Credentials, Trust
-from guestwire.client.errors import Place
-from guestwire.client.targets import Https
+from guestwire.client.errors import ErrorContext
+from guestwire.client.settings import Credentials, Https, Trust
 from guestwire.testing.sandbox import SandboxedAgent
 
 MIB: Final = 1024 * 1024
@@ -60,7 +59,7 @@ class Recorder:
         return self.carrier.name
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+        self, method: str, path: str, parameters: Mapping[str, Any], place: ErrorContext, *, repeatable: bool = False
     ) -> Any:
         """See `Carrier.call`."""
         result = await self.carrier.call(method, path, parameters, place, repeatable=repeatable)
@@ -197,8 +196,8 @@ async def _over_https(lab: Lab, service: Service) -> list[Row]:
         content = source.read_bytes()
         read = _best(lambda piece: lab.raw.read_file("/root/large", piece))
         written = _best(lambda piece: lab.raw.write_file("/root/raw", content, piece))
-        to = await timed_async(lab.effort.reads, lambda: guest.copy_to(source, "/root/copied"))
-        back = await timed_async(lab.effort.reads, lambda: guest.copy_from("/root/large", lab.folder / "back"))
+        to = await timed_async(lab.effort.reads, lambda: guest.upload(source, "/root/copied"))
+        back = await timed_async(lab.effort.reads, lambda: guest.download("/root/large", lab.folder / "back"))
         return [
             *rows,
             _share("to", written, _rate(COPIED, to)),
@@ -255,8 +254,8 @@ async def _limited(lab: Lab, service: Service) -> list[Row]:
     async with Host(recorder) as host:
         guest = await host.guest(VMID)
         return [
-            await _same_calls(recorder, "to", lambda: guest.copy_to(source, "/root/limited")),
-            await _same_calls(recorder, "from", lambda: guest.copy_from("/root/limited", lab.folder / "back")),
+            await _same_calls(recorder, "to", lambda: guest.upload(source, "/root/limited")),
+            await _same_calls(recorder, "from", lambda: guest.download("/root/limited", lab.folder / "back")),
         ]
 
 
@@ -276,7 +275,7 @@ async def _again(carrier: Carrier, calls: list[tuple[str, str, Mapping[str, Any]
     for method, path, given, before in calls:
         asked = {**given, "pid": pids.get(given["pid"], 0)} if "pid" in given else given
         with contextlib.suppress(Exception):
-            found = await carrier.call(method, path, asked, Place("bench"))
+            found = await carrier.call(method, path, asked, ErrorContext("bench"))
             if path.endswith("/exec"):
                 pids[before["pid"]] = found["pid"]
 

@@ -1,5 +1,5 @@
 from guestwire.client import CallFailed as CallFailed
-from guestwire.client import Ended as Ended
+from guestwire.client import CompletedProcess as CompletedProcess
 from guestwire.client import Guest as Guest
 from guestwire.client import GuestInfo as GuestInfo
 from guestwire.client import Host as Host

@@ -14,7 +14,7 @@ from serving import Serving
 
 from guestwire.cli.options import EXIT_CODES
 from guestwire.cli.quick import COMMANDS
-from guestwire.client import errors, guests, processes
+from guestwire.client import errors, processes
 from guestwire.client.settings import settings_for
 from guestwire.testing import CLOSE, Exchange, FakeGuest, Fault, SandboxedAgent
 from guestwire.testing.fake import Action
@@ -165,8 +165,8 @@ def test_page_and_help_have_the_same_exit_codes_and_these_are_the_errors() -> No
 
     assert on_page == in_help
     kinds: dict[int, type[errors.CallFailed]] = {
-        2: errors.WrongParameters, 3: errors.AgentNotThere, 4: errors.NoSuchGuest, 5: errors.LoginFailed,
+        2: errors.WrongParameters, 3: errors.AgentUnavailable, 4: errors.NoSuchGuest, 5: errors.LoginFailed,
         6: errors.PrivilegeMissing, 69: errors.Unreachable, 124: processes.StillRunning,
     }  # fmt: skip
     assert {code: kind.exit_code for code, kind in kinds.items()} == {code: code for code in kinds}
-    assert guests.NotReady.exit_code == 124
+    assert errors.NotReady.exit_code == 124

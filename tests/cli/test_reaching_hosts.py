@@ -17,7 +17,7 @@ from waiting import until
 
 from guestwire.client import errors
 from guestwire.client.carriers.https import fingerprint_of
-from guestwire.client.targets import Https, parse_target
+from guestwire.client.settings import Https, parse_target
 from guestwire.testing import FakeGuest
 from guestwire.testing.fake import honest
 
@@ -189,7 +189,7 @@ async def test_an_untrusted_certificate_is_an_error_that_names_the_ways_to_trust
     done = await guestwire("hostname", "web", env=env)
     doctor = await guestwire("doctor", "web", env=env)
 
-    assert done.code == errors.NotTrusted.exit_code == 69
+    assert done.code == errors.CertificateNotTrusted.exit_code == 69
     assert "not trusted: self-signed certificate; trust it by its CA (--ca" in done.line
     assert "--fingerprint" in done.line
     assert (doctor.code, "failed   tls" in doctor.text) == (69, True)

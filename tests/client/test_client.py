@@ -14,10 +14,18 @@ from serving import Serving
 from ways import Way, over_https
 
 from guestwire.client import CallFailed, connect
-from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, PrivilegeMissing, WrongParameters
-from guestwire.client.files import FileRefused, LocalFile, NotTheSame
-from guestwire.client.folders import TreeCopied
-from guestwire.client.guests import StillFrozen
+from guestwire.client.errors import (
+    AgentRefused,
+    AgentUnavailable,
+    ChecksumMismatch,
+    FileRefused,
+    LocalFile,
+    NoSuchGuest,
+    PrivilegeMissing,
+    StillFrozen,
+    WrongParameters,
+)
+from guestwire.client.folders import TreeCopy
 from guestwire.client.processes import ProcessFailed, StillRunning
 from guestwire.testing import FakeGuest
 
@@ -67,7 +75,7 @@ async def test_no_name_is_taken_for_an_option_a_variable_or_another_folder(way: 
     assert "-i=1\n" in (await way.guest.run(["env"], env={"-i": "1"})).output
     assert (await way.guest.run(["pwd"], cwd="-")).code == CAN_NOT_BEGIN
     with pytest.raises(FileRefused):
-        await way.guest.folders.entries("-")
+        await way.guest.folders.listdir("-")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +105,9 @@ async def test_a_folder_here_that_is_none_is_an_error(way: Way, tmp_path: Path) 
 
     for name, words in (("none", "No such file"), ("file", "Not a directory")):
         with pytest.raises(LocalFile, match=words):
-            await way.guest.folders.copy_to(tmp_path / name, "/root/of-nothing")
+            await way.guest.folders.upload(tmp_path / name, "/root/of-nothing")
     with pytest.raises(LocalFile, match="File exists"):
-        await way.guest.folders.copy_from("/root/full", tmp_path / "file")
+        await way.guest.folders.download("/root/full", tmp_path / "file")
 
     assert not (way.agent.home / "of-nothing").exists()
 
@@ -107,7 +115,7 @@ async def test_a_folder_here_that_is_none_is_an_error(way: Way, tmp_path: Path) 
 async def test_a_process_that_is_checked_says_how_it_failed(way: Way) -> None:
     with pytest.raises(ProcessFailed, match="ended with exit code 2: no good") as failed:
         await way.guest.run(["sh", "-c", "echo no good >&2; exit 2"], check=True)
-    assert failed.value.ended.code == 2
+    assert failed.value.process.code == 2
 
 
 async def test_a_process_ended_by_a_signal_says_which(way: Way) -> None:
@@ -175,11 +183,11 @@ async def test_files_go_both_ways_byte_for_byte(way: Way, tmp_path: Path, size: 
     seen: list[int] = []
 
     assert (
-        await way.guest.files.copy_to(tmp_path / "source", "/root/copied", progress=lambda done, _: seen.append(done))
+        await way.guest.files.upload(tmp_path / "source", "/root/copied", progress=lambda done, _: seen.append(done))
         == size
     )
     assert (way.agent.home / "copied").read_bytes() == data
-    assert await way.guest.files.copy_from("/root/copied", tmp_path / "back") == size
+    assert await way.guest.files.download("/root/copied", tmp_path / "back") == size
 
     assert (tmp_path / "back").read_bytes() == data
     assert seen == sorted(seen)
@@ -192,9 +200,9 @@ async def test_any_name_can_be_written_read_and_listed(way: Way, name: str) -> N
     await way.guest.files.write(f"/root/{name}", name.encode())
 
     assert await way.guest.files.read(f"/root/{name}") == name.encode()
-    assert name in [entry.path for entry in await way.guest.folders.entries("/root")]
+    assert name in [entry.path for entry in await way.guest.folders.listdir("/root")]
     await way.guest.files.remove(f"/root/{name}")
-    assert name not in [entry.path for entry in await way.guest.folders.entries("/root")]
+    assert name not in [entry.path for entry in await way.guest.folders.listdir("/root")]
 
 
 async def test_permissions_and_time_are_kept(way: Way, tmp_path: Path) -> None:
@@ -202,7 +210,7 @@ async def test_permissions_and_time_are_kept(way: Way, tmp_path: Path) -> None:
     (tmp_path / "script").chmod(0o750)
     os.utime(tmp_path / "script", (1_500_000_000, 1_500_000_000))
 
-    await way.guest.files.copy_to(tmp_path / "script", "/root/script")
+    await way.guest.files.upload(tmp_path / "script", "/root/script")
 
     facts = (way.agent.home / "script").stat()
     assert (facts.st_mode & 0o777, facts.st_mtime) == (0o750, 1_500_000_000)
@@ -265,8 +273,8 @@ async def test_trees_go_both_ways(way: Way, tmp_path: Path) -> None:
     for name in ("top", "a/one two", "a/b/c/dëep"):
         (source / name).write_text(name)
 
-    assert await way.guest.folders.copy_to(source, "/root/tree") == TreeCopied(3, 23)
-    assert await way.guest.folders.copy_from("/root/tree", tmp_path / "back") == TreeCopied(3, 23)
+    assert await way.guest.folders.upload(source, "/root/tree") == TreeCopy(3, 23)
+    assert await way.guest.folders.download("/root/tree", tmp_path / "back") == TreeCopy(3, 23)
 
     shape = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
     assert sorted(str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").rglob("*")) == shape
@@ -275,7 +283,7 @@ async def test_trees_go_both_ways(way: Way, tmp_path: Path) -> None:
 
 async def test_a_file_that_cannot_be_read_here_is_an_error_of_this_side(way: Way, tmp_path: Path) -> None:
     with pytest.raises(LocalFile, match="No such file or directory"):
-        await way.guest.files.copy_to(tmp_path / "none", "/root/none")
+        await way.guest.files.upload(tmp_path / "none", "/root/none")
 
 
 async def test_typed_results_have_the_fields_of_the_api(way: Way) -> None:
@@ -319,7 +327,7 @@ async def test_a_missing_privilege_is_named(server: Serving) -> None:
 async def test_an_agent_that_is_not_there_is_waited_for(server: Serving) -> None:
     async with await over_https(server) as host:
         guest = await host.guest("fake")
-        with pytest.raises(AgentNotThere, match="install and start qemu-guest-agent"):
+        with pytest.raises(AgentUnavailable, match="install and start qemu-guest-agent"):
             await guest.ping()
         waiting = asyncio.create_task(guest.wait_ready(20))
         async with FakeGuest(server.folder / "101.qga"):
@@ -366,7 +374,7 @@ async def test_what_arrived_wrong_is_not_taken(server: Serving, tmp_path: Path) 
             "exitcode": 0,
             "out-data": base64.b64encode(said[arguments["pid"]].encode()).decode(),
         }
-        with pytest.raises(NotTheSame):
-            await guest.files.copy_from("/data", tmp_path / "copy")
+        with pytest.raises(ChecksumMismatch):
+            await guest.files.download("/data", tmp_path / "copy")
 
     assert list(tmp_path.iterdir()) == []

@@ -1,16 +1,31 @@
 """The generated methods are those of the contract."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from guestwire.client import endpoints, generate, generate_sync, guests, sync
+from guestwire.client import (
+    endpoints,
+    folders,
+    generate,
+    generate_sync,
+    guests,
+    hosts,
+    processes,
+    streams,
+    sync,
+    sync_endpoints,
+)
+from guestwire.client.transfer import files
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 
 
-@pytest.mark.parametrize(("module", "make"), [(endpoints, generate.asynchronous), (sync, generate_sync.synchronous)])
+@pytest.mark.parametrize(
+    ("module", "make"), [(endpoints, generate.asynchronous), (sync_endpoints, generate_sync.synchronous)]
+)
 def test_they_are_fresh(module: object, make: object) -> None:
     assert callable(make)
     path = Path(str(module.__file__))  # type: ignore[attr-defined]  # a module has one
@@ -24,10 +39,26 @@ def test_there_is_one_for_each_endpoint_in_both() -> None:
     names = {endpoint.name.replace("-", "_") for endpoint in generate.guest_methods(GUEST_ENDPOINTS)}
 
     assert {"ping", "file_read", "file_piece", "set_user_password"} <= names
-    assert names <= set(vars(endpoints.Endpoints)) & set(vars(sync.SyncGuest))
+    assert names <= set(vars(endpoints.Endpoints)) & set(vars(sync_endpoints.SyncEndpoints))
 
 
-def test_who_waits_has_all_that_who_does_not_has() -> None:
-    public = {name for name in dir(guests.Guest) if not name.startswith("_")}
+@pytest.mark.parametrize(
+    ("waited_for", "waits", "more"),
+    [
+        (hosts.Host, sync.SyncHost, {"guest_from", "is_local"}), (guests.Guest, sync.SyncGuest, {"call", "call_endpoint"}), (files.Files, sync.SyncFiles, set()),
+        (folders.Folders, sync.SyncFolders, set()), (processes.Processes, sync.SyncProcesses, set()), (streams.Stream, sync.SyncStream, set()),
+    ],
+)  # fmt: skip
+def test_who_waits_has_all_that_who_does_not_has_with_its_documentation(
+    waited_for: type, waits: type, more: set[str]
+) -> None:
+    public = {name for name in dir(waited_for) if not name.startswith("_")}
 
-    assert public - set(dir(sync.SyncGuest)) == {"call"}
+    assert public - set(dir(waits)) == more
+    for name in public - more:
+        one, other = (inspect.getattr_static(kind, name) for kind in (waited_for, waits))
+        if inspect.isfunction(one) and inspect.iscoroutinefunction(one):
+            assert inspect.signature(other) == inspect.signature(one) or name == "guest", (
+                name
+            )  # which gives a SyncGuest
+            assert other.__doc__ == one.__doc__ or name in ("guest", "close"), name

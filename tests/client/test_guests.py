@@ -12,9 +12,8 @@ from serving import Serving
 
 from devtools.guests import Machine
 from guestwire import Guest, connect
-from guestwire.client.doctor import examine
-from guestwire.client.errors import AgentNotThere, AgentRefused, CallFailed
-from guestwire.client.guests import NotReady
+from guestwire.client.diagnosis import examine
+from guestwire.client.errors import AgentRefused, AgentUnavailable, CallFailed, NotReady
 from guestwire.testing import CLOSE, Exchange, FakeGuest
 
 
@@ -150,7 +149,7 @@ async def test_where_nothing_was_frozen_nothing_is_thawed_and_the_reason_is_told
     with contextlib.suppress(CallFailed):
         await there.ping()
     fake.received.clear()
-    with pytest.raises(AgentNotThere):
+    with pytest.raises(AgentUnavailable):
         async with there.freeze():
             pass
     assert not fake.names()

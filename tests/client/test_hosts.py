@@ -10,7 +10,7 @@ from serving import Serving
 from waiting import until
 
 from guestwire.client import Host, connect
-from guestwire.client.errors import CallFailed, NoSuchGuest, Place, PrivilegeMissing
+from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest, PrivilegeMissing
 from guestwire.testing import SandboxedAgent
 
 LAST = f"GET /nodes/{NODE}/qemu/100/agent/exec-status"
@@ -103,10 +103,10 @@ class Cluster:
         self.asked: list[str] = []
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+        self, method: str, path: str, parameters: Mapping[str, Any], place: ErrorContext, *, repeatable: bool = False
     ) -> Any:
         self.asked.append(f"{method} {path}")
-        assert (parameters, repeatable, place) == ({}, True, Place(self.name))
+        assert (parameters, repeatable, place) == ({}, True, ErrorContext(self.name))
         return {
             "/nodes": [
                 {"node": "pve1", "status": "online"},
@@ -138,7 +138,7 @@ class HalfDown(Cluster):
     """Its second node is up and does not answer."""
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+        self, method: str, path: str, parameters: Mapping[str, Any], place: ErrorContext, *, repeatable: bool = False
     ) -> Any:
         if path == "/nodes/pve2/qemu":
             raise CallFailed(place, "Connection timed out", 595)
@@ -153,7 +153,7 @@ async def test_a_node_that_does_not_answer_hides_no_others(caplog: pytest.LogCap
 async def test_an_id_in_a_cluster_is_looked_for_on_its_nodes() -> None:
     found = await Host(Cluster()).guest(200)
 
-    assert (found.node, str(found.place)) == ("pve2", "guest web (200) on https://pve1:8006")
+    assert (found.node, str(found.context)) == ("pve2", "guest web (200) on https://pve1:8006")
 
 
 async def test_with_its_node_nothing_is_asked() -> None:

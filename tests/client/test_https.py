@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from guestwire.client import Host, connect
 from guestwire.client.carriers import https
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import CallFailed, LoginFailed, NotTrusted, Unreachable, WrongParameters
+from guestwire.client.errors import CallFailed, CertificateNotTrusted, LoginFailed, Unreachable, WrongParameters
 from guestwire.contract import Effect
 from guestwire.contract.endpoints import agent
 from guestwire.errors import ConfigurationError
@@ -361,5 +361,5 @@ async def test_where_a_trusted_ca_does_not_help_the_error_says_what_does(
     port = server.sockets[0].getsockname()[1]
 
     async with server, await connect(f"https://127.0.0.1:{port}", token="a@b!c=d", ca=str(path)) as host:
-        with pytest.raises(NotTrusted, match=says):
+        with pytest.raises(CertificateNotTrusted, match=says):
             await host.raw("GET", "/version")

@@ -15,9 +15,10 @@ from ways import ca_of
 
 import guestwire
 from guestwire import SyncGuest, SyncHost, connect_sync
-from guestwire.client.connecting_sync import HostClosed
-from guestwire.client.handed_on import NAMES
+from guestwire.client._exports import NAMES
 from guestwire.client.processes import ProcessFailed
+from guestwire.client.sync_proxy import HostClosed
+from guestwire.client.transfer.local_files import Data
 from guestwire.errors import ConfigurationError
 from guestwire.testing import FakeGuest, SandboxedAgent
 
@@ -63,10 +64,10 @@ async def test_files_and_folders(web: SyncGuest, agent: SandboxedAgent, tmp_path
             stream.write(b"four")
         with web.open("/root/h") as stream:
             assert (stream.read(1), stream.tell(), stream.seek(2), b"".join(stream)) == (b"f", 1, 2, b"ur")
-        web.folders.make("/root/folder/sub")
-        assert "sub" in [entry.path for entry in web.folders.entries("/root/folder")]
-        web.copy_from("/root/g", tmp_path / "g")
-        web.copy_to(tmp_path / "g", "/root/i")
+        web.folders.makedirs("/root/folder/sub")
+        assert "sub" in [entry.path for entry in web.folders.listdir("/root/folder")]
+        web.download("/root/g", tmp_path / "g")
+        web.upload(tmp_path / "g", "/root/i")
         return [web.read_file(f"/root/{name}") for name in "fghi"] + [b"".join(web.files.stream("/root/g"))]
 
     assert await elsewhere(work) == [b"one", b"twothree", b"four", b"twothree", b"twothree"]
@@ -79,7 +80,7 @@ async def test_what_a_guest_tells(web: SyncGuest, host: SyncHost) -> None:
         assert web.osinfo() == web.get_osinfo()
         assert [one.name for one in web.interfaces()] == ["lo"]
         assert web.filesystems().total_bytes >= web.filesystems().used_bytes
-        assert (web.vm.vmid, str(web.place), host.name) == (100, f"guest web on {host.name}", host.name)
+        assert (web.vm.vmid, str(web.context), host.name) == (100, f"guest web on {host.name}", host.name)
         assert host.is_guestwire()
 
     await elsewhere(work)
@@ -147,7 +148,51 @@ async def test_from_within_another_call_it_is_an_error(host: SyncHost, web: Sync
 
     for call in (web.ping, host.close):
         with pytest.raises(HostClosed, match="from within another one"):
-            await elsewhere(lambda: web.copy_to(tmp_path / "f", "/root/f", progress=lambda *_: call()))  # noqa: B023  # at once
+            await elsewhere(lambda: web.upload(tmp_path / "f", "/root/f", progress=lambda *_: call()))  # noqa: B023  # at once
+
+
+@pytest.mark.agent
+async def test_what_ends_a_program_reaches_it_and_ends_no_loop(web: SyncGuest, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 100)
+
+    with pytest.raises(SystemExit, match="enough"):
+        await elsewhere(lambda: web.upload(tmp_path / "f", "/root/f", progress=lambda *_: sys.exit("enough")))
+    await elsewhere(web.ping)
+
+
+async def test_any_number_of_threads_use_it_until_one_closes_it(guest: FakeGuest) -> None:
+    host = connect_sync(f"unix:{guest.path}")
+    there = await elsewhere(lambda: host.guest("x"))
+    enough = threading.Event()
+    pings: list[int] = []
+
+    def use() -> str:
+        while True:
+            try:
+                there.ping()
+            except HostClosed as closed:
+                return str(closed)
+            pings.append(1)
+            if len(pings) > 200:
+                enough.set()
+
+    using = [asyncio.create_task(elsewhere(use)) for _ in range(4)]
+    await elsewhere(enough.wait)
+    await elsewhere(host.close)
+
+    assert {await one for one in using} <= {"the host was closed meanwhile", "the host is closed: connect again"}
+
+
+@pytest.mark.agent
+async def test_data_may_come_from_any_iterable(web: SyncGuest, agent: SandboxedAgent) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    given: tuple[Data, ...] = ([b"one", b"two"], iter([b"onet", b"wo"]), chunks(), b"onetwo")
+    for number, data in enumerate(given):
+        await elsewhere(lambda: web.write_file(f"/root/any{number}", data))  # noqa: B023  # at once
+        assert (agent.home / f"any{number}").read_bytes() == b"onetwo"
 
 
 FREEZING = """
@@ -265,7 +310,7 @@ def test_guestwire_hands_the_client_on_and_loads_it_when_it_is_wanted() -> None:
     code = "import sys, guestwire; print('guestwire.client' in sys.modules, hasattr(guestwire, 'none'), guestwire.connect.__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN, check=True)
 
-    assert done.stdout.split() == ["False", "False", "guestwire.client.connecting"]
+    assert done.stdout.split() == ["False", "False", "guestwire.client.hosts"]
 
 
 @pytest.mark.parametrize("package", ["", "client/"])

@@ -19,8 +19,9 @@ from ways import Way
 
 from devtools.guests import Machine
 from guestwire.client import connect
-from guestwire.client.files import Facts, FileRefused, LocalFile, NotTheSame
-from guestwire.client.folders import TreeCopied
+from guestwire.client.errors import ChecksumMismatch, FileRefused, LocalFile
+from guestwire.client.folders import TreeCopy
+from guestwire.client.transfer.reading import FileStat
 from guestwire.testing import FakeGuest
 
 pytestmark = pytest.mark.agent
@@ -48,8 +49,8 @@ class Copy:
 
     async def run(self, progress: Callable[[int, int | None], None] | None = None) -> int:
         if self.to_guest:
-            return await self.way.guest.files.copy_to(self.here, self.there, progress=progress)
-        return await self.way.guest.files.copy_from(self.there, self.here, progress=progress)
+            return await self.way.guest.files.upload(self.here, self.there, progress=progress)
+        return await self.way.guest.files.download(self.there, self.here, progress=progress)
 
     def start(self, stderr: IO[bytes] | int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         words = [str(self.here), f"web:{self.there}"] if self.to_guest else [f"web:{self.there}", str(self.here)]
@@ -159,17 +160,17 @@ async def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(way: Way, tmp
     await way.guest.files.write("/small/x", b"old")
 
     with pytest.raises(FileRefused, match="No space left on device; make room in the guest"):
-        await way.guest.files.copy_to(tmp_path / "large", "/small/x")
+        await way.guest.files.upload(tmp_path / "large", "/small/x")
 
     assert await way.guest.files.read("/small/x") == b"old"
-    assert [entry.path for entry in await way.guest.folders.entries("/small")] == ["x"]
+    assert [entry.path for entry in await way.guest.folders.listdir("/small")] == ["x"]
 
 
 async def test_a_folder_that_can_not_be_written_says_what_to_do(way: Way, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(random.randbytes(MIB))
 
     with pytest.raises(FileRefused, match="Read-only file system; choose another folder"):
-        await way.guest.files.copy_to(tmp_path / "file", "/usr/file")
+        await way.guest.files.upload(tmp_path / "file", "/usr/file")
 
 
 def grows(path: Path) -> None:
@@ -188,7 +189,7 @@ async def test_a_file_that_changes_meanwhile_is_not_copied(
 ) -> None:
     copy = Copy(way, tmp_path, 3 * MIB, to_guest=to_guest)
 
-    with pytest.raises(LocalFile if to_guest else NotTheSame, match="copy again"):
+    with pytest.raises(LocalFile if to_guest else ChecksumMismatch, match="copy again"):
         await copy.run(lambda done, _: changes(copy.source) if done else None)
 
     assert copy.target.read_bytes() == b"old"
@@ -200,8 +201,8 @@ async def test_a_file_that_changes_meanwhile_is_not_copied(
 async def test_any_name_can_be_copied_both_ways(way: Way, tmp_path: Path, name: str, size: int) -> None:
     (tmp_path / name).write_bytes(random.randbytes(size))
 
-    await way.guest.files.copy_to(tmp_path / name, f"/root/{name}")
-    await way.guest.files.copy_from(f"/root/{name}", tmp_path / "back")
+    await way.guest.files.upload(tmp_path / name, f"/root/{name}")
+    await way.guest.files.download(f"/root/{name}", tmp_path / "back")
 
     assert (tmp_path / "back").read_bytes() == (way.agent.home / name).read_bytes() == (tmp_path / name).read_bytes()
     await way.guest.files.remove(f"/root/{name}")
@@ -212,7 +213,7 @@ async def test_a_name_that_is_too_long_is_an_error(way: Way, tmp_path: Path) -> 
     (tmp_path / "file").write_bytes(b"x" * MIB)
 
     with pytest.raises(FileRefused, match="File name too long"):
-        await way.guest.files.copy_to(tmp_path / "file", f"/root/{'x' * 256}")
+        await way.guest.files.upload(tmp_path / "file", f"/root/{'x' * 256}")
 
     assert way.leftovers() == []
 
@@ -226,10 +227,10 @@ async def test_what_is_no_regular_file_is_not_replaced_by_one(way: Way, tmp_path
     for size in (10, 100_000):
         (tmp_path / "file").write_bytes(b"x" * size)
         with pytest.raises(FileRefused, match="is no regular file"):
-            await way.guest.files.copy_to(tmp_path / "file", "/root/no-file")
+            await way.guest.files.upload(tmp_path / "file", "/root/no-file")
     for name in ("pipe", "link"):
         with pytest.raises(LocalFile, match="no regular file"):
-            await way.guest.files.copy_from("/etc/passwd", tmp_path / name)
+            await way.guest.files.download("/etc/passwd", tmp_path / name)
 
     assert pipe.is_fifo()
     assert (tmp_path / "pipe").is_fifo()
@@ -240,7 +241,7 @@ async def test_a_guest_that_lies_about_a_files_size_keeps_nobody_waiting(way: Wa
     (way.agent.home / "short").write_bytes(b"short")
 
     async with asyncio.timeout(30):
-        await way.guest.files.copy_from("/root/short", tmp_path / "back", facts=Facts("f", 2**50, 0o644, 0))
+        await way.guest.files.download("/root/short", tmp_path / "back", stat=FileStat("f", 2**50, 0o644, 0))
 
     assert (tmp_path / "back").read_bytes() == b"short"
 
@@ -279,8 +280,8 @@ async def test_a_link_that_is_named_is_followed(way: Way, tmp_path: Path) -> Non
     (way.agent.home / "link-there").unlink(missing_ok=True)
     (way.agent.home / "link-there").symlink_to("followed")
 
-    await way.guest.files.copy_to(tmp_path / "link", "/root/followed")
-    await way.guest.files.copy_from("/root/link-there", tmp_path / "back")
+    await way.guest.files.upload(tmp_path / "link", "/root/followed")
+    await way.guest.files.download("/root/link-there", tmp_path / "back")
 
     assert not (way.agent.home / "followed").is_symlink()
     assert (tmp_path / "back").read_bytes() == b"real"
@@ -291,7 +292,7 @@ async def test_permissions_and_time_come_back_too(way: Way, tmp_path: Path) -> N
     (way.agent.home / "script").chmod(0o750)
     os.utime(way.agent.home / "script", (LONG_AGO, LONG_AGO))
 
-    await way.guest.files.copy_from("/root/script", tmp_path / "script")
+    await way.guest.files.download("/root/script", tmp_path / "script")
 
     facts = (tmp_path / "script").stat()
     assert (stat.S_IMODE(facts.st_mode), facts.st_mtime) == (0o750, LONG_AGO)
@@ -303,8 +304,8 @@ async def test_a_sparse_file_stays_sparse(way: Way, tmp_path: Path) -> None:
         file.seek(3 * MIB + 5)
         file.write(b"data")
 
-    await way.guest.files.copy_to(tmp_path / "sparse", "/root/sparse")
-    await way.guest.files.copy_from("/root/sparse", tmp_path / "back")
+    await way.guest.files.upload(tmp_path / "sparse", "/root/sparse")
+    await way.guest.files.download("/root/sparse", tmp_path / "back")
 
     for copy in (way.agent.home / "sparse", tmp_path / "back"):
         assert copy.read_bytes() == (tmp_path / "sparse").read_bytes()
@@ -315,18 +316,18 @@ async def test_a_sparse_file_stays_sparse(way: Way, tmp_path: Path) -> None:
 async def test_what_is_no_plain_file_of_known_size(way: Way, tmp_path: Path, path: str) -> None:
     if path == "/root":
         with pytest.raises(FileRefused, match="copy it with -r"):
-            await way.guest.files.copy_from(path, tmp_path / "copy")
+            await way.guest.files.download(path, tmp_path / "copy")
     else:
-        assert await way.guest.files.copy_from(path, tmp_path / "copy") == len(b"Linux\n")
+        assert await way.guest.files.download(path, tmp_path / "copy") == len(b"Linux\n")
 
 
 async def test_special_files_are_neither_opened_nor_waited_for(way: Way, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(LocalFile, match="no regular file"):
-        await way.guest.files.copy_to(tmp_path / "pipe", "/root/pipe")
+        await way.guest.files.upload(tmp_path / "pipe", "/root/pipe")
     with pytest.raises(FileRefused, match="no regular file"):
-        await way.guest.files.copy_from("/dev/zero", tmp_path / "zero")
+        await way.guest.files.download("/dev/zero", tmp_path / "zero")
 
 
 # Trees
@@ -359,13 +360,13 @@ async def test_a_tree_keeps_links_permissions_and_times_both_ways(way: Way, tmp_
     os.utime(source / "folder", (LONG_AGO, LONG_AGO))
     os.mkfifo(source / "pipe")
 
-    there = await way.guest.folders.copy_to(source, "/root/linked")
-    back = await way.guest.folders.copy_from("/root/linked", tmp_path / "back")
-    again = await way.guest.folders.copy_from("/root/linked", tmp_path / "back")
+    there = await way.guest.folders.upload(source, "/root/linked")
+    back = await way.guest.folders.download("/root/linked", tmp_path / "back")
+    again = await way.guest.folders.download("/root/linked", tmp_path / "back")
 
     (source / "pipe").unlink()
-    assert there == TreeCopied(1, 1, [(str(source / "pipe"), "it is no file, folder or link")])
-    assert back == again == TreeCopied(1, 1)
+    assert there == TreeCopy(1, 1, [(str(source / "pipe"), "it is no file, folder or link")])
+    assert back == again == TreeCopy(1, 1)
     assert shape(way.agent.home / "linked") == shape(tmp_path / "back") == shape(source)
 
 
@@ -374,9 +375,9 @@ async def test_special_files_of_a_guest_are_left_out_and_named(way: Way, tmp_pat
     (way.agent.home / "special" / "pipe").unlink(missing_ok=True)
     os.mkfifo(way.agent.home / "special" / "pipe")
 
-    copied = await way.guest.folders.copy_from("/root/special", tmp_path / "back")
+    copied = await way.guest.folders.download("/root/special", tmp_path / "back")
 
-    assert copied == TreeCopied(left_out=[("pipe", "it is no file, folder or link")])
+    assert copied == TreeCopy(left_out=[("pipe", "it is no file, folder or link")])
 
 
 async def test_nothing_is_written_through_links_that_are_here_already(way: Way, tmp_path: Path) -> None:
@@ -386,7 +387,7 @@ async def test_nothing_is_written_through_links_that_are_here_already(way: Way, 
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "a").symlink_to(tmp_path / "outside")
 
-    copied = await way.guest.folders.copy_from("/root/evil", tmp_path / "target")
+    copied = await way.guest.folders.download("/root/evil", tmp_path / "target")
 
     assert [path for path, _ in copied.left_out] == ["a", "a/b"]
     assert list((tmp_path / "outside").iterdir()) == []
@@ -406,7 +407,7 @@ async def test_a_guest_that_lies_about_its_tree_writes_nothing_elsewhere(folder:
         out = base64.b64encode(listing).decode()
         fake.replies["guest-exec-status"] = {"exited": True, "exitcode": 0, "out-data": out}
 
-        await (await host.guest("fake")).folders.copy_from("/t", tmp_path / "target")
+        await (await host.guest("fake")).folders.download("/t", tmp_path / "target")
 
     assert list(outside.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "target"]
@@ -421,8 +422,8 @@ async def test_a_large_file_goes_through_a_real_guest_both_ways(machine: Machine
 
     async with await connect(f"unix:{machine.agent_socket}") as host:
         guest = await host.guest("vm")
-        await guest.files.copy_to(tmp_path / "large", "/root/large")
-        await guest.files.copy_from("/root/large", tmp_path / "back")
+        await guest.files.upload(tmp_path / "large", "/root/large")
+        await guest.files.download("/root/large", tmp_path / "back")
         await guest.files.remove("/root/large")
 
     assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
@@ -449,8 +450,8 @@ async def test_a_real_disk_that_is_full_keeps_the_old_file(machine: Machine, tmp
         await machine.shell("dd if=/dev/zero of=/mnt/data/fill bs=1M 2>/dev/null; true")
         try:
             with pytest.raises(FileRefused, match="No space left on device; make room in the guest"):
-                await guest.files.copy_to(tmp_path / "large", "/mnt/data/x")
+                await guest.files.upload(tmp_path / "large", "/mnt/data/x")
             assert await guest.files.read("/mnt/data/x") == b"old"
-            assert not [one for one in await guest.folders.entries("/mnt/data") if "guestwire" in one.path]
+            assert not [one for one in await guest.folders.listdir("/mnt/data") if "guestwire" in one.path]
         finally:
             await machine.shell("rm -f /mnt/data/fill /mnt/data/x")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from windows import WindowsGuest, c_arguments, powershell_texts, script_in
+from windows import WindowsGuest, body, c_arguments, powershell_texts, script_in
 
 from guestwire.client import Guest, Host, connect
-from guestwire.client.commands import Wish, powershell, windows_command, windows_line
-from guestwire.client.steady import FileRefused
+from guestwire.client.errors import FileRefused
+from guestwire.client.systems import WINDOWS, CommandSpec, windows_line
 from guestwire.testing import FakeGuest
 
 NASTY = [
@@ -48,7 +48,7 @@ def test_any_arguments_are_found_again_in_the_command_line(arguments: list[str])
 
 @given(st.lists(words))
 def test_any_text_is_found_again_in_a_script(texts: list[str]) -> None:
-    assert script_in(powershell("exit 0\n", *texts)) == ("exit 0\n", texts)
+    assert script_in(WINDOWS.script("stat", *texts)) == (body("stat"), texts)
 
 
 def test_curly_quotes_end_no_text() -> None:
@@ -56,9 +56,9 @@ def test_curly_quotes_end_no_text() -> None:
 
 
 def test_directory_environment_and_files_are_given_to_the_script() -> None:
-    wish = Wish(["prog", *NASTY], {"A": "it's", "B": ""}, cwd="C:\\x y", stdin="C:\\in", stderr="C:\\err")
+    spec = CommandSpec(["prog", *NASTY], {"A": "it's", "B": ""}, cwd="C:\\x y", stdin="C:\\in", stderr="C:\\err")
 
-    _, given = script_in(windows_command(wish))
+    _, given = script_in(WINDOWS.command(spec))
 
     assert given[0] == "prog"
     assert c_arguments(given[1]) == NASTY
@@ -66,7 +66,7 @@ def test_directory_environment_and_files_are_given_to_the_script() -> None:
 
 
 def test_what_the_agent_can_start_by_itself_it_is_given_as_it_is() -> None:
-    assert windows_command(Wish(["cmd", "/c", "dir"])) == ["cmd", "/c", "dir"]
+    assert WINDOWS.command(CommandSpec(["cmd", "/c", "dir"])) == ["cmd", "/c", "dir"]
 
 
 # Against a fake guest
@@ -134,8 +134,8 @@ async def test_files_go_both_ways(there: Guest, windows: WindowsGuest, tmp_path:
     (tmp_path / "source").write_bytes(data)
     os.utime(tmp_path / "source", (1_500_000_000, 1_500_000_000))
 
-    await there.copy_to(tmp_path / "source", "C:\\data\\it's 100%.bin")
-    await there.copy_from("C:\\data\\it's 100%.bin", tmp_path / "back")
+    await there.upload(tmp_path / "source", "C:\\data\\it's 100%.bin")
+    await there.download("C:\\data\\it's 100%.bin", tmp_path / "back")
 
     assert dict(windows.fake.files) == {"C:\\data\\it's 100%.bin": data}
     assert (tmp_path / "back").read_bytes() == data
@@ -162,9 +162,9 @@ async def test_folders_are_made_listed_and_copied(there: Guest, windows: Windows
     (source / "link").symlink_to("sub")
     os.utime(source / "sub" / "f", (1_500_000_000, 1_500_000_000))
 
-    copied = await there.folders.copy_to(source, "C:\\data\\tree")
-    entries = await there.folders.entries("C:\\data\\tree")
-    await there.folders.copy_from("C:\\data\\tree\\sub", tmp_path / "back")
+    copied = await there.folders.upload(source, "C:\\data\\tree")
+    entries = await there.folders.listdir("C:\\data\\tree")
+    await there.folders.download("C:\\data\\tree\\sub", tmp_path / "back")
 
     assert windows.folders[1:] == ["C:\\data\\tree", "C:\\data\\tree\\sub"]
     assert copied.left_out == [("C:\\data\\tree\\link", "Windows takes no links of a Unix")]
@@ -173,7 +173,7 @@ async def test_folders_are_made_listed_and_copied(there: Guest, windows: Windows
 
 
 async def test_where_there_is_no_folder_the_error_says_what_to_do(there: Guest, windows: WindowsGuest) -> None:
-    for call in (there.write_file("C:\\none\\f", b"x"), there.folders.entries("C:\\none")):
+    for call in (there.write_file("C:\\none\\f", b"x"), there.folders.listdir("C:\\none")):
         with pytest.raises(FileRefused, match=r"C:\\none: No such file or directory; `guestwire ls GUEST:FOLDER`"):
             await call
 

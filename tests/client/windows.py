@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guestwire.client import commands, processes, windows
+from guestwire.client import systems
 from guestwire.testing import FakeGuest
 
 QUOTES: Final = "'\u2018\u2019\u201a\u201b"
@@ -79,12 +79,17 @@ def c_arguments(line: str) -> list[str]:
 
 def script_in(command: Sequence[str]) -> tuple[str, list[str]]:
     """A PowerShell command's script, and its arguments."""
-    assert command[0] == commands.POWERSHELL
+    assert command[0] == systems.POWERSHELL
     assert command[-2] == "-EncodedCommand"
     script = base64.b64decode(command[-1]).decode("utf-16-le", "surrogatepass")
-    head, _, body = script.partition("\ntry {\n")
-    given = head.partition("\n$a = @(")[2].rpartition(")\n$code = 0\n")[0]
-    return body.rpartition("} catch {")[0], powershell_texts(given)
+    head, _, rest = script.partition("\ntry {\n")
+    given = head.removeprefix("$a = @(").rpartition(")\n$failing = ")[0]
+    return rest.rpartition("} catch {")[0], powershell_texts(given)
+
+
+def body(name: str) -> str:
+    """A script of Windows without its frame."""
+    return systems.script_text(f"windows/{name}.ps1")
 
 
 @dataclass
@@ -124,7 +129,7 @@ class WindowsGuest:
         return {"pid": pid}
 
     def _run(self, command: list[str], given: bytes) -> tuple[int, str, str]:
-        if command[0] != commands.POWERSHELL:
+        if command[0] != systems.POWERSHELL:
             return 0, "", ""
         script, arguments = script_in(command)
         try:
@@ -136,21 +141,22 @@ class WindowsGuest:
     def _scripts(self) -> dict[str, Callable[[list[str], bytes], object]]:
         files = self.fake.files
         return {
-            processes.TEMPORARY: lambda _a, _given: "C:\\Windows\\TEMP\\",
-            commands._WINDOWS_SCRIPT: lambda a, _given: "\n".join([a[0], *c_arguments(a[1])]),
-            windows._BEGIN: lambda a, _given: self._write(a, b""),
-            windows._PREFIX: lambda a, _given: hashlib.sha256(files[a[0]][: int(a[1])]).hexdigest(),
-            windows._PIECE: lambda a, given: files[a[0]].__setitem__(slice(int(a[1]), int(a[1]) + len(given)), given),
-            windows._FINISH: lambda a, _given: self._finish(a),
-            windows._PUT: lambda a, given: self._write(a, given) and self._finish(a),
-            windows._STAT: lambda a, _given: f"f {len(files[a[0]])} 644 1500000000",
-            windows._ALIAS: lambda a, _given: files.update({a[1]: files[a[0]]}),
-            windows._SIZE: lambda a, _given: str(len(files[a[0]])),
-            windows._APPEND: lambda a, given: files.setdefault(a[0], bytearray()).extend(given),
-            windows._ADD: lambda a, _given: files.setdefault(a[1], bytearray()).extend(files.pop(a[0])),
-            windows._REMOVE: lambda a, _given: files.pop(a[0], None) and None,
-            windows._MAKE: lambda a, _given: self.folders.extend(a),
-            windows._LIST: self._list,
+            body("temporary"): lambda _a, _given: "C:\\Windows\\TEMP\\",
+            body("start"): lambda a, _given: "\n".join([a[0], *c_arguments(a[1])]),
+            body("create"): lambda a, _given: self._write(a, b""),
+            body("sha256"): lambda a, _given: hashlib.sha256(files[a[0]][: int(a[1])]).hexdigest(),
+            body("write"): lambda a, given: files[a[0]].__setitem__(slice(int(a[1]), int(a[1]) + len(given)), given),
+            body("finish"): lambda a, _given: self._finish(a),
+            body("put"): lambda a, given: self._write(a, given) and self._finish(a),
+            body("stat"): lambda a, _given: f"f {len(files[a[0]])} 644 1500000000",
+            body("link"): lambda a, _given: files.update({a[1]: files[a[0]]}),
+            body("size"): lambda a, _given: str(len(files[a[0]])),
+            body("append"): lambda a, given: files.setdefault(a[0], bytearray()).extend(given),
+            body("concat"): lambda a, _given: files.setdefault(a[1], bytearray()).extend(files.pop(a[0])),
+            body("remove"): lambda a, _given: files.pop(a[0], None) and None,
+            body("makedirs"): lambda a, _given: self.folders.extend(a),
+            body("listdir"): self._list,
+            body("walk"): self._list,
         }
 
     def _write(self, arguments: list[str], data: bytes) -> str:
@@ -160,7 +166,7 @@ class WindowsGuest:
         return "0"
 
     def _finish(self, arguments: list[str]) -> str:
-        unfinished, path, digest, time = arguments
+        unfinished, path, digest, _mode, time = arguments
         assert not digest or hashlib.sha256(self.fake.files[unfinished]).hexdigest() == digest
         assert time in ("", "1500000000")
         self.fake.files[path] = self.fake.files.pop(unfinished)

@@ -10,9 +10,8 @@ from made_up import SizeOfFile, made_up
 
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
-from guestwire.client.connecting import connect
 from guestwire.client.generate import asynchronous
-from guestwire.client.hosts import Host
+from guestwire.client.hosts import Host, connect
 from guestwire.contract import Registry
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.contract.openapi import openapi
@@ -84,7 +83,7 @@ async def test_methods_of_the_client_have_the_right_results(served: Served) -> N
     module = types.ModuleType("generated")
     exec(asynchronous(ALL), vars(module))
     guest = await served.host.guest("web")
-    methods: Any = module.Endpoints(guest._carrier, guest.node, guest.vmid, guest.place)
+    methods: Any = module.Endpoints(guest._carrier, guest.node, guest.vmid, guest.context)
 
     assert await methods.file_size("/etc/hostname") == SizeOfFile(9)
     assert await methods.shout("/root/method", "hé", code="planted") == SizeOfFile(3)

@@ -14,9 +14,8 @@ from guestwire.access.control import Access
 from guestwire.app.offline import OfflineAdmin
 from guestwire.client.carriers.direct import DirectCarrier
 from guestwire.client.carriers.https import HttpsCarrier
-from guestwire.client.credentials import Credentials, Trust
-from guestwire.client.errors import CallFailed, Place
-from guestwire.client.targets import Https, Unix
+from guestwire.client.errors import CallFailed, ErrorContext
+from guestwire.client.settings import Credentials, Https, Trust, Unix
 from guestwire.contract import Registry
 from guestwire.dispatch import Call, Pipeline, Router, parameters_given
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
@@ -85,7 +84,7 @@ async def http(registry: Registry) -> AsyncIterator[CheckedDispatcher]:
 
     async def call(method: str, template: str, given: Any) -> Any:
         path, others = path_of(template, given)
-        return await carrier.call(method, path, others, Place("here"))
+        return await carrier.call(method, path, others, ErrorContext("here"))
 
     async def records() -> list[AuditRecord]:
         return await store.audit()
@@ -109,7 +108,7 @@ def direct(folder: Path) -> MakeDispatcher:
 
         async def call(method: str, template: str, given: Any) -> Any:
             path, others = path_of(template, given)
-            return await carrier.call(method, path, others, Place("here"))
+            return await carrier.call(method, path, others, ErrorContext("here"))
 
         try:
             yield CheckedDispatcher(call, answered_of)
@@ -120,7 +119,7 @@ def direct(folder: Path) -> MakeDispatcher:
 
 
 def answered_of(error: Exception) -> int:
-    return error.answered or 0 if isinstance(error, CallFailed) else 500
+    return error.http_status or 0 if isinstance(error, CallFailed) else 500
 
 
 each_check = pytest.mark.parametrize("check", dispatcher_checks(), ids=lambda check: check.__name__)

@@ -5,15 +5,23 @@ import re
 import pytest
 
 from guestwire.client import CallFailed
-from guestwire.client.errors import AgentNotThere, AgentRefused, NoSuchGuest, Place, PrivilegeMissing, advice_for
-from guestwire.client.files import LocalFile
-from guestwire.client.guests import NotReady, StillFrozen
+from guestwire.client.errors import (
+    AgentRefused,
+    AgentUnavailable,
+    ErrorContext,
+    LocalFile,
+    NoSuchGuest,
+    NotReady,
+    PrivilegeMissing,
+    StillFrozen,
+    hint_for,
+)
 from guestwire.client.processes import StillRunning
 from guestwire.mcp.error_text import TOOLS as INSTEAD
 from guestwire.mcp.error_text import advice, describe_error
 from guestwire.mcp.registry import TOOLS
 
-PLACE = Place("pve1", "web (100)")
+PLACE = ErrorContext("pve1", "web (100)")
 
 
 def test_words_of_the_guest_stand_between_marks_and_advice_behind_them() -> None:
@@ -29,14 +37,14 @@ def test_words_of_the_guest_stand_between_marks_and_advice_behind_them() -> None
 @pytest.mark.parametrize(
     "error",
     [
-        AgentNotThere(PLACE, "QEMU guest agent is not running"),
+        AgentUnavailable(PLACE, "QEMU guest agent is not running"),
         PrivilegeMissing(PLACE, "Permission check failed (/vms/100, VM.GuestAgent.Audit)"),
         NoSuchGuest(PLACE, "no such VM"),
-        LocalFile(PLACE, "/srv/exchange/x: Permission denied", advice="check the path on this machine"),
+        LocalFile(PLACE, "/srv/exchange/x: Permission denied", hint="check the path on this machine"),
     ],
 )
 def test_words_of_the_host_need_no_marks(error: CallFailed) -> None:
-    assert describe_error(error).startswith(f"guest web (100) on pve1: {error.words}; ")
+    assert describe_error(error).startswith(f"guest web (100) on pve1: {error.message}; ")
     assert "guestwire" not in describe_error(error)
 
 
@@ -57,6 +65,6 @@ def test_commands_become_tools(error: CallFailed, tool: str) -> None:
 def test_every_command_in_advice_has_a_tool() -> None:
     assert set(INSTEAD.values()) | {"list_directory"} <= TOOLS.levels().keys()
     for words in ("No space left", "No such file or directory", "Is a directory"):
-        error = CallFailed(PLACE, words, advice=advice_for(words))
+        error = CallFailed(PLACE, words, hint=hint_for(words))
         assert "guestwire" not in advice(error)
         assert "-r" not in advice(error)

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from waiting import until
 from ways import ca_of, options_for
 
-from guestwire.client.connecting import open_host
+from guestwire.client.hosts import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
 from guestwire.mcp.elicitation import KEY

@@ -35,11 +35,11 @@ class Connection:
         Raises:
             CallFailed: see `client.errors`.
         """
-        from guestwire.client.errors import NotTrusted  # noqa: PLC0415
+        from guestwire.client.errors import CertificateNotTrusted  # noqa: PLC0415
 
         try:
             return self._run(job)
-        except NotTrusted as error:
+        except CertificateNotTrusted as error:
             if not self._ask:
                 raise
             self._trust(error)
@@ -102,7 +102,7 @@ def on_guest(context: typer.Context, name: str, job: Callable[["Guest"], Awaitab
 
 
 async def _opened(settings: "Settings") -> "Host":
-    from guestwire.client.connecting import open_host  # noqa: PLC0415
+    from guestwire.client.hosts import open_host  # noqa: PLC0415
 
     if not (settings.host or "").startswith("unix:"):
         _load_https()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
     from guestwire.client import Guest
-    from guestwire.client.folders import TreeCopied
+    from guestwire.client.folders import TreeCopy
     from guestwire.client.systems import System
 
 STANDARD: Final = "-"
@@ -97,26 +97,26 @@ def _is_of_guest(text: str) -> bool:
     return bool(_of_guest.match(text))
 
 
-async def _upload(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> "TreeCopied":  # noqa: FBT001
+async def _upload(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> "TreeCopy":  # noqa: FBT001
     if local == STANDARD:
         return _one(await guest.files.write(path, _standard_input(), progress=progress))
     source = Path(local)
     if recursive and _is_folder(source):
-        return await guest.folders.copy_to(source, path, progress=progress)
+        return await guest.folders.upload(source, path, progress=progress)
     there = path if _name(path) else _system(path).join(path, source.name)
-    return _one(await guest.files.copy_to(source, there, progress=progress))
+    return _one(await guest.files.upload(source, there, progress=progress))
 
 
-async def _download(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> "TreeCopied":  # noqa: FBT001
+async def _download(guest: "Guest", path: str, local: str, recursive: bool, progress: Progress) -> "TreeCopy":  # noqa: FBT001
     if local == STANDARD:
         return _one(await _to_standard_output(guest, path))
     target = Path(local)
-    if recursive and (await guest.files.facts(path)).kind == "d":
-        return await guest.folders.copy_from(path, target, progress=progress)
+    if recursive and (await guest.files.stat(path)).kind == "d":
+        return await guest.folders.download(path, target, progress=progress)
     if local.endswith("/") and not _is_folder(target):
         raise RequestError(f"{local}: there is no such folder on this machine")
     here = target / _name(path) if _is_folder(target) else target
-    return _one(await guest.files.copy_from(path, here, progress=progress))
+    return _one(await guest.files.download(path, here, progress=progress))
 
 
 def _system(path: str) -> "System":
@@ -130,10 +130,10 @@ def _name(path: str) -> str:
     return _system(path).split(path)[1]
 
 
-def _one(count: int) -> "TreeCopied":
-    from guestwire.client.folders import TreeCopied  # noqa: PLC0415  # with the rest of the client
+def _one(count: int) -> "TreeCopy":
+    from guestwire.client.folders import TreeCopy  # noqa: PLC0415  # with the rest of the client
 
-    return TreeCopied(1, count)
+    return TreeCopy(1, count)
 
 
 def _is_folder(path: Path) -> bool:

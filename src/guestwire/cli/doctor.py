@@ -19,7 +19,7 @@ def doctor(context: typer.Context, guest: GuestArgument, *, json: Json = False) 
 
     Ends with 0 when the guest answers, else with the exit code of what is wrong.
     """
-    from guestwire.client.doctor import examine  # noqa: PLC0415  # `--help` must not wait for the client
+    from guestwire.client.diagnosis import examine  # noqa: PLC0415  # `--help` must not wait for the client
 
     examined = on_host(context, lambda host: examine(host, guest), ask=False)
     if json:

@@ -54,7 +54,7 @@ def ls(
             note("guestwire: there is no guest that you may see: the user or token needs VM.Audit")
         return
     name, folder = guest_and_path(path)
-    listed = on_guest(context, name, lambda guest: guest.folders.entries(folder))
+    listed = on_guest(context, name, lambda guest: guest.folders.listdir(folder))
     # Where links lead is not looked up for a list.
     entries = [{field: value for field, value in _fields(entry).items() if field != "link"} for entry in listed]
     show(entries if json else [{**entry, "mode": mode_words(entry)} for entry in entries], ENTRIES, as_json=json)

@@ -16,7 +16,7 @@ from guestwire.errors import GuestwireError
 if TYPE_CHECKING:
     import asyncio
 
-    from guestwire.client import Ended, Guest
+    from guestwire.client import CompletedProcess, Guest
 
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C, as shells have it."""
@@ -97,7 +97,7 @@ class Watched:
         self._pid = 0
         self._passing_on: asyncio.Task[None] | None = None
 
-    async def run(self, guest: "Guest", line: list[str], **options: Any) -> "Ended":
+    async def run(self, guest: "Guest", line: list[str], **options: Any) -> "CompletedProcess":
         """As `Processes.run`.
 
         Raises:
@@ -109,14 +109,14 @@ class Watched:
         assert job  # noqa: S101  # a coroutine runs in one
         loop.add_signal_handler(signal.SIGINT, self._interrupted, guest, job)
         try:
-            return await guest.run(line, started=self._started, **options)
+            return await guest.run(line, on_start=self._started, **options)
         except asyncio.CancelledError:
             left = (
                 f"process {self._pid} was left running; `guestwire status {guest.vm.name} {self._pid}` tells how it ends"
                 if self._pid
                 else "whether the program was started is not known"
             )
-            raise LeftRunning(f"{guest.place}: interrupted; {left}") from None
+            raise LeftRunning(f"{guest.context}: interrupted; {left}") from None
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             await self._end()
@@ -167,7 +167,7 @@ def _environment(pairs: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def fields(ended: "Ended") -> dict[str, Any]:
+def fields(ended: "CompletedProcess") -> dict[str, Any]:
     """As exec-status has it: one character for each byte."""
     fields: dict[str, Any] = {"pid": ended.pid, "exited": 1}
     fields |= {"exitcode": ended.code} if ended.signal is None else {"signal": ended.signal}
@@ -179,7 +179,7 @@ def fields(ended: "Ended") -> dict[str, Any]:
     }
 
 
-def pass_on(ended: "Ended") -> None:
+def pass_on(ended: "CompletedProcess") -> None:
     """Both outputs as they are; says when the agent cut one off."""
     _write(sys.stdout.buffer, ended.stdout)
     _write(sys.stderr.buffer, ended.stderr)
@@ -195,7 +195,7 @@ def _write(stream: BinaryIO, data: bytes) -> None:
     stream.flush()
 
 
-def exit_code(ended: "Ended") -> int:
+def exit_code(ended: "CompletedProcess") -> int:
     """Of a command that ends as a process did. Windows has longer ones; none of them becomes 0."""
     if ended.signal is not None:
         return min(SIGNALLED + ended.signal, BYTE)

@@ -17,7 +17,7 @@ from guestwire.cli.site import Json
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
-    from guestwire.client import Ended, Guest, Host
+    from guestwire.client import CompletedProcess, Guest, Host
 
 SCRIPT: Final = r"""
 trap 'code=$?; printf "\n%s %s %s\0" MARK exit "$PWD"; export -p; exit "$code"' EXIT
@@ -56,7 +56,7 @@ def shell(context: typer.Context, guest: GuestArgument, *, json: Json = False) -
 async def _usable(host: "Host", name: str) -> "Guest":
     found = await host.guest(name)
     if await found.is_windows():
-        raise Unusable(f"{found.place}: it has no /bin/sh; on Windows: guestwire exec {name} -- cmd /c COMMAND")
+        raise Unusable(f"{found.context}: it has no /bin/sh; on Windows: guestwire exec {name} -- cmd /c COMMAND")
     return found
 
 
@@ -105,7 +105,7 @@ class _Session:
             return sys.stdin.isatty()
         return self._ended(ended, mark)
 
-    def _ended(self, ended: "Ended", mark: str) -> bool:
+    def _ended(self, ended: "CompletedProcess", mark: str) -> bool:
         output, found, left = ended.stdout.rpartition(f"\n{mark} ".encode())
         shown = replace(ended, stdout=output) if found else ended
         if self._as_json:
@@ -115,7 +115,7 @@ class _Session:
         self._code = exit_code(ended)
         if not found:
             note(
-                f"guestwire: {self._guest.place}: the line left no word of its directory and variables; they are as before it"
+                f"guestwire: {self._guest.context}: the line left no word of its directory and variables; they are as before it"
             )
             return True
         how, _, state = left.decode("utf-8", "surrogateescape").partition(" ")

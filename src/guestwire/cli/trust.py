@@ -14,9 +14,8 @@ from msgspec.structs import replace
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import note
-from guestwire.client.errors import NotTrusted
-from guestwire.client.settings import Settings, config_folder
-from guestwire.client.targets import Https, parse_target
+from guestwire.client.errors import CertificateNotTrusted
+from guestwire.client.settings import Https, Settings, config_folder, parse_target
 from guestwire.errors import ConfigurationError
 
 NAME: Final = "known_hosts.toml"
@@ -39,24 +38,24 @@ def remembered(settings: Settings) -> Settings:
     return replace(settings, fingerprint=_known().get(str(parse_target(settings.host))))
 
 
-def asked(settings: Settings, error: NotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]) -> Settings:
+def asked(settings: Settings, error: CertificateNotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]) -> Settings:
     """With the fingerprint of the certificate that the host shows, when somebody at a terminal trusts it; it is remembered.
 
     Raises:
-        NotTrusted: nobody can be asked, or it was said before what to trust.
+        CertificateNotTrusted: nobody can be asked, or it was said before what to trust.
         RequestError: it is not trusted.
     """
     target = parse_target(settings.host or "")
     if settings.fingerprint and _known().get(str(target)) == settings.fingerprint:
-        raise NotTrusted(
-            error.place, error.words, advice=f"{error.next}; to trust that one, remove the host from {_path()}"
+        raise CertificateNotTrusted(
+            error.context, error.message, hint=f"{error.hint}; to trust that one, remove the host from {_path()}"
         )
     if settings.fingerprint or settings.ca or not isinstance(target, Https) or not sys.stdin.isatty():
         raise error
     from guestwire.client.carriers.https import fingerprint_of  # noqa: PLC0415  # only untrusted hosts need it
 
     fingerprint = run(fingerprint_of(target))
-    note(f"{error.place}: {error.words}. Its SHA-256 fingerprint is\n{fingerprint}")
+    note(f"{error.context}: {error.message}. Its SHA-256 fingerprint is\n{fingerprint}")
     confirm("Is it the one that the server's administrator sees? Trust it from now on?", yes=False)
     _remember(str(target), fingerprint)
     note(f"remembered in {_path()}")

@@ -1,11 +1,11 @@
-from guestwire.client.connecting import connect as connect
-from guestwire.client.connecting_sync import SyncHost as SyncHost
-from guestwire.client.connecting_sync import connect_sync as connect_sync
 from guestwire.client.errors import CallFailed as CallFailed
 from guestwire.client.guests import Guest as Guest
 from guestwire.client.hosts import Host as Host
-from guestwire.client.parts import GuestInfo as GuestInfo
-from guestwire.client.processes import Ended as Ended
+from guestwire.client.hosts import connect as connect
+from guestwire.client.processes import CompletedProcess as CompletedProcess
+from guestwire.client.protocols import GuestInfo as GuestInfo
 from guestwire.client.streams import Stream as Stream
 from guestwire.client.sync import SyncGuest as SyncGuest
+from guestwire.client.sync import SyncHost as SyncHost
 from guestwire.client.sync import SyncStream as SyncStream
+from guestwire.client.sync import connect_sync as connect_sync

@@ -6,7 +6,7 @@ from typing import Any, get_origin
 import msgspec
 
 from guestwire.client.carriers.base import Carrier
-from guestwire.client.errors import AgentRefused, CallFailed, Place
+from guestwire.client.errors import AgentRefused, CallFailed, ErrorContext
 from guestwire.contract import Effect, Endpoint
 from guestwire.contract.endpoint import VM
 from guestwire.contract.results import Forwarded, client_result
@@ -15,8 +15,8 @@ from guestwire.contract.results import Forwarded, client_result
 class Calls:
     """Calls endpoints of one VM."""
 
-    def __init__(self, carrier: Carrier, node: str, vmid: int, place: Place) -> None:
-        self.place = place
+    def __init__(self, carrier: Carrier, node: str, vmid: int, context: ErrorContext) -> None:
+        self.context = context
         self.node = node
         self.vmid = vmid
         self._carrier = carrier
@@ -30,7 +30,7 @@ class Calls:
             CallFailed: see `client.errors`.
         """
         path = f"/nodes/{self.node}/qemu/{self.vmid}/{name}"
-        return await self._carrier.call(method, path, parameters or {}, self.place, repeatable=repeatable)
+        return await self._carrier.call(method, path, parameters or {}, self.context, repeatable=repeatable)
 
     async def call(
         self,
@@ -52,13 +52,13 @@ class Calls:
         if forwarded:
             data = data.get("result") if isinstance(data, dict) else None
             if isinstance(data, dict) and isinstance(error := data.get("error"), dict):
-                raise AgentRefused(self.place, str(error.get("class", "GenericError")), str(error.get("desc", "")))
+                raise AgentRefused(self.context, str(error.get("class", "GenericError")), str(error.get("desc", "")))
         if answer is None:
             return None
         try:
             return msgspec.convert(data, answer, strict=False)
         except msgspec.ValidationError as error:
-            raise CallFailed(self.place, f"{name}: unexpected answer: {error}") from error
+            raise CallFailed(self.context, f"{name}: unexpected answer: {error}") from error
 
     async def call_endpoint(self, endpoint: Endpoint, parameters: Mapping[str, Any] | None = None) -> Any:
         """The typed result of an endpoint of a VM by its record; the generated methods do the same.

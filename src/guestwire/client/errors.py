@@ -1,20 +1,26 @@
-"""What a call to a host can end with: who, what, in whose words, and what to do next.
+"""The ways in which a call to a host fails. Each says about which guest on which host, in the words of host or guest, and what to do next.
 
     CallFailed (in guestwire.errors: GuestwireError)
-    ├── Unreachable           no connection
-    │   └── NotTrusted        a certificate that is not trusted; nothing was sent
-    ├── LoginFailed           no credentials, or bad ones
-    ├── PrivilegeMissing      a privilege is missing; `privileges` names those of which one would do
-    ├── WrongParameters       `errors` by parameter
-    ├── NoSuchEndpoint        the API has no such method and path
-    ├── NoSuchGuest           no such VM
-    ├── GuestStopped          the VM does not run
-    ├── AgentNotThere         the VM has no guest agent configured, or nothing answers
-    ├── AgentTookTooLong      no answer in time; a command that changes the guest may still be executed
-    └── AgentRefused          the agent's own error; `error_class` and `description` as it sent them
-        └── WordsLost         Proxmox VE could not pass on what the agent said
+    ├── Unreachable               no connection
+    │   └── CertificateNotTrusted a certificate that is not trusted; nothing was sent
+    ├── LoginFailed               no credentials, or bad ones
+    ├── PrivilegeMissing          a privilege is missing; `privileges` names those of which one would do
+    ├── WrongParameters           `errors` by parameter
+    ├── NoSuchEndpoint            the API has no such method and path
+    ├── NoSuchGuest               no such VM
+    ├── GuestStopped              the VM does not run
+    ├── AgentUnavailable          the VM has no guest agent configured, or nothing answers
+    ├── AgentTookTooLong          no answer in time; a command that changes the guest may still be executed
+    ├── AgentRefused              the agent's own error; `error_class` and `description` as it sent them
+    │   └── ErrorTextLost         Proxmox VE could not pass on what the agent said
+    ├── NotReady                  the agent does not answer within the time that was given
+    ├── StillFrozen               the file systems could not be thawed
+    ├── FileRefused               the guest can't read or write a file
+    ├── ChecksumMismatch          the bytes that arrived are not those that were sent
+    ├── LocalFile                 the file on this side can't be read or written
+    └── in processes.py           ProcessFailed, StillRunning
 
-The table `_WORDS` translates a server's words; they are Proxmox VE's, whichever server it is.
+The table `_MESSAGES` translates a server's messages; they are those of Proxmox VE, whichever server it is.
 """
 
 import re
@@ -26,7 +32,7 @@ from guestwire.errors import GuestwireError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ErrorContext:
     """Which guest on which host a call is about; `guest` is empty for calls about none."""
 
     host: str
@@ -37,37 +43,37 @@ class Place:
 
 
 class CallFailed(GuestwireError):
-    """Base: `place`, `words` as the server said them, `answered` (HTTP status; None without an answer), `next` for people: what to do."""
+    """A call failed: `context`, `message` as the server said it, `http_status` (None without an answer), `hint` for people: what to do next."""
 
     exit_code = 3
-    advice: ClassVar[str] = ""
+    default_hint: ClassVar[str] = ""
 
-    def __init__(self, place: Place, words: str, status: int | None = None, *, advice: str = "") -> None:
-        self.place = place
-        self.words = words
-        self.answered = status
-        self.next = advice or self.advice
-        super().__init__(f"{place}: {words}" + (f"; {self.next}" if self.next else ""))
+    def __init__(self, context: ErrorContext, message: str, status: int | None = None, *, hint: str = "") -> None:
+        self.context = context
+        self.message = message
+        self.http_status = status
+        self.hint = hint or self.default_hint
+        super().__init__(f"{context}: {message}" + (f"; {self.hint}" if self.hint else ""))
 
 
 class Unreachable(CallFailed):
     """No answer from the host."""
 
     exit_code = 69
-    advice = "check the address, and that the service runs"
+    default_hint = "check the address, and that the service runs"
 
 
-class NotTrusted(Unreachable):
+class CertificateNotTrusted(Unreachable):
     """The host shows a certificate that is not trusted. Nothing was sent to it."""
 
-    advice = "trust it by its CA (--ca, GUESTWIRE_CA) or its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
+    default_hint = "trust it by its CA (--ca, GUESTWIRE_CA) or its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
 
 
 class LoginFailed(CallFailed):
     """The host does not know these credentials."""
 
     exit_code = 5
-    advice = "check the token or the password; a token is USER@REALM!NAME=SECRET"
+    default_hint = "check the token or the password; a token is USER@REALM!NAME=SECRET"
 
 
 class PrivilegeMissing(CallFailed):
@@ -75,13 +81,13 @@ class PrivilegeMissing(CallFailed):
 
     exit_code = 6
 
-    def __init__(self, place: Place, words: str, status: int | None = None, *, advice: str = "") -> None:
-        found = re.search(r"\((?P<path>/[^,)]*), (?P<names>[\w.|]+)\)", words)
+    def __init__(self, context: ErrorContext, message: str, status: int | None = None, *, hint: str = "") -> None:
+        found = re.search(r"\((?P<path>/[^,)]*), (?P<names>[\w.|]+)\)", message)
         self.path = found["path"] if found else ""
         self.privileges = tuple(dict.fromkeys(found["names"].split("|"))) if found else ()
         if self.privileges:
-            advice = f"give the user or token a role with {' or '.join(self.privileges)} on {self.path}"
-        super().__init__(place, words, status, advice=advice)
+            hint = f"give the user or token a role with {' or '.join(self.privileges)} on {self.path}"
+        super().__init__(context, message, status, hint=hint)
 
 
 class WrongParameters(CallFailed):
@@ -90,41 +96,30 @@ class WrongParameters(CallFailed):
     exit_code = 2
 
     def __init__(
-        self, place: Place, words: str, status: int | None = None, *, errors: Mapping[str, Any] | None = None
+        self, context: ErrorContext, message: str, status: int | None = None, *, errors: Mapping[str, Any] | None = None
     ) -> None:
         self.errors = {str(name): str(text).strip() for name, text in (errors or {}).items()}
         detail = ", ".join(f"{name}: {text}" for name, text in self.errors.items())
-        super().__init__(place, f"{words} {detail}".strip(), status)
-
-
-def no_nul(place: Place, *texts: str) -> None:
-    """Checks what a guest takes for a text that ends at the first NUL.
-
-    Raises:
-        WrongParameters: there is one in it.
-    """
-    for text in texts:
-        if "\0" in text:
-            raise WrongParameters(place, "there is a NUL in an argument, a variable or a path")
+        super().__init__(context, f"{message} {detail}".strip(), status)
 
 
 class NoSuchEndpoint(CallFailed):
     """The API has no such method and path."""
 
-    advice = "`guestwire api` lists those that there are"
+    default_hint = "`guestwire api` lists those that there are"
 
 
 class NoSuchGuest(CallFailed):
     """There is no such VM."""
 
     exit_code = 4
-    advice = "`guestwire ls` lists those that there are"
+    default_hint = "`guestwire ls` lists those that there are"
 
 
 class GuestStopped(CallFailed):
     """The VM does not run."""
 
-    advice = "start it"
+    default_hint = "start it"
 
 
 NO_AGENT_SOCKET: Final = (
@@ -132,48 +127,83 @@ NO_AGENT_SOCKET: Final = (
 )
 
 
-class AgentNotThere(CallFailed):
+class AgentUnavailable(CallFailed):
     """No guest agent to talk to."""
 
-    advice = "install and start qemu-guest-agent in the guest, and give the VM an agent channel (on Proxmox VE: qm set VMID --agent 1)"
+    default_hint = "install and start qemu-guest-agent in the guest, and give the VM an agent channel (on Proxmox VE: qm set VMID --agent 1)"
 
 
 class AgentTookTooLong(CallFailed):
     """The agent did not answer in time."""
 
-    advice = "the agent may be busy; a command that changes the guest may still be executed"
+    default_hint = "the agent may be busy; a command that changes the guest may still be executed"
 
 
 class AgentRefused(CallFailed):
     """The agent answered with an error."""
 
-    def __init__(self, place: Place, error_class: str, description: str, status: int | None = None) -> None:
+    def __init__(self, context: ErrorContext, error_class: str, description: str, status: int | None = None) -> None:
         self.error_class = error_class
         self.description = description
         super().__init__(
-            place, description, status, advice=advice_for(description) or (SWITCHED_OFF if self.is_disabled else "")
+            context, description, status, hint=hint_for(description) or (SWITCHED_OFF if self.is_disabled else "")
         )
 
     @property
     def is_disabled(self) -> bool:
-        """Whether the agent does not have the command, or has it switched off."""
+        """True if the agent does not have the command, or has it switched off."""
         said = self.description
         missing = self.error_class == "CommandNotFound" or "has been disabled" in said or "not found" in said
         return missing and "command" in said.lower()
 
 
-class WordsLost(AgentRefused):
-    """The agent answered with an error whose words Proxmox VE could not pass on (status 596): there was a quotation mark in them."""
+class ErrorTextLost(AgentRefused):
+    """The agent answered with an error whose text Proxmox VE could not pass on (status 596): there was a quotation mark in it."""
 
-    def __init__(self, place: Place, words: str, status: int | None = None) -> None:
-        super().__init__(place, "GenericError", f"the agent refused it, and its words were lost ({words})", status)
+    def __init__(self, context: ErrorContext, message: str, status: int | None = None) -> None:
+        super().__init__(context, "GenericError", f"the agent refused it, and its words were lost ({message})", status)
+
+
+class NotReady(CallFailed):
+    """The guest's agent did not answer in time."""
+
+    exit_code = 124
+    default_hint = "`guestwire doctor GUEST` finds out why"
+
+
+class StillFrozen(CallFailed):
+    """The guest's file systems could not be thawed."""
+
+    exit_code = 7
+    default_hint = (
+        "thaw them at once: guestwire thaw GUEST; as long as they are frozen, everything that writes in the guest waits"
+    )
+
+
+class FileRefused(CallFailed):
+    """The guest can't read or write the file."""
+
+    def __init__(self, context: ErrorContext, message: str) -> None:
+        super().__init__(context, message, hint=hint_for(message))
+
+
+class ChecksumMismatch(CallFailed):
+    """The bytes that arrived are not those that were sent."""
+
+    exit_code = 74
+
+
+class LocalFile(CallFailed):
+    """The file on this side can't be read or written."""
+
+    exit_code = 74
 
 
 SWITCHED_OFF: Final = "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
 
 FROZEN: Final = "its file systems are frozen, for a snapshot or backup; when that is done: `guestwire thaw GUEST`"
 
-_NEXT: Final = (
+_HINTS: Final = (
     ("agent is in frozen state", FROZEN),
     ("Failed to execute child process", "check the program's name in the guest, or give its path; no shell is between"),
     ("No space left", "make room in the guest (`guestwire df GUEST` shows where), then copy again"),
@@ -191,39 +221,39 @@ _NEXT: Final = (
     ("Invalid parameter 'pid'", "it is no process that was started by this agent, or its end was told before"),
     ("PID ", "it is no process that was started by this agent, or its end was told before"),
 )
-"""What to do when a guest's words have this in them."""
+"""Hints by what a message of a guest has in it."""
 
 
-def advice_for(words: str) -> str:
-    """What to do about a guest's own words; empty where nobody knows."""
-    return next((then for when, then in _NEXT if when in words), "")
+def hint_for(message: str) -> str:
+    """A hint about what to do after a message of a guest; empty where none is known."""
+    return next((hint for part, hint in _HINTS if part in message), "")
 
 
 _AGENT_ERROR: Final = "Agent error: "
 
-_WORDS: Final[tuple[tuple[re.Pattern[str], Callable[[Place, str, int | None], CallFailed]], ...]] = (
+_MESSAGES: Final[tuple[tuple[re.Pattern[str], Callable[[ErrorContext, str, int | None], CallFailed]], ...]] = (
     (re.compile(r"Configuration file .* does not exist|no such VM|hostname lookup "), NoSuchGuest),
     (re.compile(r"VM \d+ is not running|VM is not running"), GuestStopped),
-    (re.compile(r"No QEMU guest agent configured|QEMU guest agent is not running"), AgentNotThere),
+    (re.compile(r"No QEMU guest agent configured|QEMU guest agent is not running"), AgentUnavailable),
     (re.compile(r"got timeout|took longer than"), AgentTookTooLong),
 )
 
-_STATUSES: Final[Mapping[int, Callable[[Place, str, int | None], CallFailed]]] = {
+_STATUSES: Final[Mapping[int, Callable[[ErrorContext, str, int | None], CallFailed]]] = {
     401: LoginFailed,
     403: PrivilegeMissing,
     501: NoSuchEndpoint,
-    596: WordsLost,
+    596: ErrorTextLost,
 }
 
 
-def failure(place: Place, status: int, words: str, errors: Mapping[str, Any] | None = None) -> CallFailed:
+def failure(context: ErrorContext, status: int, message: str, errors: Mapping[str, Any] | None = None) -> CallFailed:
     """The error that a server's refusal means."""
-    words = words.strip()
+    message = message.strip()
     if status in _STATUSES:
-        return _STATUSES[status](place, words, status)
+        return _STATUSES[status](context, message, status)
     if errors or status == 400:  # noqa: PLR2004  # bad request
-        return WrongParameters(place, words, status, errors=errors)
-    if words.startswith(_AGENT_ERROR):
-        return AgentRefused(place, "GenericError", words.removeprefix(_AGENT_ERROR), status)
-    made = next((make for pattern, make in _WORDS if pattern.search(words)), CallFailed)
-    return made(place, words, status)
+        return WrongParameters(context, message, status, errors=errors)
+    if message.startswith(_AGENT_ERROR):
+        return AgentRefused(context, "GenericError", message.removeprefix(_AGENT_ERROR), status)
+    made = next((make for pattern, make in _MESSAGES if pattern.search(message)), CallFailed)
+    return made(context, message, status)

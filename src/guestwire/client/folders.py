@@ -8,19 +8,17 @@ import contextlib
 import os
 import stat
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from guestwire.client import scripts
-from guestwire.client.ending import in_thread
+from guestwire.client.cancellation import map_ordered, run_in_thread
 from guestwire.client.errors import CallFailed
-from guestwire.client.files import Facts, Files, Progress, facts_of
-from guestwire.client.local import told
-from guestwire.client.pieces import in_flight
-from guestwire.client.processes import Processes
 from guestwire.client.systems import UNIX, system_of
+from guestwire.client.transfer.files import Files
+from guestwire.client.transfer.local_files import Progress, report, translate_os_errors
+from guestwire.client.transfer.reading import FileStat
 
 AT_ONCE: Final = 6
 """Files that are copied at the same time: the guest makes a process for each."""
@@ -34,7 +32,7 @@ LONGEST_BATCH: Final = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What stands at a path in a guest: `kind` is f (file), d (directory), l (link) or ? (anything else); `link` is where a link leads."""
+    """An entry of a folder in a guest: `kind` is f (file), d (directory), l (link) or ? (anything else); `link` is where a link leads."""
 
     kind: str
     path: str
@@ -45,65 +43,62 @@ class Entry:
 
 
 @dataclass(slots=True)
-class TreeCopied:
-    """What became of a tree: how many files and bytes were copied, and what was left out: paths, and why."""
+class TreeCopy:
+    """The result of copying a tree: how many files and bytes were copied, and the paths that were left out, with the reason."""
 
     files: int = 0
     bytes: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-_LINK: Final = """\
-while [ $# -gt 0 ]; do
-  if [ -d "$2" ] && [ ! -L "$2" ]; then echo "$2: is a directory" >&2; exit 1; fi
-  rm -f -- "$2" && ln -s -- "$1" "$2" || exit 1
-  shift 2
-done
-"""
-
-_KEEP: Final = """\
-while [ $# -gt 0 ]; do
-  chmod "$1" "$3" && TZ=UTC0 touch -t "$2" -- "$3" || exit 1
-  shift 3
-done
-"""
-
-
 class Folders:
     """The folders of one guest. Paths are the guest's own."""
 
-    def __init__(self, _processes: Processes, files: Files) -> None:
+    def __init__(self, files: Files) -> None:
         self._files = files
-        self._steady = files.steady
+        self._retrying = files.retrying
 
-    async def entries(self, path: str) -> list[Entry]:
-        """What is in a folder, by name.
+    async def listdir(self, path: str) -> list[Entry]:
+        """The entries of a folder, by name.
 
         Raises:
             FileRefused: there is no such folder, or it can't be read.
             CallFailed: see `client.errors`.
         """
-        listed = (await self._steady.output(system_of(path).entries(path))).split("\0")
-        return self._entries((text, "") for text in listed if text)
+        texts = (await self._retrying.output(path, system_of(path).listdir(path))).split("\0")
+        return self._entries((text, "") for text in texts if text)
 
-    async def tree(self, path: str) -> list[Entry]:
-        """Everything below a folder, folders before what is in them; paths are relative to it."""
+    async def walk(self, path: str) -> list[Entry]:
+        """Everything below a folder, folders before what is in them; paths are relative to it.
+
+        Raises:
+            FileRefused: there is no such folder, or it can't be read.
+            CallFailed: see `client.errors`.
+        """
         system = system_of(path)
-        texts = iter((await self._steady.output(system.tree(path))).split("\0"))
+        texts = iter((await self._retrying.output(path, system.walk(path))).split("\0"))
         return self._entries((text, next(texts, "") if system is UNIX else "") for text in texts if text)
 
-    def _entries(self, listed: Iterable[tuple[str, str]]) -> list[Entry]:
+    def _entries(self, texts: Iterable[tuple[str, str]]) -> list[Entry]:
+        found = []
         try:
-            found = [_entry(*one) for one in listed]
+            for text, link in texts:
+                kind, size, mode, mtime, path = text.split(" ", 4)
+                stat = FileStat.parse(kind if kind in "fdl" else "?", size, mode, mtime)
+                found.append(Entry(stat.kind, path.removeprefix("./"), stat.size, stat.mode, stat.mtime, link))
         except ValueError as error:
-            raise CallFailed(self._steady.place, f"unexpected answer to a list of files: {error}") from error
+            raise CallFailed(self._retrying.context, f"unexpected answer to a list of files: {error}") from error
         return sorted((entry for entry in found if entry.path != "."), key=lambda entry: entry.path)
 
-    async def make(self, path: str) -> None:
-        """Makes a folder, and those above it."""
-        await self._steady.done(system_of(path).make_folders([path]))
+    async def makedirs(self, path: str) -> None:
+        """Makes a folder, and those above it.
 
-    async def copy_to(self, source: Path, path: str, *, progress: Progress | None = None) -> TreeCopied:
+        Raises:
+            FileRefused: the guest's own reason.
+        """
+        await self._retrying.check(system_of(path).makedirs([path]))
+
+    async def upload(self, source: Path, path: str, *, progress: Progress | None = None) -> TreeCopy:
         """Copies a folder with what is in it into the guest's folder `path`, with permissions, times and links as they are.
 
         Raises:
@@ -111,33 +106,34 @@ class Folders:
             FileRefused: the guest's own reason.
             CallFailed: see `client.errors`.
         """
-        with told(source, self._steady.place):
-            here = await in_thread(lambda: list(_local_tree(source)))
+        with translate_os_errors(source, self._retrying.context):
+            here = await run_in_thread(lambda: list(_local_tree(source)))
         system = system_of(path)
-        there = {local: system.join(path, local.relative_to(source).as_posix()) for _, local, _ in here}
-        copied, total = TreeCopied(), _Total(progress, sum(facts.st_size for kind, _, facts in here if kind == "f"))
-        copied.left_out = [(str(local), "it is no file, folder or link") for kind, local, _ in here if kind == "?"]
-        folders = [(local, facts) for kind, local, facts in here if kind == "d"]
-        for batch in _batches([(path,), *((there[local],) for local, _ in folders)]):
-            await self._steady.done(system.make_folders([folder for (folder,) in batch]))
-        files = [local for kind, local, _ in here if kind == "f"]
-        await self._each(
-            copied, (_copying(self._files.copy_to, local, there[local], total.of_one()) for local in files)
-        )
-        with told(source, self._steady.place):
-            links = [(str(local.readlink()), there[local]) for kind, local, _ in here if kind == "l"]
-        if system is UNIX:
-            await self._in_batches(_LINK, links)
-            kept = [
-                (f"{stat.S_IMODE(facts.st_mode):o}", scripts.touched(facts.st_mtime), there[local])
-                for local, facts in folders
-            ]
-            await self._in_batches(_KEEP, kept[::-1])
-        else:
-            copied.left_out += [(link, "Windows takes no links of a Unix") for _, link in links]
-        return copied
+        there = {entry.path: system.join(path, entry.path.relative_to(source).as_posix()) for entry in here}
+        files = [entry for entry in here if entry.kind == "f"]
+        folders = [entry for entry in here if entry.kind == "d"]
+        links = [(entry.link, there[entry.path]) for entry in here if entry.kind == "l"]
+        copy, total = TreeCopy(), _Total(progress, sum(entry.stat.st_size for entry in files))
+        copy.left_out = [(str(entry.path), "it is no file, folder or link") for entry in here if entry.kind == "?"]
+        for batch in _batches([(path,), *((there[entry.path],) for entry in folders)]):
+            await self._retrying.check(system.makedirs([folder for (folder,) in batch]))
+        uploads = (self._files.upload(entry.path, there[entry.path], progress=total.of_one_file()) for entry in files)
+        await _copy_all(copy, uploads)
+        if system is not UNIX:
+            copy.left_out += [(link, "Windows takes no links of a Unix") for _, link in links]
+            return copy
+        for links_batch in _batches(links):
+            await self._retrying.check(UNIX.symlinks(links_batch))
+        # The deepest first: what is made in a folder changes its time.
+        attributes = [
+            (f"{stat.S_IMODE(entry.stat.st_mode):o}", UNIX.timestamp(entry.stat.st_mtime), there[entry.path])
+            for entry in reversed(folders)
+        ]
+        for attributes_batch in _batches(attributes):
+            await self._retrying.check(UNIX.attributes(attributes_batch))
+        return copy
 
-    async def copy_from(self, path: str, target: Path, *, progress: Progress | None = None) -> TreeCopied:
+    async def download(self, path: str, target: Path, *, progress: Progress | None = None) -> TreeCopy:
         """Copies the guest's folder with what is in it into `target`, with permissions, times and links as they are.
 
         Names that lead out of `target` are left out, also by links that stand there already.
@@ -147,46 +143,37 @@ class Folders:
             FileRefused: the guest's own reason.
             CallFailed: see `client.errors`.
         """
-        entries = await self.tree(path)
-        copied, total = TreeCopied(), _Total(progress, sum(entry.size for entry in entries if entry.kind == "f"))
-        with told(target, self._steady.place):
-            await in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
-        safe = await in_thread(_sorted_out, entries, target, copied)
-        jobs = (
-            _copying(
-                self._files.copy_from,
+        entries = await self.walk(path)
+        copy, total = TreeCopy(), _Total(progress, sum(entry.size for entry in entries if entry.kind == "f"))
+        with translate_os_errors(target, self._retrying.context):
+            await run_in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
+        safe = await run_in_thread(_make_folders, entries, target, copy)
+        downloads = (
+            self._files.download(
                 system_of(path).join(path, entry.path),
                 target / entry.path,
-                total.of_one(),
-                facts=_facts(entry),
+                stat=FileStat(entry.kind, entry.size, entry.mode, entry.mtime),
+                progress=total.of_one_file(),
             )
             for entry in safe
             if entry.kind == "f"
         )
-        await self._each(copied, jobs)
-        await in_thread(_link_and_keep, safe, target, copied)
-        return copied
-
-    async def _each(self, copied: TreeCopied, jobs: Iterable[Callable[[], Coroutine[Any, Any, int]]]) -> None:
-        async def begun() -> AsyncGenerator[Coroutine[Any, Any, int], None]:
-            for job in jobs:
-                yield job()
-
-        async with contextlib.aclosing(in_flight(begun(), AT_ONCE)) as sizes:
-            async for size in sizes:
-                copied.files += 1
-                copied.bytes += size
-
-    async def _in_batches(self, script: str, items: Iterable[tuple[str, ...]]) -> None:
-        for batch in _batches(items):
-            await self._steady.done(scripts.script(script, *(word for item in batch for word in item)))
+        await _copy_all(copy, downloads)
+        await run_in_thread(_make_links_and_set_attributes, safe, target, copy)
+        return copy
 
 
-def _copying(
-    copy: Callable[..., Coroutine[Any, Any, int]], one: Any, other: Any, progress: Progress, **more: Any
-) -> Callable[[], Coroutine[Any, Any, int]]:
-    """A copy that begins when it is called."""
-    return lambda: copy(one, other, progress=progress, **more)
+async def _copy_all(copy: TreeCopy, jobs: Iterable[Coroutine[Any, Any, int]]) -> None:
+    """Copies files, several at once. A job is made when it is begun: one that is made and never begun would be a warning."""
+
+    async def begun() -> AsyncGenerator[Coroutine[Any, Any, int], None]:
+        for job in jobs:
+            yield job
+
+    async with contextlib.aclosing(map_ordered(begun(), AT_ONCE)) as sizes:
+        async for size in sizes:
+            copy.files += 1
+            copy.bytes += size
 
 
 class _Total:
@@ -196,24 +183,26 @@ class _Total:
         self._progress = progress
         self._total = total
         self._done = 0
-        if progress:
-            progress(0, total)
+        report(progress, 0, total)
 
-    def of_one(self) -> Progress:
+    def of_one_file(self) -> Progress:
         """The progress of one of them."""
         before = 0
 
         def tell(done: int, _: int | None) -> None:
             nonlocal before
             self._done, before = self._done + done - before, done
-            if self._progress:
-                self._progress(self._done, self._total)
+            report(self._progress, self._done, self._total)
 
         return tell
 
 
-def _batches(items: Iterable[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
-    batch: list[tuple[str, ...]] = []
+Item = TypeVar("Item", bound=tuple[str, ...])
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items in lists, each of which one command line holds."""
+    batch: list[Item] = []
     for item in items:
         if len(batch) >= BATCH or sum(len(word) for one in (*batch, item) for word in one) > LONGEST_BATCH:
             yield batch
@@ -223,31 +212,27 @@ def _batches(items: Iterable[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]
         yield batch
 
 
-def _facts(entry: Entry) -> Facts:
-    return Facts(entry.kind, entry.size, entry.mode, entry.mtime)
-
-
-def _stays_inside(path: Path, folder: Path) -> bool:
-    """Whether a name that a guest gave leads nowhere else, by links that are here already neither."""
+def _is_inside(path: Path, folder: Path) -> bool:
+    """True if a name that a guest gave stays below the folder, also by links that are here already."""
     return ".." not in path.parts and path.parent.resolve().is_relative_to(folder.resolve())
 
 
 @contextlib.contextmanager
-def _left_out(entry: Entry, copied: TreeCopied) -> Iterator[None]:
-    """What can't be here, as a name that is too long, is left out."""
+def _record_failure(entry: Entry, copy: TreeCopy) -> Iterator[None]:
+    """Leaves out an entry that can't be made here, as one whose name is too long."""
     try:
         yield
     except OSError as error:
-        copied.left_out.append((entry.path, error.strerror or str(error)))
+        copy.left_out.append((entry.path, error.strerror or str(error)))
 
 
-def _sorted_out(entries: list[Entry], target: Path, copied: TreeCopied) -> list[Entry]:
-    """Makes the folders; gives what can be copied."""
+def _make_folders(entries: list[Entry], target: Path, copy: TreeCopy) -> list[Entry]:
+    """Makes the folders; returns the entries that can be copied, and leaves out the others."""
     safe, seen = [], set[str]()
     for entry in entries:
-        with _left_out(entry, copied):
-            if why := _why_not(entry, target, seen):
-                copied.left_out.append((entry.path, why))
+        with _record_failure(entry, copy):
+            if why := _reason_to_leave_out(entry, target, seen):
+                copy.left_out.append((entry.path, why))
                 continue
             if entry.kind == "d":
                 (target / entry.path).mkdir(parents=True, exist_ok=True)
@@ -256,9 +241,9 @@ def _sorted_out(entries: list[Entry], target: Path, copied: TreeCopied) -> list[
     return safe
 
 
-def _why_not(entry: Entry, target: Path, seen: set[str]) -> str:
+def _reason_to_leave_out(entry: Entry, target: Path, seen: set[str]) -> str:
     local = target / entry.path
-    if entry.path in seen or entry.path == "" or entry.path.startswith("/") or not _stays_inside(local, target):
+    if entry.path in seen or entry.path == "" or entry.path.startswith("/") or not _is_inside(local, target):
         return "its name leads out of the folder"
     if entry.kind == "?":
         return "it is no file, folder or link"
@@ -267,40 +252,39 @@ def _why_not(entry: Entry, target: Path, seen: set[str]) -> str:
     return "a link stands in its place" if entry.kind == "d" and local.is_symlink() else ""
 
 
-def _link_and_keep(entries: list[Entry], target: Path, copied: TreeCopied) -> None:
+def _make_links_and_set_attributes(entries: list[Entry], target: Path, copy: TreeCopy) -> None:
     """Makes the links, when all else is there; then gives folders their permissions and times, the deepest first."""
     for entry in (entry for entry in entries if entry.kind == "l"):
         local = target / entry.path
-        if not _stays_inside(local, target) or (local.is_dir() and not local.is_symlink()):
-            copied.left_out.append((entry.path, "a folder stands in its place"))
+        if not _is_inside(local, target) or (local.is_dir() and not local.is_symlink()):
+            copy.left_out.append((entry.path, "a folder stands in its place"))
             continue
-        with _left_out(entry, copied):
+        with _record_failure(entry, copy):
             new = local.with_name(f".guestwire-{uuid.uuid4().hex}")
             new.symlink_to(entry.link)
             new.replace(local)
     for entry in reversed([entry for entry in entries if entry.kind == "d"]):
         local = target / entry.path
-        if not local.is_symlink() and _stays_inside(local, target):
-            with _left_out(entry, copied):
+        if not local.is_symlink() and _is_inside(local, target):
+            with _record_failure(entry, copy):
                 local.chmod(entry.mode & 0o777)
                 os.utime(local, (entry.mtime, entry.mtime))
 
 
-def _local_tree(folder: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
+@dataclass(frozen=True, slots=True)
+class _LocalEntry:
+    kind: str
+    path: Path
+    stat: os.stat_result
+    link: str
+
+
+def _local_tree(folder: Path) -> Iterator[_LocalEntry]:
     """All below a folder, each behind the folder that it is in."""
     for path in sorted(folder.iterdir()):
         facts = path.lstat()
-        kind = _kind(facts.st_mode)
-        yield kind, path, facts
+        mode = facts.st_mode
+        kind = "l" if stat.S_ISLNK(mode) else "d" if stat.S_ISDIR(mode) else "f" if stat.S_ISREG(mode) else "?"
+        yield _LocalEntry(kind, path, facts, str(path.readlink()) if kind == "l" else "")
         if kind == "d":
             yield from _local_tree(path)
-
-
-def _kind(mode: int) -> str:
-    return "l" if stat.S_ISLNK(mode) else "d" if stat.S_ISDIR(mode) else "f" if stat.S_ISREG(mode) else "?"
-
-
-def _entry(text: str, link: str) -> Entry:
-    kind, size, mode, mtime, path = text.split(" ", 4)
-    facts = facts_of(kind if kind in "fdl" else "?", size, mode, mtime)
-    return Entry(facts.kind, path.removeprefix("./"), facts.size, facts.mode, facts.mtime, link)

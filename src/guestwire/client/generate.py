@@ -1,4 +1,4 @@
-"""`python -m guestwire.client.generate` writes `endpoints.py`: a typed method for each endpoint of a VM; and `sync.py`.
+"""`python -m guestwire.client.generate` writes `endpoints.py`: a typed method for each endpoint of a VM; and `sync_endpoints.py`.
 
 Made from the contract, so that type checkers and editors see real signatures; a test proves the files fresh.
 """
@@ -97,8 +97,8 @@ def _docstring(endpoint: Endpoint, known: list[Rule]) -> str:
 def main() -> None:
     """Writes both files."""
     (FOLDER / "endpoints.py").write_text(asynchronous())
-    (FOLDER / "sync.py").write_text(synchronous())
-    sys.stdout.write("written: endpoints.py, sync.py\n")
+    (FOLDER / "sync_endpoints.py").write_text(synchronous())
+    sys.stdout.write("written: endpoints.py, sync_endpoints.py\n")
 
 
 if __name__ == "__main__":

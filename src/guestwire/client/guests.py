@@ -1,4 +1,4 @@
-"""A guest: the endpoints below its agent as typed methods, and what people want above them."""
+"""A guest: the endpoints below its agent as typed methods, and processes, files and folders above them."""
 
 import asyncio
 import contextlib
@@ -9,62 +9,44 @@ from typing import TYPE_CHECKING, Final
 
 from guestwire.agent.results import FileSystem, Interface, OsInfo
 from guestwire.client.calls import text_of_bytes
+from guestwire.client.cancellation import shielded
 from guestwire.client.carriers.base import Carrier
-from guestwire.client.ending import surely
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import (
-    AgentNotThere,
     AgentRefused,
     AgentTookTooLong,
+    AgentUnavailable,
     CallFailed,
+    CertificateNotTrusted,
+    ErrorContext,
     GuestStopped,
     LoginFailed,
     NoSuchEndpoint,
     NoSuchGuest,
-    NotTrusted,
-    Place,
+    NotReady,
     PrivilegeMissing,
+    StillFrozen,
     WrongParameters,
 )
-from guestwire.client.parts import GuestInfo, HostOfGuest
 from guestwire.client.processes import Processes
+from guestwire.client.protocols import GuestInfo, HostOfGuest
 
 if TYPE_CHECKING:
-    from guestwire.client.files import Files, Progress
     from guestwire.client.folders import Folders
     from guestwire.client.streams import Mode, Stream
+    from guestwire.client.transfer.files import Files
+    from guestwire.client.transfer.local_files import Data, Progress
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
-
 
 THAWS_WITHIN: Final = 60.0
 """Seconds that one attempt to thaw may take."""
 
 NOTHING_DONE: Final = (
-    AgentNotThere, GuestStopped, LoginFailed, NoSuchEndpoint, NoSuchGuest, NotTrusted, PrivilegeMissing, WrongParameters,
+    AgentUnavailable, GuestStopped, LoginFailed, NoSuchEndpoint, NoSuchGuest, CertificateNotTrusted, PrivilegeMissing, WrongParameters,
 )  # fmt: skip
-
-
-def _did_nothing(error: BaseException) -> bool:
-    """Whether the call that ended so can't have been executed."""
-    return isinstance(error, NOTHING_DONE) or (isinstance(error, AgentRefused) and error.is_disabled)
-
-
-class StillFrozen(CallFailed):
-    """The guest's file systems could not be thawed."""
-
-    exit_code = 7
-    advice = (
-        "thaw them at once: guestwire thaw GUEST; as long as they are frozen, everything that writes in the guest waits"
-    )
-
-
-class NotReady(CallFailed):
-    """The guest's agent did not answer in time."""
-
-    exit_code = 124
-    advice = "`guestwire doctor GUEST` finds out why"
+"""Errors of a call that was not carried out."""
 
 
 class FileSystems(list[FileSystem]):
@@ -72,12 +54,12 @@ class FileSystems(list[FileSystem]):
 
     @property
     def total_bytes(self) -> int:
-        """What they hold at most."""
+        """The sum of their sizes."""
         return sum(one.total_bytes or 0 for one in self._devices())
 
     @property
     def used_bytes(self) -> int:
-        """What is used of it."""
+        """The sum of what is used."""
         return sum(one.used_bytes or 0 for one in self._devices())
 
     def _devices(self) -> Iterable[FileSystem]:
@@ -85,10 +67,10 @@ class FileSystems(list[FileSystem]):
 
 
 class Guest(Endpoints):
-    """One guest. `run`, files by `read_file` and others, `freeze` and `shutdown` stand above the endpoints; beside it, `processes`, `files` and `folders`."""
+    """One guest: its agent's endpoints as methods; above them `run`, `read_file`, `freeze` and others; beside them `processes`, `files`, `folders`."""
 
-    def __init__(self, host: HostOfGuest, carrier: Carrier, vm: GuestInfo, place: Place) -> None:
-        super().__init__(carrier, vm.node, vm.vmid, place)
+    def __init__(self, host: HostOfGuest, carrier: Carrier, vm: GuestInfo, context: ErrorContext) -> None:
+        super().__init__(carrier, vm.node, vm.vmid, context)
         self.host = host
         self.vm = vm
         self.run = self.processes.run
@@ -103,7 +85,7 @@ class Guest(Endpoints):
     @cached_property
     def files(self) -> "Files":
         """Its files."""
-        from guestwire.client.files import Files  # noqa: PLC0415
+        from guestwire.client.transfer.files import Files  # noqa: PLC0415
 
         return Files(self, self.processes, self.host)
 
@@ -112,10 +94,10 @@ class Guest(Endpoints):
         """Its folders."""
         from guestwire.client.folders import Folders  # noqa: PLC0415
 
-        return Folders(self.processes, self.files)
+        return Folders(self.files)
 
     async def is_windows(self) -> bool:
-        """Whether the guest runs Windows; asked once."""
+        """True if the guest runs Windows; asked once."""
         return await self.processes.is_windows()
 
     # Files
@@ -127,7 +109,7 @@ class Guest(Endpoints):
     async def write_file(
         self,
         path: str,
-        data: "bytes | AsyncIterator[bytes]",
+        data: "Data",
         *,
         mode: int | None = None,
         mtime: int | None = None,
@@ -149,20 +131,20 @@ class Guest(Endpoints):
         Raises:
             CallFailed: it can't be read or written; see `client.errors`.
         """
-        from guestwire.client.streams import opened  # noqa: PLC0415
+        from guestwire.client.streams import open_stream  # noqa: PLC0415
 
-        async with opened(path, mode, self.files, self.processes, permissions=permissions) as stream:
+        async with open_stream(path, mode, self.files, self.processes, permissions=permissions) as stream:
             yield stream
 
-    async def copy_to(self, source: Path, path: str, *, progress: "Progress | None" = None) -> int:
-        """Copies a file to the guest; see `Files.copy_to`. A folder: `folders.copy_to`."""
-        return await self.files.copy_to(source, path, progress=progress)
+    async def upload(self, source: Path, path: str, *, progress: "Progress | None" = None) -> int:
+        """Copies a file to the guest; see `Files.upload`. A folder: `folders.upload`."""
+        return await self.files.upload(source, path, progress=progress)
 
-    async def copy_from(self, path: str, target: Path, *, progress: "Progress | None" = None) -> int:
-        """Copies a file from the guest; see `Files.copy_from`. A folder: `folders.copy_from`."""
-        return await self.files.copy_from(path, target, progress=progress)
+    async def download(self, path: str, target: Path, *, progress: "Progress | None" = None) -> int:
+        """Copies a file from the guest; see `Files.download`. A folder: `folders.download`."""
+        return await self.files.download(path, target, progress=progress)
 
-    # What the guest tells
+    # Facts
 
     async def osinfo(self) -> OsInfo:
         """Which operating system it runs; see `get_osinfo`."""
@@ -177,7 +159,7 @@ class Guest(Endpoints):
         found = (one for one in await self.get_fsinfo() if one.total_bytes)
         return FileSystems(sorted(found, key=lambda one: one.mountpoint))
 
-    # What changes it
+    # Changes
 
     async def set_user_password(self, username: str, password: str, *, crypted: bool = False) -> None:
         """Sets the password of a user in the guest, which gets it as UTF-8.
@@ -201,14 +183,14 @@ class Guest(Endpoints):
                 while True:
                     try:
                         await self.ping()
-                    except (AgentNotThere, AgentTookTooLong, GuestStopped) as error:
-                        why = error.words
+                    except (AgentUnavailable, AgentTookTooLong, GuestStopped) as error:
+                        why = error.message
                     else:
                         return
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
         except TimeoutError:
-            raise NotReady(self.place, f"not ready after {timeout:g} seconds: {why}") from None
+            raise NotReady(self.context, f"not ready after {timeout:g} seconds: {why}") from None
 
     @contextlib.asynccontextmanager
     async def freeze(self) -> AsyncIterator[int]:
@@ -221,13 +203,14 @@ class Guest(Endpoints):
         try:
             count = await self.fsfreeze_freeze()
         except BaseException as error:
-            if not _did_nothing(error):
-                await surely(self._thaw())
+            was_refused = isinstance(error, NOTHING_DONE) or (isinstance(error, AgentRefused) and error.is_disabled)
+            if not was_refused:
+                await shielded(self._thaw())
             raise
         try:
             yield count
         finally:
-            await surely(self._thaw())
+            await shielded(self._thaw())
 
     async def _thaw(self, attempts: int = 5) -> None:
         why = "they are still frozen"
@@ -238,9 +221,9 @@ class Guest(Endpoints):
                     if await self.fsfreeze_status() == "thawed":
                         return
             except (CallFailed, TimeoutError) as error:
-                why = error.words if isinstance(error, CallFailed) else f"no answer within {THAWS_WITHIN:g} seconds"
+                why = error.message if isinstance(error, CallFailed) else f"no answer within {THAWS_WITHIN:g} seconds"
             await asyncio.sleep(FIRST_PAUSE * 2**attempt)
-        raise StillFrozen(self.place, f"the file systems may still be frozen: {why}")
+        raise StillFrozen(self.context, f"the file systems may still be frozen: {why}")
 
     async def shutdown(self, *, wait: float | None = None) -> None:
         """Shuts the guest down; with `wait`, waits until its VM is stopped or its agent gone, that many seconds at most.
@@ -255,18 +238,19 @@ class Guest(Endpoints):
             async with asyncio.timeout(wait):
                 # The agent says nothing to it: the call ends when the guest does, or after minutes.
                 await super().shutdown()
-                await self._off()
+                pause = FIRST_PAUSE
+                while await self._answers():
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE)
         except TimeoutError:
-            raise NotReady(self.place, f"it still runs after {wait:g} seconds") from None
+            raise NotReady(self.context, f"it still runs after {wait:g} seconds") from None
 
-    async def _off(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                await self.ping()
-            except (GuestStopped, AgentNotThere):
-                return
-            except AgentTookTooLong:
-                pass
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+    async def _answers(self) -> bool:
+        """True if the guest still runs; an agent that is slow to answer does."""
+        try:
+            await self.ping()
+        except (GuestStopped, AgentUnavailable):
+            return False
+        except AgentTookTooLong:
+            pass
+        return True

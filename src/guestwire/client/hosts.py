@@ -1,4 +1,4 @@
-"""A host: a server, or one guest agent's socket; and the guests on it."""
+"""A host: a server, or one guest agent's socket; and the guests on it. `connect` makes one, in an event loop."""
 
 import asyncio
 import logging
@@ -9,9 +9,11 @@ from typing import Any, Final, Self
 import msgspec
 
 from guestwire.client.carriers.base import Carrier
-from guestwire.client.errors import CallFailed, NoSuchGuest, Place
+from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest
 from guestwire.client.guests import Guest
-from guestwire.client.parts import GuestInfo
+from guestwire.client.protocols import GuestInfo
+from guestwire.client.settings import Settings, Unix, parse_target, settings_for
+from guestwire.errors import ConfigurationError
 
 log = logging.getLogger("guestwire.client")
 
@@ -53,7 +55,7 @@ class Host:
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """Its name in messages."""
         return self._carrier.name
 
     async def close(self) -> None:
@@ -72,11 +74,11 @@ class Host:
         Raises:
             CallFailed: see `client.errors`.
         """
-        given = {**(exactly or {}), **{name.replace("_", "-"): value for name, value in parameters.items()}}
-        return await self._carrier.call(method, path, given, Place(self.name), repeatable=method == "GET")
+        merged = {**(exactly or {}), **{name.replace("_", "-"): value for name, value in parameters.items()}}
+        return await self._carrier.call(method, path, merged, ErrorContext(self.name), repeatable=method == "GET")
 
     async def version(self) -> dict[str, Any]:
-        """What the host says of itself; asked once."""
+        """The answer of `GET /version`; asked for once."""
         if self._version is None:
             found = await self.raw("GET", "/version")
             self._version = found if isinstance(found, dict) else {}
@@ -84,28 +86,24 @@ class Host:
 
     @property
     def is_local(self) -> bool:
-        """Whether calls are executed here, on an agent's own socket: nothing is made into JSON on its way then."""
+        """True if calls are executed here, on an agent's own socket: nothing is made into JSON on its way then."""
         return self._only_guest is not None
 
     async def is_guestwire(self) -> bool:
-        """Whether it is guestwire, which has none of the limits of Proxmox VE's own service."""
+        """True if it is guestwire, which has none of the limits of Proxmox VE's own service."""
         return self.is_local or "guestwire" in await self.version()
 
     async def guests(self) -> list[GuestInfo]:
         """All VMs that the caller may see, by name and id, on all nodes that are up; one that does not answer hides no others."""
         nodes = [node.node for node in await self._list("/nodes", list[_Node]) if node.status != OFFLINE]
         answers = await asyncio.gather(*map(self._guests_on, nodes), return_exceptions=True)
-        found = [guest for answer in answers if isinstance(answer, list) for guest in answer]
-        self._told(nodes, answers)
-        return sorted(found, key=lambda guest: (guest.name, guest.vmid))
-
-    def _told(self, nodes: list[str], answers: list[list[GuestInfo] | BaseException]) -> None:
-        """Raises what went wrong where no node answered; else says it in the log."""
-        wrong = {node: answer for node, answer in zip(nodes, answers, strict=True) if isinstance(answer, BaseException)}
-        for node, error in wrong.items():
-            if len(wrong) == len(nodes) or not isinstance(error, CallFailed):
+        failed = {node: one for node, one in zip(nodes, answers, strict=True) if isinstance(one, BaseException)}
+        for node, error in failed.items():
+            if len(failed) == len(nodes) or not isinstance(error, CallFailed):
                 raise error
-            log.warning("%s: the guests of node %s are not known: %s", self.name, node, error.words)
+            log.warning("%s: the guests of node %s are not known: %s", self.name, node, error.message)
+        found = [guest for answer in answers if isinstance(answer, list) for guest in answer]
+        return sorted(found, key=lambda guest: (guest.name, guest.vmid))
 
     async def _guests_on(self, node: str) -> list[GuestInfo]:
         vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])
@@ -116,7 +114,7 @@ class Host:
         try:
             return msgspec.convert(data, shape, strict=False)
         except msgspec.ValidationError as error:
-            raise CallFailed(Place(self.name), f"{path}: unexpected answer: {error}") from error
+            raise CallFailed(ErrorContext(self.name), f"{path}: unexpected answer: {error}") from error
 
     async def guest(self, name: str | int) -> Guest:
         """One guest, by its VM's name, its id (`100`), or its node and id (`pve1/100`).
@@ -127,43 +125,76 @@ class Host:
             NoSuchGuest: there is none, or the caller may not see it; or several have the name.
         """
         if self._only_guest:
-            return self._made(self._only_guest, str(name))
+            return self._guest(self._only_guest, str(name))
         found = _by_id.fullmatch(str(name))
         return await (self._guest_by_id(int(found["vmid"]), found["node"]) if found else self._guest_by_name(str(name)))
 
-    def listed(self, info: GuestInfo) -> Guest:
-        """The guest of an entry of `guests()`; asks nobody."""
-        return self._made(info, info.name)
+    def guest_from(self, info: GuestInfo) -> Guest:
+        """The guest of an entry of `guests()`; no call is made."""
+        return self._guest(info, info.name)
 
     async def _guest_by_id(self, vmid: int, node: str | None) -> Guest:
-        nodes = [node] if node else await self._known_nodes()
+        if not node and not self._nodes:
+            self._nodes = [one.node for one in await self._list("/nodes", list[_Node])]
+        nodes = [node] if node else self._nodes
         if len(nodes) == 1:
-            return self._made(GuestInfo(vmid, str(vmid), "unknown", nodes[0]), str(vmid))
+            return self._guest(GuestInfo(vmid, str(vmid), "unknown", nodes[0]), str(vmid))
         found = next((guest for guest in await self.guests() if guest.vmid == vmid), None)
         if not found:
-            advice = f"name its node too, then no privilege to see it is needed: {nodes[0]}/{vmid}; the nodes are {', '.join(nodes)}"
-            raise self._none(str(vmid), advice)
-        return self._made(found, found.name)
-
-    async def _known_nodes(self) -> list[str]:
-        if not self._nodes:
-            self._nodes = [node.node for node in await self._list("/nodes", list[_Node])]
-        return self._nodes
+            hint = f"name its node too, then no privilege to see it is needed: {nodes[0]}/{vmid}; the nodes are {', '.join(nodes)}"
+            raise self._no_such_guest(str(vmid), hint)
+        return self._guest(found, found.name)
 
     async def _guest_by_name(self, name: str) -> Guest:
         found = [guest for guest in await self.guests() if guest.name == name]
         if len(found) == 1:
-            return self._made(found[0], found[0].name)
+            return self._guest(found[0], found[0].name)
         if not found:
-            raise self._none(
+            raise self._no_such_guest(
                 name, "`guestwire ls` lists those that you may see; an id instead of a name works without VM.Audit"
             )
         names = ", ".join(f"{guest.vmid} on node {guest.node}" for guest in found)
-        raise NoSuchGuest(Place(self.name, name), f"several VMs have this name: {names}", advice="name one by its id")
+        raise NoSuchGuest(
+            ErrorContext(self.name, name), f"several VMs have this name: {names}", hint="name one by its id"
+        )
 
-    def _none(self, name: str, advice: str) -> NoSuchGuest:
-        return NoSuchGuest(Place(self.name, name), "no such VM, or none that you may see (VM.Audit)", advice=advice)
+    def _no_such_guest(self, name: str, hint: str) -> NoSuchGuest:
+        return NoSuchGuest(ErrorContext(self.name, name), "no such VM, or none that you may see (VM.Audit)", hint=hint)
 
-    def _made(self, info: GuestInfo, name: str) -> Guest:
+    def _guest(self, info: GuestInfo, name: str) -> Guest:
         shown = name if self._only_guest or name == str(info.vmid) else f"{name} ({info.vmid})"
-        return Guest(self, self._carrier, info, Place(self.name, shown))
+        return Guest(self, self._carrier, info, ErrorContext(self.name, shown))
+
+
+async def connect(target: str | None = None, *, profile: str | None = None, **options: str | bool | None) -> Host:
+    """Makes a host, which `async with` closes. Nothing is sent before the first call.
+
+    Args:
+        target: `https://host:8006` (Proxmox VE or guestwire) or `unix:/path/to.qga`; default: GUESTWIRE_HOST, or the profile's.
+        profile: a table in `~/.config/guestwire/config.toml`.
+        options: `token`, `token_file`, `user`, `password`, `ca`, `fingerprint`, `verify`; see `client.settings`.
+
+    Raises:
+        ConfigurationError: an option can't be used.
+    """
+    return open_host(settings_for({"host": target, **options}, profile=profile))
+
+
+def open_host(settings: Settings) -> Host:
+    """The host that the settings name; to be called where an event loop runs.
+
+    Raises:
+        ConfigurationError: they name none, or something can't be used.
+    """
+    if not settings.host:
+        raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
+    target = parse_target(settings.host)
+    # Either takes a tenth of a second to load, and one is enough.
+    if isinstance(target, Unix):
+        from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
+
+        carrier = DirectCarrier(target)
+        return Host(carrier, only_guest=carrier.guest)
+    from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
+
+    return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))

@@ -1,4 +1,4 @@
-"""Processes in a guest: start, wait, and what came of it."""
+"""Processes in a guest: started, waited for, and how they ended."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,20 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from guestwire.client.commands import Wish, as_ascii, is_no_text, needs_ascii, powershell, unix_command, windows_command
-from guestwire.client.ending import surely
+from guestwire.client.cancellation import settled, shielded
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentRefused, CallFailed, Place, WordsLost, WrongParameters, no_nul
-from guestwire.client.parts import HostOfGuest
+from guestwire.client.errors import AgentRefused, CallFailed, ErrorContext, ErrorTextLost, WrongParameters
+from guestwire.client.protocols import HostOfGuest
+from guestwire.client.systems import (
+    UNIX,
+    WINDOWS,
+    Command,
+    CommandSpec,
+    as_ascii,
+    is_undecodable,
+    needs_ascii,
+    system_of,
+)
 from guestwire.contract.results import ProcessState
 
 HEAD_START: Final = 0.003
@@ -21,20 +30,18 @@ HEAD_START: Final = 0.003
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
 REMOVED_WITHIN: Final = 10.0
-"""Seconds; where nobody answers, the file stays."""
+"""Seconds; a guest that does not answer keeps the file."""
 
 MAX_INPUT: Final = 64 * 1024
 """Characters that the API takes as standard input."""
 
 WINDOWS_ID: Final = "mswindows"
-"""What the agent says of Windows."""
-
-TEMPORARY: Final = "Send ([Console]::OpenStandardOutput()) ([IO.Path]::GetTempPath())\n"
+"""The id of Windows in guest-get-osinfo."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a process ended: `code`, or the `signal` that ended it; both outputs as bytes, and whether the agent cut them off (16 MiB)."""
+class CompletedProcess:
+    """A process that ended: its exit `code`, or the `signal` that ended it; both outputs as bytes, and whether the agent cut them off (16 MiB)."""
 
     argv: tuple[str, ...]
     pid: int
@@ -47,7 +54,7 @@ class Ended:
 
     @property
     def ok(self) -> bool:
-        """Whether its exit code is 0."""
+        """True if its exit code is 0."""
         return self.code == 0
 
     @property
@@ -62,15 +69,15 @@ class Ended:
 
 
 class ProcessFailed(CallFailed):
-    """A process that was checked did not end with exit code 0; `ended` says how it did."""
+    """A process that was checked did not end with exit code 0; `process` says how it did."""
 
     exit_code = 1
 
-    def __init__(self, place: Place, ended: Ended) -> None:
-        self.ended = ended
-        how = f"exit code {ended.code}" if ended.signal is None else f"signal {ended.signal}"
-        said = ended.errors.strip().rpartition("\n")[2][:200]
-        super().__init__(place, f"'{ended.argv[0]}' ended with {how}" + (f": {said}" if said else ""))
+    def __init__(self, context: ErrorContext, process: CompletedProcess) -> None:
+        self.process = process
+        how = f"exit code {process.code}" if process.signal is None else f"signal {process.signal}"
+        last_line = process.errors.strip().rpartition("\n")[2][:200]
+        super().__init__(context, f"'{process.argv[0]}' ended with {how}" + (f": {last_line}" if last_line else ""))
 
 
 class StillRunning(CallFailed):
@@ -78,12 +85,12 @@ class StillRunning(CallFailed):
 
     exit_code = 124
 
-    def __init__(self, place: Place, pid: int, seconds: float) -> None:
+    def __init__(self, context: ErrorContext, pid: int, seconds: float) -> None:
         self.pid = pid
         super().__init__(
-            place,
+            context,
             f"process {pid} still runs after {seconds:g} seconds",
-            advice=f"it was left running; `guestwire status GUEST {pid}` tells how it ends",
+            hint=f"it was left running; `guestwire status GUEST {pid}` tells how it ends",
         )
 
 
@@ -104,8 +111,8 @@ class Processes:
         cwd: str | None = None,
         timeout: float | None = None,
         check: bool = False,
-        started: Callable[[int], None] | None = None,
-    ) -> Ended:
+        on_start: Callable[[int], None] | None = None,
+    ) -> CompletedProcess:
         """Starts a program, and waits for its end.
 
         Args:
@@ -115,7 +122,7 @@ class Processes:
             cwd: its working directory.
             timeout: seconds to wait.
             check: anything but exit code 0 is an error.
-            started: told the process's id as soon as it runs; whoever is cancelled then leaves it running.
+            on_start: called with the process's id as soon as it runs; a caller who is cancelled then leaves it running.
 
         Raises:
             ProcessFailed: it is checked and failed.
@@ -123,17 +130,17 @@ class Processes:
             CallFailed: see `client.errors`.
         """
         data = input.encode() if isinstance(input, str) else input
-        async with self._input(data) as path:
+        async with self._input_file(data) as path:
             began = time.monotonic()
             pid = await self.start(argv, env=env, cwd=cwd, input=None if path else data, stdin=path)
-            if started:
-                started(pid)
+            if on_start:
+                on_start(pid)
             # An answer that was long on its way gave it the time.
             await asyncio.sleep(began + HEAD_START - time.monotonic())
-            ended = await self.wait(pid, argv=argv, timeout=timeout)
-        if check and not ended.ok:
-            raise ProcessFailed(self._calls.place, ended)
-        return ended
+            process = await self.wait(pid, argv=argv, timeout=timeout)
+        if check and not process.ok:
+            raise ProcessFailed(self._calls.context, process)
+        return process
 
     async def start(
         self,
@@ -152,38 +159,39 @@ class Processes:
             WrongParameters: a name of a variable, or an argument, can't be one.
             CallFailed: see `client.errors`.
         """
-        wish = Wish(argv, env or {}, cwd, stdin, stdout, stderr)
-        self._check(wish)
-        command = await self._command(wish)
+        spec = CommandSpec(argv, env or {}, cwd, stdin, stdout, stderr)
+        self._check(spec)
+        command = await self._command(spec)
         text = None if input is None else input.decode("latin-1")
         try:
             return (await self._calls.exec(command, input_data=text)).pid
-        except WordsLost as error:
+        except ErrorTextLost as error:
             why = f"'{argv[0]}' can't be started; most likely: No such file or directory"
-            raise AgentRefused(self._calls.place, error.error_class, why, error.answered) from error
+            raise AgentRefused(self._calls.context, error.error_class, why, error.http_status) from error
 
-    def _check(self, wish: Wish) -> None:
-        if isinstance(wish.argv, str):
+    def _check(self, spec: CommandSpec) -> None:
+        if isinstance(spec.argv, str):
             raise TypeError("argv is a list, program and arguments: no shell is there to take a line apart")
-        if not wish.argv:
-            raise WrongParameters(self._calls.place, "there is no program to run")
-        for name in wish.env:
+        if not spec.argv:
+            raise WrongParameters(self._calls.context, "there is no program to run")
+        for name in spec.env:
             if not name or "=" in name:
-                raise WrongParameters(self._calls.place, f"no variable is called '{name}'")
-        no_nul(self._calls.place, *wish.argv, *wish.env, *wish.env.values(), wish.cwd or "")
+                raise WrongParameters(self._calls.context, f"no variable is called '{name}'")
+        refuse_nul(self._calls.context, *spec.argv, *spec.env, *spec.env.values(), spec.cwd or "")
 
-    async def _command(self, wish: Wish) -> list[str]:
-        if not wish.is_plain and await self.is_windows():
-            return windows_command(wish)
-        command = unix_command(wish)
-        if any(map(is_no_text, command)):
+    async def _command(self, spec: CommandSpec) -> Command:
+        """The guest is asked for its system only where that matters."""
+        if not spec.is_plain and await self.is_windows():
+            return WINDOWS.command(spec)
+        command = UNIX.command(spec)
+        if any(map(is_undecodable, command)):
             return as_ascii(command)
         if not needs_ascii(command) or await self._host.is_guestwire():
             return command
-        return windows_command(wish) if await self.is_windows() else as_ascii(command)
+        return WINDOWS.command(spec) if await self.is_windows() else as_ascii(command)
 
     async def is_windows(self) -> bool:
-        """Whether the guest runs Windows; asked once. A guest that does not tell is taken for a Unix."""
+        """True if the guest runs Windows; asked once. A guest that does not tell is taken for a Unix."""
         if self._windows is None:
             try:
                 self._windows = (await self._calls.get_osinfo()).id == WINDOWS_ID
@@ -192,7 +200,7 @@ class Processes:
         return self._windows
 
     async def status(self, pid: int) -> ProcessState[str]:
-        """Whether a process runs, or how it ended."""
+        """The state of a process: it runs, or how it ended."""
         return await self._calls.exec_status(pid)
 
     async def interrupt(self, pid: int) -> None:
@@ -202,12 +210,10 @@ class Processes:
             CallFailed: the guest runs Windows, which has no such signal; or see `client.errors`.
         """
         if await self.is_windows():
-            raise CallFailed(self._calls.place, "Windows has no signal for Ctrl-C")
-        from guestwire.client.scripts import interrupt  # noqa: PLC0415  # seldom wanted
+            raise CallFailed(self._calls.context, "Windows has no signal for Ctrl-C")
+        await self.run(UNIX.interrupt(pid), check=True)
 
-        await self.run(interrupt(pid), check=True)
-
-    async def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> Ended:
+    async def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> CompletedProcess:
         """Waits until a process ends, asking ever more seldom: after 10 ms first, once a second at last.
 
         Raises:
@@ -220,48 +226,50 @@ class Processes:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, LONGEST_PAUSE)
         except TimeoutError:
-            raise StillRunning(self._calls.place, pid, timeout or 0.0) from None
-        return _ended(tuple(argv), pid, state)
+            raise StillRunning(self._calls.context, pid, timeout or 0.0) from None
+        return CompletedProcess(
+            argv=tuple(argv),
+            pid=pid,
+            code=state.exitcode,
+            signal=state.signal,
+            stdout=(state.out_data or "").encode("latin-1"),
+            stderr=(state.err_data or "").encode("latin-1"),
+            stdout_truncated=bool(state.out_truncated),
+            stderr_truncated=bool(state.err_truncated),
+        )
 
     @contextlib.asynccontextmanager
-    async def _input(self, data: bytes | None) -> AsyncIterator[str | None]:
-        """A file in the guest for input that is too long for the API; None when there is none."""
+    async def _input_file(self, data: bytes | None) -> AsyncIterator[str | None]:
+        """A file in the guest for input that is too long for the API, removed at the end; None when it is not."""
         if data is None or len(data) <= MAX_INPUT:
             yield None
             return
-        from guestwire.client.pieces import ended  # noqa: PLC0415  # few processes read so much
-        from guestwire.client.systems import system_of  # noqa: PLC0415  # as above
-
-        path = await self._path_of_input()
+        path = f"guestwire-{os.urandom(16).hex()}"  # it can't be guessed
+        if await self.is_windows():
+            path = (await self.run(WINDOWS.script("temporary"), check=True)).output + path
+        else:
+            path = UNIX.temporary + path
         system = system_of(path)
         try:
             for start in range(0, len(data), MAX_INPUT):
-                piece = data[start : start + MAX_INPUT]
-                await ended(self.run(system.append(path), input=piece, check=True))  # else it came after the removal
+                chunk = data[start : start + MAX_INPUT]
+                # A chunk that is broken off must not arrive after the file was removed.
+                await settled(self.run(system.append(path), input=chunk, check=True))
             yield path
         finally:
-            await surely(self._removed(system.remove(path)))
+            await shielded(self._remove(system.remove(path)))
 
-    async def _removed(self, command: Sequence[str]) -> None:
+    async def _remove(self, command: Command) -> None:
         with contextlib.suppress(CallFailed, TimeoutError):
             async with asyncio.timeout(REMOVED_WITHIN):
                 await self.run(command)
 
-    async def _path_of_input(self) -> str:
-        name = f"guestwire-{os.urandom(16).hex()}"  # it can't be guessed
-        if not await self.is_windows():
-            return f"/tmp/{name}"  # noqa: S108
-        return (await self.run(powershell(TEMPORARY), check=True)).output + name
 
+def refuse_nul(context: ErrorContext, *texts: str) -> None:
+    """Checks texts for a NUL, at which a guest takes them to end.
 
-def _ended(argv: tuple[str, ...], pid: int, state: ProcessState[str]) -> Ended:
-    return Ended(
-        argv=argv,
-        pid=pid,
-        code=state.exitcode,
-        signal=state.signal,
-        stdout=(state.out_data or "").encode("latin-1"),
-        stderr=(state.err_data or "").encode("latin-1"),
-        stdout_truncated=bool(state.out_truncated),
-        stderr_truncated=bool(state.err_truncated),
-    )
+    Raises:
+        WrongParameters: there is one.
+    """
+    if any("\0" in text for text in texts):
+        raise WrongParameters(context, "there is a NUL in an argument, a variable or a path")

@@ -1,7 +1,9 @@
 """Which host, and with which credentials: from arguments, the environment, or a profile in `~/.config/guestwire/config.toml`.
 
-What is given comes first, then the profile that is named, then the environment, then the profile `default`. Who calls and whose certificate
-is taken are each from one of them: a token is never mixed with another's password, nor a CA with another's fingerprint. A profile:
+A target is a URL, everywhere the same: `https://host:8006` (Proxmox VE or guestwire), `unix:/path/to.qga` (an agent itself).
+
+Arguments come first, then the profile that is named, then the environment, then the profile `default`. Who calls and which certificate is
+accepted are each from one of them: a token is never mixed with another's password, nor a CA with another's fingerprint. A profile:
 
     [lab]
     host = "https://pve1:8006"
@@ -13,12 +15,12 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from guestwire.client.credentials import Credentials, Trust
 from guestwire.errors import ConfigurationError
 
 ENVIRONMENT: Final = {
@@ -33,12 +35,72 @@ ENVIRONMENT: Final = {
 PROFILES: Final = "config.toml"
 DEFAULT_PROFILE: Final = "default"
 
-_NAMED: Final = frozenset({"token", "token_file", "user"})
-_WHO: Final = _NAMED | {"password"}
-_WHOM: Final = frozenset({"ca", "fingerprint", "verify"})
+_IDENTITY: Final = frozenset({"token", "token_file", "user"})
+_CALLER: Final = _IDENTITY | {"password"}
+_TRUST: Final = frozenset({"ca", "fingerprint", "verify"})
 
+PORT: Final = 8006
+
+_https = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+\]|[^/:\s\[\]]+)(?::(?P<port>[0-9]{1,5}))?/?")
 _token = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff]*")  # more is not known here of what a server takes
 _fingerprint = re.compile(r"(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A token (`USER@REALM!NAME=SECRET`), or user and password; not shown."""
+
+    token: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Which certificate is accepted: one of a CA (`ca`: a file), the one with this SHA-256 fingerprint, or, with `verify=False`, any."""
+
+    ca: Path | None = None
+    fingerprint: str = ""
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Https:
+    """A server; `scheme` is http only where it was asked for by name."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """One guest agent's socket."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Target = Https | Unix
+
+
+def parse_target(text: str) -> Target:
+    """Reads a target; a bare host name means HTTPS on Proxmox VE's port.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if text.startswith("unix:"):
+        return Unix(Path(text.removeprefix("unix:")))
+    found = _https.fullmatch(text if "://" in text else f"https://{text}")
+    if not found or int(found["port"] or PORT) > 65535:  # noqa: PLR2004  # a TCP port
+        raise ConfigurationError(f"'{text}' is no target; write https://HOST:8006 or unix:/PATH/TO.qga")
+    return Https(found["scheme"], found["host"], int(found["port"] or PORT))
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,7 +131,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return Credentials(token=token, user=self.user or "", password=self.password or "")
 
     def trust(self) -> Trust:
-        """Whose certificate is taken.
+        """The certificate that is accepted.
 
         Raises:
             ConfigurationError: the fingerprint is none, or there is no such file.
@@ -91,26 +153,26 @@ def settings_for(
         ConfigurationError: the profile is not there, says something unknown, or others can read its secrets.
     """
     in_environment = {name: environ[variable] for name, variable in ENVIRONMENT.items() if environ.get(variable)}
-    chosen = _filled({name: value for name, value in given.items() if value is not None}, {})
+    chosen = _complete({name: value for name, value in given.items() if value is not None}, {})
     if profile:
-        chosen = _filled(chosen, _profile(profile, environ))
-    chosen = _filled(chosen, in_environment)
+        chosen = _complete(chosen, _profile(profile, environ))
+    chosen = _complete(chosen, in_environment)
     if "host" not in chosen:
-        chosen = _filled(chosen, _profile(environ.get("GUESTWIRE_PROFILE"), environ))
+        chosen = _complete(chosen, _profile(environ.get("GUESTWIRE_PROFILE"), environ))
     try:
         return msgspec.convert(chosen, Settings)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"the profile can't be used: {error}") from error
 
 
-def _filled(chosen: dict[str, object], more: Mapping[str, object]) -> dict[str, object]:
-    """With what was not chosen yet. A password alone says not who calls: it is for the user that stands elsewhere."""
+def _complete(chosen: dict[str, object], more: Mapping[str, object]) -> dict[str, object]:
+    """Adds settings that were not chosen yet. A password alone does not say who calls: it is for the user that is named elsewhere."""
     known = set(chosen)
-    is_password_alone = _NAMED.isdisjoint(more) and not {"token", "token_file"} & known
-    if _NAMED & known and not is_password_alone:
-        known |= _WHO
-    if _WHOM & known:
-        known |= _WHOM
+    is_password_alone = _IDENTITY.isdisjoint(more) and not {"token", "token_file"} & known
+    if _IDENTITY & known and not is_password_alone:
+        known |= _CALLER
+    if _TRUST & known:
+        known |= _TRUST
     return {**chosen, **{name: value for name, value in more.items() if name not in known}}
 
 
@@ -140,7 +202,7 @@ def _profile(name: str | None, environ: Mapping[str, str]) -> dict[str, object]:
 
 
 def _read_profiles(path: Path) -> dict[str, dict[str, object]] | None:
-    import tomllib  # noqa: PLC0415  # few have profiles, and wait for it
+    import tomllib  # noqa: PLC0415  # profiles are few
 
     try:
         return {name: table for name, table in tomllib.loads(path.read_text()).items() if isinstance(table, dict)}

@@ -1,4 +1,4 @@
-"""A file in a guest as a stream: read piece by piece from any place, or written piece by piece and there when it is whole."""
+"""A file in a guest as a stream: read chunk by chunk from any place, or written chunk by chunk and there when it is whole."""
 
 import asyncio
 import contextlib
@@ -8,19 +8,19 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Literal, get_args
 
-from guestwire.client.ending import surely
+from guestwire.client.cancellation import shielded
 from guestwire.client.errors import CallFailed
-from guestwire.client.files import Files
 from guestwire.client.processes import Processes
 from guestwire.client.systems import system_of
+from guestwire.client.transfer.files import Files
 
 Mode = Literal["rb", "wb", "ab"]
 
-HANDED_ON: Final = 256 * 1024
+SEND_AT: Final = 256 * 1024
 """Bytes that wait in a stream that is written before they are sent."""
 
-SEVERAL: Final = 2
-"""How many such pieces may be under way."""
+CHUNKS_AHEAD: Final = 2
+"""Such chunks that may be under way at once."""
 
 
 class Stream:
@@ -60,14 +60,14 @@ class Stream:
         return self._at
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """All that is left, in pieces as they come; not lines."""
-        return self._pieces()
+        """All that is left, in chunks as they come; not lines."""
+        return self._chunks_left()
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        while piece := await self._piece():
-            yield piece
+    async def _chunks_left(self) -> AsyncIterator[bytes]:
+        while chunk := await self._chunk():
+            yield chunk
 
-    async def _piece(self) -> bytes:
+    async def _chunk(self) -> bytes:
         raise self._unsupported("read", ())
 
     def _unsupported(self, what: str, _: object) -> io.UnsupportedOperation:
@@ -82,44 +82,44 @@ class Reader(Stream):
         self._files = files
         self._run = processes.run
         self._source: AsyncGenerator[bytes, None] | None = None
-        self._waiting = memoryview(b"")
+        self._buffer = memoryview(b"")
 
     async def begin(self) -> None:
-        """Reads the first piece: a file that is not there is an error now."""
-        self._waiting = memoryview(await self._next())
+        """Reads the first chunk: a file that is not there is an error now."""
+        self._buffer = memoryview(await self._next())
 
     async def read(self, size: int = -1) -> bytes:
         """See `Stream.read`."""
         found: list[bytes] = []
         left = size
-        while left and (piece := await self._piece(left)):
-            found.append(piece)
-            left -= len(piece) if size > 0 else 0
+        while left and (chunk := await self._chunk(left)):
+            found.append(chunk)
+            left -= len(chunk) if size > 0 else 0
         return b"".join(found)
 
-    async def _piece(self, most: int = -1) -> bytes:
-        waiting = self._waiting or memoryview(await self._next())
+    async def _chunk(self, most: int = -1) -> bytes:
+        waiting = self._buffer or memoryview(await self._next())
         size = len(waiting) if most < 0 else min(most, len(waiting))
-        self._waiting = waiting[size:]
+        self._buffer = waiting[size:]
         self._at += size
         return bytes(waiting[:size])
 
     async def _next(self) -> bytes:
         if self._source is None:
-            self._source = _generator(self._files.stream(self.path, offset=self._at))
-        piece = await anext(self._source, b"")
-        if not piece:
+            self._source = self._files.stream(self.path, offset=self._at)
+        chunk = await anext(self._source, b"")
+        if not chunk:
             await self.close()
-        return piece
+        return chunk
 
     async def seek(self, offset: int, whence: int = 0) -> int:
         """See `Stream.seek`."""
         place = offset + (0 if whence == os.SEEK_SET else self._at if whence == os.SEEK_CUR else await self._size())
         if place < 0:
             raise ValueError(f"{self.path}: {place} is before its beginning")
-        if not 0 <= (ahead := place - self._at) <= len(self._waiting):
+        if not 0 <= (ahead := place - self._at) <= len(self._buffer):
             await self.close()
-        self._waiting = self._waiting[ahead:] if self._source else memoryview(b"")
+        self._buffer = self._buffer[ahead:] if self._source else memoryview(b"")
         self._at = place
         return place
 
@@ -127,15 +127,10 @@ class Reader(Stream):
         return int((await self._run(system_of(self.path).size(self.path), check=True)).output)
 
     async def close(self) -> None:
-        """Forgets what was read ahead."""
-        source, self._source, self._waiting = self._source, None, memoryview(b"")
+        """Drops what was read ahead."""
+        source, self._source, self._buffer = self._source, None, memoryview(b"")
         if source:
             await source.aclose()
-
-
-def _generator(source: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    assert isinstance(source, AsyncGenerator)  # noqa: S101  # `Files.stream` is one
-    return source
 
 
 class Writer(Stream):
@@ -143,24 +138,24 @@ class Writer(Stream):
 
     def __init__(self, path: str, mode: Mode, files: Files, target: str, permissions: int | None) -> None:
         super().__init__(path, mode)
-        self._waiting = bytearray()
-        self._queue: asyncio.Queue[bytes] = asyncio.Queue(SEVERAL)
+        self._buffer = bytearray()
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue(CHUNKS_AHEAD)
         self._copy = asyncio.create_task(
-            files.write(target, self._handed_on(), mode=permissions), name=f"write {target!r}"
+            files.write(target, self._chunks(), mode=permissions), name=f"write {target!r}"
         )
 
     async def write(self, data: bytes) -> int:
         """See `Stream.write`."""
-        self._waiting += data
+        self._buffer += data
         self._at += len(data)
-        if len(self._waiting) >= HANDED_ON:
-            await self._hand_on()
+        if len(self._buffer) >= SEND_AT:
+            await self._send()
         return len(data)
 
     async def finish(self) -> None:
         """Waits until all is in the guest, under its name."""
-        if self._waiting:
-            await self._hand_on()
+        if self._buffer:
+            await self._send()
         await self._put(b"")
         await self._copy
 
@@ -169,13 +164,13 @@ class Writer(Stream):
         self._copy.cancel()
         await asyncio.gather(self._copy, return_exceptions=True)
 
-    async def _hand_on(self) -> None:
-        await self._put(bytes(self._waiting))
-        self._waiting.clear()
+    async def _send(self) -> None:
+        await self._put(bytes(self._buffer))
+        self._buffer.clear()
 
-    async def _put(self, piece: bytes) -> None:
+    async def _put(self, chunk: bytes) -> None:
         """Waits for a place in the queue, or for the copy's error."""
-        putting = asyncio.create_task(self._queue.put(piece), name="put")
+        putting = asyncio.create_task(self._queue.put(chunk), name="put")
         try:
             await asyncio.wait({putting, self._copy}, return_when=asyncio.FIRST_COMPLETED)
             if not putting.done():
@@ -184,13 +179,13 @@ class Writer(Stream):
             putting.cancel()
             await asyncio.gather(putting, return_exceptions=True)
 
-    async def _handed_on(self) -> AsyncIterator[bytes]:
-        while piece := await self._queue.get():
-            yield piece
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while chunk := await self._queue.get():
+            yield chunk
 
 
 @contextlib.asynccontextmanager
-async def opened(
+async def open_stream(
     path: str, mode: Mode, files: Files, processes: Processes, *, permissions: int | None = None
 ) -> AsyncIterator[Stream]:
     """See `Guest.open`."""
@@ -210,16 +205,12 @@ async def opened(
         yield writer
         await writer.finish()
     except BaseException:
-        await surely(writer.drop())
+        await shielded(writer.drop())
         raise
     if mode == "ab":
-        await _add(part, path, files, processes)
-
-
-async def _add(part: str, path: str, files: Files, processes: Processes) -> None:
-    try:
-        await processes.run(system_of(path).add(part, path), check=True)
-    except BaseException:
-        with contextlib.suppress(CallFailed):
-            await surely(files.remove(part))
-        raise
+        try:
+            await processes.run(system_of(path).concat(part, path), check=True)
+        except BaseException:
+            with contextlib.suppress(CallFailed):
+                await shielded(files.remove(part))
+            raise

@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from guestwire.client import Guest, GuestInfo, Host
-from guestwire.client.errors import NoSuchGuest, Place
+from guestwire.client.errors import ErrorContext, NoSuchGuest
 from guestwire.mcp.display import TextCache, sanitize
 from guestwire.mcp.policy import Policy, Rule, TooMany
 from guestwire.pacing import RateLimiter
@@ -94,14 +94,14 @@ class Caller:
         if len(found) != 1:
             found = self._matching(name, await self._list(fresh=True))
         if len(found) == 1:
-            return self.host.listed(found[0])
+            return self.host.guest_from(found[0])
         reason = (
             "several guests have this name; use the VMID"
             if found
             else "no such guest, or you may not see it (VM.Audit)"
         )
         raise NoSuchGuest(
-            Place(self.host.name, sanitize(name[:100])), reason, advice="list_guests shows those that there are"
+            ErrorContext(self.host.name, sanitize(name[:100])), reason, hint="list_guests shows those that there are"
         )
 
     def _matching(self, name: str, guests: list[GuestInfo]) -> list[GuestInfo]:

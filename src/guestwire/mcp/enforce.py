@@ -96,11 +96,11 @@ async def _resolve(guest: Guest, path: str) -> str:
     try:
         process = await guest.run(["readlink", "-f", "--", path])
     except PrivilegeMissing as error:
-        raise Refused(f"paths are restricted, and links can't be resolved in the guest: {error.words}") from error
+        raise Refused(f"paths are restricted, and links can't be resolved in the guest: {error.message}") from error
     except AgentRefused as error:
         raise Refused("paths are restricted, and this guest has no `readlink` to resolve links with") from error
     if not process.ok or not process.stdout.startswith(b"/"):
-        raise CallFailed(guest.place, f"{path}: no such file, or its folder is not there")
+        raise CallFailed(guest.context, f"{path}: no such file, or its folder is not there")
     try:
         return process.stdout.decode().removesuffix("\n")
     except UnicodeDecodeError:

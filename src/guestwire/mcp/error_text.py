@@ -5,9 +5,10 @@ from typing import Final
 
 from guestwire.client import CallFailed
 from guestwire.client.errors import (
-    AgentNotThere,
     AgentTookTooLong,
+    AgentUnavailable,
     GuestStopped,
+    LocalFile,
     LoginFailed,
     NoSuchEndpoint,
     NoSuchGuest,
@@ -15,13 +16,12 @@ from guestwire.client.errors import (
     Unreachable,
     WrongParameters,
 )
-from guestwire.client.local import LocalFile
 from guestwire.mcp.display import delimited, sanitize
 
 LONGEST: Final = 800
 
 HOST_ERRORS: Final = (
-    AgentNotThere, AgentTookTooLong, GuestStopped, LocalFile, LoginFailed, NoSuchEndpoint, NoSuchGuest, PrivilegeMissing,
+    AgentUnavailable, AgentTookTooLong, GuestStopped, LocalFile, LoginFailed, NoSuchEndpoint, NoSuchGuest, PrivilegeMissing,
     Unreachable, WrongParameters,
 )  # fmt: skip
 """Errors in the host's words, or our own. In all others may be words of the guest."""
@@ -41,15 +41,15 @@ _command = re.compile(r"`?guestwire (?P<name>[a-z]+)(?P<words>[^`;,]*)`?")
 
 def describe_error(error: CallFailed) -> str:
     """What happened where, in whose words, and what to do next."""
-    where, words = sanitize(str(error.place)), sanitize(error.words)[:LONGEST]
+    where, words = sanitize(str(error.context)), sanitize(error.message)[:LONGEST]
     if isinstance(error, HOST_ERRORS):
-        return f"{where}: {words}" + (f"; {advice(error)}" if error.next else "")
-    return f"{delimited(words, where)}" + (f"\nNext: {advice(error)}" if error.next else "")
+        return f"{where}: {words}" + (f"; {advice(error)}" if error.hint else "")
+    return f"{delimited(words, where)}" + (f"\nNext: {advice(error)}" if error.hint else "")
 
 
 def advice(error: CallFailed) -> str:
     """What to do next, for one who has tools and no command line."""
-    text = _command.sub(_tool, error.next)
+    text = _command.sub(_tool, error.hint)
     return text.removesuffix(", or copy it with -r")
 
 

@@ -124,7 +124,7 @@ class Gate:
         parameters = validate(tool.parameters, given)
         async with asyncio.timeout((tool.seconds or self.policy.limits.seconds) + GRACE):
             await self._find_guest(tool, call, parameters)
-            where = call.chosen.place.guest if call.chosen else ""
+            where = call.chosen.context.guest if call.chosen else ""
             asks = (call.rule.asks if call.rule else self.policy.asks_anywhere)(tool.name, tool.level)
             if asks and call.approved != where:
                 raise ApprovalRequired(_question(tool, call, where), where)
@@ -169,7 +169,7 @@ class Gate:
         fitting = truncate_to_fit(safe, room)
         if shorter is not whole or fitting is not safe:
             more = f"\nIt was shortened; all of it: read_more cursor={call.caller.texts.keep(as_json(whole))}"
-        where = f" in guest {call.chosen.place.guest}" if call.chosen else ""
+        where = f" in guest {call.chosen.context.guest}" if call.chosen else ""
         return Answer(delimited(as_json(fitting), f"{tool.name}{where}") + more, fitting)
 
     async def _record(self, tool: Tool | None, call: Call) -> None:
@@ -180,7 +180,7 @@ class Gate:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "client": call.client,
             "host": call.caller.host.name,
-            "guest": call.chosen.place.guest if call.chosen else None,
+            "guest": call.chosen.context.guest if call.chosen else None,
             "vmid": call.chosen.vmid if call.chosen else None,
             "tool": tool.name if tool else call.name[:80],
             "parameters": audit_fields(known, as_parameters(tool, call.arguments), commands=True) if tool else {},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from guestwire.client import Host
-from guestwire.client.connecting import open_host
+from guestwire.client.hosts import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
 from guestwire.mcp.caller import Caller

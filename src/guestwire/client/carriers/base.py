@@ -7,7 +7,7 @@ on a guest agent's socket (`direct.py`).
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from guestwire.client.errors import Place
+from guestwire.client.errors import ErrorContext
 
 
 class Carrier(Protocol):
@@ -19,7 +19,7 @@ class Carrier(Protocol):
         ...
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+        self, method: str, path: str, parameters: Mapping[str, Any], context: ErrorContext, *, repeatable: bool = False
     ) -> Any:
         """Calls an endpoint.
 
@@ -27,7 +27,7 @@ class Carrier(Protocol):
             method: GET, POST, PUT or DELETE.
             path: below `/api2/json`.
             parameters: JSON-able; None stands for one that is left out.
-            place: for messages.
+            context: for messages.
             repeatable: nothing happens twice when it is sent again after a lost connection.
 
         Returns:

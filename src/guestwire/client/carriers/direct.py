@@ -7,9 +7,9 @@ import msgspec
 
 from guestwire.agent import GuestAgent, KeptResults
 from guestwire.channels import UnixChannel
-from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, Place, failure
-from guestwire.client.parts import GuestInfo
-from guestwire.client.targets import Unix
+from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, failure
+from guestwire.client.protocols import GuestInfo
+from guestwire.client.settings import Unix
 from guestwire.contract import Endpoint, VmSummary
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Router, parameters_given
@@ -65,7 +65,7 @@ class DirectCarrier:
         method: str,
         path: str,
         parameters: Mapping[str, Any],
-        place: Place,
+        context: ErrorContext,
         *,
         repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
     ) -> Any:
@@ -73,11 +73,11 @@ class DirectCarrier:
         try:
             result = await self._pipeline.call(Call(method, path, parameters_given(parameters)))
         except InvalidParameters as error:
-            raise failure(place, error.status, str(error), error.errors) from error
+            raise failure(context, error.status, str(error), error.errors) from error
         except AgentNotRunning as error:
-            raise AgentNotThere(place, f"{error} ({error.why})", error.status, advice=NO_AGENT_SOCKET) from error
+            raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=NO_AGENT_SOCKET) from error
         except GuestwireError as error:
-            raise failure(place, error.status, str(error)) from error
+            raise failure(context, error.status, str(error)) from error
         return msgspec.to_builtins(result, enc_hook=str)  # texts of bytes are all that needs help
 
     async def close(self) -> None:

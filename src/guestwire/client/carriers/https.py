@@ -14,17 +14,16 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from guestwire.client.credentials import Credentials, Trust
 from guestwire.client.errors import (
     CallFailed,
+    CertificateNotTrusted,
+    ErrorContext,
     LoginFailed,
-    NotTrusted,
-    Place,
     Unreachable,
     WrongParameters,
     failure,
 )
-from guestwire.client.targets import Https
+from guestwire.client.settings import Credentials, Https, Trust
 from guestwire.errors import ConfigurationError
 
 API: Final = "/api2/json"
@@ -53,7 +52,7 @@ class _Request:
     method: str
     path: str
     parameters: Mapping[str, Any] = field(repr=False)
-    place: Place
+    context: ErrorContext
     repeatable: bool
 
 
@@ -82,18 +81,18 @@ class HttpsCarrier:
         return self._name
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: Place, *, repeatable: bool = False
+        self, method: str, path: str, parameters: Mapping[str, Any], context: ErrorContext, *, repeatable: bool = False
     ) -> Any:
         """See `Carrier.call`."""
-        request = _Request(method, path, parameters, place, repeatable)
-        ticket = await self._valid_ticket(place) if self._by_ticket(place) else None
+        request = _Request(method, path, parameters, context, repeatable)
+        ticket = await self._valid_ticket(context) if self._by_ticket(context) else None
         try:
             return await self._answer(request, ticket)
         except LoginFailed:
             # It was refused, and so not executed: a new ticket, once, if this one was good before.
             if ticket is None or not ticket.was_good:
                 raise
-        return await self._answer(request, await self._ticket_instead_of(ticket, place))
+        return await self._answer(request, await self._ticket_instead_of(ticket, context))
 
     async def _answer(self, request: "_Request", ticket: "_Ticket | None") -> Any:
         headers = self._authorization(request.method, ticket)
@@ -108,20 +107,20 @@ class HttpsCarrier:
         except _Lost as lost:
             if not request.repeatable and not lost.before_sending:
                 raise Unreachable(
-                    request.place, str(lost), advice="the call may have been executed; look before you repeat it"
+                    request.context, str(lost), hint="the call may have been executed; look before you repeat it"
                 ) from lost
         try:
             return await self._send(request, headers)
         except _Lost as lost:
-            raise Unreachable(request.place, str(lost)) from lost
+            raise Unreachable(request.context, str(lost)) from lost
 
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self._session.close()
 
-    def _by_ticket(self, place: Place) -> bool:
+    def _by_ticket(self, context: ErrorContext) -> bool:
         if not self._credentials.token and not self._credentials.user:
-            raise LoginFailed(place, "no credentials", advice="give a token (GUESTWIRE_TOKEN), or user and password")
+            raise LoginFailed(context, "no credentials", hint="give a token (GUESTWIRE_TOKEN), or user and password")
         return not self._credentials.token
 
     def _authorization(self, method: str, ticket: "_Ticket | None") -> dict[str, str]:
@@ -130,67 +129,69 @@ class HttpsCarrier:
         csrf = {} if method == "GET" else {"CSRFPreventionToken": ticket.csrf}
         return {"Cookie": f"PVEAuthCookie={quote(ticket.cookie)}", **csrf}
 
-    async def _valid_ticket(self, place: Place) -> "_Ticket":
+    async def _valid_ticket(self, context: ErrorContext) -> "_Ticket":
         async with self._login:
             if self._ticket is None:
-                self._ticket = await self._new_ticket(self._credentials.password, place)
+                self._ticket = await self._new_ticket(self._credentials.password, context)
             elif time.monotonic() - self._ticket.made > RENEW_AFTER:
-                self._ticket = await self._renewed(self._ticket, place)
+                self._ticket = await self._renewed(self._ticket, context)
             return self._ticket
 
-    async def _renewed(self, ticket: "_Ticket", place: Place) -> "_Ticket":
+    async def _renewed(self, ticket: "_Ticket", context: ErrorContext) -> "_Ticket":
         """A ticket stands for the password as long as it lives; it may have ended while this machine slept."""
         try:
-            return await self._new_ticket(ticket.cookie, place)
+            return await self._new_ticket(ticket.cookie, context)
         except LoginFailed:
-            return await self._new_ticket(self._credentials.password, place)
+            return await self._new_ticket(self._credentials.password, context)
 
-    async def _ticket_instead_of(self, refused: "_Ticket", place: Place) -> "_Ticket":
+    async def _ticket_instead_of(self, refused: "_Ticket", context: ErrorContext) -> "_Ticket":
         async with self._login:
             if self._ticket is refused:
-                self._ticket = await self._new_ticket(self._credentials.password, place)
+                self._ticket = await self._new_ticket(self._credentials.password, context)
             assert self._ticket  # noqa: S101  # there was one
             return self._ticket
 
-    async def _new_ticket(self, password: str, place: Place) -> "_Ticket":
+    async def _new_ticket(self, password: str, context: ErrorContext) -> "_Ticket":
         given = {"username": self._credentials.user, "password": password}
         try:
-            data = await self._send(_Request("POST", "/access/ticket", given, place, repeatable=False), {})
+            data = await self._send(_Request("POST", "/access/ticket", given, context, repeatable=False), {})
         except _Lost as lost:
-            raise Unreachable(place, str(lost)) from lost
-        return _ticket_in(data, place)
+            raise Unreachable(context, str(lost)) from lost
+        return _ticket_in(data, context)
 
     async def _send(self, request: "_Request", headers: Mapping[str, str]) -> Any:
-        method, path, place = request.method, request.path, request.place
+        method, path, context = request.method, request.path, request.context
         given = {name: _plain(value) for name, value in request.parameters.items() if value is not None}
         in_query = method in ("GET", "DELETE")
         try:
             url = URL(f"{self._name}{API}{_quoted(path)}{_query(given) if in_query else ''}", encoded=True)
             body = msgspec.json.encode(given) if given and not in_query else None
         except UnicodeEncodeError as error:
-            raise WrongParameters(place, f"a parameter of {path} is not UTF-8 text") from error
+            raise WrongParameters(context, f"a parameter of {path} is not UTF-8 text") from error
         kind = {"Content-Type": "application/json"} if body else {}
         try:
             # The API redirects nobody: whoever did would be given credentials that are not for them.
             async with self._session.request(
                 method, url, data=body, headers={**headers, **kind}, allow_redirects=False
             ) as response:
-                return self._result(response, await _body(response, place), place)
+                return self._result(response, await _body(response, context), context)
         except aiohttp.ServerFingerprintMismatch as error:
-            raise NotTrusted(
-                place,
+            raise CertificateNotTrusted(
+                context,
                 "its certificate has another fingerprint than the one that is trusted",
-                advice=_fingerprint(error.got),
+                hint=_fingerprint(error.got),
             ) from error
         except aiohttp.ClientConnectorCertificateError as error:
             reason = _reason(error)
-            raise NotTrusted(place, f"its certificate is not trusted: {reason}", advice=_instead(reason)) from error
+            raise CertificateNotTrusted(
+                context, f"its certificate is not trusted: {reason}", hint=_instead(reason)
+            ) from error
         except aiohttp.ClientConnectorError as error:
             raise _Lost(str(error.os_error), before_sending=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _Lost(str(error) or type(error).__name__, before_sending=False) from error
 
-    def _result(self, response: aiohttp.ClientResponse, body: bytes, place: Place) -> Any:
+    def _result(self, response: aiohttp.ClientResponse, body: bytes, context: ErrorContext) -> Any:
         answer = _decoded(body)
         if response.status == HTTPStatus.OK and isinstance(answer, dict) and "data" in answer:
             return answer["data"]
@@ -199,9 +200,9 @@ class HttpsCarrier:
         words = str(message or response.reason or f"status {response.status}")
         if response.status == HTTPStatus.OK:
             raise CallFailed(
-                place, "the answer is none of this API's", response.status, advice="check the address and its port"
+                context, "the answer is none of this API's", response.status, hint="check the address and its port"
             )
-        raise failure(place, response.status, words, errors if isinstance(errors, dict) else None)
+        raise failure(context, response.status, words, errors if isinstance(errors, dict) else None)
 
 
 class _Lost(Exception):
@@ -245,21 +246,21 @@ def _fingerprint(digest: bytes) -> str:
     return f"somebody may stand between you and it; if it has a new certificate, its fingerprint is {shown}"
 
 
-def _ticket_in(data: Any, place: Place) -> "_Ticket":
+def _ticket_in(data: Any, context: ErrorContext) -> "_Ticket":
     if not isinstance(data, dict) or not {"ticket", "CSRFPreventionToken"} <= data.keys():
-        raise CallFailed(place, "the answer to the login has no ticket")
+        raise CallFailed(context, "the answer to the login has no ticket")
     if data.get("NeedTFA"):
-        raise LoginFailed(place, "this user logs in with a second factor", advice="give an API token instead")
+        raise LoginFailed(context, "this user logs in with a second factor", hint="give an API token instead")
     return _Ticket(str(data["ticket"]), str(data["CSRFPreventionToken"]), time.monotonic())
 
 
-async def _body(response: aiohttp.ClientResponse, place: Place) -> bytes:
+async def _body(response: aiohttp.ClientResponse, context: ErrorContext) -> bytes:
     blocks, size = [], 0
     while block := await response.content.readany():
         blocks.append(block)
         size += len(block)
         if size > LARGEST_ANSWER:
-            raise CallFailed(place, f"the answer is longer than {LARGEST_ANSWER} bytes", response.status)
+            raise CallFailed(context, f"the answer is longer than {LARGEST_ANSWER} bytes", response.status)
     return b"".join(blocks)
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, cast
 import msgspec
 
 from guestwire.client import CallFailed, Guest
-from guestwire.client.files import LocalFile, Progress
+from guestwire.client.errors import LocalFile
+from guestwire.client.transfer.local_files import Progress
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.contract.parameters import RoleBy
 from guestwire.mcp.display import beginning
@@ -84,7 +85,7 @@ async def _lines(call: Call, parameters: ReadTextFile) -> TextRead:
 
 
 async def _tail(call: Call, path: str, lines: int) -> TextRead:
-    size = (await call.guest.files.facts(path)).size
+    size = (await call.guest.files.stat(path)).size
     start = max(0, size - min(PIECE * 4, call.limits.bytes))
     data = await _Bounded(call.guest.files.stream(path, offset=start), PIECE * 4).all()
     found = data.splitlines(keepends=True)[-lines:]
@@ -184,7 +185,7 @@ class _Old:
 async def _old(guest: Guest, path: str) -> _Old | None:
     """The file as it is; None when there is none."""
     try:
-        facts = await guest.files.facts(path)
+        facts = await guest.files.stat(path)
         if facts.kind != "f":
             raise Refused(
                 f"there is a {'directory' if facts.kind == 'd' else 'device or the like'}, which a file must not replace"
@@ -195,7 +196,7 @@ async def _old(guest: Guest, path: str) -> _Old | None:
             raise Refused(f"the file is over {MOST_WRITTEN} bytes; use copy_file for files of that size")
         return _Old(data, facts.mode)
     except CallFailed as error:
-        if "No such file" in error.words or "no such file" in error.words:
+        if "No such file" in error.message or "no such file" in error.message:
             return None
         raise
 
@@ -246,11 +247,11 @@ async def copy_file(call: Call, parameters: CopyFile) -> Copied:
     local, path = Path(parameters.local), parameters.path
     if parameters.direction == "to_guest":
         return await _to_guest(call, local, path)
-    size = (await call.guest.files.facts(path)).size
+    size = (await call.guest.files.stat(path)).size
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
-    size = await call.guest.copy_from(path, local, progress=_bounded_progress(call))
+    size = await call.guest.download(path, local, progress=_bounded_progress(call))
     try:
         await verify_unchanged(call.guest, [path] if call.allowed.read is not None else [])
     except BaseException:
@@ -263,11 +264,11 @@ async def _to_guest(call: Call, local: Path, path: str) -> Copied:
     try:
         size = (await asyncio.to_thread(local.stat)).st_size
     except OSError as error:
-        raise LocalFile(call.guest.place, f"{local}: {error.strerror}") from error
+        raise LocalFile(call.guest.context, f"{local}: {error.strerror}") from error
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
-    return Copied(await call.guest.copy_to(local, path, progress=call.progress))
+    return Copied(await call.guest.upload(local, path, progress=call.progress))
 
 
 def _check_size(call: Call, size: int) -> None:
@@ -314,6 +315,6 @@ MOST_ENTRIES = 200
 @tools.tool("list_directory", ListDirectory, level=Level.FILES, effect=Effect.READS)
 async def list_directory(call: Call, parameters: ListDirectory) -> Listing:
     """Lists a folder in a guest with kinds, sizes, permissions and times."""
-    entries = await call.guest.folders.entries(parameters.path)
+    entries = await call.guest.folders.listdir(parameters.path)
     shown = [Listed(one.path, one.kind, one.size, f"{one.mode:o}", one.mtime) for one in entries[:MOST_ENTRIES]]
     return Listing(shown, max(0, len(entries) - MOST_ENTRIES))

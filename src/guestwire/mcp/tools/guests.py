@@ -8,7 +8,7 @@ import msgspec
 
 from guestwire.agent.results import FileSystem, HostName, Interface, OsInfo, TimeZone, User
 from guestwire.client import CallFailed, Guest
-from guestwire.client.doctor import examine
+from guestwire.client.diagnosis import examine
 from guestwire.contract import Effect, Level, Parameters, Role, parameter
 from guestwire.mcp.caller import rule_for
 from guestwire.mcp.tool import AnyGuestParameters, Call, GuestParameters, Registry
@@ -127,7 +127,7 @@ def _overview(told: _Told, problems: dict[str, CallFailed]) -> Overview:
         time=told.time and told.time // 1_000_000_000,
         zone=told.zone.zone if told.zone else None,
         more=_more(kinds),
-        problems=[f"{what}: {error.words[:120]}" for what, error in sorted(problems.items())],
+        problems=[f"{what}: {error.message[:120]}" for what, error in sorted(problems.items())],
     )
 
 

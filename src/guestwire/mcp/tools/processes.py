@@ -65,7 +65,7 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
         async with _report_each_second(call, seconds):
             ended = await call.guest.run(
                 parameters.command, input=parameters.input, env=env, cwd=parameters.cwd, timeout=seconds,
-                started=lambda pid: call.tell(f"process {pid} was started; cancelling leaves it running"),
+                on_start=lambda pid: call.tell(f"process {pid} was started; cancelling leaves it running"),
             )  # fmt: skip
     except StillRunning as error:
         return Ran(still_running=error.pid)

@@ -1,0 +1,25 @@
+"""The public names of `guestwire.client`, and of `guestwire` too: each is loaded when it is used, for a command needs few of them."""
+
+from importlib import import_module
+from typing import Any, Final
+
+NAMES: Final = {
+    "CallFailed": "errors",
+    "CompletedProcess": "processes",
+    "Guest": "guests",
+    "GuestInfo": "protocols",
+    "Host": "hosts",
+    "Stream": "streams",
+    "SyncGuest": "sync",
+    "SyncHost": "sync",
+    "SyncStream": "sync",
+    "connect": "hosts",
+    "connect_sync": "sync",
+}
+"""By name, the module below `guestwire.client`; for type checkers they stand in `__init__.pyi` too."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NAMES:
+        raise AttributeError(f"module 'guestwire.client' has no attribute '{name}'")
+    return getattr(import_module(f"guestwire.client.{NAMES[name]}"), name)

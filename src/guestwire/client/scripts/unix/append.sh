@@ -1,0 +1,3 @@
+# Adds standard input to the file $1; one that was not there is for its owner alone.
+umask 077
+cat >>"$1"

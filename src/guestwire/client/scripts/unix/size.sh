@@ -1,0 +1,2 @@
+# Prints how many bytes the file $1 has.
+wc -c <"$1"

@@ -1,0 +1,2 @@
+# Puts the unfinished file $a[0] in the place $a[1].
+# include: commit.ps1

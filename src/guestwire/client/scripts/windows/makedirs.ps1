@@ -1,0 +1,2 @@
+# Makes folders, and those above them.
+$a | % { [void][IO.Directory]::CreateDirectory($_) }

@@ -1,0 +1,132 @@
+"""Reading a file in a guest, piece by piece; its facts, and its SHA-256."""
+
+import hashlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from guestwire.client.endpoints import Endpoints
+from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, PrivilegeMissing
+from guestwire.client.processes import Processes
+from guestwire.client.protocols import HostOfGuest
+from guestwire.client.systems import digest_in, system_of
+from guestwire.client.transfer.retrying import Retrying
+from guestwire.contract.results import FileContent
+
+READ_SIZE: Final = 1024 * 1024
+"""Bytes of one file-read; more than that Proxmox VE does not give as one valid base64 text."""
+
+LARGEST_SIZE: Final = 2**53
+
+FIRST_SECOND: Final = -(2**31)
+LAST_SECOND: Final = 253_402_300_799
+"""Of the year 9999."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """A file or folder in a guest: `kind` is f (file), d (directory) or ? (anything else); `mtime` in seconds since the epoch."""
+
+    kind: str
+    size: int
+    mode: int
+    mtime: int
+
+    @classmethod
+    def parse(cls, kind: str, size: str, mode: str, mtime: str) -> "FileStat":
+        """Reads what a guest says. A time that no calendar here has becomes the last or the first one that it has.
+
+        Raises:
+            ValueError: these are no such numbers.
+        """
+        count = int(size)
+        if not 0 <= count < LARGEST_SIZE:
+            raise ValueError(f"a size of {size}")
+        return cls(kind, count, int(mode, 8) & 0o7777, min(max(int(mtime), FIRST_SECOND), LAST_SECOND))
+
+
+class FileReader:
+    """Reads one guest's files. Paths are the guest's own."""
+
+    def __init__(self, calls: Endpoints, processes: Processes, host: HostOfGuest) -> None:
+        self.retrying = Retrying(calls, processes, host)
+        self._calls = calls
+        self._host = host
+
+    async def read(self, path: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            AgentRefused: the guest's own reason.
+            CallFailed: see `client.errors`.
+        """
+        return b"".join([chunk async for chunk in self.stream(path)])
+
+    async def stream(self, path: str, *, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The file from `offset` on, in chunks; a connection that breaks is made again."""
+        async with self.retrying.addressable(path) as name:
+            while True:
+                found = await self._read_at(name, offset)
+                if found.bytes_read:
+                    yield self._decode(found)
+                offset += found.bytes_read
+                if not found.truncated or not found.bytes_read:
+                    return
+
+    async def stat(self, path: str) -> FileStat:
+        """Describes what stands at a path; links are followed.
+
+        Raises:
+            FileRefused: there is nothing.
+            CallFailed: see `client.errors`.
+        """
+        output = (await self.retrying.check(system_of(path).stat(path))).output
+        try:
+            kind, size, mode, mtime = output.split()
+            return FileStat.parse(kind, size, mode, mtime)
+        except ValueError:
+            raise CallFailed(self._calls.context, f"unexpected facts about {path}: {output[:100]!r}") from None
+
+    async def remove(self, path: str) -> None:
+        """Removes a file; one that is not there is gone already."""
+        await self.retrying.check(system_of(path).remove(path))
+
+    async def _read_at(self, path: str, offset: int) -> FileContent[str]:
+        """One file-read. As base64, where it has to be made into JSON: that takes a third less time than text of any bytes."""
+        decode = self._host.is_local
+        return await self.retrying.call(
+            partial(self._calls.file_read, path, count=READ_SIZE, offset=offset, decode=decode)
+        )
+
+    def _decode(self, found: FileContent[str]) -> bytes:
+        if self._host.is_local:
+            return found.data
+        try:
+            return msgspec.convert(found.content, bytes)  # base64, five times as fast as Python's own
+        except msgspec.ValidationError as error:
+            raise CallFailed(self._calls.context, f"file-read: unexpected answer: {error}") from error
+
+    # Checking
+
+    async def _sha256(self, path: str, size: int) -> str | None:
+        """The SHA-256 of the first bytes, by a tool of the guest; None where it has none, or none may be started."""
+        try:
+            process = await self.retrying.run(system_of(path).sha256(path, size))
+        except (AgentRefused, PrivilegeMissing):
+            return None
+        return digest_in(process.output) if process.ok else None
+
+    async def _verify_by_reading(self, path: str, digest: str) -> None:
+        """Reads the file again, where the guest has no tool for SHA-256."""
+        again = hashlib.sha256()
+        async for chunk in self.stream(path):
+            again.update(chunk)
+        if again.hexdigest() != digest:
+            raise self._mismatch(path, "it is not what was copied: it changed meanwhile")
+
+    def _mismatch(self, path: str, why: str) -> ChecksumMismatch:
+        hint = "copy again; of a file that never rests, `-` takes what is there"
+        return ChecksumMismatch(self._calls.context, f"{path}: {why}", hint=hint)

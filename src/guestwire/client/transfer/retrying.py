@@ -1,0 +1,150 @@
+"""Calls that may be made twice, made until they succeed: copying survives connections and agents that break off."""
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
+
+from guestwire.client.cancellation import shielded
+from guestwire.client.endpoints import Endpoints
+from guestwire.client.errors import (
+    AgentTookTooLong,
+    AgentUnavailable,
+    CallFailed,
+    CertificateNotTrusted,
+    ErrorContext,
+    FileRefused,
+    Unreachable,
+)
+from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, refuse_nul
+from guestwire.client.protocols import HostOfGuest
+from guestwire.client.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 8
+FIRST_PAUSE: Final = 0.2
+"""Seconds; each pause is twice the one before: 51 seconds in all."""
+
+LONGEST_LIST: Final = 256 * 1024 * 1024
+
+LONGEST_MESSAGE: Final = 300
+
+_transient = re.compile(r"qga command '.*' failed|Handle '\d+' has not been found|Invalid parameter 'pid'|PID \d+ does")
+"""Messages of an agent that was started again: it does not know what was begun before."""
+
+_tool = re.compile(r"^(?:/bin/)?(?:sh|dd|rm|mv|cat|chmod): (?:line |)?(?:\d+: )?")
+
+
+class Retrying:
+    """Calls and scripts in one guest. As soon as one succeeded, those that break off are made again; before that, they fail at once."""
+
+    def __init__(self, calls: Endpoints, processes: Processes, host: HostOfGuest) -> None:
+        self._processes = processes
+        self.calls = calls
+        self.host = host
+        self._succeeded = False
+
+    @property
+    def context(self) -> ErrorContext:
+        """Which guest on which host, for errors."""
+        return self.calls.context
+
+    async def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """The result of a call that may be made twice.
+
+        Raises:
+            CallFailed: it failed for good, or in every attempt; see `client.errors`.
+        """
+        for attempt in range(ATTEMPTS) if self._succeeded else ():
+            try:
+                return await function()
+            except CallFailed as error:
+                if not is_transient(error):
+                    raise
+                await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+        result = await function()
+        self._succeeded = True
+        return result
+
+    async def run(self, command: Command, data: bytes | None = None) -> CompletedProcess:
+        """Runs a command that may run twice; `data` is its standard input."""
+        return await self.call(lambda: self._processes.run(command, input=data))
+
+    async def check(self, command: Command, data: bytes | None = None) -> CompletedProcess:
+        """Runs a command that may run twice, and must succeed.
+
+        Raises:
+            FileRefused: it did not; the message is its own.
+        """
+        return self.raise_for_exit(await self.run(command, data))
+
+    def raise_for_exit(self, process: CompletedProcess) -> CompletedProcess:
+        """The process itself, when its exit code is 0.
+
+        Raises:
+            FileRefused: it is not.
+        """
+        if process.ok:
+            return process
+        how = f"'{process.argv[0]}' ended with {process.code or process.signal}"
+        raise FileRefused(
+            self.context, _tool.sub("", process.errors.strip().partition("\n")[0] or how)[:LONGEST_MESSAGE]
+        )
+
+    async def output(self, path: str, command: Command) -> str:
+        """The output, of any length, of a command in the system of `path`: Proxmox VE loses more than 2.5 MB, the agent what is over 16 MiB."""
+        is_unix = system_of(path) is UNIX
+        if not is_unix or await self.host.is_guestwire():
+            process = await self.check(command)
+            if not process.stdout_truncated:
+                return process.output
+            if not is_unix:
+                raise FileRefused(self.context, "the list is longer than the agent keeps; list a folder below it")
+        file = _temporary(path)
+        try:
+            await self.check(UNIX.redirect(file, command))
+            data = b""
+            while len(data) <= LONGEST_LIST:
+                found = await self.call(lambda: self.calls.file_read(file, offset=len(data)))  # noqa: B023  # awaited at once
+                data += found.content.encode("latin-1")
+                if not found.truncated:
+                    return data.decode("utf-8", "surrogateescape")
+        finally:
+            await shielded(self.remove_quietly(file))
+        raise FileRefused(self.context, f"its list is longer than {LONGEST_LIST} bytes; take a folder below it")
+
+    async def remove_quietly(self, path: str) -> None:
+        """Removes a file, in a short time or not at all: there is another error to report."""
+        with contextlib.suppress(CallFailed, TimeoutError):
+            async with asyncio.timeout(REMOVED_WITHIN):
+                await self.check(system_of(path).remove(path))
+
+    @contextlib.asynccontextmanager
+    async def addressable(self, path: str) -> AsyncIterator[str]:
+        """A path that the API can carry: a link to it, where the name is no text, or has letters that Proxmox VE breaks."""
+        refuse_nul(self.context, path)
+        is_wide = max(path, default="") > HIGHEST_ON_PROXMOX and not await self.host.is_guestwire()
+        if not is_wide and not is_undecodable(path):
+            yield path
+            return
+        link = _temporary(path)
+        await self.check(system_of(path).link(path, link))
+        try:
+            yield link
+        finally:
+            await shielded(self.remove_quietly(link))
+
+
+def is_transient(error: CallFailed) -> bool:
+    """True if the same call may succeed a little later: connection or agent broke off."""
+    if isinstance(error, (Unreachable, AgentUnavailable, AgentTookTooLong)):
+        return not isinstance(error, CertificateNotTrusted)
+    return bool(_transient.search(error.message))
+
+
+def _temporary(path: str) -> str:
+    """A file that is soon removed, in the system that `path` is of; its name can't be guessed."""
+    return f"{system_of(path).temporary}guestwire-{uuid.uuid4().hex}"
