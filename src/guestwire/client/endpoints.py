@@ -173,7 +173,7 @@ class Endpoints(Calls):
             file: The path in the guest.
             count: Bytes to read at most.
             offset: Bytes to skip first.
-            decode: Answer text, a code point each byte; otherwise base64.
+            decode: Answer text (the API has one character for each byte); otherwise base64.
         """
         result: FileContent[str] = await self.call(
             "GET",
