@@ -13,7 +13,7 @@ from typing import Any
 import machines
 import people
 import pytest
-from cases import Case, Expected, all_cases
+from cases import FOLDER, Case, Expected, all_cases
 from exchanges import Answer, exchange, request
 from serving import Serving
 
@@ -116,7 +116,9 @@ def has_shape(value: Any, like: Any) -> bool:
 
 
 def test_the_cases_are_all_there() -> None:
-    assert len(all_cases()) == 718
+    written = [re.findall(r"^### (.+)$", path.read_text(), re.MULTILINE) for path in sorted(FOLDER.glob("*.http"))]
+    assert all(written)
+    assert sorted(name for names in written for name in names) == sorted(all_cases())
     assert all(case.after in {None, *all_cases()} for case in all_cases().values())
 
 

@@ -270,16 +270,13 @@ async def test_somebody_with_a_ticket_changes_the_password_and_logs_in_with_it(b
 
 async def test_failed_logins_wait_and_hold_up_nobody_else(boss: As) -> None:
     userid = await made_user(boss, "hugo", password=PASSWORD)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     wrong = [
         asyncio.create_task(boss.post(f"{ACCESS}/ticket", username="boss@pve", password="wrong")) for _ in range(20)
     ]
-    await asyncio.sleep(0.1)
     await logged_in(boss, userid, PASSWORD)
     assert (await boss.get("/api2/json/version")).status == 200
+    assert not any(attempt.done() for attempt in wrong)
 
-    assert loop.time() - began < 2.5
     assert {answer.status for answer in await asyncio.gather(*wrong)} == {401}
 
 

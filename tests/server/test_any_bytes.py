@@ -133,15 +133,12 @@ async def test_many_bytes_of_one_kind(client: Client, byte: bytes, size: int) ->
 
 
 async def test_spaces_in_credentials_delay_nobody(client: Client) -> None:
-    loop = asyncio.get_running_loop()
     async with client.connection() as connection:
         connection.send(client.request("GET", VERSION))
         await connection.answer()
         connection.send(b"GET / HTTP/1.1\r\nFoo: \r\nAuthorization: x" + b" " * 50_000 + b"x\r\n\r\n")
-        began = loop.time()
-        await check_the_next(client)
-
-    assert loop.time() - began < 1
+        async with asyncio.timeout(30):  # looking for the end of the spaces once for each would take minutes
+            await check_the_next(client)
 
 
 @pytest.mark.parametrize("pause", [0, 0.0005, 0.002])
