@@ -1,4 +1,7 @@
-"""The public names of `guestwire.client`, and of `guestwire` too: each is loaded when it is used, for a command needs few of them."""
+"""The public names of `guestwire.client`, and of `guestwire` too.
+
+Each is loaded when it is used, for a command needs few of them.
+"""
 
 from importlib import import_module
 from typing import Any, Final

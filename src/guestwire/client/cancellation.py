@@ -1,7 +1,10 @@
-"""Work that is cancelled in order: cleaning up, what a thread does, and several jobs at once all come to an end before their caller goes on.
+"""Work that is cancelled in order.
 
-asyncio cancels by an exception at an `await`, which may come at any of them and again while cleaning up. Nothing may be left behind by it: no task,
-no open file, no request that arrives in the guest after the file that it writes was removed.
+Cleaning up, what a thread does, and several jobs at once all come to an end before their caller goes on.
+
+asyncio cancels by an exception at an `await`, which may come at any of them and again while cleaning up. Nothing may
+be left behind by it: no task, no open file, no request that arrives in the guest after the file that it writes was
+removed.
 """
 
 import asyncio
@@ -17,15 +20,19 @@ LAST_WITHIN: Final = 2.0
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which comes to its end also when the caller is cancelled, however often; the caller is cancelled then.
+    """The result of `work`, which comes to its end also when the caller is cancelled, however often.
 
-    It must have a deadline of its own. What it fails with goes before a cancellation, for else it was lost.
+    The caller is cancelled then. `work` must have a deadline of its own; an error of it goes before the cancellation,
+    for else it was lost.
     """
     return await _complete(asyncio.get_running_loop().create_task(work, name="shielded"))
 
 
 async def run_in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """The result of a function that blocks for a short time, called in a thread. The thread has left it when this ends, also by a cancellation."""
+    """The result of a function that blocks for a short time, called in a thread.
+
+    The thread has left it when this ends, also by a cancellation.
+    """
     return await _complete(asyncio.get_running_loop().run_in_executor(None, function, *arguments))
 
 
@@ -64,7 +71,10 @@ async def background(work: Coroutine[Any, Any, T]) -> AsyncGenerator[asyncio.Tas
 
 
 async def map_ordered(jobs: AsyncGenerator[Coroutine[Any, Any, T], None], limit: int) -> AsyncGenerator[T, None]:
-    """The results of jobs in their order, `limit` of them under way at once. At the end, also a sudden one, none is under way."""
+    """The results of jobs in their order, `limit` of them under way at once.
+
+    At the end, also a sudden one, none is under way.
+    """
     ahead: deque[asyncio.Task[T]] = deque()
     try:
         async with contextlib.aclosing(jobs):
@@ -79,7 +89,10 @@ async def map_ordered(jobs: AsyncGenerator[Coroutine[Any, Any, T], None], limit:
 
 
 async def _end(tasks: deque[asyncio.Task[T]]) -> None:
-    """Lets tasks end, then cancels them: a request that is broken off may still be carried out, and must not be after what comes next."""
+    """Lets tasks end, then cancels them.
+
+    A request that is broken off may still be carried out, and must not be after what comes next.
+    """
     if not tasks:
         return
     try:

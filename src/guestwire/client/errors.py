@@ -1,4 +1,6 @@
-"""The ways in which a call to a host fails. Each says about which guest on which host, in the words of host or guest, and what to do next.
+"""The ways in which a call to a host fails.
+
+Each says about which guest on which host, in the words of host or guest, and what to do next.
 
     CallFailed (in guestwire.errors: GuestwireError)
     ├── Unreachable               no connection
@@ -43,7 +45,14 @@ class ErrorContext:
 
 
 class CallFailed(GuestwireError):
-    """A call failed: `context`, `message` as the server said it, `http_status` (None without an answer), `hint` for people: what to do next."""
+    """A call failed.
+
+    Attributes:
+        context: which guest on which host the call was about.
+        message: in the words of the server or the guest.
+        http_status: None without an answer.
+        hint: for people, about what to do next; may be empty.
+    """
 
     exit_code = 3
     default_hint: ClassVar[str] = ""
@@ -158,7 +167,10 @@ class AgentRefused(CallFailed):
 
 
 class ErrorTextLost(AgentRefused):
-    """The agent answered with an error whose text Proxmox VE could not pass on (status 596): there was a quotation mark in it."""
+    """The agent answered with an error whose text Proxmox VE could not pass on (status 596).
+
+    There was a quotation mark in it.
+    """
 
     def __init__(self, context: ErrorContext, message: str, status: int | None = None) -> None:
         super().__init__(context, "GenericError", f"the agent refused it, and its words were lost ({message})", status)

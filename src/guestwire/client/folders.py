@@ -1,7 +1,7 @@
 """Folders in a guest, and whole trees: by way of the guest's own tools, whose answer is taken for data.
 
-Trees keep links as links. What a guest says of its tree is not believed: no name leads out of the target, and links come last, so that nothing is
-written through one.
+Trees keep links as links. What a guest says of its tree is not believed: no name leads out of the target, and links
+come last, so that nothing is written through one.
 """
 
 import contextlib
@@ -32,7 +32,10 @@ LONGEST_BATCH: Final = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a folder in a guest: `kind` is f (file), d (directory), l (link) or ? (anything else); `link` is where a link leads."""
+    """An entry of a folder in a guest: `kind` is f (file), d (directory), l (link) or ? (anything else).
+
+    `link` is where a link leads.
+    """
 
     kind: str
     path: str
@@ -44,7 +47,7 @@ class Entry:
 
 @dataclass(slots=True)
 class TreeCopy:
-    """The result of copying a tree: how many files and bytes were copied, and the paths that were left out, with the reason."""
+    """The number of files and bytes of a tree that were copied, and what was left out: paths, and why."""
 
     files: int = 0
     bytes: int = 0
@@ -99,7 +102,9 @@ class Folders:
         await self._retrying.check(system_of(path).makedirs([path]))
 
     async def upload(self, source: Path, path: str, *, progress: Progress | None = None) -> TreeCopy:
-        """Copies a folder with what is in it into the guest's folder `path`, with permissions, times and links as they are.
+        """Copies a folder with what is in it into the guest's folder `path`.
+
+        Permissions, times and links stay as they are.
 
         Raises:
             LocalFile: something can't be read, or changed meanwhile.
@@ -164,7 +169,10 @@ class Folders:
 
 
 async def _copy_all(copy: TreeCopy, jobs: Iterable[Coroutine[Any, Any, int]]) -> None:
-    """Copies files, several at once. A job is made when it is begun: one that is made and never begun would be a warning."""
+    """Copies files, several at once.
+
+    A job is made when it is begun: one that is made and never begun would be a warning.
+    """
 
     async def begun() -> AsyncGenerator[Coroutine[Any, Any, int], None]:
         for job in jobs:

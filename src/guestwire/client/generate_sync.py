@@ -1,4 +1,7 @@
-"""`python -m guestwire.client.generate` writes `sync_endpoints.py` too: for each method of `endpoints.py`, the one that waits."""
+"""Makes `sync_endpoints.py` for `python -m guestwire.client.generate`.
+
+A method that waits for each of `endpoints.py`.
+"""
 
 import ast
 from pathlib import Path

@@ -50,7 +50,10 @@ NOTHING_DONE: Final = (
 
 
 class FileSystems(list[FileSystem]):
-    """Mounted file systems with a size, by mount point; sums in bytes, in which a device that is mounted twice counts once."""
+    """Mounted file systems with a size, by mount point.
+
+    The sums are in bytes; a device that is mounted twice counts once in them.
+    """
 
     @property
     def total_bytes(self) -> int:
@@ -67,7 +70,13 @@ class FileSystems(list[FileSystem]):
 
 
 class Guest(Endpoints):
-    """One guest: its agent's endpoints as methods; above them `run`, `read_file`, `freeze` and others; beside them `processes`, `files`, `folders`."""
+    """One guest: its agent's endpoints as methods, and `run`, `read_file`, `freeze` and others that stand on them.
+
+    Attributes:
+        processes: more about its processes.
+        files: more about its files.
+        folders: its folders, and whole trees.
+    """
 
     def __init__(self, host: HostOfGuest, carrier: Carrier, vm: GuestInfo, context: ErrorContext) -> None:
         super().__init__(carrier, vm.node, vm.vmid, context)
@@ -124,8 +133,8 @@ class Guest(Endpoints):
 
         Args:
             path: in the guest.
-            mode: `rb` reads. `wb` writes a new file, `ab` adds to what is there: either appears as a whole, when the stream is closed; after
-                an exception nothing does. Adding takes a process in the guest.
+            mode: `rb` reads. `wb` writes a new file, `ab` adds to what is there: either appears as a whole, when the
+                stream is closed; after an exception nothing does. Adding takes a process in the guest.
             permissions: of a file that is written; default: see `Files.write`.
 
         Raises:
@@ -155,7 +164,10 @@ class Guest(Endpoints):
         return await self.network_get_interfaces()
 
     async def filesystems(self) -> FileSystems:
-        """Its mounted file systems with their use, by mount point, and the sums; those without a size (pseudo file systems) are left out."""
+        """Its mounted file systems with their use, by mount point, and the sums.
+
+        Those without a size (pseudo file systems) are left out.
+        """
         found = (one for one in await self.get_fsinfo() if one.total_bytes)
         return FileSystems(sorted(found, key=lambda one: one.mountpoint))
 
@@ -226,7 +238,9 @@ class Guest(Endpoints):
         raise StillFrozen(self.context, f"the file systems may still be frozen: {why}")
 
     async def shutdown(self, *, wait: float | None = None) -> None:
-        """Shuts the guest down; with `wait`, waits until its VM is stopped or its agent gone, that many seconds at most.
+        """Shuts the guest down.
+
+        With `wait`, waits until its VM is stopped or its agent gone, that many seconds at most.
 
         Raises:
             NotReady: it still runs then.

@@ -94,7 +94,10 @@ class Host:
         return self.is_local or "guestwire" in await self.version()
 
     async def guests(self) -> list[GuestInfo]:
-        """All VMs that the caller may see, by name and id, on all nodes that are up; one that does not answer hides no others."""
+        """All VMs that the caller may see, by name and id, on all nodes that are up.
+
+        One that does not answer hides no others.
+        """
         nodes = [node.node for node in await self._list("/nodes", list[_Node]) if node.status != OFFLINE]
         answers = await asyncio.gather(*map(self._guests_on, nodes), return_exceptions=True)
         failed = {node: one for node, one in zip(nodes, answers, strict=True) if isinstance(one, BaseException)}
@@ -119,7 +122,8 @@ class Host:
     async def guest(self, name: str | int) -> Guest:
         """One guest, by its VM's name, its id (`100`), or its node and id (`pve1/100`).
 
-        An id needs no privilege and no list of guests where there is one node: that there is no such VM, the first call says.
+        An id needs no privilege and no list of guests where there is one node: that there is no such VM, the first
+        call says.
 
         Raises:
             NoSuchGuest: there is none, or the caller may not see it; or several have the name.
@@ -141,7 +145,8 @@ class Host:
             return self._guest(GuestInfo(vmid, str(vmid), "unknown", nodes[0]), str(vmid))
         found = next((guest for guest in await self.guests() if guest.vmid == vmid), None)
         if not found:
-            hint = f"name its node too, then no privilege to see it is needed: {nodes[0]}/{vmid}; the nodes are {', '.join(nodes)}"
+            hint = f"name its node too, then no privilege to see it is needed: {nodes[0]}/{vmid}"
+            hint += f"; the nodes are {', '.join(nodes)}"
             raise self._no_such_guest(str(vmid), hint)
         return self._guest(found, found.name)
 
@@ -170,7 +175,8 @@ async def connect(target: str | None = None, *, profile: str | None = None, **op
     """Makes a host, which `async with` closes. Nothing is sent before the first call.
 
     Args:
-        target: `https://host:8006` (Proxmox VE or guestwire) or `unix:/path/to.qga`; default: GUESTWIRE_HOST, or the profile's.
+        target: `https://host:8006` (Proxmox VE or guestwire) or `unix:/path/to.qga`; default: GUESTWIRE_HOST, or the
+            profile's.
         profile: a table in `~/.config/guestwire/config.toml`.
         options: `token`, `token_file`, `user`, `password`, `ca`, `fingerprint`, `verify`; see `client.settings`.
 

@@ -41,7 +41,18 @@ WINDOWS_ID: Final = "mswindows"
 
 @dataclass(frozen=True, slots=True)
 class CompletedProcess:
-    """A process that ended: its exit `code`, or the `signal` that ended it; both outputs as bytes, and whether the agent cut them off (16 MiB)."""
+    """A process that ended.
+
+    Attributes:
+        argv: program and arguments.
+        pid: its id in the guest.
+        code: its exit code; None after a signal.
+        signal: that ended it.
+        stdout: the bytes of its standard output; `output` has them as text.
+        stderr: the bytes of its standard error; `errors` has them as text.
+        stdout_truncated: the agent kept its first 16 MiB.
+        stderr_truncated: as above.
+    """
 
     argv: tuple[str, ...]
     pid: int
@@ -117,12 +128,14 @@ class Processes:
 
         Args:
             argv: program and arguments; no shell is between.
-            input: its standard input; text goes as UTF-8. What the API does not take at once goes by way of a file in the guest.
+            input: its standard input; text goes as UTF-8. What the API does not take at once goes by way of a file in
+                the guest.
             env: more environment variables.
             cwd: its working directory.
             timeout: seconds to wait.
             check: anything but exit code 0 is an error.
-            on_start: called with the process's id as soon as it runs; a caller who is cancelled then leaves it running.
+            on_start: called with the process's id as soon as it runs; a caller who is cancelled then leaves it
+                running.
 
         Raises:
             ProcessFailed: it is checked and failed.

@@ -1,9 +1,11 @@
-"""Which host, and with which credentials: from arguments, the environment, or a profile in `~/.config/guestwire/config.toml`.
+"""Settings of a connection, from arguments, the environment, or a profile in `~/.config/guestwire/config.toml`.
 
-A target is a URL, everywhere the same: `https://host:8006` (Proxmox VE or guestwire), `unix:/path/to.qga` (an agent itself).
+A target is a URL, everywhere the same: `https://host:8006` (Proxmox VE or guestwire), `unix:/path/to.qga` (an agent
+itself).
 
-Arguments come first, then the profile that is named, then the environment, then the profile `default`. Who calls and which certificate is
-accepted are each from one of them: a token is never mixed with another's password, nor a CA with another's fingerprint. A profile:
+Arguments come first, then the profile that is named, then the environment, then the profile `default`. Who calls and
+which certificate is accepted are each from one of them: a token is never mixed with another's password, nor a CA with
+another's fingerprint. A profile:
 
     [lab]
     host = "https://pve1:8006"
@@ -57,7 +59,10 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Which certificate is accepted: one of a CA (`ca`: a file), the one with this SHA-256 fingerprint, or, with `verify=False`, any."""
+    """The certificates that are accepted.
+
+    Those of a CA (`ca`: a file), the one with this SHA-256 fingerprint, or, with `verify=False`, any.
+    """
 
     ca: Path | None = None
     fingerprint: str = ""
@@ -166,7 +171,10 @@ def settings_for(
 
 
 def _complete(chosen: dict[str, object], more: Mapping[str, object]) -> dict[str, object]:
-    """Adds settings that were not chosen yet. A password alone does not say who calls: it is for the user that is named elsewhere."""
+    """Adds settings that were not chosen yet.
+
+    A password alone does not say who calls: it is for the user that is named elsewhere.
+    """
     known = set(chosen)
     is_password_alone = _IDENTITY.isdisjoint(more) and not {"token", "token_file"} & known
     if _IDENTITY & known and not is_password_alone:

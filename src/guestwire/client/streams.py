@@ -1,4 +1,7 @@
-"""A file in a guest as a stream: read chunk by chunk from any place, or written chunk by chunk and there when it is whole."""
+"""A file in a guest as a stream.
+
+It is read in chunks from any place, or written in chunks, and there when it is whole.
+"""
 
 import asyncio
 import contextlib
@@ -24,7 +27,10 @@ CHUNKS_AHEAD: Final = 2
 
 
 class Stream:
-    """An open file; `path` and `mode` are what it was opened with. What its mode does not allow is an `io.UnsupportedOperation`."""
+    """An open file; `path` and `mode` are what it was opened with.
+
+    What its mode does not allow is an `io.UnsupportedOperation`.
+    """
 
     def __init__(self, path: str, mode: Mode) -> None:
         self.path = path
@@ -75,7 +81,10 @@ class Stream:
 
 
 class Reader(Stream):
-    """Open for reading; asks for what comes next when it is wanted. At the end, more may come later: the file may grow."""
+    """Open for reading; asks for what comes next when it is wanted.
+
+    At the end, more may come later: the file may grow.
+    """
 
     def __init__(self, path: str, files: Files, processes: Processes) -> None:
         super().__init__(path, "rb")

@@ -1,6 +1,7 @@
-"""The client for code that does not run in an event loop: `connect_sync`, and a class for each of the client's classes.
+"""The client for code without an event loop: `connect_sync`, and a class for each of the client's classes.
 
-Every method is that of the same name of the other class, with its parameters, result, errors and documentation; it waits.
+Every method is that of the same name of the other class, with its parameters, result, errors and documentation; it
+waits.
 """
 
 import atexit

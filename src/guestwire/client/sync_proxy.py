@@ -1,7 +1,10 @@
-"""The client's objects for code without an event loop: their calls are made in a loop in a thread of its own, and waited for.
+"""The client's objects for code without an event loop.
 
-The thread and its loop are anyio's portal. Calls are tasks of asyncio, which are cancelled once, and not of the portal, whose cancel scopes cancel
-at every `await` until a task ends: a guest must be thawed, and files in it removed, by calls that are made after the cancellation.
+Their calls are made in a loop in a thread of its own, and waited for.
+
+The thread and its loop are anyio's portal. Calls are tasks of asyncio, which are cancelled once, and not of the
+portal, whose cancel scopes cancel at every `await` until a task ends: a guest must be thawed, and files in it
+removed, by calls that are made after the cancellation.
 """
 
 import asyncio
@@ -55,7 +58,9 @@ class Portal:
         self._is_closed = False
 
     def wait(self, call: Call[R]) -> R:
-        """The result of a call; when the waiting thread is interrupted (Ctrl-C), the call is cancelled, and has cleaned up at the end.
+        """The result of a call.
+
+        When the waiting thread is interrupted (Ctrl-C), the call is cancelled, and has cleaned up at the end.
 
         Raises:
             HostClosed: it can't be made, or the portal was closed meanwhile.
@@ -73,7 +78,8 @@ class Portal:
         except _ExitWanted as error:
             raise error.cause from None
         except BaseException:
-            # RuntimeError: another thread closes the portal, which cancels the call, too. A second Ctrl-C does not wait.
+            # RuntimeError: another thread closes the portal, which cancels the call, too.
+            # A second Ctrl-C does not wait.
             with contextlib.suppress(CancelledError, RuntimeError):
                 if not result.done():
                     self._portal.call(_cancel, started)
@@ -99,7 +105,9 @@ class Portal:
             raise HostClosed(WITHIN)
 
     def close(self, last: Call[None] | None = None) -> None:
-        """Cancels the calls of other threads, then makes the last one, and ends loop and thread. Again, or in a fork, it does nothing.
+        """Cancels the calls of other threads, then makes the last one, and ends loop and thread.
+
+        Again, or in a fork, it does nothing.
 
         Raises:
             HostClosed: a call of this portal would have to wait for it.
@@ -115,7 +123,10 @@ class Portal:
             self._portal.call(self._end, last)
 
     async def _end(self, last: Call[None] | None) -> None:
-        """Calls clean up with the help of all the other tasks, as those that connections have: these are cancelled by the end of the loop."""
+        """Calls clean up with the help of all the other tasks, as those that connections have.
+
+        These are cancelled by the end of the loop.
+        """
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
@@ -174,12 +185,15 @@ def iterating(method: Callable[Concatenate[Any, P], AsyncIterator[R]]) -> Callab
 def entering(
     method: Callable[Concatenate[Any, P], contextlib.AbstractAsyncContextManager[R]], wrap: Callable[[R, Portal], S]
 ) -> Callable[Concatenate[Any, P], contextlib.AbstractContextManager[S]]:
-    """A method of a proxy that enters and leaves the context of `method`; exceptions are passed on to it. `wrap` makes what `as` gives."""
+    """A method of a proxy that enters and leaves the context of `method`; exceptions are passed on to it.
+
+    `wrap` makes what `as` gives.
+    """
 
     @contextlib.contextmanager
     def call(self: SyncProxy[Any], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[S]:
         context = getattr(self._inner, method.__name__)(*args, **kwargs)
-        # The portal's own `wrap_async_context_manager` neither cancels nor waits when Ctrl-C comes while the context is entered.
+        # The portal's own `wrap_async_context_manager` neither cancels nor waits when Ctrl-C comes while it enters.
         stack = contextlib.AsyncExitStack()
         entered: R = self._portal.wait(lambda: stack.enter_async_context(context))
         try:

@@ -1,11 +1,13 @@
 """Guest systems: each one's command lines, for processes and for what is done with files.
 
-What a guest is asked to do with files are scripts, in `scripts/unix/*.sh` and `scripts/windows/*.ps1`: one of the same name for each system, which
-takes the same arguments, and may run twice. A line `# include: NAME` stands for the script NAME of the same folder; lines that are comments are not
-sent. The shell scripts use what POSIX has, and where it has nothing (permissions and times, SHA-256) what is there: the tools of GNU, busybox or the
-BSDs. Those for Windows call .NET, whose methods take paths as they are; PowerShell's own commands are of many versions.
+What a guest is asked to do with files are scripts, in `scripts/unix/*.sh` and `scripts/windows/*.ps1`: one of the
+same name for each system, which takes the same arguments, and may run twice. A line `# include: NAME` stands for the
+script NAME of the same folder; lines that are comments are not sent. The shell scripts use what POSIX has, and where
+it has nothing (permissions and times, SHA-256) what is there: the tools of GNU, busybox or the BSDs. Those for
+Windows call .NET, whose methods take paths as they are; PowerShell's own commands are of many versions.
 
-Proxmox VE breaks the agent's JSON with characters above U+00FF: for it a command line is made of ASCII alone (`as_ascii`).
+Proxmox VE breaks the agent's JSON with characters above U+00FF: for it a command line is made of ASCII alone
+(`as_ascii`).
 """
 
 import base64
@@ -43,7 +45,7 @@ _digest = re.compile(r"\\?([0-9a-f]{64})\b")
 
 @dataclass(frozen=True, slots=True)
 class CommandSpec:
-    """A command and its surroundings: `cwd` and `env` beside the arguments; `stdin`, `stdout` and `stderr` are paths in the guest."""
+    """A command, its folder and variables; `stdin`, `stdout` and `stderr` are paths of files in the guest."""
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +61,9 @@ class CommandSpec:
 
 
 class System:
-    """One kind of guest. Paths are the guest's own; every command may run twice, and prints to standard output what it is said to print.
+    """One kind of guest. Paths are the guest's own.
+
+    Every command may run twice, and prints to standard output what it is said to print.
 
     Attributes:
         temporary: how the paths of files begin that are soon removed.
@@ -153,7 +157,10 @@ class System:
         return self.script("listdir", path)
 
     def walk(self, path: str) -> Command:
-        """Lists all below a folder, paths relative to it, with slashes; of a Unix, behind each entry and a NUL, where a link leads."""
+        """Lists all below a folder, paths relative to it, with slashes.
+
+        Of a Unix, behind each entry and a NUL, where a link leads.
+        """
         return self.script("walk", path)
 
 
@@ -221,8 +228,9 @@ class WindowsSystem(System):
     def command(self, spec: CommandSpec) -> Command:
         """See `System.command`.
 
-        PowerShell passes quotes and empty arguments on wrongly: the program is started by .NET, with its command line made here. A batch file
-        reads its arguments by rules of its own, which no quoting satisfies: give `cmd /c` and one line instead.
+        PowerShell passes quotes and empty arguments on wrongly: the program is started by .NET, with its command line
+        made here. A batch file reads its arguments by rules of its own, which no quoting satisfies: give `cmd /c` and
+        one line instead.
         """
         if spec.is_plain and not needs_ascii(spec.argv):
             return list(spec.argv)
@@ -254,7 +262,10 @@ WINDOWS: Final = WindowsSystem()
 
 
 def system_of(path: str) -> UnixSystem | WindowsSystem:
-    r"""The system that a path belongs to: Windows' begin with a drive (`C:\`) or a server (`\\`). The guest need not be asked."""
+    r"""The system that a path belongs to: Windows' begin with a drive (`C:\`) or a server (`\\`).
+
+    The guest need not be asked.
+    """
     return WINDOWS if _windows_path.match(path) else UNIX
 
 
@@ -284,13 +295,17 @@ def _framed(name: str) -> str:
 
 
 def _powershell(name: str, arguments: Sequence[str], *, failing: int = 1) -> Command:
-    """Runs a script in a Windows guest; sent encoded, so that nothing is quoted twice. An error ends it with exit code `failing`."""
+    """Runs a script in a Windows guest; sent encoded, so that nothing is quoted twice.
+
+    An error ends it with exit code `failing`.
+    """
     words = ", ".join(f"'{text.translate(_QUOTES)}'" for text in arguments)
     whole = f"$a = @({words})\n$failing = {failing}\n{_framed(name)}"
     encoded = base64.b64encode(whole.encode("utf-16-le", "surrogatepass")).decode()
     # Without -InputFormat None it would read the standard input that is meant for the script.
     return [
-        POWERSHELL, "-NoProfile", "-NonInteractive", "-InputFormat", "None", "-OutputFormat", "Text", "-EncodedCommand", encoded,
+        POWERSHELL, "-NoProfile", "-NonInteractive", "-InputFormat", "None", "-OutputFormat", "Text",
+        "-EncodedCommand", encoded,
     ]  # fmt: skip
 
 

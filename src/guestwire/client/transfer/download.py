@@ -1,7 +1,8 @@
 """Copying a file from a guest.
 
-It is written to an unfinished file beside its place here, whose name follows from that of the target; checked by its SHA-256 in the guest; and then
-renamed. When the copying process is killed, the next copy to the same place goes on where it stopped, if the guest's file begins with what is there.
+It is written to an unfinished file beside its place here, whose name follows from that of the target; checked by its
+SHA-256 in the guest; and then renamed. When the copying process is killed, the next copy to the same place goes on
+where it stopped, if the guest's file begins with what is there.
 """
 
 import asyncio
@@ -26,7 +27,9 @@ class Downloads(FileReader):
     async def download(
         self, path: str, target: Path, *, stat: FileStat | None = None, progress: Progress | None = None
     ) -> int:
-        """Copies the guest's file to `target`, which appears when it is whole, with its permissions and time; returns its size.
+        """Copies the guest's file to `target`, with its permissions and time; returns its size.
+
+        It appears under its name when it is whole.
 
         Args:
             path: a link is followed.
@@ -81,7 +84,10 @@ class Downloads(FileReader):
     async def _reads(
         self, path: str, offset: int, size: int
     ) -> AsyncGenerator[Coroutine[Any, Any, FileContent[str]], None]:
-        """Reads of the whole file. One without a size (as below /proc) is read until there is no more, one read after the other."""
+        """Reads of the whole file.
+
+        One without a size (as below /proc) is read until there is no more, one read after the other.
+        """
         if size:
             for start in range(offset, size + 1, READ_SIZE):
                 yield self._read_at(path, start)

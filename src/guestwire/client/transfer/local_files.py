@@ -1,4 +1,6 @@
-"""The side of a copy that is on this machine: a file that is read and must not change meanwhile, one that appears when it is whole, and data in memory.
+"""The side of a copy that is on this machine.
+
+A file that is read and must not change meanwhile, one that appears when it is whole, and data in memory.
 
 Every call that may wait for a disk is made in a thread.
 """
@@ -27,8 +29,10 @@ Data = bytes | Iterable[bytes] | AsyncIterator[bytes]
 """Bytes, or chunks of them."""
 
 Progress = Callable[[int, int | None], None]
-"""Called with how many bytes are done, and how many there are in all (None: not known): before the first chunk, and after each. What an earlier copy
-had done already counts as done."""
+"""Called before the first chunk and after each: how many bytes are done, and how many there are (None: not known).
+
+The bytes of an earlier copy count as done.
+"""
 
 
 def report(progress: Progress | None, done: int, total: int | None) -> None:
@@ -136,7 +140,9 @@ class LocalTarget:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, target: Path, context: ErrorContext) -> AsyncIterator[Self]:
-        """Opens the one that an earlier copy left, or a new one. At the end it is removed, unless the connection broke: then the next copy goes on.
+        """Opens the one that an earlier copy left, or a new one.
+
+        At the end it is removed, unless the connection broke: then the next copy goes on.
 
         Raises:
             LocalFile: it can't be written, or another copy to the same place is under way.
@@ -206,7 +212,10 @@ class LocalTarget:
 
 
 def _open_into(numbers: list[int], function: Callable[..., int], *arguments: Any) -> None:
-    """Opens a file in a thread: a caller who is cancelled meanwhile finds its number in the list all the same, and closes it."""
+    """Opens a file in a thread.
+
+    A caller who is cancelled meanwhile finds its number in the list all the same, and closes it.
+    """
     numbers.append(function(*arguments))
 
 
@@ -255,7 +264,10 @@ def _hash_into(digest: Any, number: int, size: int, offset: int) -> int:
 
 
 async def chunks_of(data: Data, size: int) -> AsyncGenerator[bytes, None]:
-    """The data in chunks of this size; the last may be shorter. What an ordinary iterable gives is waited for in a thread."""
+    """The data in chunks of this size; the last may be shorter.
+
+    What an ordinary iterable gives is waited for in a thread.
+    """
     if isinstance(data, bytes):
         for start in range(0, len(data), size):
             yield data[start : start + size]

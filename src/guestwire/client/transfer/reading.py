@@ -28,7 +28,10 @@ LAST_SECOND: Final = 253_402_300_799
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """A file or folder in a guest: `kind` is f (file), d (directory) or ? (anything else); `mtime` in seconds since the epoch."""
+    """A file or folder in a guest.
+
+    `kind` is f (file), d (directory) or ? (anything else); `mtime` is in seconds since the epoch.
+    """
 
     kind: str
     size: int
@@ -95,7 +98,10 @@ class FileReader:
         await self.retrying.check(system_of(path).remove(path))
 
     async def _read_at(self, path: str, offset: int) -> FileContent[str]:
-        """One file-read. As base64, where it has to be made into JSON: that takes a third less time than text of any bytes."""
+        """One file-read.
+
+        It is base64 where it has to be made into JSON: that takes a third less time than text of any bytes.
+        """
         decode = self._host.is_local
         return await self.retrying.call(
             partial(self._calls.file_read, path, count=READ_SIZE, offset=offset, decode=decode)

@@ -5,6 +5,7 @@ import contextlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from guestwire.client.cancellation import shielded
@@ -39,7 +40,10 @@ _tool = re.compile(r"^(?:/bin/)?(?:sh|dd|rm|mv|cat|chmod): (?:line |)?(?:\d+: )?
 
 
 class Retrying:
-    """Calls and scripts in one guest. As soon as one succeeded, those that break off are made again; before that, they fail at once."""
+    """Calls and scripts in one guest.
+
+    As soon as one succeeded, those that break off are made again; before that, they fail at once.
+    """
 
     def __init__(self, calls: Endpoints, processes: Processes, host: HostOfGuest) -> None:
         self._processes = processes
@@ -95,7 +99,10 @@ class Retrying:
         )
 
     async def output(self, path: str, command: Command) -> str:
-        """The output, of any length, of a command in the system of `path`: Proxmox VE loses more than 2.5 MB, the agent what is over 16 MiB."""
+        """The output, of any length, of a command in the system of `path`.
+
+        Proxmox VE loses more than 2.5 MB, the agent what is over 16 MiB.
+        """
         is_unix = system_of(path) is UNIX
         if not is_unix or await self.host.is_guestwire():
             process = await self.check(command)
@@ -108,7 +115,7 @@ class Retrying:
             await self.check(UNIX.redirect(file, command))
             data = b""
             while len(data) <= LONGEST_LIST:
-                found = await self.call(lambda: self.calls.file_read(file, offset=len(data)))  # noqa: B023  # awaited at once
+                found = await self.call(partial(self.calls.file_read, file, offset=len(data)))
                 data += found.content.encode("latin-1")
                 if not found.truncated:
                     return data.decode("utf-8", "surrogateescape")
@@ -124,7 +131,10 @@ class Retrying:
 
     @contextlib.asynccontextmanager
     async def addressable(self, path: str) -> AsyncIterator[str]:
-        """A path that the API can carry: a link to it, where the name is no text, or has letters that Proxmox VE breaks."""
+        """A path that the API can carry.
+
+        It is a link to the file, where its name is no text, or has letters that Proxmox VE breaks.
+        """
         refuse_nul(self.context, path)
         is_wide = max(path, default="") > HIGHEST_ON_PROXMOX and not await self.host.is_guestwire()
         if not is_wide and not is_undecodable(path):

@@ -1,11 +1,13 @@
 """Copying a file to a guest.
 
-It is written to an unfinished file beside its place, in chunks, each of which may be written twice; checked by its SHA-256 in the guest; and then
-renamed: a copy that is interrupted leaves the old file whole. guestwire's server and an agent's own socket take chunks as they are (`file-piece`).
-Proxmox VE's API writes 60 KiB at most and never a part of a file: there a process in the guest writes each chunk from its standard input.
+It is written to an unfinished file beside its place, in chunks, each of which may be written twice; checked by its
+SHA-256 in the guest; and then renamed: a copy that is interrupted leaves the old file whole. guestwire's server and
+an agent's own socket take chunks as they are (`file-piece`). Proxmox VE's API writes 60 KiB at most and never a part
+of a file: there a process in the guest writes each chunk from its standard input.
 
-The unfinished file has a name that follows from source and target, `.guestwire-…`. When the copying process is killed, the next copy of the same
-source to the same place finds it, and goes on where it stopped, if what is there has the SHA-256 that it should have.
+The unfinished file has a name that follows from source and target, `.guestwire-…`. When the copying process is
+killed, the next copy of the same source to the same place finds it, and goes on where it stopped, if what is there
+has the SHA-256 that it should have.
 """
 
 import asyncio
@@ -125,7 +127,10 @@ class Uploads(FileReader):
         return CHUNK if await self._host.is_guestwire() else INPUT_CHUNK
 
     async def _put(self, path: str, data: bytes, mode: int | None, mtime: int | None, progress: Progress | None) -> int:
-        """Sends few bytes with one process; or where none may be started, by file-write, which leaves half a file when it is interrupted."""
+        """Sends few bytes with one process.
+
+        Where none may be started, file-write does it, which leaves half a file when it is interrupted.
+        """
         unfinished, system = _unfinished(path, uuid.uuid4().hex), system_of(path)
         try:
             digest = hashlib.sha256(data).hexdigest()
@@ -142,7 +147,10 @@ class Uploads(FileReader):
         return len(data)
 
     async def _resume(self, unfinished: str, path: str, local: LocalSource, size: int) -> int:
-        """The number of bytes that an earlier copy has written rightly; 0 for a new one. Those that were under way last are not counted."""
+        """The number of bytes that an earlier copy has written rightly; 0 for a new one.
+
+        Those that were under way last are not counted.
+        """
         system = system_of(path)
         found = int((await settled(self.retrying.check(system.create(unfinished, path, keep=True)))).output)
         kept = max(0, min(found, local.size) // size - AHEAD) * size
@@ -155,7 +163,10 @@ class Uploads(FileReader):
 
     @contextlib.asynccontextmanager
     async def _removed_on_error(self, unfinished: str) -> AsyncIterator[None]:
-        """Removes the unfinished file when something fails; where the host can't be reached any more, it stays for the next copy."""
+        """Removes the unfinished file when something fails.
+
+        Where the host can't be reached any more, it stays for the next copy.
+        """
         try:
             yield
         except Unreachable as error:
@@ -189,7 +200,10 @@ class Uploads(FileReader):
         self.retrying.raise_for_exit(process)
 
     async def _writes(self, upload: _Upload, name: str) -> AsyncGenerator[Coroutine[Any, Any, int], None]:
-        """A write for each chunk, which gives its size. Zeros are not sent, but for the last chunk, which gives the file its size."""
+        """A write for each chunk, which gives its size.
+
+        Zeros are not sent, but for the last chunk, which gives the file its size.
+        """
         write = self._write_piece if await self._host.is_guestwire() else self._write_by_process
         offset, last = upload.done, b""
         async with contextlib.aclosing(upload.chunks):

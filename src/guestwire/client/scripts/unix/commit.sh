@@ -1,9 +1,12 @@
-# Puts the unfinished file $1 in the place $2, when its SHA-256 is $3 ("" stands for any): 9 where it is another one, 127 where no tool tells.
-# $4: permissions; "" for those of the old file, or those that $mask leaves to a new one. $5: time, as touch -t takes it, or "".
+# Puts the unfinished file $1 in the place $2, when its SHA-256 is $3 ("" stands for any): 9 where it is another one,
+# 127 where no tool tells.
+# $4: permissions; "" for those of the old file, or those that $mask leaves to a new one. $5: time, as touch -t takes
+# it, or "".
 # include: sha.sh
 # include: facts.sh
 is() { found=$(sha <"$1") || exit 127; [ "${found%% *}" = "$2" ]; }
-# Another copy of the same bytes may be done with the same files at any moment: whatever fails, the file may be in its place already.
+# Another copy of the same bytes may be done with the same files at any moment: whatever fails, the file may be in its
+# place already.
 is_done() { [ ! -e "$1" ] && [ -n "$3" ] && [ -f "$2" ] && is "$2" "$3"; }
 end() { is_done "$@" && exit 0; exit 1; }
 if is_done "$@"; then exit 0; fi

@@ -1,5 +1,7 @@
-# Puts the unfinished file $a[0] in the place $a[1], when its SHA-256 is $a[2] ('' stands for any): 9 where it is another one.
-# $a[3] are a Unix's permissions, which Windows has not; $a[4] is the time in seconds, or ''. A file that is replaced keeps its permissions.
+# Puts the unfinished file $a[0] in the place $a[1], when its SHA-256 is $a[2] ('' stands for any): 9 where it is
+# another one.
+# $a[3] are a Unix's permissions, which Windows has not; $a[4] is the time in seconds, or ''. A file that is replaced
+# keeps its permissions.
 # include: sha.ps1
 $all = [long]::MaxValue
 if ([IO.File]::Exists($a[0]) -or -not $a[2] -or -not [IO.File]::Exists($a[1]) -or (Sha $a[1] $all) -ne $a[2]) {

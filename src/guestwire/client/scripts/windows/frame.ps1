@@ -1,5 +1,5 @@
-# Around every script: its arguments are in $a, before it; an error ends it with exit code $failing. It sends text with Say, which arrives as
-# UTF-8, whatever code page the guest has.
+# Around every script: its arguments are in $a, before it; an error ends it with exit code $failing. It sends text
+# with Say, which arrives as UTF-8, whatever code page the guest has.
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $code = 0

@@ -1,5 +1,5 @@
-# Runs a program. Arguments: the program, its arguments as one text, its folder; files for standard input, output and error; names and values of
-# variables.
+# Runs a program. Arguments: the program, its arguments as one text, its folder; files for standard input, output and
+# error; names and values of variables.
 $i = New-Object Diagnostics.ProcessStartInfo
 $i.FileName, $i.Arguments, $i.WorkingDirectory = $a[0..2]
 $i.UseShellExecute = $false
