@@ -66,7 +66,7 @@ def print_table(rows: Iterable[Row], columns: Sequence[Column], *, headings: boo
 
 
 def _cell(row: Row, column: Column) -> str:
-    value = row.get(column.field)
+    value = row.get(column.field) if column.field else row
     written = "" if value is None else column.write(value)
     return visible(written) if isinstance(written, str) else "\n".join(map(visible, written))
 
