@@ -23,7 +23,7 @@ SESSION: Final = (
     "guestwire df {vm}",
     "guestwire cp backup.tar {vm}:/tmp/ && guestwire exec {vm} -- sha256sum /tmp/backup.tar",
     "guestwire freeze-status {vm}",
-    "guestwire doctor {vm}",
+    "echo hello | guestwire cp - {vm}:/tmp/hello && guestwire cat {vm}:/tmp/hello",
 )
 """Commands as a reader would type them; `{vm}` is the guest's name."""
 
@@ -48,6 +48,7 @@ def draw(environment: dict[str, str], folder: Path, name: str) -> str:
 
 
 async def main() -> None:
+    """Boots the guest, serves it, and draws."""
     image = await asyncio.to_thread(build, default_cache())
     with tempfile.TemporaryDirectory(prefix="gw-picture-") as name:
         folder = Path(name)
