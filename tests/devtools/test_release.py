@@ -47,5 +47,6 @@ def sdist_as_wheel(folder: Path, sdist: Path) -> Path:
     with tarfile.open(sdist) as source, zipfile.ZipFile(path, "w") as wheel:
         for name in source.getnames():
             below = name.partition("/")[2]
-            wheel.writestr(below.removeprefix("src/"), b"")
+            if below:
+                wheel.writestr(below.removeprefix("src/"), b"")
     return path
