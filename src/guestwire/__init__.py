@@ -1,5 +1,6 @@
 """guestwire reaches inside any QEMU virtual machine through its guest agent."""
 
-from guestwire.handed_on import __getattr__ as __getattr__
+from guestwire._lazy import __dir__ as __dir__
+from guestwire._lazy import __getattr__ as __getattr__
 
 __version__ = "0.1.0"

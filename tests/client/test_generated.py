@@ -49,7 +49,7 @@ def test_there_is_one_for_each_endpoint_in_both() -> None:
         (folders.Folders, sync.SyncFolders, set()), (processes.Processes, sync.SyncProcesses, set()), (streams.Stream, sync.SyncStream, set()),
     ],
 )  # fmt: skip
-def test_who_waits_has_all_that_who_does_not_has_with_its_documentation(
+def test_a_blocking_class_has_all_methods_of_the_other_with_their_documentation(
     waited_for: type, waits: type, more: set[str]
 ) -> None:
     public = {name for name in dir(waited_for) if not name.startswith("_")}

@@ -167,7 +167,7 @@ async def test_a_frozen_guest_is_said_to_be_frozen(machine: Machine) -> None:
             with pytest.raises(AgentRefused, match="guestwire thaw"):
                 async with guest.freeze():
                     pass
-            assert await guest.fsfreeze_status() == "frozen"  # whoever came second thawed nothing
+            assert await guest.fsfreeze_status() == "frozen"  # the second one thawed nothing
             *_, commands = (await examine(host, "vm")).steps
         assert await guest.fsfreeze_status() == "thawed"
 

@@ -292,7 +292,7 @@ async def test_names_of_parameters_can_be_given_as_they_are() -> None:
     assert [request.body for request in server.got] == [{"a_b": 1, "c-d": 2, "e-f": 3}]
 
 
-async def test_nobody_is_followed_to_another_place_with_the_credentials() -> None:
+async def test_credentials_do_not_follow_a_redirect() -> None:
     async with Server(lambda _: ("200 OK", {})).running() as other:
         leading = f"302 Found\r\nLocation: http://127.0.0.1:{other.port}/api2/json/version"
         async with Server(lambda _: (leading, None)).running() as server, await server.host() as host:

@@ -14,10 +14,11 @@ from serving import Serving
 from ways import ca_of
 
 import guestwire
+import guestwire.client
 from guestwire import SyncGuest, SyncHost, connect_sync
 from guestwire.client._exports import NAMES
+from guestwire.client.errors import HostClosed
 from guestwire.client.processes import ProcessFailed
-from guestwire.client.sync_proxy import HostClosed
 from guestwire.client.transfer.local_files import Data
 from guestwire.errors import ConfigurationError
 from guestwire.testing import FakeGuest, SandboxedAgent
@@ -320,3 +321,4 @@ def test_type_checkers_know_the_names_that_are_handed_on(package: str) -> None:
 
     assert told == set(NAMES)
     assert all(getattr(guestwire, name) for name in NAMES)
+    assert set(NAMES) == set(dir(guestwire)) == set(dir(guestwire.client))

@@ -237,7 +237,7 @@ async def test_what_is_no_regular_file_is_not_replaced_by_one(way: Way, tmp_path
     assert way.leftovers(tmp_path) == []
 
 
-async def test_a_guest_that_lies_about_a_files_size_keeps_nobody_waiting(way: Way, tmp_path: Path) -> None:
+async def test_a_guest_that_lies_about_a_files_size_is_not_waited_for(way: Way, tmp_path: Path) -> None:
     (way.agent.home / "short").write_bytes(b"short")
 
     async with asyncio.timeout(30):

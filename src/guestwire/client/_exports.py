@@ -26,3 +26,7 @@ def __getattr__(name: str) -> Any:
     if name not in NAMES:
         raise AttributeError(f"module 'guestwire.client' has no attribute '{name}'")
     return getattr(import_module(f"guestwire.client.{NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(NAMES)

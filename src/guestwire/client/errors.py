@@ -21,6 +21,7 @@ Each says about which guest on which host, in the words of host or guest, and wh
     ├── ChecksumMismatch          the bytes that arrived are not those that were sent
     ├── LocalFile                 the file on this side can't be read or written
     └── in processes.py           ProcessFailed, StillRunning
+    HostClosed (of a SyncHost)    it was closed, belongs to another process, or would wait for itself
 
 The table `_MESSAGES` translates a server's messages; they are those of Proxmox VE, whichever server it is.
 """
@@ -63,6 +64,10 @@ class CallFailed(GuestwireError):
         self.http_status = status
         self.hint = hint or self.default_hint
         super().__init__(f"{context}: {message}" + (f"; {self.hint}" if self.hint else ""))
+
+
+class HostClosed(GuestwireError):
+    """The host can't be used (any more): it was closed, belongs to another process, or waits for itself."""
 
 
 class Unreachable(CallFailed):

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from guestwire.errors import GuestwireError
+from guestwire.client.errors import HostClosed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,10 +30,6 @@ Call = Callable[[], Coroutine[Any, Any, R]]
 CLOSED: Final = "the host is closed: connect again"
 FORKED: Final = "the host was connected in another process, of which this one is a fork: connect here too"
 WITHIN: Final = "a call that waits can't be made from within another one, as its progress or its data"
-
-
-class HostClosed(GuestwireError):
-    """The host can't be used (any more): it was closed, belongs to another process, or waits for itself."""
 
 
 class _ExitWanted(Exception):
