@@ -268,6 +268,45 @@ def test_a_fork_says_that_it_has_to_connect_itself(folder: Path) -> None:
     assert done.stderr == ""
 
 
+ENDING_FORK = """
+import os, sys
+from guestwire import connect_sync
+host = connect_sync(sys.argv[1])
+host.guests()
+if not os.fork():
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_fork_ends_though_it_has_no_thread_to_wait_for(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ENDING_FORK, f"unix:{folder}/none.qga"],
+        capture_output=True, text=True, timeout=WITHIN, check=True,
+    )  # fmt: skip
+
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+def test_a_loop_that_can_not_be_made_is_an_error(folder: Path) -> None:
+    code = f"""
+import resource, socket
+from guestwire import connect_sync
+import guestwire.client.carriers.direct
+used = [socket.socket()]
+resource.setrlimit(resource.RLIMIT_NOFILE, (used[0].fileno() + 1, used[0].fileno() + 1))
+try:
+    connect_sync("unix:{folder}/none.qga")
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=WITHIN, check=True
+    )
+
+    assert done.stdout == "Too many open files\n", done.stderr
+
+
 UNCLOSED = """
 import sys
 from guestwire import connect_sync

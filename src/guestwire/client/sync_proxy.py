@@ -12,11 +12,12 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from functools import partial, update_wrapper, wraps
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
-from anyio.from_thread import start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from guestwire.client.errors import HostClosed
 
@@ -44,10 +45,11 @@ class Portal:
     """An event loop in a thread of its own. Any thread may make calls in it."""
 
     def __init__(self) -> None:
-        self._exit = contextlib.ExitStack()
-        self._portal = self._exit.enter_context(start_blocking_portal(name="guestwire"))
+        opened: Future[BlockingPortal] = Future()
+        self._thread = threading.Thread(target=_serve, args=(opened,), name="guestwire", daemon=True)
+        self._thread.start()
+        self._portal = opened.result()
         self._loop = self._portal.call(asyncio.get_running_loop)
-        self._thread = self._portal.call(threading.get_ident)
         self._process = os.getpid()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = threading.Lock()
@@ -97,7 +99,7 @@ class Portal:
     def _check_thread(self) -> None:
         if self._process != os.getpid():
             raise HostClosed(FORKED)
-        if self._thread == threading.get_ident():
+        if self._thread is threading.current_thread():
             raise HostClosed(WITHIN)
 
     def close(self, last: Call[None] | None = None) -> None:
@@ -115,8 +117,11 @@ class Portal:
             was_closed, self._is_closed = self._is_closed, True
         if was_closed:
             return
-        with self._exit:
+        try:
             self._portal.call(self._end, last)
+        finally:
+            self._portal.call(self._portal.stop)
+            self._thread.join()
 
     async def _end(self, last: Call[None] | None) -> None:
         """Calls clean up with the help of all the other tasks, as those that connections have.
@@ -129,6 +134,26 @@ class Portal:
         await asyncio.gather(*tasks, return_exceptions=True)
         if last:
             await last()
+
+
+def _serve(opened: "Future[BlockingPortal]") -> None:
+    """Runs a loop with a portal until that is stopped.
+
+    `start_blocking_portal` does the same by a generator, which waits for its thread when it is collected. A process
+    that is forked has the generator and not the thread: it would wait for ever at its end.
+    """
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            opened.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(serve)
+    except BaseException as error:
+        if opened.done():
+            raise
+        opened.set_exception(error)  # as when there are too many open files
 
 
 def _cancel(started: list[asyncio.Task[Any]]) -> None:
