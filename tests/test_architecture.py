@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "": {"handed_on"},
     "handed_on": set(),
-    "testing": LOW | {"stores", "access", "contract", "inventory", "server", "app"},
+    "testing": LOW | {"wire", "channels", "stores", "access", "contract", "inventory", "server", "app"},
     "guests": LOW,
     "demo": LOW | {"guests"},
 }
