@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from guestwire.access import Subject
-from guestwire.agent import GuestAgent
+from guestwire.agent.guest import GuestAgent
 
 if TYPE_CHECKING:
     # It needs a store; an agent's own socket has none.

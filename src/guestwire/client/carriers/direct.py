@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from guestwire.access.subject import Subject
-from guestwire.agent import GuestAgent, KeptResults
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentNotThere, NoSuchEndpoint, Place, failure
 from guestwire.client.finding import find
@@ -57,7 +58,7 @@ class DirectCarrier:
     def __init__(self, target: Unix) -> None:
         self._name = str(target)
         self._channel = UnixChannel(target.path, "VM 100")
-        self._agent = GuestAgent(self._channel, "VM 100", KeptResults())
+        self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
         self._context = _OneGuest(self._agent, target.path.stem)
 
     @property

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from guestwire.access.checks import Privileges
-from guestwire.agent import Ask
 from guestwire.agent import commands as qga
+from guestwire.agent.commands import TypedCommand
 from guestwire.contract.context import Context
 from guestwire.contract.endpoint import DEFAULT_TIMEOUT, Effect, Endpoint, Registry
 from guestwire.contract.parameters import Audited, OfVm
@@ -64,7 +64,7 @@ class Simple:
 
     method: str
     name: str
-    ask: Ask[Any]
+    ask: TypedCommand[Any]
     check: Privileges
     effect: Effect
     summary: str
@@ -98,7 +98,7 @@ _BY_NAME: Final = {simple.name: simple for simple in SIMPLE}
 async def _forward(context: Context, vmid: int, simple: Simple) -> Forwarded:
     agent = await context.agent(vmid)
     try:
-        return Forwarded(await agent.forward(simple.ask.command))
+        return Forwarded(await agent.execute_raw(simple.ask.command))
     except AgentError as error:
         return Forwarded({"error": AgentFault(error.error_class, error.description)})
 
@@ -184,7 +184,7 @@ async def set_user_password(context: Context, parameters: SetUserPassword) -> Fo
         "password": to_bytes(parameters.password),
         "crypted": parameters.crypted,
     }
-    return Forwarded(await agent.ask(qga.SET_USER_PASSWORD, arguments))
+    return Forwarded(await agent.execute(qga.SET_USER_PASSWORD, arguments))
 
 
 class Exec(OfVm, frozen=True, kw_only=True):
