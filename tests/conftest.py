@@ -15,7 +15,8 @@ from serving import Serving
 from ways import Target, Way, options_for, over_https
 
 from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
-from guestwire.agent import GuestAgent, KeptResults
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.client import connect
 from guestwire.testing import FakeGuest, SandboxedAgent
@@ -90,7 +91,7 @@ async def agent(only_agent: SandboxedAgent) -> SandboxedAgent:
 @pytest.fixture
 async def fake_agent(channel: UnixChannel) -> AsyncIterator[GuestAgent]:
     """The typed agent of the fake guest."""
-    agent = GuestAgent(channel, "VM 100", KeptResults())
+    agent = GuestAgent(channel, "VM 100", ExitStatusCache())
     yield agent
     await agent.close()
 
@@ -99,7 +100,7 @@ async def fake_agent(channel: UnixChannel) -> AsyncIterator[GuestAgent]:
 async def real_agent(agent: SandboxedAgent) -> AsyncIterator[GuestAgent]:
     """The typed agent of a real one in a sandbox."""
     channel = UnixChannel(agent.socket, "VM 100")
-    typed = GuestAgent(channel, "VM 100", KeptResults())
+    typed = GuestAgent(channel, "VM 100", ExitStatusCache())
     yield typed
     await typed.close()
     await channel.close()

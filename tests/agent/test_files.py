@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
-from guestwire.agent import Contents, GuestAgent
-from guestwire.agent.files import PIECE
+from guestwire.agent.files import PIECE, Contents
+from guestwire.agent.guest import GuestAgent
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.testing import FakeGuest, SandboxedAgent
 

@@ -4,7 +4,7 @@ from contextlib import suppress
 import pytest
 from waiting import until
 
-from guestwire.agent import GuestAgent
+from guestwire.agent.guest import GuestAgent
 from guestwire.agent.results import ProcessStatus
 from guestwire.errors import AgentError, CommandTimeout
 from guestwire.testing import FakeGuest
@@ -76,7 +76,7 @@ async def test_a_result_that_comes_too_late_is_kept(fake_agent: GuestAgent, gues
     guest.delay["guest-exec-status"] = 5.2
     with pytest.raises(CommandTimeout):
         await fake_agent.processes.status(7)
-    await until(lambda: fake_agent.processes._kept.get("VM 100", 7) is not None)
+    await until(lambda: fake_agent.processes._exit_statuses.get("VM 100", 7) is not None)
     guest.replies["guest-exec-status"] = {"exited": False}
 
     assert (await fake_agent.processes.status(7)).out_data == b"out"

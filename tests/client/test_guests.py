@@ -91,7 +91,7 @@ async def test_a_shutdown_is_waited_for(there: Guest, fake: FakeGuest) -> None:
 
 
 async def test_a_guest_that_does_not_go_is_said_to_run_still(there: Guest, fake: FakeGuest) -> None:
-    fake.mute.clear()
+    fake.no_reply.clear()
     fake.replies["guest-shutdown"] = {}
 
     with pytest.raises(NotReady, match="still runs after 0"):

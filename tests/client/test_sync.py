@@ -130,7 +130,7 @@ async def test_closed_twice_it_is_closed_and_says_so(guest: FakeGuest) -> None:
 
 
 async def test_closed_by_another_thread_a_call_ends(guest: FakeGuest) -> None:
-    guest.mute |= {"guest-ping"}
+    guest.no_reply |= {"guest-ping"}
     host = connect_sync(f"unix:{guest.path}")
     there = await elsewhere(lambda: host.guest("x"))
     waiting = asyncio.create_task(elsewhere(there.ping))

@@ -9,7 +9,8 @@ import pytest
 
 from guestwire.access import Subject
 from guestwire.access.control import Access
-from guestwire.agent import GuestAgent, KeptResults
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.contract import ByteText, VmSummary, rules, validate
 from guestwire.contract.endpoints.agent import AGENT as PATH
@@ -67,7 +68,7 @@ def as_text(value: Any) -> str:
 
 @pytest.fixture
 async def vm(channel: UnixChannel) -> AsyncIterator[OneVm]:
-    agent = GuestAgent(channel, "VM 100", KeptResults())
+    agent = GuestAgent(channel, "VM 100", ExitStatusCache())
     yield OneVm(agent)
     await agent.close()
 

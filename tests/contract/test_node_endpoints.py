@@ -10,7 +10,7 @@ import pytest
 from guestwire import __version__
 from guestwire.access import Subject
 from guestwire.access.control import Access
-from guestwire.agent import GuestAgent
+from guestwire.agent.guest import GuestAgent
 from guestwire.contract import VmSummary, validate
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import VmNotFound

@@ -45,7 +45,7 @@ def lease(inventory: Inventory) -> Iterator[Lease]:
 
 async def ping(inventory: Inventory, vmid: int = 100) -> Done:
     with lease(inventory) as held:
-        return await (await held.agent(vmid)).ask(PING)
+        return await (await held.agent(vmid)).execute(PING)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -257,8 +257,7 @@ async def test_a_vm_that_is_reached_another_way_gets_a_new_channel(
 
         assert inventory.vms[100] is not old
         assert (guest.names(), other.names()) == (["guest-ping"], ["guest-ping"])
-        await until(lambda: not tasks("retire"))
-        assert tasks("watch") == ["watch VM 100"]
+        await until(lambda: (guest.connections, other.connections) == (0, 1))
 
 
 async def test_a_vm_that_is_removed_is_unknown_and_its_connection_ends(inventory: Inventory, guest: FakeGuest) -> None:
@@ -294,13 +293,13 @@ async def test_a_lease_may_go_on_with_a_vm_that_was_removed_until_it_is_released
         agent = await held.agent(100)
         inventory.apply([])
 
-        assert await agent.ask(PING) == Done()
-        assert await agent.ask(PING) == Done()
+        assert await agent.execute(PING) == Done()
+        assert await agent.execute(PING) == Done()
         assert tasks("retire") == ["retire VM 100"]
     await until(lambda: not tasks("retire"))
     assert agent.channel.state is ChannelState.GONE
     with pytest.raises(AgentNotRunning):
-        await agent.ask(PING)
+        await agent.execute(PING)
 
 
 async def test_the_last_of_several_leases_ends_a_vm_that_was_removed(inventory: Inventory, guest: FakeGuest) -> None:
@@ -311,7 +310,7 @@ async def test_the_last_of_several_leases_ends_a_vm_that_was_removed(inventory: 
             await second.agent(100)
             await second.agent(100)
             inventory.apply([])
-        assert await agent.ask(PING) == Done()
+        assert await agent.execute(PING) == Done()
     await until(lambda: not tasks("retire"))
 
 
@@ -326,7 +325,7 @@ async def test_a_vm_that_comes_back_while_its_old_self_is_in_use_is_a_new_one(
         inventory.apply([at(guest)])
 
         await ping(inventory)
-        assert await old.ask(PING) == Done()
+        assert await old.execute(PING) == Done()
 
     assert connections(guest) == 2
 
@@ -350,7 +349,7 @@ async def test_a_lease_may_be_released_again(inventory: Inventory, guest: FakeGu
             held.release()
         inventory.apply([])
 
-        assert await agent.ask(PING) == Done()
+        assert await agent.execute(PING) == Done()
 
 
 # The end
@@ -360,16 +359,17 @@ async def test_closing_ends_every_channel_and_leaves_no_task(guest: FakeGuest, f
     inventory = Inventory("pve1")
     inventory.apply([at(guest), VmConfig(vmid=101, agent=f"unix:{folder}/none", qmp=f"unix:{folder}/none.qmp")])
     await ping(inventory)
-    assert tasks("watch") == ["watch VM 100", "watch VM 101"]
+    assert guest.connections == 1
     assert tasks("monitor") == ["monitor VM 101"]
 
     await inventory.close()
 
-    assert tasks("watch") + tasks("monitor") == []
+    assert tasks("monitor") + tasks("connect") == []
+    await until(lambda: not guest.connections)
 
 
 async def test_closing_ends_a_call_in_flight(guest: FakeGuest) -> None:
-    guest.mute.add("guest-ping")
+    guest.no_reply.add("guest-ping")
     inventory = Inventory("pve1")
     inventory.apply([at(guest)])
     call = asyncio.create_task(ping(inventory))

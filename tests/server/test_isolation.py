@@ -11,8 +11,9 @@ from calling import Answer, Client, Connection, agent, site, vm
 from serving import Serving
 from waiting import until
 
-from guestwire.agent import GuestAgent, KeptResults
 from guestwire.agent.commands import PING
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.testing import FakeGuest, SandboxedAgent
 
@@ -116,11 +117,11 @@ async def test_a_caller_that_leaves_at_the_moment_its_file_was_opened_leaves_no_
 ) -> None:
     async with FakeGuest(folder / "100.qga", files={"/f": bytearray(b"abc")}) as guest:
         channel = UnixChannel(guest.path, "VM 100")
-        typed = GuestAgent(channel, "VM 100", KeptResults())
-        await typed.ask(PING)
+        typed = GuestAgent(channel, "VM 100", ExitStatusCache())
+        await typed.execute(PING)
         call = asyncio.create_task(typed.files.read("/f", count=10))
         await until_sent(channel)
-        while channel._sent:  # until the reply is there, and its caller has not been told yet
+        while channel.link.in_flight:  # until the reply is there, and its caller has not been told yet
             await asyncio.sleep(0)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
@@ -135,5 +136,5 @@ async def test_a_caller_that_leaves_at_the_moment_its_file_was_opened_leaves_no_
 
 
 async def until_sent(channel: UnixChannel) -> None:
-    while not channel._sent:
+    while not channel.link.in_flight:
         await asyncio.sleep(0)

@@ -24,6 +24,7 @@ CONTENT = bytes(range(256)) * 20
 class Asked:
     """An agent, of one kind or the other, and a file that it has."""
 
+    socket: Path
     channel: UnixChannel
     folder: str
 
@@ -66,7 +67,7 @@ async def real(agent: SandboxedAgent) -> AsyncIterator[tuple[Path, str]]:
 async def asked(request: pytest.FixtureRequest, agent: SandboxedAgent) -> AsyncIterator[Asked]:
     async with fake() if request.param == "fake" else real(agent) as (socket, folder):
         channel = UnixChannel(socket, "VM 100")
-        yield Asked(channel, folder)
+        yield Asked(socket, channel, folder)
         await channel.close()
 
 
@@ -176,11 +177,11 @@ async def test_commands_sent_ahead_are_answered_in_order(asked: Asked) -> None:
 async def test_the_next_client_finds_it_ready_when_one_left_half_a_line(asked: Asked) -> None:
     await asked("guest-ping")
     await asked.channel.close()
-    _, writer = await asyncio.open_unix_connection(asked.channel._path)
+    _, writer = await asyncio.open_unix_connection(asked.socket)
     writer.write(b'{"execute": "guest-pi')
     await writer.drain()
     writer.close()
-    channel = UnixChannel(asked.channel._path, "VM 100")
+    channel = UnixChannel(asked.socket, "VM 100")
     try:
         async with asyncio.timeout(10):
             while not await pings(channel):

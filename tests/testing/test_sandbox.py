@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from waiting import until, until_succeeds
 
-from guestwire.agent import GuestAgent, KeptResults
 from guestwire.agent.commands import GET_HOST_NAME, INFO, PING
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import ChannelState, UnixChannel
 from guestwire.errors import AgentError
 from guestwire.testing import SandboxedAgent, missing_programs
@@ -32,20 +33,20 @@ def test_this_host_has_what_it_needs() -> None:
 
 
 async def test_it_has_the_name_that_it_was_given(real_agent: GuestAgent) -> None:
-    assert (await real_agent.ask(GET_HOST_NAME)).host_name == "guest100"
+    assert (await real_agent.execute(GET_HOST_NAME)).host_name == "guest100"
 
 
 @pytest.mark.parametrize("name", HARMFUL)
 async def test_what_could_harm_the_host_is_disabled(real_agent: GuestAgent, name: str) -> None:
     with pytest.raises(AgentError, match=r"disabled|not been found"):
-        await real_agent.forward(Command(name))
+        await real_agent.execute_raw(Command(name))
 
 
 async def test_commands_can_be_disabled(folder: Path) -> None:
     async with SandboxedAgent(folder / "qga", blocked=["guest-exec"]) as agent:
         channel = UnixChannel(agent.socket, "VM 100")
-        typed = GuestAgent(channel, "VM 100", KeptResults())
-        enabled = {command.name: command.enabled for command in (await typed.ask(INFO)).supported_commands}
+        typed = GuestAgent(channel, "VM 100", ExitStatusCache())
+        enabled = {command.name: command.enabled for command in (await typed.execute(INFO)).supported_commands}
         await typed.close()
         await channel.close()
 
@@ -69,18 +70,18 @@ async def test_its_home_can_be_looked_into_from_outside(real_agent: GuestAgent, 
 
 async def test_its_open_files_can_be_seen(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
     (agent.home / "seen").write_bytes(b"abc")
-    handle = await real_agent.forward(Command("guest-file-open"), {"path": "/root/seen"})
+    handle = await real_agent.execute_raw(Command("guest-file-open"), {"path": "/root/seen"})
     assert agent.handles() == ["/root/seen"]
 
-    await real_agent.forward(Command("guest-file-close"), {"handle": handle})
+    await real_agent.execute_raw(Command("guest-file-close"), {"handle": handle})
     assert agent.handles() == []
 
 
 async def test_it_can_be_paused_and_goes_on(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
-    await real_agent.ask(PING)
+    await real_agent.execute(PING)
     agent.pause()
     try:
-        call = asyncio.create_task(real_agent.ask(PING))
+        call = asyncio.create_task(real_agent.execute(PING))
         await asyncio.sleep(0.1)  # a paused one says nothing, however long one waits
         assert not call.done()
     finally:
@@ -90,11 +91,11 @@ async def test_it_can_be_paused_and_goes_on(real_agent: GuestAgent, agent: Sandb
 
 
 async def test_it_comes_up_again_when_it_was_killed(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
-    await real_agent.ask(PING)
+    await real_agent.execute(PING)
     await agent.kill()
     await until(lambda: real_agent.channel.state is not ChannelState.UP)
 
-    await until_succeeds(lambda: real_agent.ask(PING), within=10)
+    await until_succeeds(lambda: real_agent.execute(PING), within=10)
 
 
 async def test_it_leaves_nothing_behind(folder: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from guestwire.errors import ProtocolError
 from guestwire.wire import Answered, Command, Event, Lost, Session, State, Synchronised, Unanswered
-from guestwire.wire.session import DISCARD_BUDGET, SYNC_REPLY_LIMIT, TRANSITIONS, Input, LocalMistake
+from guestwire.wire.frames import STRUCTURE_LIMIT
+from guestwire.wire.session import DISCARD_BUDGET, SYNC_REPLY_LIMIT, TRANSITIONS, Input, LocalProtocolError
 
 PING = Command("guest-ping", repeatable=True)
 SHUTDOWN = Command("guest-shutdown", answers=False)
@@ -33,7 +34,7 @@ def values(events: list[Event]) -> list[object]:
 
 
 def test_a_new_session_can_only_sync() -> None:
-    with pytest.raises(LocalMistake):
+    with pytest.raises(LocalProtocolError):
         Session(1).send(PING, {})
 
 
@@ -110,6 +111,24 @@ def test_after_a_stray_line_a_sync_brings_the_conversation_back() -> None:
     assert list(session.receive(sync_answer(session.next_id - 1))) == [Synchronised()]
     sent, _ = session.send(PING, {})
     assert values(list(session.receive(answer("fine", sent)))) == ["fine"]
+
+
+def test_the_answer_to_a_sync_that_was_out_when_a_stray_line_came_brings_the_conversation_back() -> None:
+    session = ready()
+    session.sync()
+    session.sync()
+    older, newer = session.next_id - 2, session.next_id - 1
+    assert list(session.receive(sync_answer(older))) == [Synchronised()]
+    asked, _ = session.send(PING, {})
+    session.sync()
+    assert list(session.receive(sync_answer(newer))) == [Synchronised()]
+
+    (lost,) = session.receive(b"stray\n")
+
+    assert isinstance(lost, Lost)
+    assert lost.id == asked
+    assert list(session.receive(sync_answer(session.next_id - 1))) == [Synchronised()]
+    assert session.state is State.READY
 
 
 def test_a_late_reply_before_a_syncs_answer_goes_to_its_own_command() -> None:
@@ -196,6 +215,42 @@ def test_a_reply_over_its_limit_is_refused_also_when_it_comes_as_a_whole() -> No
 
     with pytest.raises(ProtocolError, match="longer than 1000"):
         list(session.receive(answer("x" * 1000, sent)))
+
+
+def test_a_reply_that_is_long_and_not_base64_is_refused_long_before_its_end() -> None:
+    session = ready()
+    session.send(Command("guest-exec-status", reply_limit=48 * 2**20), {})
+    list(session.receive(b'{"return": [' + b" " * STRUCTURE_LIMIT))
+
+    with pytest.raises(ProtocolError, match="not base64"):
+        list(session.receive(b"[]," * 100))
+
+
+def test_hundreds_of_answers_to_earlier_syncs_are_no_breach() -> None:
+    session = Session(2**40)
+    session.sync()
+    owed = b"".join(STRAY + sync_answer(2**39 + number) for number in range(2000))
+
+    assert list(session.receive(owed + sync_answer(2**40))) == [Synchronised()]
+
+
+@pytest.mark.parametrize("orphans", [frozenset[int](), frozenset({2**40 - 5}), frozenset({3})])
+def test_lines_that_are_looked_at_are_few(orphans: frozenset[int]) -> None:
+    session = Session(2**40, orphans)
+    session.sync()
+
+    with pytest.raises(ProtocolError, match="before the answer to a sync"):
+        list(session.receive(b"%d\n" % 2**40 * 300))
+
+
+def test_when_a_conversation_ends_nothing_of_it_is_held() -> None:
+    session = ready()
+    session.send(PING, {})
+    list(session.receive(b"x" * 1000))
+    assert session.buffered == 1000
+    list(session.end("", by_agent=True))
+
+    assert session.buffered == 0
 
 
 def test_a_long_answer_meant_for_an_earlier_client_is_dropped_and_not_held() -> None:

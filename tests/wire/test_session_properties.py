@@ -74,6 +74,40 @@ def test_noise_ends_in_events_or_a_protocol_error_and_holds_little(pieces: list[
         assert session.state is State.CLOSED
 
 
+STEPS = st.sampled_from(
+    ["sync", "sync", "send", "send mute", "answer oldest", "answer newest", "reply", "forge", "stray", "empty"]
+)
+
+
+@given(st.lists(STEPS, max_size=25))
+@settings(max_examples=500)
+def test_a_guest_can_never_cause_a_mistake_of_ours(steps: list[str]) -> None:
+    """`LocalProtocolError`, or anything but a `ProtocolError`, would come through."""
+    session = Session(1000)
+    session.sync()
+    syncs, commands, fates = [1000], [], 0
+    for step in steps:
+        data = b""
+        if step == "sync":
+            syncs.append(session.next_id)
+            session.sync()
+        elif step in ("send", "send mute"):
+            if session.state is State.READY:
+                commands.append(session.send(PING if step == "send" else SHUTDOWN, {})[0])
+        elif step == "reply":
+            data = reply(commands[fates] if fates < len(commands) else 7)
+        else:
+            oldest, newest = sync_reply(syncs[0]), sync_reply(syncs[-1])
+            known = {"answer oldest": oldest, "answer newest": newest, "forge": sync_reply(session.next_id)}
+            data = known.get(step, b"\n" if step == "empty" else b"stray\n")
+            syncs = syncs[1:] if step == "answer oldest" and len(syncs) > 1 else syncs
+        try:
+            fates += sum(not isinstance(event, Synchronised) for event in session.receive(data))
+        except ProtocolError:
+            break
+        assert session.in_flight == len(commands) - fates
+
+
 class Conversation(RuleBasedStateMachine):
     """A session, and an agent that answers in order but may say anything in between, hang up, or lose what it was asked."""
 

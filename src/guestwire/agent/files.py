@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 
-from guestwire.agent.asker import Asker
+from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.commands import FILE_CLOSE, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE
 from guestwire.agent.results import FilePiece
-from guestwire.channels import ChannelState
+from guestwire.channels.channel import ChannelState
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.wire import Reply
 
@@ -58,8 +58,8 @@ class Contents:
 class Files:
     """Reads and writes one guest's files."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, agent: AgentClient) -> None:
+        self._agent = agent
 
     async def read(self, path: str, *, offset: int = 0, count: int) -> Contents:
         """At most `count` bytes of the file `path`, from `offset` on.
@@ -68,9 +68,9 @@ class Files:
             AgentError: the guest's own reason (no such file, is a directory, …).
             GuestError: see `Channel.execute`.
         """
-        async with self._opened(path, "r") as handle:
+        async with self._open(path, "r") as handle:
             if offset:
-                await self._asker.ask(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
+                await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
             return await self._read(handle, count)
 
     async def write(self, path: str, content: bytes) -> None:
@@ -79,7 +79,7 @@ class Files:
         Raises:
             GuestError: as for `read`.
         """
-        async with self._opened(path, "wb") as handle:
+        async with self._open(path, "wb") as handle:
             await self._write_all(handle, path, content)
 
     async def write_piece(self, path: str, content: str, size: int, *, at: int) -> None:
@@ -95,16 +95,16 @@ class Files:
             AgentError: not all of it was taken, or the guest's own reason.
             GuestError: as for `read`.
         """
-        async with self._opened(path, "r+b") as handle:
-            await self._asker.ask(FILE_SEEK, {"handle": handle, "offset": at, "whence": 0})
-            written = await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": content})
+        async with self._open(path, "r+b") as handle:
+            await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": at, "whence": 0})
+            written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": content})
             if written.count != size:
                 raise AgentError("GenericError", f"the guest took {written.count} of {size} bytes for '{path}'")
 
     async def _write_all(self, handle: int, path: str, content: bytes) -> None:
         rest = memoryview(content)
         while True:
-            written = await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
+            written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
             rest = rest[written.count :]
             if not rest:
                 return
@@ -117,8 +117,8 @@ class Files:
         Raises:
             GuestError: as for `read`.
         """
-        async with self._opened(path, "wb") as handle:
-            await self._asker.ask(FILE_WRITE, {"handle": handle, "buf-b64": content})
+        async with self._open(path, "wb") as handle:
+            await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": content})
 
     async def _read(self, handle: int, count: int) -> Contents:
         pieces: list[bytes] = []
@@ -140,7 +140,7 @@ class Files:
         try:
             while sizes or ahead:
                 while sizes and len(ahead) < AHEAD:
-                    ahead.append(self._asker.keep(self._read_piece(handle, sizes.popleft())))
+                    ahead.append(self._agent.spawn(self._read_piece(handle, sizes.popleft())))
                 yield await ahead.popleft()
         finally:
             for task in ahead:
@@ -148,51 +148,51 @@ class Files:
             await asyncio.gather(*ahead, return_exceptions=True)
 
     async def _read_piece(self, handle: int, size: int) -> FilePiece:
-        piece = await self._asker.ask(FILE_READ, {"handle": handle, "count": size})
+        piece = await self._agent.execute(FILE_READ, {"handle": handle, "count": size})
         if len(piece.data) > size:
             raise CommandFailed(
-                self._asker.guest, FILE_READ.command.name, f"{len(piece.data)} bytes where {size} were asked for"
+                self._agent.guest, FILE_READ.command.name, f"{len(piece.data)} bytes where {size} were asked for"
             )
         return piece
 
     @contextlib.asynccontextmanager
-    async def _opened(self, path: str, mode: str) -> AsyncIterator[int]:
-        handle = await self._asker.ask(FILE_OPEN, {"path": path, "mode": mode}, late=self._close_unwanted)
+    async def _open(self, path: str, mode: str) -> AsyncIterator[int]:
+        handle = await self._agent.execute(FILE_OPEN, {"path": path, "mode": mode}, on_late_reply=self._close_late)
         try:
             yield handle
         except BaseException:
-            self._asker.keep(self._close_surely(handle))
+            self._agent.spawn(self._close_eventually(handle))
             raise
         await self._close(handle)
 
     async def _close(self, handle: int) -> None:
         """Closes at the end of good work; an error here (a full disk shows itself now) is the caller's."""
         try:
-            await self._asker.ask(FILE_CLOSE, {"handle": handle})
+            await self._agent.execute(FILE_CLOSE, {"handle": handle})
         except AgentError:
             raise
         except BaseException:
-            self._asker.keep(self._close_surely(handle))
+            self._agent.spawn(self._close_eventually(handle))
             raise
 
-    def _close_unwanted(self, reply: Reply) -> None:
-        """The answer to an open that nobody waits for any more."""
+    def _close_late(self, reply: Reply) -> None:
+        """Closes the handle in the answer to an open whose caller has gone away."""
         if reply.value is not msgspec.UNSET:
             with contextlib.suppress(msgspec.DecodeError):
-                self._asker.keep(self._close_surely(msgspec.json.decode(reply.value, type=int)))
+                self._agent.spawn(self._close_eventually(msgspec.json.decode(reply.value, type=int)))
 
-    async def _close_surely(self, handle: int) -> None:
+    async def _close_eventually(self, handle: int) -> None:
         """Tries until the agent has answered, for ten minutes and more."""
         for _ in range(CLOSE_LATER_ATTEMPTS):
-            if await self._closed(handle):
+            if await self._try_to_close(handle):
                 return
             await asyncio.sleep(CLOSE_LATER_EVERY)
 
-    async def _closed(self, handle: int) -> bool:
-        if self._asker.channel.state is not ChannelState.UP:
+    async def _try_to_close(self, handle: int) -> bool:
+        if self._agent.channel.state is not ChannelState.UP:
             return False
         try:
-            await self._asker.ask(FILE_CLOSE, {"handle": handle})
+            await self._agent.execute(FILE_CLOSE, {"handle": handle})
         except AgentError:
             return True
         except GuestError:

@@ -1,22 +1,22 @@
 """One guest's agent."""
 
-from guestwire.agent.asker import Asker
+from guestwire.agent.agent_client import AgentClient
+from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.files import Files
-from guestwire.agent.kept import KeptResults
 from guestwire.agent.processes import Processes
-from guestwire.channels import Channel
+from guestwire.channels.channel import Channel
 
 
-class GuestAgent(Asker):
-    """The agent of one guest: single commands (`ask`, `forward`), `files` and `processes`.
+class GuestAgent(AgentClient):
+    """The agent of one guest: single commands (`execute`, `execute_raw`), `files` and `processes`.
 
     Args:
-        channel: reaches the guest. Belongs to whoever made it.
+        channel: reaches the guest. Belongs to its maker.
         guest: how messages name the guest, for example `VM 100`.
-        kept: where results of ended processes are kept; shared by all guests.
+        exit_statuses: keeps the results of ended processes; shared by all guests.
     """
 
-    def __init__(self, channel: Channel, guest: str, kept: KeptResults) -> None:
+    def __init__(self, channel: Channel, guest: str, exit_statuses: ExitStatusCache) -> None:
         super().__init__(channel, guest)
         self.files = Files(self)
-        self.processes = Processes(self, kept)
+        self.processes = Processes(self, exit_statuses)

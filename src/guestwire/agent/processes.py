@@ -1,4 +1,4 @@
-"""Processes in a guest: start them, and read how they ended as often as one likes."""
+"""Processes in a guest: they are started, and how they ended can be read any number of times."""
 
 import asyncio
 import contextlib
@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from guestwire.agent.asker import Asker
+from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.commands import EXEC, EXEC_STATUS
-from guestwire.agent.kept import KeptResults
+from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.results import ProcessStatus
 from guestwire.wire import Reply
 
@@ -17,10 +17,10 @@ from guestwire.wire import Reply
 class Processes:
     """Processes of one guest."""
 
-    def __init__(self, asker: Asker, kept: KeptResults) -> None:
-        self._asker = asker
-        self._kept = kept
-        self._asking: dict[int, asyncio.Task[ProcessStatus]] = {}
+    def __init__(self, agent: AgentClient, exit_statuses: ExitStatusCache) -> None:
+        self._agent = agent
+        self._exit_statuses = exit_statuses
+        self._requests: dict[int, asyncio.Task[ProcessStatus]] = {}
 
     async def start(self, command: Sequence[str], input_data: bytes | None = None) -> int:
         """Starts `command[0]` with the rest as arguments; its output is captured, 16 MiB of each stream.
@@ -32,8 +32,8 @@ class Processes:
             AgentError: the guest's own reason (no such program, …).
             GuestError: see `Channel.execute`.
         """
-        started = await self._asker.ask(EXEC, _exec_arguments(command, input_data))
-        self._kept.drop(self._asker.guest, started.pid)
+        started = await self._agent.execute(EXEC, _exec_arguments(command, input_data))
+        self._exit_statuses.drop(self._agent.guest, started.pid)
         return started.pid
 
     async def status(self, pid: int) -> ProcessStatus:
@@ -43,30 +43,30 @@ class Processes:
             AgentError: the agent knows no such process.
             GuestError: see `Channel.execute`.
         """
-        if kept := self._kept.get(self._asker.guest, pid):
+        if kept := self._exit_statuses.get(self._agent.guest, pid):
             return kept
-        # The first to ask takes the only answer there is: whoever asks meanwhile shares it, whoever leaves loses nothing.
-        asking = self._asking.get(pid)
-        if asking is None:
-            asking = self._asking[pid] = self._asker.keep(self._ask(pid))
-        return await asyncio.shield(asking)
+        # The first request takes the only answer there is: callers meanwhile share it, and a caller that leaves takes nothing away.
+        request = self._requests.get(pid)
+        if request is None:
+            request = self._requests[pid] = self._agent.spawn(self._request(pid))
+        return await asyncio.shield(request)
 
-    async def _ask(self, pid: int) -> ProcessStatus:
-        def late(reply: Reply) -> None:
+    async def _request(self, pid: int) -> ProcessStatus:
+        def on_late_reply(reply: Reply) -> None:
             if reply.value is not msgspec.UNSET:
                 with contextlib.suppress(msgspec.DecodeError):
                     self._keep(pid, msgspec.json.decode(reply.value, type=ProcessStatus))
 
         try:
-            status = await self._asker.ask(EXEC_STATUS, {"pid": pid}, late=late)
+            status = await self._agent.execute(EXEC_STATUS, {"pid": pid}, on_late_reply=on_late_reply)
         finally:
-            self._asking.pop(pid, None)
+            self._requests.pop(pid, None)
         self._keep(pid, status)
         return status
 
     def _keep(self, pid: int, status: ProcessStatus) -> None:
         if status.exited:
-            self._kept.put(self._asker.guest, pid, status)
+            self._exit_statuses.put(self._agent.guest, pid, status)
 
 
 def _exec_arguments(command: Sequence[str], input_data: bytes | None) -> dict[str, Any]:

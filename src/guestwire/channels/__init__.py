@@ -1,6 +1,8 @@
-"""What carries commands to a guest agent: one small interface (`Channel`) and its implementations, a file each; and beside it `qmp.Monitor`."""
+"""Channels carry commands to a guest agent: one small interface (`Channel`) and its implementations, a file each; and beside it `qmp.Monitor`."""
 
-from guestwire.channels.base import Channel, ChannelState, Late, Notice
+from guestwire.channels.budget import ReadBudget
+from guestwire.channels.channel import Channel, ChannelState, GuestEvent, OnLateReply
+from guestwire.channels.stream import StreamChannel
 from guestwire.channels.unix import UnixChannel
 
-__all__ = ["Channel", "ChannelState", "Late", "Notice", "UnixChannel"]
+__all__ = ["Channel", "ChannelState", "GuestEvent", "OnLateReply", "ReadBudget", "StreamChannel", "UnixChannel"]

@@ -11,18 +11,18 @@ from typing import Any, Final
 
 from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
 
-from guestwire.channels.base import Channel, Notice
+from guestwire.channels.channel import Channel, GuestEvent
 
 CONNECT_TIMEOUT: Final = 3.0
 RETRY: Final = 0.5
 RETRY_AT_MOST: Final = 4.0
 
-NOTICES: Final = {
-    "SUSPEND": Notice.SUSPENDED,
-    "SUSPEND_DISK": Notice.SUSPENDED,
-    "WAKEUP": Notice.WOKEN,
-    "RESET": Notice.RESET,
-    "SHUTDOWN": Notice.STOPPED,
+EVENTS: Final = {
+    "SUSPEND": GuestEvent.SUSPENDED,
+    "SUSPEND_DISK": GuestEvent.SUSPENDED,
+    "WAKEUP": GuestEvent.WOKEN,
+    "RESET": GuestEvent.RESET,
+    "SHUTDOWN": GuestEvent.STOPPED,
 }
 PORT_CHANGE: Final = "VSERPORT_CHANGE"
 
@@ -99,7 +99,7 @@ class Monitor:
         return True
 
     async def _listen(self, client: QMPClient) -> None:
-        with client.listener((*NOTICES, PORT_CHANGE)) as events:
+        with client.listener((*EVENTS, PORT_CHANGE)) as events:
             hearing = asyncio.create_task(self._hear(client, events))
             try:
                 await client.runstate_changed()
@@ -109,11 +109,12 @@ class Monitor:
 
     async def _hear(self, client: QMPClient, events: EventListener) -> None:
         async for event in events:
-            notice = await self._port(client) if event["event"] == PORT_CHANGE else NOTICES[str(event["event"])]
-            if notice and self._channel:
-                self._channel.notice(notice)
+            name = str(event["event"])
+            happened = await self._port(client) if name == PORT_CHANGE else EVENTS[name]
+            if happened and self._channel:
+                self._channel.notify(happened)
 
-    async def _port(self, client: QMPClient) -> Notice | None:
+    async def _port(self, client: QMPClient) -> GuestEvent | None:
         """Which way our port went; the event names a device and not a socket, so QEMU is asked."""
         try:
             devices: Any = await client.execute("query-chardev")
@@ -121,5 +122,5 @@ class Monitor:
             return None
         for device in devices:
             if self._agent and str(self._agent) in str(device.get("filename")):
-                return Notice.PORT_OPENED if device.get("frontend-open") else Notice.PORT_CLOSED
+                return GuestEvent.PORT_OPENED if device.get("frontend-open") else GuestEvent.PORT_CLOSED
         return None

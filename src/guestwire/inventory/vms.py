@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from guestwire.access import Subject
 from guestwire.access.control import Access
-from guestwire.agent import GuestAgent, KeptResults
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
 from guestwire.contract import VmSummary
@@ -16,7 +17,7 @@ from guestwire.inventory.config import VmConfig
 class Vm:
     """One VM as it is configured, with what reaches it. Must be made where an event loop runs, and closed."""
 
-    def __init__(self, config: VmConfig, kept: KeptResults) -> None:
+    def __init__(self, config: VmConfig, kept: ExitStatusCache) -> None:
         self.config = config
         self.leases = 0
         self.unused = asyncio.Event()
@@ -71,7 +72,7 @@ class Inventory:
         self.node = node
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
-        self._kept = KeptResults()
+        self._kept = ExitStatusCache()
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
     def apply(self, configs: Iterable[VmConfig]) -> None:

@@ -79,7 +79,7 @@ class FakeGuest:
         echoes_ids: as agents do; False for one that does not.
         concurrent: serve every connection at once, as no agent does.
         replies: answers to commands, by name: a value, or a function of the arguments.
-        mute: commands that get no answer.
+        no_reply: commands that get no answer.
         delay: seconds before each answer, by command.
         files: the guest's files.
         received: every request, in order.
@@ -91,7 +91,7 @@ class FakeGuest:
     echoes_ids: bool = True
     concurrent: bool = False
     replies: dict[str, Any] = field(default_factory=dict)
-    mute: set[str] = field(default_factory=lambda: {"guest-shutdown", "guest-suspend-ram", "guest-suspend-disk"})
+    no_reply: set[str] = field(default_factory=lambda: {"guest-shutdown", "guest-suspend-ram", "guest-suspend-disk"})
     delay: dict[str, float] = field(default_factory=dict)
     files: dict[str, bytearray] = field(default_factory=dict)
     received: list[dict[str, Any]] = field(default_factory=list)
@@ -99,6 +99,8 @@ class FakeGuest:
 
     def __post_init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
         self._handles = itertools.count(1000)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,10 +122,27 @@ class FakeGuest:
         """Closes the socket and every connection, as if the agent had ended."""
         if self._server:
             self._server.close()
+        await self.kill()
+        self.path.unlink(missing_ok=True)
+
+    async def kill(self) -> None:
+        """Ends every connection at once, as if the agent had been killed and started again."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.path.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Stops where it is: it reads and answers nothing."""
+        self._goes_on.clear()
+
+    def resume(self) -> None:
+        """Goes on."""
+        self._goes_on.set()
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected, those that wait for their turn counted in."""
+        return len(self._tasks)
 
     def names(self) -> list[str]:
         """The names of the commands that were received, syncs left out."""
@@ -134,8 +153,8 @@ class FakeGuest:
         assert task  # noqa: S101  # start_unix_server runs this in a task
         self._tasks.add(task)
         try:
-            async with contextlib.nullcontext() if self.concurrent else self._turn:
-                with contextlib.suppress(OSError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                async with contextlib.nullcontext() if self.concurrent else self._turn:
                     await self._serve(reader, writer)
         finally:
             self._tasks.discard(task)
@@ -149,6 +168,7 @@ class FakeGuest:
                 writer.write(_line(STRAY))
             if not line.strip():
                 continue
+            await self._goes_on.wait()
             request = json.loads(line)
             self.received.append(request)
             await asyncio.sleep(self.delay.get(request["execute"], 0))
@@ -160,7 +180,7 @@ class FakeGuest:
 
     def _reply(self, request: dict[str, Any]) -> bytes | None:
         name, arguments = request["execute"], request.get("arguments", {})
-        if name in self.mute:
+        if name in self.no_reply:
             return None
         try:
             reply: dict[str, Any] = {"return": self._execute(name, arguments)}
@@ -176,6 +196,7 @@ class FakeGuest:
             return reply(arguments) if callable(reply) else reply
         known: dict[str, Callable[[], Any]] = {
             "guest-sync-delimited": lambda: arguments["id"],
+            "guest-sync": lambda: arguments["id"],
             "guest-ping": dict,
             "guest-get-host-name": lambda: {"host-name": "fake"},
             "guest-file-open": lambda: self._open(arguments["path"], arguments.get("mode", "r")),

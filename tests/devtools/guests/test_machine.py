@@ -11,7 +11,6 @@ import pytest
 from waiting import until, until_succeeds
 
 from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
-from guestwire.agent import GuestAgent, KeptResults
 from guestwire.agent.commands import (
     FSFREEZE_FREEZE,
     FSFREEZE_STATUS,
@@ -23,6 +22,8 @@ from guestwire.agent.commands import (
     PING,
     SHUTDOWN,
 )
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
 from guestwire.errors import AgentNotRunning, CommandFailed, GuestError, GuestImageError
@@ -38,9 +39,9 @@ MIB = 1024 * 1024
 async def reached(machine: Machine) -> AsyncIterator[GuestAgent]:
     """The typed agent of a machine, over a channel of its own."""
     channel = UnixChannel(machine.agent_socket, f"VM {machine.vmid}")
-    agent = GuestAgent(channel, f"VM {machine.vmid}", KeptResults())
+    agent = GuestAgent(channel, f"VM {machine.vmid}", ExitStatusCache())
     try:
-        await until_succeeds(lambda: agent.ask(PING), within=BOOTS_WITHIN)
+        await until_succeeds(lambda: agent.execute(PING), within=BOOTS_WITHIN)
         yield agent
     finally:
         await agent.close()
@@ -100,17 +101,17 @@ def real(booted: tuple[Machine, GuestImage]) -> Machine:
 async def test_the_agent_answers_and_is_the_one_that_the_image_has(
     agent: GuestAgent, booted: tuple[Machine, GuestImage]
 ) -> None:
-    info = await agent.ask(INFO)
+    info = await agent.execute(INFO)
 
     assert info.version.startswith(booted[1].agent_version)
     assert {"guest-exec", "guest-file-open", "guest-fsfreeze-freeze"} <= {one.name for one in info.supported_commands}
-    assert (await agent.ask(GET_HOST_NAME)).host_name == (await booted[0].shell("hostname")).strip()
-    assert (await agent.ask(GET_OSINFO)).kernel_release == (await booted[0].shell("uname -r")).strip()
+    assert (await agent.execute(GET_HOST_NAME)).host_name == (await booted[0].shell("hostname")).strip()
+    assert (await agent.execute(GET_OSINFO)).kernel_release == (await booted[0].shell("uname -r")).strip()
 
 
 async def test_the_data_disk_is_among_its_file_systems(agent: GuestAgent) -> None:
     assert {"/mnt/data": "ext4"}.items() <= {
-        found.mountpoint: found.type for found in await agent.ask(GET_FSINFO)
+        found.mountpoint: found.type for found in await agent.execute(GET_FSINFO)
     }.items()
 
 
@@ -140,7 +141,7 @@ async def test_no_handle_stays_open_in_the_guest(agent: GuestAgent, real: Machin
     await asyncio.gather(call, return_exceptions=True)
     with pytest.raises(GuestError):
         await agent.files.read("/root", count=3)
-    await agent.ask(PING)
+    await agent.execute(PING)
 
     async with asyncio.timeout(10):
         while await open_files(real):
@@ -174,13 +175,13 @@ async def test_many_calls_at_once_get_their_own_answers(agent: GuestAgent) -> No
 
 async def test_a_freeze_holds_writes_until_the_thaw(agent: GuestAgent, real: Machine) -> None:
     try:
-        assert await agent.ask(FSFREEZE_FREEZE) >= 1
-        assert await agent.ask(FSFREEZE_STATUS) == "frozen"
+        assert await agent.execute(FSFREEZE_FREEZE) >= 1
+        assert await agent.execute(FSFREEZE_STATUS) == "frozen"
         await real.shell("(touch /mnt/data/waits &) ; sleep 0.5; ps -o stat,args | grep -q '^D.*touch'")
     finally:
-        assert await agent.ask(FSFREEZE_THAW) >= 1
+        assert await agent.execute(FSFREEZE_THAW) >= 1
 
-    assert await agent.ask(FSFREEZE_STATUS) == "thawed"
+    assert await agent.execute(FSFREEZE_STATUS) == "thawed"
     await real.shell(
         "for n in 1 2 3 4 5 6 7 8 9; do [ -e /mnt/data/waits ] && break; sleep 0.2; done; rm /mnt/data/waits"
     )
@@ -192,7 +193,7 @@ async def test_a_freeze_holds_writes_until_the_thaw(agent: GuestAgent, real: Mac
 async def test_one_client_after_the_other_is_served(machine: Machine) -> None:
     for _ in range(3):
         async with reached(machine) as agent:
-            assert (await agent.ask(GET_HOST_NAME)).host_name
+            assert (await agent.execute(GET_HOST_NAME)).host_name
 
 
 async def test_what_the_last_client_left_behind_spoils_nothing(machine: Machine) -> None:
@@ -202,7 +203,7 @@ async def test_what_the_last_client_left_behind_spoils_nothing(machine: Machine)
     writer.close()
 
     async with reached(machine) as agent:
-        assert (await agent.ask(GET_HOST_NAME)).host_name
+        assert (await agent.execute(GET_HOST_NAME)).host_name
 
 
 async def test_a_stopped_agent_fails_calls_at_once_and_is_usable_when_it_goes_on(machine: Machine) -> None:
@@ -210,14 +211,14 @@ async def test_a_stopped_agent_fails_calls_at_once_and_is_usable_when_it_goes_on
         await machine.pause_agent()
         try:
             with pytest.raises(CommandFailed, match="got timeout"):
-                await agent.forward(Command("guest-ping", timeout=0.5))
+                await agent.execute_raw(Command("guest-ping", timeout=0.5))
             await until(lambda: agent.channel.state is ChannelState.SILENT)
             with pytest.raises(AgentNotRunning):
-                await agent.ask(PING)
+                await agent.execute(PING)
         finally:
             await machine.resume_agent()
 
-        await until_succeeds(lambda: agent.ask(PING))
+        await until_succeeds(lambda: agent.execute(PING))
 
 
 async def test_a_killed_agent_that_is_started_again_is_usable(machine: Machine) -> None:
@@ -226,7 +227,9 @@ async def test_a_killed_agent_that_is_started_again_is_usable(machine: Machine) 
         before = await machine.shell("pidof qemu-ga")
         await machine.shell("kill -9 $(pidof qemu-ga)")
 
-        await until_succeeds(lambda: agent.ask(PING), within=4)  # less than the ping's time-out: QMP tells of the port
+        await until_succeeds(
+            lambda: agent.execute(PING), within=4
+        )  # less than the ping's time-out: QMP tells of the port
         assert await machine.shell("pidof qemu-ga") != before
 
 
@@ -243,14 +246,14 @@ async def test_a_reset_ends_the_call_in_flight_and_the_agent_comes_back(machine:
         assert await monitor.is_running()
         await machine.shell("touch /root/before-the-reset")
         await machine.pause_agent()
-        call = asyncio.create_task(agent.forward(Command("guest-get-users", timeout=300)))
+        call = asyncio.create_task(agent.execute_raw(Command("guest-get-users", timeout=300)))
         await asyncio.sleep(0)  # it is sent
         await machine.reset()
 
         with pytest.raises(CommandFailed, match=r"reset|port closed"):
             async with asyncio.timeout(30):
                 await call
-        await until_succeeds(lambda: agent.ask(PING), within=BOOTS_WITHIN)
+        await until_succeeds(lambda: agent.execute(PING), within=BOOTS_WITHIN)
         assert await monitor.is_running()
         assert await machine.shell("ls /root/before-the-reset 2>/dev/null || echo gone") == "gone"
 
@@ -266,14 +269,14 @@ async def other(image: GuestImage) -> AsyncIterator[Machine]:
 async def test_a_guest_that_shuts_down_says_nothing_and_is_known_to_be_stopped(other: Machine) -> None:
     async with reached(other) as agent, watched(other, agent) as monitor:
         assert await monitor.is_running()
-        assert await agent.forward(SHUTDOWN.command) is None
+        assert await agent.execute_raw(SHUTDOWN.command) is None
         await other.wait_exit()
 
         assert not other.running
         await until(lambda: agent.channel.state is ChannelState.GONE)
         assert not await monitor.is_running()
         with pytest.raises(AgentNotRunning):
-            await agent.ask(PING)
+            await agent.execute(PING)
 
 
 # The machine itself

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
-from guestwire.agent import GuestAgent, KeptResults
+from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, failure
 from guestwire.client.protocols import GuestInfo
@@ -49,7 +50,7 @@ class DirectCarrier:
     def __init__(self, target: Unix, endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> None:
         self._name = str(target)
         self._channel = UnixChannel(target.path, "VM 100")
-        self._agent = GuestAgent(self._channel, "VM 100", KeptResults())
+        self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
         context = _OneGuest(self._agent, target.path.stem)
         self._pipeline = Pipeline(Router(endpoints), lambda _: context)
         self.guest = GuestInfo(VMID, target.path.stem, context.vm.status, NODE)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from guestwire.access.checks import Privileges
 from guestwire.agent import commands as qga
-from guestwire.agent.commands import Ask
+from guestwire.agent.commands import TypedCommand
 from guestwire.agent.results import (
     AgentInfo,
     Done,
@@ -100,17 +100,17 @@ PROCESSORS: Final = Table(
 )
 
 
-def within(command: Ask[Any]) -> float:
+def within(command: TypedCommand[Any]) -> float:
     """Seconds that an endpoint may take that hands on this command."""
     return command.command.timeout + ARRIVING
 
 
-async def forward(context: GuestContext, parameters: VmParameters, command: Ask[T]) -> Forwarded[T]:
+async def forward(context: GuestContext, parameters: VmParameters, command: TypedCommand[T]) -> Forwarded[T]:
     """The answer to a command without arguments; an error of the agent's own is an answer, too."""
     agent = await context.agent(parameters.vmid)
     answer: Any
     try:
-        answer = await agent.forward(command.command)
+        answer = await agent.execute_raw(command.command)
     except AgentError as error:
         answer = {"error": AgentFault(error.error_class, error.description)}
     return Forwarded(answer)
@@ -408,7 +408,7 @@ INDEX: Final = (
 )  # fmt: skip
 """The names that Proxmox VE's index lists, and no others: it does not grow with this API."""
 
-COMMANDS: Final[dict[str, Ask[Any]]] = {
+COMMANDS: Final[dict[str, TypedCommand[Any]]] = {
     "fsfreeze-freeze": qga.FSFREEZE_FREEZE,
     "fsfreeze-status": qga.FSFREEZE_STATUS,
     "fsfreeze-thaw": qga.FSFREEZE_THAW,
@@ -485,4 +485,4 @@ async def set_user_password(context: GuestContext, parameters: SetUserPassword) 
         "password": to_bytes(parameters.password),
         "crypted": parameters.crypted,
     }
-    return Forwarded(await agent.ask(qga.SET_USER_PASSWORD, arguments))
+    return Forwarded(await agent.execute(qga.SET_USER_PASSWORD, arguments))

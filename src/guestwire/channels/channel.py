@@ -1,7 +1,7 @@
 """The seam between guestwire and a guest: whole commands go down, whole replies come up.
 
-Above it: `agent/`, which knows what the commands mean. Below it: one implementation a carrier. `unix.py` carries bytes over
-a UNIX socket and needs `wire/`; others (libvirt, another node) carry the command as it is.
+Above it: `agent/`, which knows what the commands mean. Below it: one implementation a carrier. `stream.py` carries bytes over any
+stream socket (`unix.py` is one); others (libvirt, another node) carry the command as it is. `guestwire.testing.channels` checks any of them.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class ChannelState(Enum):
     """There is nothing to reach: no socket, or nobody listens."""
 
 
-class Notice(Enum):
-    """What somebody beside the channel (QMP) knows about the guest."""
+class GuestEvent(Enum):
+    """What another source than the channel (QMP) has seen happen to the guest."""
 
     PORT_OPENED = "port opened"
     PORT_CLOSED = "port closed"
@@ -33,8 +33,8 @@ class Notice(Enum):
     STOPPED = "stopped"
 
 
-Late = Callable[[Reply], None]
-"""Told the reply of a command that its caller had given up: there may be a file handle in it, or a process's only output."""
+OnLateReply = Callable[[Reply], None]
+"""Called with the reply of a command that its caller had given up: there may be a file handle in it, or a process's only output."""
 
 
 class Channel(Protocol):
@@ -46,14 +46,14 @@ class Channel(Protocol):
         ...
 
     async def execute(
-        self, command: Command, arguments: dict[str, Any] | None = None, *, late: Late | None = None
+        self, command: Command, arguments: dict[str, Any] | None = None, *, on_late_reply: OnLateReply | None = None
     ) -> bytes:
         """Executes `command` in the guest.
 
         Args:
             command: what to execute; its time-out counts from now, waiting for others included.
             arguments: JSON-able, as the QGA schema names them.
-            late: called with the reply when it comes after this call has ended.
+            on_late_reply: called with the reply when it comes after this call has ended.
 
         Returns:
             The JSON text behind `return`; `null` for a command that says nothing on success.
@@ -66,7 +66,7 @@ class Channel(Protocol):
         """
         ...
 
-    def notice(self, notice: Notice) -> None:
+    def notify(self, event: GuestEvent) -> None:
         """Tells the channel what it can't see itself."""
         ...
 

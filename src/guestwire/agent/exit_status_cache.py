@@ -21,7 +21,7 @@ ENTRY_COST: Final = 512
 Key = tuple[str, int]
 
 
-class KeptResults:
+class ExitStatusCache:
     """Bounded by age and size, oldest first; one for all guests.
 
     Args:
@@ -41,7 +41,7 @@ class KeptResults:
         self._forget_old()
 
     def get(self, guest: str, pid: int) -> ProcessStatus | None:
-        """The result, when it is still there."""
+        """The result, when it is still kept."""
         self._forget_old()
         found = self._results.get((guest, pid))
         return found[1] if found else None

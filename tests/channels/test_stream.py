@@ -1,15 +1,14 @@
 import asyncio
-import base64
 import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from waiting import until
+from waiting import until, until_succeeds
 
-from guestwire.channels import ChannelState, Notice, UnixChannel
-from guestwire.channels.unix import MAX_WAITING, MOST_AHEAD, WINDOW
+from guestwire.channels import ChannelState, GuestEvent, UnixChannel
+from guestwire.channels.link import MAX_WAITING, Phase
 from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError
 from guestwire.testing import CLOSE, Exchange, FakeGuest, Fault, faults
 from guestwire.testing.fake import Action
@@ -44,28 +43,11 @@ async def test_the_agents_error_is_handed_on_as_it_is(channel: UnixChannel) -> N
     )
 
 
-async def test_commands_are_sent_ahead_but_not_more_than_the_window(channel: UnixChannel, guest: FakeGuest) -> None:
-    await channel.execute(PING)
-    guest.delay["guest-get-time"] = 0.05
-    guest.replies["guest-get-time"] = 1
-    calls = [asyncio.create_task(channel.execute(Command("guest-get-time"))) for _ in range(3 * WINDOW)]
-    await asyncio.sleep(0.02)
+async def test_calls_at_once_are_all_answered_in_order(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.replies["echo"] = lambda arguments: arguments["n"]
+    answers = await asyncio.gather(*(channel.execute(Command("echo"), {"n": number}) for number in range(200)))
 
-    assert channel._session.in_flight == WINDOW
-    await asyncio.gather(*calls)
-
-
-async def test_large_commands_are_not_sent_ahead(channel: UnixChannel, guest: FakeGuest) -> None:
-    await channel.execute(PING)
-    guest.delay["guest-file-write"] = 0.05
-    guest.replies["guest-file-write"] = {"count": 1, "eof": False}
-    content = base64.b64encode(bytes(MOST_AHEAD // 2)).decode()
-    write = Command("guest-file-write")
-    calls = [asyncio.create_task(channel.execute(write, {"handle": 1, "buf-b64": content})) for _ in range(3)]
-    await asyncio.sleep(0.02)
-
-    assert channel._session.in_flight == 1
-    await asyncio.gather(*calls)
+    assert [int(answer) for answer in answers] == list(range(200))
 
 
 async def test_a_command_that_says_nothing_on_success_travels_alone(channel: UnixChannel, guest: FakeGuest) -> None:
@@ -80,17 +62,17 @@ async def test_a_command_that_says_nothing_on_success_is_done_when_its_time_is_u
     assert await channel.execute(PING) == b"{}"
 
 
-@pytest.mark.parametrize("notice", [Notice.SUSPENDED, Notice.STOPPED])
-async def test_qmp_tells_that_such_a_command_is_done(channel: UnixChannel, notice: Notice) -> None:
+@pytest.mark.parametrize("event", [GuestEvent.SUSPENDED, GuestEvent.STOPPED])
+async def test_qmp_tells_that_such_a_command_is_done(channel: UnixChannel, guest: FakeGuest, event: GuestEvent) -> None:
     call = asyncio.create_task(channel.execute(Command("guest-suspend-ram", answers=False, timeout=60)))
-    await asyncio.sleep(0.05)
-    channel.notice(notice)
+    await until(lambda: "guest-suspend-ram" in guest.names())
+    channel.notify(event)
 
     assert await asyncio.wait_for(call, 5) == b"null"
 
 
 async def test_such_a_command_may_still_fail(channel: UnixChannel, guest: FakeGuest) -> None:
-    guest.mute.clear()
+    guest.no_reply.clear()
 
     with pytest.raises(AgentError, match="has not been found"):
         await channel.execute(SHUTDOWN)
@@ -134,44 +116,53 @@ def hangs_up_once() -> Fault:
 
 
 async def test_a_command_has_its_own_time_out(channel: UnixChannel, guest: FakeGuest) -> None:
-    guest.delay["guest-set-time"] = 0.5
     guest.replies["guest-set-time"] = {}
+    await channel.execute(PING)
+    guest.pause()
 
     with pytest.raises(CommandTimeout, match="VM 100 qga command 'guest-set-time' failed - got timeout"):
         await channel.execute(Command("guest-set-time", timeout=0.1))
-    await asyncio.sleep(0.6)
-    assert await channel.execute(PING) == b"{}"
+    guest.resume()
+    await until_succeeds(lambda: channel.execute(PING))
 
 
 async def test_bytes_of_a_long_answer_extend_the_time(channel: UnixChannel, guest: FakeGuest) -> None:
-    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            request = json.loads(line.rpartition(b"\xff")[2])
-            is_sync = request["execute"] == "guest-sync-delimited"
-            value = request["id"] if is_sync else "x" * 20
-            answer = (b"\xff" if is_sync else b"") + json.dumps({"return": value, "id": request["id"]}).encode() + b"\n"
-            for start in range(0, len(answer), 10 if not is_sync else 1000):
-                writer.write(answer[start : start + 10 if not is_sync else None])
-                await asyncio.sleep(0 if is_sync else 0.05)
+    """That it is done with the right times is shown with a clock in test_link.py; here, that bytes of a socket count."""
+    release = asyncio.Event()
+    await channel.execute(PING)
+
+    async def go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'\xff{"return": %d, "id": %d}\n' % ((channel.link._session.next_id - 1,) * 2))
+        request = json.loads(await reader.readline())
+        writer.write(b'{"return": "')
+        while not release.is_set():
+            writer.write(b"x")
+            await asyncio.sleep(0.01)  # a byte now and then
+        writer.write(b'", "id": %d}\n' % request["id"])
+        await reader.read()
         writer.close()
 
     await guest.stop()
-    server = await asyncio.start_unix_server(trickle, guest.path)
-    try:
-        assert await channel.execute(Command("guest-get-host-name", timeout=0.15)) == b'"' + b"x" * 20 + b'"'
-    finally:
-        await channel.close()
-        server.close()
+    server = await asyncio.start_unix_server(go_on, guest.path)
+    call = asyncio.create_task(channel.execute(Command("guest-get-host-name", timeout=0.3)))
+    await until(lambda: any(sent.extensions for sent in channel.link._sent.values()))
+    release.set()
+    assert b"xxx" in await call
+    await channel.close()
+    server.close()
 
 
 async def test_a_caller_that_goes_away_leaves_its_reply_to_nobody_else(channel: UnixChannel, guest: FakeGuest) -> None:
-    guest.delay["guest-get-time"] = 0.1
     guest.replies |= {"guest-get-time": "the one who left", "guest-get-users": "mine"}
+    await channel.execute(PING)
+    guest.pause()
     leaving = asyncio.create_task(channel.execute(Command("guest-get-time")))
-    await asyncio.sleep(0.05)
+    await until(lambda: channel.link.in_flight == 1)
     leaving.cancel()
     with suppress(asyncio.CancelledError):
         await leaving
+    guest.resume()
 
     assert await channel.execute(Command("guest-get-users")) == b'"mine"'
 
@@ -182,7 +173,7 @@ async def test_a_late_reply_is_handed_to_whoever_cares(channel: UnixChannel, gue
     seen: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     with pytest.raises(CommandTimeout):
-        await channel.execute(OPEN, {"path": "/f"}, late=seen.set_result)
+        await channel.execute(OPEN, {"path": "/f"}, on_late_reply=seen.set_result)
     reply = await asyncio.wait_for(seen, 5)
 
     assert json.loads(bytes(reply.value)) in guest.open_handles  # type: ignore[arg-type]
@@ -220,17 +211,17 @@ async def test_an_agent_that_was_restarted_is_found_without_anybody_asking(
     assert [request["execute"] for request in guest.received][2:] == ["guest-sync-delimited"]
 
 
-@pytest.mark.parametrize("notice", [Notice.RESET, Notice.PORT_CLOSED])
+@pytest.mark.parametrize("event", [GuestEvent.RESET, GuestEvent.PORT_CLOSED])
 async def test_a_vm_that_was_reset_has_lost_what_it_was_asked(
-    channel: UnixChannel, guest: FakeGuest, notice: Notice
+    channel: UnixChannel, guest: FakeGuest, event: GuestEvent
 ) -> None:
     await channel.execute(PING)
     guest.fault = faults.on_commands(lambda _: [])
     call = asyncio.create_task(channel.execute(Command("guest-fstrim", timeout=600)))
-    await asyncio.sleep(0.05)
-    channel.notice(notice)
+    await until(lambda: "guest-fstrim" in guest.names())
+    channel.notify(event)
 
-    with pytest.raises(CommandFailed, match=notice.value):
+    with pytest.raises(CommandFailed, match=event.value):
         await asyncio.wait_for(call, 5)
 
 
@@ -240,7 +231,7 @@ async def test_half_a_line_of_another_client_does_no_harm(guest: FakeGuest) -> N
     await writer.drain()
     channel = UnixChannel(guest.path, "VM 100")
     call = asyncio.create_task(channel.execute(PING))
-    await asyncio.sleep(0.05)
+    await until(lambda: channel.link.phase is Phase.SYNCING)
     writer.close()
 
     assert await asyncio.wait_for(call, 5) == b"{}"
@@ -250,7 +241,7 @@ async def test_half_a_line_of_another_client_does_no_harm(guest: FakeGuest) -> N
 async def test_too_many_waiting_calls_are_refused(channel: UnixChannel, guest: FakeGuest) -> None:
     guest.fault = faults.silent()
     calls = [asyncio.create_task(channel.execute(PING)) for _ in range(MAX_WAITING)]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # each has begun
 
     with pytest.raises(GuestError):
         await asyncio.wait_for(channel.execute(PING), 1)
@@ -262,7 +253,7 @@ async def test_too_many_waiting_calls_are_refused(channel: UnixChannel, guest: F
 async def test_closing_ends_every_call(channel: UnixChannel, guest: FakeGuest) -> None:
     guest.fault = faults.silent()
     calls = [asyncio.create_task(channel.execute(PING)) for _ in range(10)]
-    await asyncio.sleep(0.05)
+    await until(lambda: guest.received != [])
     await channel.close()
 
     assert all(isinstance(result, GuestError) for result in await asyncio.gather(*calls, return_exceptions=True))

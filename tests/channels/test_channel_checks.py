@@ -1,0 +1,141 @@
+"""Every kind of channel passes the public checks, on a real agent and on the fake one."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from guestwire.channels import Channel, ChannelState, GuestEvent, OnLateReply, ReadBudget, StreamChannel, UnixChannel
+from guestwire.channels.stream import ProtocolFactory
+from guestwire.testing import FakeGuest, SandboxedAgent, channel_checks, check_channel
+from guestwire.testing.channels import ChannelCheck
+from guestwire.wire import Command
+
+each_check = pytest.mark.parametrize("check", channel_checks(), ids=lambda check: check.__name__)
+
+
+def tcp_channel(port: int) -> StreamChannel:
+    async def connect(factory: ProtocolFactory) -> None:
+        await asyncio.get_running_loop().create_connection(factory, "127.0.0.1", port)
+
+    return StreamChannel(connect, "VM 100")
+
+
+@contextlib.asynccontextmanager
+async def forwarded(path: Path) -> AsyncIterator[int]:
+    """A TCP port that leads to a UNIX socket: what one end says goes to the other, and what one ends is ended."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        tasks.add(task)
+        try:
+            there, back = await asyncio.open_unix_connection(path)
+            try:
+                await asyncio.gather(copy(reader, back), copy(there, writer))
+            finally:
+                back.transport.abort()
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+            tasks.discard(task)
+
+    tasks: set[asyncio.Task[None]] = set()
+    server = await asyncio.start_server(forward, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@each_check
+async def test_a_unix_channel_on_the_fake_guest(check: ChannelCheck, guest: FakeGuest) -> None:
+    await check(lambda: UnixChannel(guest.path, "VM 100"), guest)
+
+
+@pytest.mark.agent
+async def test_a_unix_channel_on_a_real_agent(agent: SandboxedAgent) -> None:
+    await check_channel(lambda: UnixChannel(agent.socket, "VM 100"), agent)
+
+
+@each_check
+async def test_a_tcp_channel_on_the_fake_guest(check: ChannelCheck, guest: FakeGuest) -> None:
+    async with forwarded(guest.path) as port:
+        await check(lambda: tcp_channel(port), guest)
+
+
+@pytest.mark.agent
+async def test_a_tcp_channel_on_a_real_agent(agent: SandboxedAgent) -> None:
+    async with forwarded(agent.socket) as port:
+        await check_channel(lambda: tcp_channel(port), agent)
+
+
+@each_check
+async def test_a_channel_with_hardly_any_budget(check: ChannelCheck, guest: FakeGuest) -> None:
+    await check(lambda: UnixChannel(guest.path, "VM 100", budget=ReadBudget(memory=0, turn=0.0)), guest)
+
+
+# The checks can fail
+
+
+class Naive:
+    """A channel with one fault: it gives each reply to the call that has waited longest for any, or swallows what is late, or never times out."""
+
+    def __init__(self, inner: Channel, fault: str) -> None:
+        self.inner = inner
+        self.fault = fault
+        self.swapped: asyncio.Future[bytes] | None = None
+
+    @property
+    def state(self) -> ChannelState:
+        return ChannelState.UP if self.fault == "is always up" else self.inner.state
+
+    async def execute(
+        self, command: Command, arguments: dict[str, object] | None = None, *, on_late_reply: OnLateReply | None = None
+    ) -> bytes:
+        late = None if self.fault == "forgets late replies" else on_late_reply
+        answer = await self.inner.execute(command, arguments, on_late_reply=late)
+        if self.fault == "mixes up" and arguments:
+            mine, self.swapped = self.swapped, asyncio.get_running_loop().create_future()
+            self.swapped.set_result(answer)
+            return mine.result() if mine else answer
+        return answer
+
+    def notify(self, event: GuestEvent) -> None:
+        self.inner.notify(event)
+
+    async def close(self) -> None:
+        if self.fault != "does not close":
+            await self.inner.close()
+
+
+@pytest.mark.parametrize("fault", ["mixes up", "forgets late replies", "is always up", "does not close"])
+async def test_a_channel_with_a_fault_does_not_pass(
+    guest: FakeGuest, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guestwire.testing.channels.WITHIN", 0.5)
+    inner: list[UnixChannel] = []
+
+    def faulty() -> Naive:
+        inner.append(UnixChannel(guest.path, "VM 100"))
+        return Naive(inner[-1], fault)
+
+    try:
+        with pytest.raises(AssertionError):
+            await check_channel(faulty, guest)
+    finally:
+        for channel in inner:
+            await channel.close()
