@@ -39,14 +39,10 @@ async def loaded(server: Serving, served_agent: SandboxedAgent) -> set[str]:
     return set(done.stdout.split())
 
 
-HANDED_ON = "guestwire.agent hands on the whole agent, which imports channels, where results alone are wanted"
-
-
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param("guestwire.channels", marks=pytest.mark.xfail(reason=HANDED_ON)),
-        "guestwire.stores", "guestwire.server", "guestwire.inventory", "guestwire.app", "guestwire.mcp", "guestwire.cli",
+        "guestwire.channels", "guestwire.stores", "guestwire.server", "guestwire.inventory", "guestwire.app", "guestwire.mcp", "guestwire.cli",
         "cryptography", "argon2", "qemu", "mcp", "uvloop", "anyio", "typer", "rich", "pamela",
     ],
 )  # fmt: skip
