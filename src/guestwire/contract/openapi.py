@@ -5,7 +5,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from guestwire import __version__
+import guestwire
 from guestwire.access.checks import Everybody, Privileges
 from guestwire.contract.endpoint import Endpoint
 from guestwire.contract.parameters import Role, Rule, rules
@@ -36,7 +36,11 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         paths.setdefault(PREFIX + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, result)
     document = {
         "openapi": OPENAPI_VERSION,
-        "info": {"title": "guestwire", "version": __version__, "description": "The guest agent API of Proxmox VE."},
+        "info": {
+            "title": "guestwire",
+            "version": guestwire.__version__,
+            "description": "The guest agent API of Proxmox VE.",
+        },
         "security": [{"token": []}],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"token": _TOKEN}},
