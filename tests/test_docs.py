@@ -9,6 +9,7 @@ import pkgutil
 import platform
 import re
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from serving import Serving
 import guestwire.client
 from guestwire.client import CallFailed
 from guestwire.client.generate import asynchronous
+from guestwire.client.settings import settings_for
 from guestwire.contract.openapi import openapi
 from guestwire.contract.reference import reference
 from guestwire.contract.registry import ENDPOINTS
@@ -199,11 +201,16 @@ def test_ci_runs_the_test_command_of_readme() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "mcp.md"], ids=lambda page: page.name)
 def test_every_configuration_in_the_documentation_can_be_used(page: Path, tmp_path: Path) -> None:
-    """The policy of mcp.md stands in tests/mcp."""
-    for number, text in enumerate(blocks(page, "toml")):
-        path = tmp_path / f"{number}.toml"
+    """Of a server, or a command line's profiles; the policy of mcp.md stands in tests/mcp."""
+    path = tmp_path / "guestwire" / "config.toml"
+    path.parent.mkdir()
+    for text in blocks(page, "toml"):
         path.write_text(text)
-        assert read_config(path).vm
+        if "[[vm]]" in text:
+            assert read_config(path).vm
+        else:
+            for profile in tomllib.loads(text):
+                assert settings_for({}, profile=profile, environ={"XDG_CONFIG_HOME": str(tmp_path)}).host
 
 
 def test_every_key_of_the_configuration_is_documented() -> None:
