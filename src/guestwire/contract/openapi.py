@@ -32,7 +32,7 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     )
     paths: dict[str, dict[str, Any]] = {}
     for endpoint, answer in zip(endpoints, results, strict=True):
-        result = _forwarded(answer, fault) if get_origin(endpoint.returns) is Forwarded else answer
+        result = _forwarded_schema(answer, fault) if get_origin(endpoint.returns) is Forwarded else answer
         paths.setdefault(PREFIX + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, result)
     document = {
         "openapi": OPENAPI_VERSION,
@@ -63,7 +63,7 @@ def _answer(endpoint: Endpoint) -> Any:
     return get_args(endpoint.returns)[0] if get_origin(endpoint.returns) is Forwarded else endpoint.returns
 
 
-def _forwarded(answer: dict[str, Any], fault: dict[str, Any]) -> dict[str, Any]:
+def _forwarded_schema(answer: dict[str, Any], fault: dict[str, Any]) -> dict[str, Any]:
     error = {"type": "object", "properties": {"error": fault}, "required": ["error"]}
     return {"type": "object", "properties": {"result": {"anyOf": [answer, error]}}, "required": ["result"]}
 

@@ -59,7 +59,7 @@ class Handlers:
 
     async def list_tools(self, _: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         """Those that the policy allows anywhere."""
-        return types.ListToolsResult(tools=[described(tool) for tool in self._gate.offered()])
+        return types.ListToolsResult(tools=[describe_tool(tool) for tool in self._gate.offered()])
 
     async def call_tool(
         self, context: Context, params: types.CallToolRequestParams
@@ -202,7 +202,7 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def described(tool: Tool) -> types.Tool:
+def describe_tool(tool: Tool) -> types.Tool:
     """A tool as clients list it; nothing in it comes from a guest."""
     return types.Tool(
         name=tool.name,
