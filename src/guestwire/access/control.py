@@ -112,11 +112,11 @@ class Access:
         require(self._request(subject, given), check)
 
     def may(self, subject: Subject, path: str, any_of: Iterable[str]) -> bool:
-        """Whether the subject has one of these privileges on the path."""
+        """True if the subject has one of these privileges on the path."""
         return self._request(subject).refusal(path, any_of) is None
 
     def may_modify_acl(self, subject: Subject, path: str) -> bool:
-        """Whether the subject may change the ACL of the path."""
+        """True if the subject may change the ACL of the path."""
         return modify_refusal(self._request(subject), path) is None
 
     def check_may_give(

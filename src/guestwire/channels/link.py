@@ -219,7 +219,7 @@ class Call(msgspec.Struct, eq=False):
     extensions: int = 0
 
     def fits(self, room: int) -> bool:
-        """Whether its line has so many bytes at most; what is far too long need not be encoded for that."""
+        """True if its line has so many bytes at most; what is far too long need not be encoded for that."""
         if sum(map(_weight, self.arguments.values())) > room:
             return False
         return len(encode_command(LONGEST_ID, self.command.name, self.arguments)) <= room
@@ -649,7 +649,7 @@ class Link:
                 self._connect(now, RESYNC_TIMEOUT)
 
     def _is_arriving(self, now: float, call: Call) -> bool:
-        """Whether part of its answer is there, and more of it came just now, or would have if we read."""
+        """True if part of its answer is there, and more of it came just now, or would have if we read."""
         session = self._session
         flows = self.reading_paused or now - self._last_byte < min(STALLED, call.command.timeout / 2)
         return session.head == call.id and session.buffered > 0 and flows and call.extensions < MAX_EXTENSIONS

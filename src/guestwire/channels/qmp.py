@@ -50,7 +50,7 @@ class Monitor:
         self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
 
     async def is_running(self) -> bool:
-        """Whether the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
+        """True if the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
         if not self._running.is_set() and self._path_exists():
             self._wake.set()
             with contextlib.suppress(TimeoutError):

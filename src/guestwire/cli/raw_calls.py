@@ -60,7 +60,7 @@ def _given(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _may_disrupt(method: str, path: str) -> bool:
-    from guestwire.client.finding import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
+    from guestwire.client.endpoint_lookup import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
 
     return disrupts(method, path)
 
@@ -74,6 +74,6 @@ def api(*, json: bool) -> None:
 
     Any one of the privileges will do. Proxmox VE has those below /nodes/{node}/qemu/{vmid}/agent too.
     """
-    from guestwire.client.finding import every  # noqa: PLC0415  # as above
+    from guestwire.client.endpoint_lookup import every  # noqa: PLC0415  # as above
 
     show(every(), COLUMNS, as_json=json)

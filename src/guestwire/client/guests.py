@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from guestwire.agent.results import FileSystem, Interface, OsInfo
 from guestwire.client.calls import text_of_bytes
-from guestwire.client.cancellation import shielded
+from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import (
@@ -217,12 +217,12 @@ class Guest(Endpoints):
         except BaseException as error:
             was_refused = isinstance(error, NOTHING_DONE) or (isinstance(error, AgentRefused) and error.is_disabled)
             if not was_refused:
-                await shielded(self._thaw())
+                await finish_when_cancelled(self._thaw())
             raise
         try:
             yield count
         finally:
-            await shielded(self._thaw())
+            await finish_when_cancelled(self._thaw())
 
     async def _thaw(self, attempts: int = 5) -> None:
         why = "they are still frozen"

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from guestwire.client.cancellation import settled, shielded
+from guestwire.client.cancellation import finish_briefly, finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, ErrorContext, ErrorTextLost, WrongParameters
 from guestwire.client.protocols import HostOfGuest
@@ -267,10 +267,10 @@ class Processes:
             for start in range(0, len(data), MAX_INPUT):
                 chunk = data[start : start + MAX_INPUT]
                 # A chunk that is broken off must not arrive after the file was removed.
-                await settled(self.run(system.append(path), input=chunk, check=True))
+                await finish_briefly(self.run(system.append(path), input=chunk, check=True))
             yield path
         finally:
-            await shielded(self._remove(system.remove(path)))
+            await finish_when_cancelled(self._remove(system.remove(path)))
 
     async def _remove(self, command: Command) -> None:
         with contextlib.suppress(CallFailed, TimeoutError):

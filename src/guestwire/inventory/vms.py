@@ -61,7 +61,7 @@ class Vm:
             self.unused.set()
 
     def reaches_as(self, config: VmConfig) -> bool:
-        """Whether `config` is reached the same way."""
+        """True if `config` is reached the same way."""
         return (self.config.agent, self.config.qmp) == (config.agent, config.qmp)
 
 

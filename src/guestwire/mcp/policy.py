@@ -80,11 +80,11 @@ class Rule:
     run: tuple[ProgramPattern, ...] | None = None
 
     def allows(self, tool: str, level: Level) -> bool:
-        """Whether the tool may be used at all."""
+        """True if the tool may be used at all."""
         return level in self.levels and tool not in self.without
 
     def asks(self, tool: str, level: Level) -> bool:
-        """Whether a person must say yes first."""
+        """True if a person must say yes first."""
         return tool in self.ask or level.value in self.ask
 
     def check_tool(self, tool: str, level: Level) -> None:
@@ -177,11 +177,11 @@ class Policy:
         return next(rule for rule in self.rules if any(pattern.matches(vmid, name) for pattern in rule.guests))
 
     def allows_anywhere(self, tool: str, level: Level) -> bool:
-        """Whether any guest's rule allows the tool: one that is never allowed is not listed."""
+        """True if any guest's rule allows the tool: one that is never allowed is not listed."""
         return any(rule.allows(tool, level) for rule in self.rules)
 
     def asks_anywhere(self, tool: str, level: Level) -> bool:
-        """Whether any guest's rule wants a person's yes: it decides for tools that are about none."""
+        """True if any guest's rule wants a person's yes: it decides for tools that are about none."""
         return any(rule.asks(tool, level) for rule in self.rules)
 
 

@@ -36,12 +36,12 @@ def apply_changes(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Snapsh
     """
     draft = _Draft(snapshot)
     for change in changes:
-        draft.put(checked(change.record)) if isinstance(change, Put) else draft.remove(change.type, change.key)
+        draft.put(require_storable(change.record)) if isinstance(change, Put) else draft.remove(change.type, change.key)
     draft.check()
     return draft.finish(), draft.outcome
 
 
-def checked(record: Stored) -> Stored:
+def require_storable(record: Stored) -> Stored:
     """`record`, if it can be written and read again.
 
     Raises:
@@ -122,7 +122,7 @@ class _Draft:
             self.remove(AclEntry, entry.key)
 
     def check(self) -> None:
-        """Whether all that was put refers to what is there."""
+        """True if all that was put refers to what is there."""
         for record in [record for record in self.outcome.values() if record]:
             for kind, key in _references(record):
                 if key not in self._tables[kind]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from guestwire.client.cancellation import shielded
+from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import (
     AgentTookTooLong,
@@ -120,7 +120,7 @@ class Retrying:
                 if not found.truncated:
                     return data.decode("utf-8", "surrogateescape")
         finally:
-            await shielded(self.remove_quietly(file))
+            await finish_when_cancelled(self.remove_quietly(file))
         raise FileRefused(self.context, f"its list is longer than {LONGEST_LIST} bytes; take a folder below it")
 
     async def remove_quietly(self, path: str) -> None:
@@ -145,7 +145,7 @@ class Retrying:
         try:
             yield link
         finally:
-            await shielded(self.remove_quietly(link))
+            await finish_when_cancelled(self.remove_quietly(link))
 
 
 def is_transient(error: CallFailed) -> bool:
