@@ -19,7 +19,9 @@ def packages(extra: str) -> set[str]:
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-@pytest.mark.skipif(IS_BASE, reason="the packages are not installed in the environment of the base; ./dev test has both")
+@pytest.mark.skipif(
+    IS_BASE, reason="the packages are not installed in the environment of the base; ./dev test has both"
+)
 def test_the_table_has_every_module_of_the_packages_in_pyproject(extra: str) -> None:
     modules = {
         module
@@ -30,7 +32,9 @@ def test_the_table_has_every_module_of_the_packages_in_pyproject(extra: str) -> 
     assert modules <= EXTRAS[extra]
 
 
-@pytest.mark.parametrize(("extra", "module"), [(extra, each) for extra, modules in EXTRAS.items() for each in modules])
+@pytest.mark.parametrize(
+    ("extra", "module"), [(extra, each) for extra, modules in EXTRAS.items() for each in sorted(modules)]
+)
 def test_the_error_names_the_command_the_module_and_the_line_that_installs_it(extra: str, module: str) -> None:
     error = extra_missing("serve", ModuleNotFoundError(name=f"{module}.part"))
 
@@ -55,7 +59,9 @@ def test_a_module_of_no_extra_is_another_error() -> None:
         (("--host", "unix:/none.qga", "mcp", "--http", "8007"), "mcp"),
     ],
 )
-@pytest.mark.skipif(not IS_BASE, reason="extras are installed; ./dev test runs this in an environment of the base alone")
+@pytest.mark.skipif(
+    not IS_BASE, reason="extras are installed; ./dev test runs this in an environment of the base alone"
+)
 async def test_a_command_whose_extra_is_not_installed_says_how_to_install_it(
     line: tuple[str, ...], extra: str, tmp_path: Path
 ) -> None:
@@ -65,7 +71,11 @@ async def test_a_command_whose_extra_is_not_installed_says_how_to_install_it(
     assert done.line.endswith(f", which is not installed; install it with: pip install 'guestwire[{extra}]'")
 
 
-@pytest.mark.skipif(not IS_BASE, reason="extras are installed; ./dev test runs this in an environment of the base alone")
-@pytest.mark.parametrize("line", [("--help",), ("api",), ("completion", "bash"), ("serve", "--help"), ("mcp", "--help")])
+@pytest.mark.skipif(
+    not IS_BASE, reason="extras are installed; ./dev test runs this in an environment of the base alone"
+)
+@pytest.mark.parametrize(
+    "line", [("--help",), ("api",), ("completion", "bash"), ("serve", "--help"), ("mcp", "--help")]
+)
 async def test_what_needs_no_extra_works_without(line: tuple[str, ...], tmp_path: Path) -> None:
     assert (await guestwire(*line, env=environment(tmp_path))).code == 0
