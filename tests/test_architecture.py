@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pacing": set(),
     "toml": {"errors"},
     "wire": LOW,
-    "channels": LOW | {"wire"},
+    "channels": LOW | {"pacing", "wire"},
     "agent": LOW | {"wire", "channels"},
     "stores": LOW,
     "access": LOW | {"pacing", "stores"},
