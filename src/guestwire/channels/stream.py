@@ -59,6 +59,7 @@ class StreamChannel:
         self._connection: _Connection | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._schedule()
 
     @property
@@ -125,9 +126,10 @@ class StreamChannel:
     def _schedule(self) -> None:
         """Sees that the link wakes in time. A timer may be early: leaving it costs less than a new one for each call."""
         wake_at = self.link.wake_at
-        if self._timer is None or wake_at < self._timer.when():
+        if self._timer is None or wake_at < self._timer_at:
             if self._timer:
                 self._timer.cancel()
+            self._timer_at = wake_at  # uvloop's handles do not know theirs when it is less than a millisecond away
             self._timer = None if wake_at == math.inf else self._loop.call_at(wake_at, self._wake)
 
     def _wake(self) -> None:
