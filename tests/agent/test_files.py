@@ -4,23 +4,14 @@ import os
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from waiting import until
 
-from guestwire.agent.files import PIECE, Contents
+from guestwire.agent.files import PIECE
 from guestwire.agent.guest import GuestAgent
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 MANY = 2**30
-
-
-@given(st.lists(st.binary(max_size=20)))
-def test_pieces_become_one_base64_text(pieces: list[bytes]) -> None:
-    encoded = b"".join(Contents(pieces, truncated=False).base64())
-
-    assert base64.b64decode(encoded, validate=True) == b"".join(pieces)
 
 
 async def test_reads_a_whole_file(fake_agent: GuestAgent, guest: FakeGuest) -> None:

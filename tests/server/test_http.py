@@ -160,6 +160,37 @@ async def test_files_of_all_sizes_arrive_byte_for_byte(
     assert not guest.open_handles
 
 
+AS_IT_IS = "Accept: application/octet-stream"
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 * KIB + 1, 3 * MIB, 16 * MIB])
+@pytest.mark.parametrize("decode", [0, 1])
+async def test_a_file_comes_as_it_is_to_a_client_that_asks_for_that(
+    client: Client, guest: FakeGuest, size: int, decode: int
+) -> None:
+    content = (bytes(range(256)) * (size // 256 + 1))[:size]
+    guest.files["/f"] = bytearray(content)
+
+    answer = await client.get(agent("file-read"), [AS_IT_IS], file="/f", decode=decode)
+
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/octet-stream")
+    assert answer.body == content
+    assert answer.headers["guestwire-bytes-read"] == str(size)
+    assert answer.headers["guestwire-truncated"] == ("1" if size == 16 * MIB else "0")
+    assert not guest.open_handles
+
+
+async def test_errors_and_all_other_results_are_json_whatever_is_asked_for(client: Client, guest: FakeGuest) -> None:
+    missing = await client.get(agent("file-read"), [AS_IT_IS], file="/none")
+    guest.files["/f"] = bytearray(b"x")
+    other_wish = await client.get(agent("file-read"), ["Accept: application/json, */*"], file="/f")
+
+    assert missing.status == 500
+    assert missing.json["data"] is None
+    assert other_wish.data == {"content": "x", "bytes-read": 1}
+    assert (await client.get(VERSION, [AS_IT_IS])).data["guestwire"]
+
+
 async def test_after_a_long_answer_the_connection_goes_on(client: Client, guest: FakeGuest) -> None:
     guest.files["/f"] = bytearray(range(256)) * (4 * KIB)
     async with client.connection() as connection:

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from guestwire.contract import ByteText
+from guestwire.contract.results import FileContent
 from guestwire.contract.text import SLICE
 from guestwire.errors import GuestwireError, InvalidParameters, NotAuthenticated, NotImplementedHere
 from guestwire.server.refusals import Refusal
@@ -32,6 +33,9 @@ PAGE_HEADERS: Final = JSON_HEADERS | {"Content-Type": "text/html;charset=UTF-8"}
 TEXT_HEADERS: Final = {"Content-Type": "text/plain;charset=UTF-8", "Server": "guestwire"}
 BARE_HEADERS: Final = {"Server": "guestwire"}
 
+OCTETS: Final = "application/octet-stream"
+"""The type of an answer that is a file's bytes as they are, and what a client accepts that wants it so."""
+
 COMPRESS_OVER: Final = 1024
 """Bytes; shorter answers are never compressed."""
 
@@ -41,7 +45,7 @@ COMPRESS_ELSEWHERE_OVER: Final = 64 * 1024
 
 @dataclass(slots=True)
 class Body:
-    """JSON with long texts cut out: `parts` are bytes, and `ByteText`s that stand between them."""
+    """What goes out, in `parts`: bytes as they are, and the `ByteText`s that stand between them in JSON."""
 
     parts: list[bytes | ByteText]
     headers: dict[str, str] = field(default_factory=lambda: JSON_HEADERS)
@@ -49,7 +53,7 @@ class Body:
     @property
     def is_long(self) -> bool:
         """Whether it takes more than one slice of work."""
-        return sum(part.size for part in self.parts if isinstance(part, ByteText)) > SLICE
+        return sum(part.size if isinstance(part, ByteText) else len(part) for part in self.parts) > SLICE
 
     async def size(self) -> int:
         """Bytes in all; the loop runs while they are counted."""
@@ -102,6 +106,12 @@ def success(form: str, result: object) -> Body:
     if form == "json":
         return encode({"data": result})
     return _for_pages(form, encode({"data": result, "success": 1}))
+
+
+def octets(content: FileContent[ByteText]) -> Body:
+    """The content as it is; what JSON says beside it stands in headers."""
+    beside = {"Guestwire-Bytes-Read": str(content.bytes_read), "Guestwire-Truncated": str(content.truncated)}
+    return Body(list(content.content.pieces), JSON_HEADERS | {"Content-Type": OCTETS} | beside)
 
 
 def failure(form: str, error: GuestwireError) -> tuple[int, str, Body]:

@@ -17,6 +17,7 @@ from guestwire.access.control import Access
 from guestwire.contract import Endpoint
 from guestwire.contract.openapi import openapi
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.contract.results import FileContent
 from guestwire.dispatch import Call, Pipeline, Recorder, Router
 from guestwire.errors import Forbidden, GuestwireError, NotAuthenticated
 from guestwire.inventory import Inventory, Lease
@@ -42,6 +43,9 @@ class Gateway:
         recorder: keeps what became of calls.
         endpoints: that are served.
     """
+
+    gives_octets = True
+    """A file is given as it is to a client that asks for that."""
 
     def __init__(
         self,
@@ -99,7 +103,9 @@ class Gateway:
         except GuestwireError as error:
             status, reason, body = answers.failure(target.format, error)
         else:
-            status, reason, body = 200, "OK", answers.success(target.format, result)
+            is_wanted_as_is = isinstance(result, FileContent) and self.gives_octets and _accepts_octets(request)
+            body = answers.octets(result) if is_wanted_as_is else answers.success(target.format, result)
+            status, reason = 200, "OK"
         return await answers.send(request, status, reason, body)
 
     def _authenticate(self, request: BaseRequest, call: Call) -> None:
@@ -127,6 +133,11 @@ def parameters_in(request: BaseRequest, query: str) -> Any:
         return await requests.parameters(request, query)
 
     return read
+
+
+def _accepts_octets(request: BaseRequest) -> bool:
+    """Whether the client wants a file as it is. Clients of Proxmox VE never name this type."""
+    return request.headers.get("Accept") == answers.OCTETS
 
 
 def _header(request: BaseRequest, name: str) -> str:

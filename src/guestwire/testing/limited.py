@@ -55,6 +55,8 @@ class _BrokenPipe(GuestwireError):
 class LimitedGateway(Gateway):
     """Answers as Proxmox VE would."""
 
+    gives_octets = False
+
     def __init__(self, inventory: Inventory, access: Access, recorder: Recorder) -> None:
         super().__init__(inventory, access, recorder, [_limit(one) for one in ENDPOINTS if one.origin is Origin.PVE])
 
