@@ -146,7 +146,7 @@ async def test_an_error_says_what_to_do_next(served: Serving, words: tuple[str, 
 
 
 def test_the_profile_of_the_page_can_be_used(tmp_path: Path) -> None:
-    [profile] = blocks("ini")
+    [profile] = blocks("toml")
     (tmp_path / "guestwire").mkdir()
     (tmp_path / "guestwire" / "config.toml").write_text(profile)
 
