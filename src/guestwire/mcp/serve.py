@@ -14,12 +14,12 @@ from guestwire.client import Host
 from guestwire.client.hosts import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
+from guestwire.mcp.all_tools import TOOLS
+from guestwire.mcp.call_log import Records
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.gate import Gate
 from guestwire.mcp.handlers import Context, make_server
 from guestwire.mcp.policy import Policy
-from guestwire.mcp.records import Records
-from guestwire.mcp.registry import TOOLS
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
