@@ -113,7 +113,7 @@ async def test_a_handle_is_closed_when_its_number_comes_late(fake_agent: GuestAg
     await fake_agent.files.write("/f", b"")
     guest.delay["guest-file-open"] = 0.2
     reading = asyncio.create_task(fake_agent.files.read("/f", count=1))
-    await asyncio.sleep(0.05)
+    await until(lambda: guest.names().count("guest-file-open") == 2)
     reading.cancel()
 
     await until(lambda: "guest-file-close" in guest.names())
@@ -167,7 +167,7 @@ async def test_a_handle_is_closed_when_a_real_agent_was_stopped_and_goes_on(
     await until(lambda: agent.handles() == ["/root/g"])
     agent.pause()
     reading.cancel()
-    await asyncio.sleep(0.5)
+    await asyncio.wait([reading])
     assert agent.handles() == ["/root/g"]
     agent.resume()
 
