@@ -10,11 +10,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from mcp.client.client import Client
+
 import guestwire
+import guestwire.cli
+from bench.service import Service, Vm, serve
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
+from guestwire.client.settings import Settings
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory, VmConfig
+from guestwire.mcp.all_tools import TOOLS
+from guestwire.mcp.call_log import Records
+from guestwire.mcp.gate import Gate
+from guestwire.mcp.handlers import make_server
+from guestwire.mcp.policy import simple_policy
+from guestwire.mcp.serve import connected
 from guestwire.server import Gateway, Listener
 from guestwire.stores import MemoryStore, Token, User
 from guestwire.testing import SandboxedAgent
@@ -69,10 +80,48 @@ async def ping_over_http(agent: SandboxedAgent) -> None:
     await inventory.close()
 
 
+def copy_over_pve(service: Service, source: Path) -> None:
+    """The command `guestwire cp`, from its start on, beside a server with what Proxmox VE has and no more."""
+    sys.argv = [
+        *("guestwire", "--host", f"https://127.0.0.1:{service.address.port}", "--ca", str(service.address.certificate)),
+        *(
+            "--token-file",
+            str(service.address.certificate.with_name("admin-token")),
+            "cp",
+            str(source),
+            "100:/root/copied",
+        ),
+    ]
+    with traced("cp over Proxmox VE", 20):
+        try:
+            guestwire.cli.main()
+        except SystemExit as ended:
+            if ended.code:
+                raise
+
+
+async def call_of_an_assistant(service: Service, folder: Path) -> None:
+    """A tool that an assistant calls, in the process of the MCP server."""
+    address = service.address
+    settings = Settings(host=f"https://127.0.0.1:{address.port}", token=address.token, ca=str(address.certificate))
+    async with connected(settings) as caller:
+        server = make_server(Gate(TOOLS, simple_policy(["read"]), Records(folder / "records")), lambda _: caller)
+        async with Client(server) as client:
+            await client.call_tool("ping", {"guest": "100"})
+            with traced("a call of an assistant", 20):
+                answer = await client.call_tool("ping", {"guest": "100"})
+            assert not answer.is_error, answer
+
+
 async def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="gw-") as folder:
-        async with SandboxedAgent(Path(folder) / "agent.qga", name="web") as agent:
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        folder = Path(name)
+        async with SandboxedAgent(folder / "agent.qga", name="web") as agent:
             await ping_over_http(agent)
+            async with serve(folder, [Vm(100, agent.socket)], limited=True) as service:
+                await call_of_an_assistant(service, folder)
+                (folder / "source").write_bytes(b"source" * 1000)
+                await asyncio.to_thread(copy_over_pve, service, folder / "source")
 
 
 if __name__ == "__main__":

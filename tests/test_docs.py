@@ -9,8 +9,10 @@ import pkgutil
 import platform
 import re
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp.client.client import Client
@@ -19,15 +21,20 @@ from serving import Serving
 
 import guestwire.client
 from guestwire.client import CallFailed
+from guestwire.client.generate import asynchronous
+from guestwire.client.settings import settings_for
+from guestwire.contract.openapi import openapi
 from guestwire.contract.reference import reference
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.inventory import ServerConfig, VmConfig, read_config
+from guestwire.mcp.tools.endpoints import endpoint_tools
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CLIENT = ROOT / "docs" / "client.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [README, CONTRIBUTING, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS, STATE_DIR = "127.0.0.1:8006", "/var/lib/guestwire"
 SECOND = '\n[[vm]]\nvmid = 101\nname = "db"\nagent = "unix:{folder}/101.qga"\nrunning = true\n'
 FREEZING = {"guest-fsfreeze-freeze": 2, "guest-fsfreeze-thaw": 2, "guest-fsfreeze-status": "thawed"}
@@ -160,6 +167,33 @@ def test_readme_names_the_commands_that_dev_has(command: str) -> None:
     assert re.search(rf"^    {command.removeprefix('./dev ')}\) setup", (ROOT / "dev").read_text(), re.MULTILINE)
 
 
+def test_every_file_that_the_walk_names_is_there() -> None:
+    """A name without a folder is one of the folder that was named before it."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    files = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("src/guestwire/**/*.py")}
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert any(f"/{file}".endswith(f"/{name}") for file in files | {"tests/test_architecture.py"}), name
+
+
+def test_the_endpoint_that_contributing_adds_is_on_every_face() -> None:
+    [text] = blocks(CONTRIBUTING, "python")
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)  # our own page
+    [endpoint] = namespace["endpoints"]
+
+    assert "file-size" in json.dumps(openapi([endpoint]))
+    assert "file-size" in reference([endpoint])
+    assert [tool.name for tool in endpoint_tools([endpoint])] == ["file_size"]
+    assert "async def file_size(self, file: str) -> SizeOfFile:" in asynchronous([endpoint])
+
+
+def test_every_command_of_dev_in_the_documentation_is_one() -> None:
+    usage = (ROOT / "dev").read_text()
+    for page in PAGES:
+        for task in re.findall(r"\./dev (\w+)", page.read_text()):
+            assert f"    {task})" in usage, f"{page.name}: ./dev {task}"
+
+
 def test_ci_runs_the_test_command_of_readme() -> None:
     assert "./dev test\n" in (ROOT / ".ci" / "run").read_text()
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
@@ -167,11 +201,16 @@ def test_ci_runs_the_test_command_of_readme() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "mcp.md"], ids=lambda page: page.name)
 def test_every_configuration_in_the_documentation_can_be_used(page: Path, tmp_path: Path) -> None:
-    """The policy of mcp.md stands in tests/mcp."""
-    for number, text in enumerate(blocks(page, "toml")):
-        path = tmp_path / f"{number}.toml"
+    """Of a server, or a command line's profiles; the policy of mcp.md stands in tests/mcp."""
+    path = tmp_path / "guestwire" / "config.toml"
+    path.parent.mkdir()
+    for text in blocks(page, "toml"):
         path.write_text(text)
-        assert read_config(path).vm
+        if "[[vm]]" in text:
+            assert read_config(path).vm
+        else:
+            for profile in tomllib.loads(text):
+                assert settings_for({}, profile=profile, environ={"XDG_CONFIG_HOME": str(tmp_path)}).host
 
 
 def test_every_key_of_the_configuration_is_documented() -> None:
@@ -182,7 +221,7 @@ def test_every_key_of_the_configuration_is_documented() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
 
 

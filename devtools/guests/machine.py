@@ -54,7 +54,7 @@ class Machine:
 
     @property
     def running(self) -> bool:
-        """Whether QEMU runs."""
+        """True if QEMU runs."""
         return self._process is not None and self._process.returncode is None
 
     async def __aenter__(self) -> Self:

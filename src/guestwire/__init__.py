@@ -2,5 +2,3 @@
 
 from guestwire._lazy import __dir__ as __dir__
 from guestwire._lazy import __getattr__ as __getattr__
-
-__version__ = "0.1.0"

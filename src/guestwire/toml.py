@@ -28,9 +28,9 @@ def read_toml(path: Path, shape: type[T]) -> tuple[T, Refuse]:
     """
     text = _read(path)
     try:
-        found = msgspec.convert(_parsed(path, text), shape)
+        found = msgspec.convert(_parse(path, text), shape)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(_explained(path, text, shape, str(error))) from error
+        raise ConfigurationError(_explain(path, text, shape, str(error))) from error
 
     def refuse(table: str, key: str, what: str) -> ConfigurationError:
         return ConfigurationError(f"{path}, line {_line(text, table, key)}: '{key}': {what}")
@@ -47,7 +47,7 @@ def _read(path: Path) -> str:
         raise ConfigurationError(f"{path}: {error}") from error
 
 
-def _parsed(path: Path, text: str) -> dict[str, Any]:
+def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError as error:
@@ -63,7 +63,7 @@ _item = re.compile(r"(?P<array>[^.\[]*)(?:\[\d+\])+")
 _top = re.compile(r"(?P<name>[^.\[]*)(?:\[(?P<position>\d+)\])?(?:\.(?P<key>[^.\[]*))?")
 
 
-def _explained(path: Path, text: str, shape: type[msgspec.Struct], problem: str) -> str:
+def _explain(path: Path, text: str, shape: type[msgspec.Struct], problem: str) -> str:
     """What msgspec found wrong, with the line of the key they are about."""
     found = _at.fullmatch(problem)
     what, where = (found["what"], found["where"] or "") if found else (problem, "")

@@ -8,15 +8,14 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import msgspec
 import pytest
-import typer
 from calling import Ended
 from commands import Site, command
-from typer.core import TyperGroup
 
 from guestwire import errors
-from guestwire.cli.program import app
+from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.stores import SqliteStore
 
 HOSTILE = "\x1b[31mred\x9b2J\u202e[bold]x[/bold]"
@@ -414,9 +413,9 @@ ASKS = {"remove", "restore", "freeze", "shutdown", "suspend", "raw", "edit"}
 
 def leaves(found: Any = None, *names: str) -> list[tuple[tuple[str, ...], Any]]:
     """Every command with the words that lead to it."""
-    here = found or typer.main.get_command(app)
-    if isinstance(here, TyperGroup):
-        context = typer.Context(here)
+    here = found or guestwire_group
+    if isinstance(here, click.Group):
+        context = click.Context(here)
         below = ((name, here.get_command(context, name)) for name in here.list_commands(context))
         return [leaf for name, found in below for leaf in leaves(found, *names, name)]
     return [(names, here)]

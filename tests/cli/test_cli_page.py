@@ -7,13 +7,14 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import click
 import pytest
 from calling import site, vm
 from reaching import environment, guestwire
 from serving import Serving
 
 from guestwire.cli.options import EXIT_CODES
-from guestwire.cli.quick import COMMANDS
+from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.client import errors, processes
 from guestwire.client.settings import settings_for
 from guestwire.testing import CLOSE, Exchange, FakeGuest, Fault, SandboxedAgent
@@ -145,7 +146,7 @@ async def test_an_error_says_what_to_do_next(served: Serving, words: tuple[str, 
 
 
 def test_the_profile_of_the_page_can_be_used(tmp_path: Path) -> None:
-    [profile] = blocks("ini")
+    [profile] = blocks("toml")
     (tmp_path / "guestwire").mkdir()
     (tmp_path / "guestwire" / "config.toml").write_text(profile)
 
@@ -155,7 +156,7 @@ def test_the_profile_of_the_page_can_be_used(tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_command_that_works_in_guests() -> None:
-    for command in COMMANDS.keys() - {"access", "audit", "serve"}:
+    for command in set(guestwire_group.list_commands(click.Context(guestwire_group))) - {"access", "audit", "serve"}:
         assert re.search(rf"`{command}[` ]|guestwire {command}\b", TEXT), command
 
 

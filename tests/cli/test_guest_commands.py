@@ -7,15 +7,15 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import click
 import msgspec
 import pytest
-import typer
 from calling import ANSWERS_WITHIN
 from reaching import BLOCKED, WAYS, Lab, ended, environment, guestwire
 from waiting import until
 
 from guestwire.agent import results
-from guestwire.cli.program import app
+from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.contract import Effect
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.results import FileContent, ProcessState
@@ -492,7 +492,7 @@ async def test_doctor_knows_a_disabled_command(lab: Lab, fake: FakeGuest) -> Non
 
 async def test_names_of_guests_complete_with_tab(lab: Lab) -> None:
     words = " ".join(["guestwire", *lab.options["web"], "ping", "w"])
-    asking = {"_GUESTWIRE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    asking = {"_GUESTWIRE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
 
     done = await guestwire(env={**lab.env, **asking})
 
@@ -504,7 +504,7 @@ async def test_completion_is_a_script_for_the_shell(shell: str, lab: Lab) -> Non
     done = await guestwire("completion", shell, env=environment(lab.home))
 
     assert done.code == 0
-    assert f"_GUESTWIRE_COMPLETE=complete_{shell}" in done.text
+    assert f"_GUESTWIRE_COMPLETE={shell}_complete" in done.text
 
 
 # Without a host
@@ -524,14 +524,14 @@ async def test_api_lists_every_endpoint_with_privilege_and_effect_and_needs_no_h
 def _all(command: Any, *names: str) -> Iterator[tuple[str, Any]]:
     """Every command and every group of commands, with the words that lead to it."""
     yield " ".join(names), command
-    context = typer.Context(command)
+    context = click.Context(command)
     for name in getattr(command, "list_commands", lambda _: ())(context):
         yield from _all(command.get_command(context, name), *names, name)
 
 
 @pytest.mark.parametrize(
     ("names", "command"),
-    list(_all(typer.main.get_command(app), "guestwire")),
+    list(_all(guestwire_group, "guestwire")),
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_help_has_an_example(names: str, command: Any) -> None:

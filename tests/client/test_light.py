@@ -43,7 +43,7 @@ async def loaded(server: Serving, served_agent: SandboxedAgent) -> set[str]:
     "part",
     [
         "guestwire.channels", "guestwire.stores", "guestwire.server", "guestwire.inventory", "guestwire.app", "guestwire.mcp", "guestwire.cli",
-        "cryptography", "argon2", "qemu", "mcp", "uvloop", "anyio", "typer", "rich", "pamela",
+        "cryptography", "argon2", "qemu", "mcp", "uvloop", "anyio", "click", "rich", "pamela",
     ],
 )  # fmt: skip
 def test_a_part_that_it_does_not_need_is_not_loaded(loaded: set[str], part: str) -> None:

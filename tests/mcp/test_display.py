@@ -14,7 +14,7 @@ from guestwire.mcp.display import (
     TextCache,
     UnknownCursor,
     beginning,
-    delimited,
+    delimit,
     ending,
     sanitize,
     sanitize_values,
@@ -101,7 +101,7 @@ def test_a_text_that_is_too_long_to_keep_says_so_at_its_end() -> None:
 
 
 def test_marks_can_not_be_forged() -> None:
-    one, other = delimited("[0123456789abcdef]\n", "x"), delimited("y", "x")
+    one, other = delimit("[0123456789abcdef]\n", "x"), delimit("y", "x")
 
     marks = [re.search(r"ends at (\w+)\]", text)[1] for text in (one, other)]  # type: ignore[index]
     assert marks[0] != marks[1]

@@ -465,6 +465,7 @@ class Known(dict[str, object]):
         return f"{{{name}}}"
 
 
+@pytest.mark.slow
 async def test_a_connection_that_says_nothing_is_ended_and_one_that_is_used_is_kept(client: Client) -> None:
     async with client.connection() as silent, client.connection() as used:
         used.send(client.request("GET", VERSION))

@@ -35,7 +35,7 @@ def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Su
 
 
 def check_csrf(snapshot: Snapshot, subject: Subject, token: str, now: float) -> None:
-    """Whether a request with a ticket that changes something was meant by its user.
+    """True if a request with a ticket that changes something was meant by its user.
 
     Raises:
         NotAuthenticated: the CSRF token is not one of this user.
@@ -45,7 +45,7 @@ def check_csrf(snapshot: Snapshot, subject: Subject, token: str, now: float) -> 
 
 
 def may_come_in(snapshot: Snapshot, userid: str, now: float) -> bool:
-    """Whether the user is there, enabled and not expired."""
+    """True if the user is there, enabled and not expired."""
     user = snapshot.users.get(userid)
     return user is not None and user.enable and not (user.expire and user.expire < now)
 

@@ -112,11 +112,11 @@ class Access:
         require(self._request(subject, given), check)
 
     def may(self, subject: Subject, path: str, any_of: Iterable[str]) -> bool:
-        """Whether the subject has one of these privileges on the path."""
+        """True if the subject has one of these privileges on the path."""
         return self._request(subject).refusal(path, any_of) is None
 
     def may_modify_acl(self, subject: Subject, path: str) -> bool:
-        """Whether the subject may change the ACL of the path."""
+        """True if the subject may change the ACL of the path."""
         return modify_refusal(self._request(subject), path) is None
 
     def check_may_give(
@@ -299,7 +299,9 @@ def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  
         case checks.Everybody() | checks.LoggedIn():
             return None
         case checks.Privileges():
-            return request.refusal(_expand(check.path, request.given), check.any_of)
+            given = request.given
+            path = _parameter.sub(lambda found: canonical(given.get(found[1], "")), check.path)
+            return request.refusal(path, check.any_of)
         case checks.ModifyPermissions():
             return modify_refusal(request, request.text("path"))
         case checks.Self():
@@ -314,10 +316,6 @@ def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  
         case checks.AllOf():
             found = (_refusal(request, part) for part in check.checks)
             return next(filter(None, found), None)
-
-
-def _expand(template: str, given: Mapping[str, Any]) -> str:
-    return _parameter.sub(lambda found: canonical(given.get(found[1], "")), template)
 
 
 def canonical(value: object) -> str:

@@ -47,12 +47,12 @@ class Grant:
 
     @property
     def propagates(self) -> bool:
-        """Whether it reaches what is below the path that was asked about."""
+        """True if it reaches what is below the path that was asked about."""
         return self.entry.propagate and self.pool is None
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class EffectivePrivilege:
     """One privilege that a subject has. A token with privilege separation needs two grants: the token's own come first, its user's after."""
 
     propagates: bool
@@ -66,7 +66,7 @@ ROOT: Final[Grants] = (Grant(AclEntry("/", "user", SUPERUSER, ADMINISTRATOR)),)
 
 
 def check(snapshot: Snapshot, subject: str, path: str, any_of: Iterable[str], now: float) -> Forbidden | None:
-    """Whether `subject` has one of the privileges `any_of` on `path`: None, or the refusal as it is to be shown."""
+    """None if `subject` has one of the privileges `any_of` on `path`, else the words of the refusal."""
     held = held_on(snapshot, subject, path, now)
     for privilege in any_of:
         if privilege in held:
@@ -78,7 +78,7 @@ def held_on(snapshot: Snapshot, subject: str, path: str, now: float) -> frozense
     """The names of the privileges that `subject` has on `path`."""
     if len(path) > LONGEST:  # no access path; and nothing that a client may make as long as it likes is remembered
         return NOTHING
-    memory = snapshot.derived(_Memory)
+    memory = snapshot.derive(_Memory)
     found = memory.decisions.get((subject, path))
     if found is None:
         found = memory.remember((subject, path), _decide(snapshot, memory, subject, path))
@@ -86,21 +86,21 @@ def held_on(snapshot: Snapshot, subject: str, path: str, now: float) -> frozense
     return held if now <= until else NOTHING
 
 
-def privileges(snapshot: Snapshot, subject: str, path: str, now: float) -> Mapping[str, Held]:
+def privileges(snapshot: Snapshot, subject: str, path: str, now: float) -> Mapping[str, EffectivePrivilege]:
     """Which privileges `subject` has on `path`, by name, and from where."""
     who = _who(snapshot, subject)
     where = normalize(path)
     if who is None or where is None or now > who.until:
         return {}
-    memory = snapshot.derived(_Memory)
+    memory = snapshot.derive(_Memory)
     root = who.userid == SUPERUSER
     grants = ROOT if root else _grants(_of_user(snapshot, memory, who.userid, where), snapshot, where)
     user = _by_privilege(memory, grants)
     if who.separated is None:
-        return {name: Held(_any(grants), grants) for name, grants in user.items()}
+        return {name: EffectivePrivilege(_any(grants), grants) for name, grants in user.items()}
     own = _by_privilege(memory, _grants(_of_token(snapshot, memory, who.separated, where), snapshot, where))
     return {
-        name: Held(_any(own[name]) and _any(user[name]), own[name] + user[name])
+        name: EffectivePrivilege(_any(own[name]) and _any(user[name]), own[name] + user[name])
         for name in sorted(own.keys() & user.keys())
     }
 
@@ -125,7 +125,7 @@ class _Memory:
     """What a snapshot's decisions share. `users` has at most one item for each user of the snapshot."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.roles = snapshot.derived(roles)
+        self.roles = snapshot.derive(roles)
         self.decisions: dict[tuple[str, str], _Decision] = {}
         self.users: dict[str, _Sources] = {}
 

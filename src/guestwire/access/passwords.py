@@ -33,7 +33,7 @@ async def hash_password(password: str) -> str:
 
 
 async def is_password(hashed: str | None, password: str) -> bool:
-    """Whether `password` is the one behind the hash; takes as long when there is none."""
+    """True if `password` is the one behind the hash; takes as long when there is none."""
     async with _turn:
         matches = await asyncio.to_thread(lambda: _matches(hashed or _nobody(), password))
     return matches and hashed is not None

@@ -31,7 +31,7 @@ def normalize(path: str) -> str | None:
 
 
 def is_known(path: str) -> bool:
-    """Whether there is something that a normal path can mean; ACL entries are made for no other."""
+    """True if there is something that a normal path can mean; ACL entries are made for no other."""
     return bool(_known.fullmatch(path))
 
 

@@ -47,7 +47,7 @@ def pam_problem() -> str | None:
 
 
 async def is_login(user: str, password: str, hashed: str | None, usable: Collection[str]) -> bool:
-    """Whether `password` is right for `user` (`NAME@REALM`).
+    """True if `password` is right for `user` (`NAME@REALM`).
 
     Args:
         user: also one that is not known.

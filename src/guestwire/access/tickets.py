@@ -50,7 +50,7 @@ def make_csrf(key: bytes, user: str, now: float) -> str:
 
 
 def is_csrf_of(keys: Iterable[bytes], user: str, token: str, now: float) -> bool:
-    """Whether `token` is a valid CSRF token of `user`."""
+    """True if `token` is a valid CSRF token of `user`."""
     found = _csrf.fullmatch(token) if len(token) <= LONGEST else None
     if not found or not _is_fresh(found["time"], now):
         return False
@@ -62,7 +62,7 @@ def _is_fresh(time: str, now: float) -> bool:
 
 
 def _is_signed(keys: Iterable[bytes], text: str, signature: str) -> bool:
-    """Whether one of the keys made the signature. Compared as text: one signature has many base64 texts, and only one is ours."""
+    """True if one of the keys made the signature. Compared as text: one signature has many base64 texts, and only one is ours."""
     return any([hmac.compare_digest(_signature(key, text), signature) for key in keys])  # noqa: C419  # all, always
 
 

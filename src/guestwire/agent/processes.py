@@ -37,7 +37,7 @@ class Processes:
         return started.pid
 
     async def status(self, pid: int) -> ProcessStatus:
-        """Whether the process still runs, or how it ended; an ended one can be asked for again for ten minutes.
+        """The state of a process: it runs, or how it ended; an ended one can be asked for again for ten minutes.
 
         Raises:
             AgentError: the agent knows no such process.

@@ -39,6 +39,7 @@ import msgspec
 
 from guestwire.channels.channel import ChannelState, GuestEvent, OnLateReply
 from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError, ProtocolError
+from guestwire.pacing import Backoff
 from guestwire.wire import (
     Answered,
     Command,
@@ -219,7 +220,7 @@ class Call(msgspec.Struct, eq=False):
     extensions: int = 0
 
     def fits(self, room: int) -> bool:
-        """Whether its line has so many bytes at most; what is far too long need not be encoded for that."""
+        """True if its line has so many bytes at most; what is far too long need not be encoded for that."""
         if sum(map(_weight, self.arguments.values())) > room:
             return False
         return len(encode_command(LONGEST_ID, self.command.name, self.arguments)) <= room
@@ -321,8 +322,8 @@ class Link:
         # What is remembered from connection to connection.
         self._is_doubtful = False
         self._hang_ups = 0
-        self._fruitless = 0
-        self._breaches = 0
+        self._pauses = Backoff(RECHECK, RECHECK_AT_MOST)
+        self._rests = Backoff(REST, REST_AT_MOST)
 
     @property
     def buffered(self) -> int:
@@ -465,8 +466,7 @@ class Link:
         """
         self._forgive(now)
         self._end_connection(Input.BREACH, why, by_agent=by_agent)
-        self._look_again(now + _growing(REST, self._breaches, REST_AT_MOST))
-        self._breaches += 1
+        self._look_again(now + self._rests.next())
         self._refuse_waiting(why)
 
     def tick(self, now: float, *, unsent: int = 0) -> None:
@@ -523,12 +523,12 @@ class Link:
 
     def _pause(self, now: float) -> None:
         """Without a caller, connections that come to nothing follow each other more and more slowly."""
-        self._look_again(now + _growing(RECHECK, self._fruitless, RECHECK_AT_MOST))
-        self._fruitless += 1
+        self._look_again(now + self._pauses.next())
 
     def _forgive(self, now: float) -> None:
         if self._up_since is not None and now - self._up_since >= BEHAVED:
-            self._breaches = self._fruitless = 0
+            self._rests.reset()
+            self._pauses.reset()
 
     def _suspect(self, now: float, *, doubt: bool = False) -> None:
         """Is the agent there, and does it know where it stands? In every phase but UP that is being found out already."""
@@ -579,7 +579,7 @@ class Link:
             if isinstance(event, Answered) and self._session.state is State.READY:
                 self._go_up(now, Input.PING_ANSWERED)
         elif isinstance(event, Answered):
-            self._fruitless = 0
+            self._pauses.reset()
             if call := self._sent.pop(event.id, None):
                 self._finish(call, event.reply)
             elif call := self._late.pop(event.id, None):
@@ -649,7 +649,7 @@ class Link:
                 self._connect(now, RESYNC_TIMEOUT)
 
     def _is_arriving(self, now: float, call: Call) -> bool:
-        """Whether part of its answer is there, and more of it came just now, or would have if we read."""
+        """True if part of its answer is there, and more of it came just now, or would have if we read."""
         session = self._session
         flows = self.reading_paused or now - self._last_byte < min(STALLED, call.command.timeout / 2)
         return session.head == call.id and session.buffered > 0 and flows and call.extensions < MAX_EXTENSIONS
@@ -688,8 +688,3 @@ class Link:
     def _fail(self, call: Call, error: GuestError) -> None:
         call.has_ended = True
         self._actions.append(Fail(call, error))
-
-
-def _growing(first: float, times: int, at_most: float) -> float:
-    """`first`, doubled so many times."""
-    return min(math.ldexp(first, min(times, 64)), at_most)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
 
 from guestwire.channels.channel import Channel, GuestEvent
+from guestwire.pacing import Backoff
 
 CONNECT_TIMEOUT: Final = 3.0
 RETRY: Final = 0.5
@@ -50,7 +51,7 @@ class Monitor:
         self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
 
     async def is_running(self) -> bool:
-        """Whether the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
+        """True if the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
         if not self._running.is_set() and self._path_exists():
             self._wake.set()
             with contextlib.suppress(TimeoutError):
@@ -67,16 +68,15 @@ class Monitor:
         return self._path.is_socket()
 
     async def _watch(self) -> None:
-        pause = RETRY
+        backoff = Backoff(RETRY, RETRY_AT_MOST)
         while True:
             if await self._attend():
-                pause = RETRY
+                backoff.reset()
             self._running.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(backoff.next()):
                     await self._wake.wait()
             self._wake.clear()
-            pause = min(pause * 2, RETRY_AT_MOST)
 
     async def _attend(self) -> bool:
         """One connection from beginning to end; False when there was none."""

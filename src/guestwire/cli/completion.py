@@ -1,41 +1,35 @@
 """`guestwire completion`: what a shell needs to complete commands, options and the names of guests."""
 
-from enum import StrEnum
-from typing import Annotated, Final
+from typing import Final
 
-import typer
-from typer.completion import get_completion_script  # type: ignore[attr-defined]  # without __all__
+import click
 
-from guestwire.cli.quick import add
+from guestwire.cli.output import examples
 
 NAME: Final = "guestwire"
 VARIABLE: Final = "_GUESTWIRE_COMPLETE"
-"""By which a shell asks for completions; `main` answers."""
+"""The environment variable by which a shell asks for completions; click answers in place of the command."""
 
 
-class Shell(StrEnum):
-    """Shells that it is there for."""
-
-    BASH = "bash"
-    ZSH = "zsh"
-    FISH = "fish"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this command."""
-    add(
-        app,
-        "completion",
-        completion,
+@click.command(
+    "completion",
+    epilog=examples(
         "guestwire completion bash > ~/.local/share/bash-completion/completions/guestwire",
         'eval "$(guestwire completion zsh)"',
         "guestwire completion fish > ~/.config/fish/completions/guestwire.fish",
-    )
-
-
-def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.", show_default=False)]) -> None:
+    ),
+)
+@click.argument("shell", help="Your shell.", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
     """Write the script that completes commands, options and names of guests in your shell.
 
     Names of guests are those on the host of the command line, of GUESTWIRE_HOST or of the profile.
     """
-    print(get_completion_script(prog_name=NAME, complete_var=VARIABLE, shell=shell.value))
+    # Only this command needs them, and the program loads this one for its help.
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    from guestwire.cli.program import guestwire  # noqa: PLC0415
+
+    kind = get_completion_class(shell)
+    assert kind  # noqa: S101  # click has it for each of the three
+    print(kind(guestwire, {}, NAME, VARIABLE).source())

@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
 from guestwire.cli.options import given_in
 
@@ -65,7 +65,7 @@ class Connection:
 
 
 @contextlib.contextmanager
-def connected(context: typer.Context, *, ask: bool = True) -> Iterator[Connection]:
+def connected(context: click.Context, *, ask: bool = True) -> Iterator[Connection]:
     """The host that was named before the command; `ask`: people may be asked whether they trust it. Nothing is sent yet.
 
     Raises:
@@ -86,13 +86,13 @@ def connected(context: typer.Context, *, ask: bool = True) -> Iterator[Connectio
             connection.close()
 
 
-def on_host(context: typer.Context, job: Callable[["Host"], Awaitable[T]], *, ask: bool = True) -> T:
+def on_host(context: click.Context, job: Callable[["Host"], Awaitable[T]], *, ask: bool = True) -> T:
     """Does one job on the host."""
     with connected(context, ask=ask) as connection:
         return connection.run(job)
 
 
-def on_guest(context: typer.Context, name: str, job: Callable[["Guest"], Awaitable[T]]) -> T:
+def on_guest(context: click.Context, name: str, job: Callable[["Guest"], Awaitable[T]]) -> T:
     """Does one job on a guest."""
 
     async def found(host: "Host") -> T:

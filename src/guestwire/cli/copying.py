@@ -10,16 +10,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.connecting import on_guest
-from guestwire.cli.names import PathArgument, guest_and_path
-from guestwire.cli.output import note, to_json
-from guestwire.cli.quick import add
-from guestwire.cli.site import Json
+from guestwire.cli.names import guest_and_path, path_argument
+from guestwire.cli.options import json_option
+from guestwire.cli.output import examples, note, to_json
 from guestwire.cli.units import size
 from guestwire.errors import GuestwireError, RequestError
 
@@ -43,32 +42,21 @@ class EditorFailed(GuestwireError):
     """The editor can't be started, or did not end well."""
 
 
-def register(app: typer.Typer) -> None:
-    """Adds these commands."""
-    add(
-        app,
-        "cp",
-        copy,
+@click.command(
+    "cp",
+    epilog=examples(
         "guestwire cp site.tar web:/srv/site.tar",
         "guestwire cp web:/var/log/syslog .",
         "guestwire cp -r etc/ web:/etc/app",
         "tar -c . | guestwire cp - web:/tmp/all.tar",
-    )
-    add(app, "edit", edit, "guestwire edit web:/etc/hosts", "EDITOR='code --wait' guestwire edit web:/etc/motd")
-
-
-def copy(
-    context: typer.Context,
-    source: Annotated[
-        str, typer.Argument(metavar="SRC", help="A path, GUEST:PATH, or - for standard input.", show_default=False)
-    ],
-    target: Annotated[
-        str, typer.Argument(metavar="DST", help="A path, GUEST:PATH, or - for standard output.", show_default=False)
-    ],
-    *,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Copy folders with what is in them.")] = False,
-    json: Json = False,
-) -> None:
+    ),
+)
+@click.argument("source", metavar="SRC", help="A path, GUEST:PATH, or - for standard input.")
+@click.argument("target", metavar="DST", help="A path, GUEST:PATH, or - for standard output.")
+@click.option("--recursive", "-r", help="Copy folders with what is in them.", is_flag=True)
+@json_option
+@click.pass_context
+def copy(context: click.Context, source: str, target: str, *, recursive: bool, json: bool) -> None:
     """Copy files to a guest or from it. With -r, what is in the folder SRC comes into the folder DST, which is made where there is none.
 
     A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted one leaves the old file as it was. One that was
@@ -76,9 +64,9 @@ def copy(
     in folders, links stay links.
     """
     if _is_of_guest(source) == _is_of_guest(target) or not source or not target:
-        raise typer.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
+        raise click.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
     if json and target == STANDARD:
-        raise typer.BadParameter("Standard output is either for the file or for JSON.")
+        raise click.BadParameter("Standard output is either for the file or for JSON.")
     move = _download if _is_of_guest(source) else _upload
     name, path = guest_and_path(source if _is_of_guest(source) else target)
     local = target if _is_of_guest(source) else source
@@ -205,12 +193,13 @@ class _Resumption:
         self._begun = True
 
 
-def edit(
-    context: typer.Context,
-    path: PathArgument,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask when the file changed meanwhile.")] = False,
-) -> None:
+@click.command(
+    "edit", epilog=examples("guestwire edit web:/etc/hosts", "EDITOR='code --wait' guestwire edit web:/etc/motd")
+)
+@path_argument
+@click.option("--yes", help="Do not ask when the file changed meanwhile.", is_flag=True)
+@click.pass_context
+def edit(context: click.Context, path: str, *, yes: bool) -> None:
     """Edit a file of a guest with the editor that VISUAL or EDITOR names. A link is followed.
 
     What was written, and can't be put back, is kept on this machine.

@@ -1,20 +1,18 @@
 """`guestwire doctor`: why a guest does not answer, found out step by step, and what to do next."""
 
-import typer
+import click
 
 from guestwire.cli.connecting import on_host
-from guestwire.cli.names import GuestArgument
-from guestwire.cli.output import to_json, visible
-from guestwire.cli.quick import add
-from guestwire.cli.site import Json
+from guestwire.cli.names import guest_argument
+from guestwire.cli.options import json_option
+from guestwire.cli.output import examples, to_json, visible
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this command."""
-    add(app, "doctor", doctor, "guestwire doctor web")
-
-
-def doctor(context: typer.Context, guest: GuestArgument, *, json: Json = False) -> None:
+@click.command("doctor", epilog=examples("guestwire doctor web"))
+@guest_argument
+@json_option
+@click.pass_context
+def doctor(context: click.Context, guest: str, *, json: bool) -> None:
     """Find out, step by step, why a guest does not answer, and what to do next: address, TLS, credentials, VM, agent, privilege, commands.
 
     Ends with 0 when the guest answers, else with the exit code of what is wrong.
@@ -29,4 +27,4 @@ def doctor(context: typer.Context, guest: GuestArgument, *, json: Json = False) 
             print(visible(f"{step['result']:<8} {step['step']:<12} {step['found']}"))
             if step["next"]:
                 print(visible(f"{'next:':>14} {step['next']}"))
-    raise typer.Exit(examined.code)
+    raise click.exceptions.Exit(examined.code)

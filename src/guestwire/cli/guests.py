@@ -1,20 +1,15 @@
-"""`guestwire ls`, and the commands that show what a guest reports about itself: made from the endpoints' records."""
+"""`guestwire ls` and `guestwire memory`, which take more than one call; `views.py` has those that show one endpoint's result."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from guestwire.cli.connecting import on_guest, on_host, plain
-from guestwire.cli.formats import print_result
-from guestwire.cli.names import GuestArgument, guest_and_path, guest_names
-from guestwire.cli.output import Column, Row, note, show, to_json
-from guestwire.cli.quick import add
-from guestwire.cli.site import Json
+from guestwire.cli.names import guest_and_path, guest_argument, guest_names
+from guestwire.cli.options import json_option
+from guestwire.cli.output import Column, Row, examples, note, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
-from guestwire.contract import CommandView, Endpoint
-from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
@@ -28,24 +23,11 @@ ENTRIES: Final = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds these commands."""
-    add(app, "ls", ls, "guestwire ls", "guestwire ls web:/etc")
-    register_views(app, GUEST_ENDPOINTS)
-    add(app, "memory", memory, "guestwire memory web")
-
-
-def ls(
-    context: typer.Context,
-    path: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[GUEST:PATH]", help="A folder in a guest.", show_default=False, autocompletion=guest_names
-        ),
-    ] = None,
-    *,
-    json: Json = False,
-) -> None:
+@click.command("ls", epilog=examples("guestwire ls", "guestwire ls web:/etc"))
+@click.argument("path", metavar="[GUEST:PATH]", help="A folder in a guest.", shell_complete=guest_names, required=False)
+@json_option
+@click.pass_context
+def ls(context: click.Context, *, path: str | None, json: bool) -> None:
     """List the guests that you may see; or what is in a folder of a guest."""
     if path is None:
         guests = on_host(context, lambda host: host.guests())
@@ -64,25 +46,11 @@ def _fields(record: Any) -> Row:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
-def register_views(app: typer.Typer, endpoints: Iterable[Endpoint]) -> None:
-    """Adds a command for each endpoint whose record has a command view."""
-    for endpoint in endpoints:
-        if view := endpoint.command:
-            add(app, view.name, _view_command(endpoint, view), f"guestwire {view.name} web", help=view.help)
-
-
-def _view_command(endpoint: Endpoint, view: CommandView) -> Callable[..., None]:
-    def command(context: typer.Context, guest: GuestArgument, *, json: Json = False) -> None:
-        found = plain(on_guest(context, guest, lambda guest: guest.call_endpoint(endpoint)))
-        if json:
-            print(to_json({} if found is None else found, indent=2))
-        else:
-            print_result(view.output, found)
-
-    return command
-
-
-def memory(context: typer.Context, guest: GuestArgument, *, json: Json = False) -> None:
+@click.command("memory", epilog=examples("guestwire memory web"))
+@guest_argument
+@json_option
+@click.pass_context
+def memory(context: click.Context, guest: str, *, json: bool) -> None:
     """Show how much memory a guest has, in blocks that can be plugged."""
 
     async def read(guest: "Guest") -> dict[str, Any]:

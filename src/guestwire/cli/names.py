@@ -1,9 +1,8 @@
 """How a command is told which guest is meant, and which path in it; Tab completes the guests' names."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
 from guestwire.cli.connecting import on_host
 from guestwire.cli.options import Given
@@ -13,11 +12,11 @@ if TYPE_CHECKING:
     from guestwire.client import Host
 
 COMPLETES_WITHIN: Final = 3.0
-"""Seconds that somebody who pressed Tab waits at most."""
+"""Seconds that Tab waits for the host at most."""
 
 
-def guest_names(context: typer.Context, incomplete: str) -> Sequence[str]:
-    """Names of guests that begin so; none when the host can't be asked: nothing may be shown then, and nobody be asked."""
+def guest_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of guests that begin so. There are none when the host can't be reached: an error or a question would disturb the shell's line."""
     import asyncio  # noqa: PLC0415  # only who presses Tab waits for it
 
     async def names(host: "Host") -> list[str]:
@@ -42,19 +41,11 @@ def guest_and_path(text: str) -> tuple[str, str]:
     """
     guest, _, path = text.partition(":")
     if not guest or not path:
-        raise typer.BadParameter(f"'{text}' is not GUEST:PATH.")
+        raise click.BadParameter(f"'{text}' is not GUEST:PATH.")
     return guest, path
 
 
-GuestArgument = Annotated[
-    str, typer.Argument(metavar="GUEST", help="A VM's name or id.", show_default=False, autocompletion=guest_names)
-]
-PathArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="GUEST:PATH",
-        help="A VM's name or id, and a path in it.",
-        show_default=False,
-        autocompletion=guest_names,
-    ),
-]
+guest_argument = click.argument("guest", metavar="GUEST", help="A VM's name or id.", shell_complete=guest_names)
+path_argument = click.argument(
+    "path", metavar="GUEST:PATH", help="A VM's name or id, and a path in it.", shell_complete=guest_names
+)

@@ -1,9 +1,12 @@
-"""What was given before a command that works inside guests, and what ends its help."""
+"""The options that commands share, what was given before a command, and the exit codes that end the help."""
 
 from dataclasses import dataclass
 from typing import Final
 
-import typer
+import click
+
+json_option = click.option("--json", is_flag=True, help="JSON, with the API's names.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Given:
         }
 
 
-def given_in(context: typer.Context) -> Given:
+def given_in(context: click.Context) -> Given:
     """What was given before the command."""
     return context.obj if isinstance(context.obj, Given) else Given()
 

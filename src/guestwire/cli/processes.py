@@ -2,15 +2,15 @@
 
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-import typer
+import click
 
 from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.names import GuestArgument, PathArgument, guest_and_path
-from guestwire.cli.output import note, to_json
-from guestwire.cli.quick import add
-from guestwire.cli.site import Json
+from guestwire.cli.names import guest_and_path, guest_argument, path_argument
+from guestwire.cli.options import json_option
+from guestwire.cli.output import examples, note, to_json
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ BYTE: Final = 0xFF
 PASSED_ON_WITHIN: Final = 5.0
 """Seconds that Ctrl-C may take on its way into a guest."""
 
-PidArgument = Annotated[int, typer.Argument(metavar="PID", help="As `exec --detach` shows it.", show_default=False)]
+pid_argument = click.argument("pid", metavar="PID", help="As `exec --detach` shows it.", type=int)
 
 
 class LeftRunning(GuestwireError):
@@ -35,36 +35,37 @@ class LeftRunning(GuestwireError):
     exit_code = INTERRUPTED
 
 
-def register(app: typer.Typer) -> None:
-    """Adds these commands."""
-    add(
-        app,
-        "exec",
-        execute,
+@click.command(
+    "exec",
+    epilog=examples(
         "guestwire exec web -- systemctl restart nginx",
         "guestwire exec -i web -- tar -xC /srv < site.tar",
         "guestwire exec -e LANG=C -w /srv --timeout 60 web -- make",
-        # What stands behind GUEST is the guest's: its options are none of ours.
-        context_settings={"allow_interspersed_args": False},
-    )
-    add(app, "status", status, "guestwire status web 4711")
-    add(app, "cat", cat, "guestwire cat web:/etc/hostname", "guestwire cat web:/boot/vmlinuz > vmlinuz")
-
-
+    ),
+    context_settings={"allow_interspersed_args": False},
+)
+@guest_argument
+@click.argument(
+    "argv", metavar="-- ARGV...", help="Program and arguments; no shell is between.", nargs=-1, required=True
+)
+@click.option("--stdin", "-i", help="Pass standard input on, when it has ended.", is_flag=True)
+@click.option("--env", "-e", metavar="K=V", help="More environment.", multiple=True)
+@click.option("--cwd", "-w", metavar="DIR", help="Its working directory.")
+@click.option("--timeout", metavar="S", help="Seconds to wait; it runs on.", type=click.FloatRange(min=0))
+@click.option("--detach", help="Show its pid, and do not wait.", is_flag=True)
+@json_option
+@click.pass_context
 def execute(
-    context: typer.Context,
-    guest: GuestArgument,
-    argv: Annotated[
-        list[str],
-        typer.Argument(metavar="-- ARGV...", help="Program and arguments; no shell is between.", show_default=False),
-    ],
+    context: click.Context,
+    guest: str,
+    argv: tuple[str, ...],
     *,
-    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on, when it has ended.")] = False,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="More environment.")] = None,
-    cwd: Annotated[str | None, typer.Option("--cwd", "-w", metavar="DIR", help="Its working directory.")] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="S", min=0, help="Seconds to wait; it runs on.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Show its pid, and do not wait.")] = False,
-    json: Json = False,
+    stdin: bool,
+    env: tuple[str, ...],
+    cwd: str | None,
+    timeout: float | None,
+    detach: bool,
+    json: bool,
 ) -> None:
     """Run a program in a guest, and end as it ends.
 
@@ -74,7 +75,7 @@ def execute(
     line = _line(argv)
     options: dict[str, Any] = {
         "input": sys.stdin.buffer.read() if stdin else None,
-        "env": _environment(env or []),
+        "env": _environment(env),
         "cwd": cwd,
     }
     if detach:
@@ -87,7 +88,7 @@ def execute(
         print(to_json(fields(ended), indent=2))
     else:
         pass_on(ended)
-    raise typer.Exit(exit_code(ended))
+    raise click.exceptions.Exit(exit_code(ended))
 
 
 class Watched:
@@ -150,20 +151,20 @@ class Watched:
             await asyncio.wait([self._passing_on])
 
 
-def _line(argv: list[str]) -> list[str]:
+def _line(argv: Sequence[str]) -> list[str]:
     """What is to be run: behind `--`, if that is there."""
-    line = argv[1:] if argv[0] == "--" else argv
+    line = list(argv[1:] if argv[0] == "--" else argv)
     if not line:
-        raise typer.BadParameter("there is no program to run behind '--'.")
+        raise click.BadParameter("there is no program to run behind '--'.")
     if argv[0] != "--" and argv[0].startswith("-"):
-        raise typer.BadParameter(f"options stand before GUEST; a program named '{argv[0]}' stands behind '--'.")
+        raise click.BadParameter(f"options stand before GUEST; a program named '{argv[0]}' stands behind '--'.")
     return line
 
 
-def _environment(pairs: list[str]) -> dict[str, str]:
+def _environment(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair.removeprefix("="):
-            raise typer.BadParameter(f"'{pair}' is not K=V.")
+            raise click.BadParameter(f"'{pair}' is not K=V.")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
@@ -203,7 +204,12 @@ def exit_code(ended: "CompletedProcess") -> int:
     return code & BYTE or int(code != 0)
 
 
-def status(context: typer.Context, guest: GuestArgument, pid: PidArgument, *, json: Json = False) -> None:
+@click.command("status", epilog=examples("guestwire status web 4711"))
+@guest_argument
+@pid_argument
+@json_option
+@click.pass_context
+def status(context: click.Context, guest: str, pid: int, *, json: bool) -> None:
     """Show what became of a process, and what it wrote.
 
     Both outputs come byte for byte, when it has ended; standard error says how it did.
@@ -218,7 +224,11 @@ def status(context: typer.Context, guest: GuestArgument, pid: PidArgument, *, js
     note(f"process {pid}: {f'ended with {how}' if state.exited else 'still runs'}")
 
 
-def cat(context: typer.Context, path: PathArgument, *, json: Json = False) -> None:
+@click.command("cat", epilog=examples("guestwire cat web:/etc/hostname", "guestwire cat web:/boot/vmlinuz > vmlinuz"))
+@path_argument
+@json_option
+@click.pass_context
+def cat(context: click.Context, path: str, *, json: bool) -> None:
     """Write a guest's file to standard output, byte for byte."""
     name, file = guest_and_path(path)
     if json:

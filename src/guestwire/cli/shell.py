@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
 from guestwire.cli.connecting import Connection, connected
-from guestwire.cli.names import GuestArgument
-from guestwire.cli.output import note, to_json, visible
+from guestwire.cli.names import guest_argument
+from guestwire.cli.options import json_option
+from guestwire.cli.output import examples, note, to_json, visible
 from guestwire.cli.processes import LeftRunning, Watched, exit_code, fields, pass_on
-from guestwire.cli.quick import add
-from guestwire.cli.site import Json
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
@@ -37,12 +36,11 @@ class Unusable(GuestwireError):
     exit_code = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this command."""
-    add(app, "shell", shell, "guestwire shell web", "echo 'cd /srv; ls' | guestwire shell web")
-
-
-def shell(context: typer.Context, guest: GuestArgument, *, json: Json = False) -> None:
+@click.command("shell", epilog=examples("guestwire shell web", "echo 'cd /srv; ls' | guestwire shell web"))
+@guest_argument
+@json_option
+@click.pass_context
+def shell(context: click.Context, guest: str, *, json: bool) -> None:
     """Run lines in a guest's /bin/sh, one at a time; directory and exported variables are kept.
 
     It is no terminal: each line's output comes when it has ended, and programs that need a terminal or input do not work.
@@ -50,7 +48,7 @@ def shell(context: typer.Context, guest: GuestArgument, *, json: Json = False) -
     """
     with connected(context) as connection:
         found = connection.run(lambda host: _usable(host, guest))
-        raise typer.Exit(_Session(connection, found, guest, as_json=json).talk())
+        raise click.exceptions.Exit(_Session(connection, found, guest, as_json=json).talk())
 
 
 async def _usable(host: "Host", name: str) -> "Guest":

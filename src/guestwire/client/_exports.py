@@ -23,10 +23,13 @@ NAMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return __dir__()
     if name not in NAMES:
         raise AttributeError(f"module 'guestwire.client' has no attribute '{name}'")
     return getattr(import_module(f"guestwire.client.{NAMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(NAMES)
+    # As import sorters have it: classes, then functions.
+    return sorted(NAMES, key=lambda name: (name[0].islower(), name))

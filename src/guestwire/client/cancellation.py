@@ -19,13 +19,13 @@ LAST_WITHIN: Final = 2.0
 """Seconds that jobs under way have to come to their end, when their results are not wanted any more."""
 
 
-async def shielded(work: Coroutine[Any, Any, T]) -> T:
+async def finish_when_cancelled(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which comes to its end also when the caller is cancelled, however often.
 
     The caller is cancelled then. `work` must have a deadline of its own; an error of it goes before the cancellation,
     for else it was lost.
     """
-    return await _complete(asyncio.get_running_loop().create_task(work, name="shielded"))
+    return await _complete(asyncio.get_running_loop().create_task(work, name="finish_when_cancelled"))
 
 
 async def run_in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -50,9 +50,9 @@ async def _complete(work: asyncio.Future[T]) -> T:
     return result
 
 
-async def settled(work: Coroutine[Any, Any, T]) -> T:
+async def finish_briefly(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`; when the caller is cancelled, `work` gets a short time to come to its end."""
-    task = asyncio.get_running_loop().create_task(work, name="settled")
+    task = asyncio.get_running_loop().create_task(work, name="finish_briefly")
     try:
         return await asyncio.shield(task)
     finally:

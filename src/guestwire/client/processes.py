@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from guestwire.client.cancellation import settled, shielded
+from guestwire.client.cancellation import finish_briefly, finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, ErrorContext, ErrorTextLost, WrongParameters
 from guestwire.client.protocols import HostOfGuest
@@ -23,6 +23,7 @@ from guestwire.client.systems import (
     system_of,
 )
 from guestwire.contract.results import ProcessState
+from guestwire.pacing import Backoff
 
 HEAD_START: Final = 0.003
 """Seconds that a process gets before it is asked for: hardly any has ended at once."""
@@ -232,12 +233,11 @@ class Processes:
         Raises:
             StillRunning: the time is up; the process goes on.
         """
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, 1.5)
         try:
             async with asyncio.timeout(timeout):
-                while not (state := await self.status(pid)).exited:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 1.5, LONGEST_PAUSE)
+                while not (state := await self.status(pid)).exited:  # noqa: ASYNC110  # only asking tells
+                    await asyncio.sleep(backoff.next())
         except TimeoutError:
             raise StillRunning(self._calls.context, pid, timeout or 0.0) from None
         return CompletedProcess(
@@ -267,10 +267,10 @@ class Processes:
             for start in range(0, len(data), MAX_INPUT):
                 chunk = data[start : start + MAX_INPUT]
                 # A chunk that is broken off must not arrive after the file was removed.
-                await settled(self.run(system.append(path), input=chunk, check=True))
+                await finish_briefly(self.run(system.append(path), input=chunk, check=True))
             yield path
         finally:
-            await shielded(self._remove(system.remove(path)))
+            await finish_when_cancelled(self._remove(system.remove(path)))
 
     async def _remove(self, command: Command) -> None:
         with contextlib.suppress(CallFailed, TimeoutError):

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Literal, get_args
 
-from guestwire.client.cancellation import shielded
+from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.errors import CallFailed
 from guestwire.client.processes import Processes
 from guestwire.client.systems import system_of
@@ -43,7 +43,7 @@ class Stream:
         Raises:
             CallFailed: see `client.errors`.
         """
-        raise self._unsupported("read", size)
+        raise self._unsupported_operation("read", size)
 
     async def write(self, data: bytes) -> int:
         """Adds to the file; returns how many bytes. They are sent when enough wait.
@@ -51,7 +51,7 @@ class Stream:
         Raises:
             CallFailed: see `client.errors`; also of what was written before.
         """
-        raise self._unsupported("written", data)
+        raise self._unsupported_operation("written", data)
 
     async def seek(self, offset: int, whence: int = 0) -> int:
         """Goes to another place to read from, as `io.IOBase.seek` does; returns it.
@@ -59,7 +59,7 @@ class Stream:
         Raises:
             CallFailed: the end (`os.SEEK_END`) is asked for from a process in the guest; see `client.errors`.
         """
-        raise self._unsupported("sought in", (offset, whence))
+        raise self._unsupported_operation("sought in", (offset, whence))
 
     def tell(self) -> int:
         """The place to read from; when written, how many bytes were."""
@@ -74,9 +74,9 @@ class Stream:
             yield chunk
 
     async def _chunk(self) -> bytes:
-        raise self._unsupported("read", ())
+        raise self._unsupported_operation("read", ())
 
-    def _unsupported(self, what: str, _: object) -> io.UnsupportedOperation:
+    def _unsupported_operation(self, what: str, _: object) -> io.UnsupportedOperation:
         return io.UnsupportedOperation(f"{self.path}: it is open as '{self.mode}' and can't be {what}")
 
 
@@ -214,12 +214,12 @@ async def open_stream(
         yield writer
         await writer.finish()
     except BaseException:
-        await shielded(writer.drop())
+        await finish_when_cancelled(writer.drop())
         raise
     if mode == "ab":
         try:
             await processes.run(system_of(path).concat(part, path), check=True)
         except BaseException:
             with contextlib.suppress(CallFailed):
-                await shielded(files.remove(part))
+                await finish_when_cancelled(files.remove(part))
             raise

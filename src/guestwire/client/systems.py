@@ -288,7 +288,7 @@ def script_text(name: str) -> str:
 
 
 @cache
-def _framed(name: str) -> str:
+def _in_frame(name: str) -> str:
     """A PowerShell script in its frame, which catches errors; arguments (`$a`, `$failing`) come before it."""
     frame = "windows/frame.ps1"
     return _comment.sub("", assemble(frame).replace("# SCRIPT\n", assemble(f"windows/{name}.ps1")))
@@ -300,7 +300,7 @@ def _powershell(name: str, arguments: Sequence[str], *, failing: int = 1) -> Com
     An error ends it with exit code `failing`.
     """
     words = ", ".join(f"'{text.translate(_QUOTES)}'" for text in arguments)
-    whole = f"$a = @({words})\n$failing = {failing}\n{_framed(name)}"
+    whole = f"$a = @({words})\n$failing = {failing}\n{_in_frame(name)}"
     encoded = base64.b64encode(whole.encode("utf-16-le", "surrogatepass")).decode()
     # Without -InputFormat None it would read the standard input that is meant for the script.
     return [

@@ -33,7 +33,7 @@ def audit_fields(known: Mapping[str, Rule], given: Mapping[str, Any], *, command
             continue
         value = given[name]
         if not rule.is_secret:
-            fields[name] = _bounded(value)
+            fields[name] = _shorten(value)
         elif rule.role is Role.CONTENT and isinstance(value, str):
             content = _content(value, encoded=given.get("encode") in ("0", 0, False))
             fields |= {f"{name}-size": len(content), f"{name}-sha256": hashlib.sha256(content).hexdigest()}
@@ -52,7 +52,7 @@ def _content(text: str, *, encoded: bool) -> bytes:
     return content
 
 
-def _bounded(value: Any) -> Any:
+def _shorten(value: Any) -> Any:
     """The value, no longer than a reader needs: many records must fit into memory, whatever was sent."""
     if not isinstance(value, list):
         return _bounded_scalar(value)

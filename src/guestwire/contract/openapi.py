@@ -5,7 +5,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from guestwire import __version__
+import guestwire
 from guestwire.access.checks import Everybody, Privileges
 from guestwire.contract.endpoint import Endpoint
 from guestwire.contract.parameters import Role, Rule, rules
@@ -32,11 +32,15 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     )
     paths: dict[str, dict[str, Any]] = {}
     for endpoint, answer in zip(endpoints, results, strict=True):
-        result = _forwarded(answer, fault) if get_origin(endpoint.returns) is Forwarded else answer
+        result = _forwarded_schema(answer, fault) if get_origin(endpoint.returns) is Forwarded else answer
         paths.setdefault(PREFIX + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, result)
     document = {
         "openapi": OPENAPI_VERSION,
-        "info": {"title": "guestwire", "version": __version__, "description": "The guest agent API of Proxmox VE."},
+        "info": {
+            "title": "guestwire",
+            "version": guestwire.__version__,
+            "description": "The guest agent API of Proxmox VE.",
+        },
         "security": [{"token": []}],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"token": _TOKEN}},
@@ -59,7 +63,7 @@ def _answer(endpoint: Endpoint) -> Any:
     return get_args(endpoint.returns)[0] if get_origin(endpoint.returns) is Forwarded else endpoint.returns
 
 
-def _forwarded(answer: dict[str, Any], fault: dict[str, Any]) -> dict[str, Any]:
+def _forwarded_schema(answer: dict[str, Any], fault: dict[str, Any]) -> dict[str, Any]:
     error = {"type": "object", "properties": {"error": fault}, "required": ["error"]}
     return {"type": "object", "properties": {"result": {"anyOf": [answer, error]}}, "required": ["result"]}
 

@@ -35,10 +35,8 @@ class Vm:
             return await self._monitor.is_running()
         if self.config.running is not None:
             return self.config.running
-        return self._answers() or (self._socket is not None and self._socket.is_socket())
-
-    def _answers(self) -> bool:
-        return self._channel is not None and self._channel.state is ChannelState.UP
+        answers = self._channel is not None and self._channel.state is ChannelState.UP
+        return answers or (self._socket is not None and self._socket.is_socket())
 
     async def close(self) -> None:
         """Ends what reaches it."""
@@ -61,7 +59,7 @@ class Vm:
             self.unused.set()
 
     def reaches_as(self, config: VmConfig) -> bool:
-        """Whether `config` is reached the same way."""
+        """True if `config` is reached the same way."""
         return (self.config.agent, self.config.qmp) == (config.agent, config.qmp)
 
 

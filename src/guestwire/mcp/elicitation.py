@@ -10,7 +10,6 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
 from mcp.server.context import ServerRequestContext
@@ -64,31 +63,35 @@ class ApprovalTokens:
         return hmac.digest(self._key, f"{plain}\n{about}".encode(), "sha256").hex()
 
 
-def about(caller: str, tool: str, arguments: Mapping[str, Any]) -> str:
+def _about(caller: str, params: CallToolRequestParams) -> str:
     """What a question is about, in a form that is the same only for the same call."""
-    text = json.dumps([caller, tool, arguments], sort_keys=True)
+    text = json.dumps([caller, params.name, params.arguments or {}], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def approved_for(
-    context: ServerRequestContext[Any], params: CallToolRequestParams, tokens: ApprovalTokens, what: str
+    context: ServerRequestContext[Any], caller: str, params: CallToolRequestParams, tokens: ApprovalTokens
 ) -> str | None:
-    """The VM for which this call brings a person's yes to itself; None when it brings no answer.
+    """The VM for which this call brings a person's yes to itself; None when its protocol has no such answers.
 
     Raises:
         Refused: it brings a no, or an answer to something else.
     """
-    if context.protocol_version not in MODERN_PROTOCOL_VERSIONS or not params.input_responses:
+    if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
         return None
-    where = tokens.redeem(params.request_state or "", what, time.time())
-    if where is None:
+    where = tokens.redeem(params.request_state or "", _about(caller, params), time.time())
+    if where is None or not params.input_responses:
         raise Refused("this yes is not for this call, or too old; make the call again without it")
     _require_yes(params.input_responses.get(KEY))
     return where
 
 
 async def ask(
-    context: ServerRequestContext[Any], needed: ApprovalRequired, tokens: ApprovalTokens, what: str
+    context: ServerRequestContext[Any],
+    caller: str,
+    params: CallToolRequestParams,
+    needed: ApprovalRequired,
+    tokens: ApprovalTokens,
 ) -> InputRequiredResult | None:
     """Asks; returns what the client must be answered so that it asks, or None after a yes.
 
@@ -100,7 +103,7 @@ async def ask(
         raise Refused(UNABLE)
     if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
         request = ElicitRequest(params=ElicitRequestFormParams(message=str(needed), requested_schema=SCHEMA))
-        state = tokens.issue(what, needed.where, time.time())
+        state = tokens.issue(_about(caller, params), needed.where, time.time())
         return InputRequiredResult(input_requests={KEY: request}, request_state=state)
     if not session.can_send_request:
         raise Refused(UNABLE)

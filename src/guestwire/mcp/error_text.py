@@ -16,7 +16,7 @@ from guestwire.client.errors import (
     Unreachable,
     WrongParameters,
 )
-from guestwire.mcp.display import delimited, sanitize
+from guestwire.mcp.display import delimit, sanitize
 
 LONGEST: Final = 800
 
@@ -44,7 +44,7 @@ def describe_error(error: CallFailed) -> str:
     where, words = sanitize(str(error.context)), sanitize(error.message)[:LONGEST]
     if isinstance(error, HOST_ERRORS):
         return f"{where}: {words}" + (f"; {advice(error)}" if error.hint else "")
-    return f"{delimited(words, where)}" + (f"\nNext: {advice(error)}" if error.hint else "")
+    return f"{delimit(words, where)}" + (f"\nNext: {advice(error)}" if error.hint else "")
 
 
 def advice(error: CallFailed) -> str:

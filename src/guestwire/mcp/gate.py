@@ -14,12 +14,12 @@ from guestwire.client.errors import NoSuchGuest
 from guestwire.contract import Effect, Role, rules, validate
 from guestwire.contract.audit_fields import audit_fields
 from guestwire.errors import GuestwireError, InvalidParameters
+from guestwire.mcp.call_log import Records
 from guestwire.mcp.caller import rule_for
-from guestwire.mcp.display import as_json, beginning, delimited, sanitize, sanitize_values, shorten, truncate_to_fit
+from guestwire.mcp.display import as_json, beginning, delimit, sanitize, sanitize_values, shorten, truncate_to_fit
 from guestwire.mcp.enforce import enforce, verify_unchanged
 from guestwire.mcp.error_text import LONGEST, describe_error
 from guestwire.mcp.policy import Policy, Refused, TooMany
-from guestwire.mcp.records import Records
 from guestwire.mcp.tool import AnyGuestParameters, Call, Registry, Tool, as_argument, as_parameters
 
 log = logging.getLogger("guestwire.mcp")
@@ -170,7 +170,7 @@ class Gate:
         if shorter is not whole or fitting is not safe:
             more = f"\nIt was shortened; all of it: read_more cursor={call.caller.texts.keep(as_json(whole))}"
         where = f" in guest {call.chosen.context.guest}" if call.chosen else ""
-        return Answer(delimited(as_json(fitting), f"{tool.name}{where}") + more, fitting)
+        return Answer(delimit(as_json(fitting), f"{tool.name}{where}") + more, fitting)
 
     async def _record(self, tool: Tool | None, call: Call) -> None:
         if not self._records or not call.is_recorded:

@@ -17,7 +17,7 @@ from guestwire.client import CallFailed
 from guestwire.contract import Effect, Role
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.display import sanitize
-from guestwire.mcp.elicitation import ApprovalTokens, about, approved_for, ask
+from guestwire.mcp.elicitation import ApprovalTokens, approved_for, ask
 from guestwire.mcp.gate import Answer, ApprovalRequired, Gate
 from guestwire.mcp.policy import Refused
 from guestwire.mcp.prompts import PROMPTS
@@ -59,34 +59,28 @@ class Handlers:
 
     async def list_tools(self, _: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         """Those that the policy allows anywhere."""
-        return types.ListToolsResult(tools=[described(tool) for tool in self._gate.offered()])
+        return types.ListToolsResult(tools=[describe_tool(tool) for tool in self._gate.offered()])
 
     async def call_tool(
         self, context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
         """One call."""
-        caller, arguments = self._who(context), params.arguments or {}
+        caller, arguments, approved = self._who(context), params.arguments or {}, None
         try:
-            return await self._approved(context, caller, params, about(caller.id, params.name, arguments))
+            if params.input_responses:
+                approved = approved_for(context, caller.id, params, self._tokens)
+            try:
+                return await self._call(context, caller, params.name, arguments, approved=approved)
+            except ApprovalRequired as needed:
+                if later := await ask(context, caller.id, params, needed, self._tokens):
+                    return later
+                approved = needed.where
+            try:
+                return await self._call(context, caller, params.name, arguments, approved=approved)
+            except ApprovalRequired:
+                raise Refused("the name means another guest since the person was asked; make the call again") from None
         except Refused as error:
             return as_result(await self._gate.refuse(self._new_call(context, caller, params.name, arguments), error))
-
-    async def _approved(
-        self, context: Context, caller: Caller, params: types.CallToolRequestParams, what: str
-    ) -> types.CallToolResult | types.InputRequiredResult:
-        """One call, and the question before it where there is one."""
-        arguments = params.arguments or {}
-        approved = approved_for(context, params, self._tokens, what)
-        try:
-            return await self._call(context, caller, params.name, arguments, approved=approved)
-        except ApprovalRequired as needed:
-            if later := await ask(context, needed, self._tokens, what):
-                return later
-            approved = needed.where
-        try:
-            return await self._call(context, caller, params.name, arguments, approved=approved)
-        except ApprovalRequired:
-            raise Refused("the name means another guest since the person was asked; make the call again") from None
 
     async def _call(
         self, context: Context, caller: Caller, tool: str, arguments: dict[str, Any], *, approved: str | None
@@ -208,7 +202,7 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def described(tool: Tool) -> types.Tool:
+def describe_tool(tool: Tool) -> types.Tool:
     """A tool as clients list it; nothing in it comes from a guest."""
     return types.Tool(
         name=tool.name,

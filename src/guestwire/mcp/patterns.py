@@ -33,7 +33,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
     """
     parts, end = [], 0
     for found in _wildcard.finditer(pattern):
-        parts += [_literal(pattern[end : found.start()], pattern), _translated(found)]
+        parts += [_literal(pattern[end : found.start()], pattern), _regex_for(found)]
         end = found.end()
     parts.append(_literal(pattern[end:], pattern))
     try:
@@ -42,7 +42,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"'{pattern}' is no pattern: {error}") from None
 
 
-def _translated(found: re.Match[str]) -> str:
+def _regex_for(found: re.Match[str]) -> str:
     if found["set"]:
         escaped = re.sub(r"([\\\[&~|^])", r"\\\1", found["set"])
         return f"[{'^/' if found['not'] else ''}{escaped}]"
@@ -64,15 +64,15 @@ class PathPattern:
     def __post_init__(self) -> None:
         if not self.text.startswith("/") or _odd.search(self.text) or "\0" in self.text:
             raise ValueError(f"'{self.text}' can never match: paths are absolute, without '.', '..' and double slashes")
-        _ = self._compiled
+        _ = self._regex
 
     @cached_property
-    def _compiled(self) -> re.Pattern[str]:
+    def _regex(self) -> re.Pattern[str]:
         return _regex(self.text + "**" if self.text.endswith("/") else self.text)
 
     def matches(self, path: str) -> bool:
-        """Whether this path, in which no link is left, is one of them."""
-        return self._compiled.fullmatch(path) is not None and not _odd.search(path)
+        """True if this path, in which no link is left, is one of them."""
+        return self._regex.fullmatch(path) is not None and not _odd.search(path)
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class ProgramPattern:
     env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self._fixed or not self.argv[0]:
+        if not self._literal_parts or not self.argv[0]:
             raise ValueError("a program's pattern names a program")
-        if REST in self._fixed:
+        if REST in self._literal_parts:
             raise ValueError(f"'{REST}' stands at the end of {list(self.argv)}, or nowhere")
-        _ = self._compiled
+        _ = self._regex
         for text in self.argv:
             if "\0" in text or (_wildcard.search(text) and _climbs.search(text)):
                 raise ValueError(f"'{text}' can never match: no argument has a NUL, and no wildcard stands beside '..'")
@@ -103,38 +103,40 @@ class ProgramPattern:
                 raise ValueError(f"'{name}' can never match: it is no name of an environment variable")
 
     @property
-    def _fixed(self) -> tuple[str, ...]:
+    def _literal_parts(self) -> tuple[str, ...]:
         return self.argv[:-1] if self.argv and self.argv[-1] == REST else self.argv
 
     @cached_property
-    def _compiled(self) -> tuple[re.Pattern[str], ...]:
-        return tuple(map(_regex, self._fixed))
+    def _regex(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(map(_regex, self._literal_parts))
 
     @property
     def has_wildcard(self) -> bool:
-        """Whether its arguments are not all fixed."""
+        """True if its arguments are not all fixed."""
         return self.has_rest or any(map(_wildcard.search, self.argv[1:]))
 
     @property
     def has_wildcard_program(self) -> bool:
-        """Whether it stands for more than one program."""
+        """True if it stands for more than one program."""
         return _wildcard.search(self.argv[0]) is not None
 
     @property
     def has_rest(self) -> bool:
-        """Whether any more arguments may follow."""
-        return self.argv != self._fixed
+        """True if any more arguments may follow."""
+        return self.argv != self._literal_parts
 
     @property
     def has_path_wildcard(self) -> bool:
-        """Whether one of its arguments stands for more than one path."""
+        """True if one of its arguments stands for more than one path."""
         return any("/" in text and _wildcard.search(text) for text in self.argv[1:])
 
     def matches(self, argv: list[str]) -> bool:
-        """Whether this argument list is one of them."""
-        if len(argv) != len(self._fixed) and not (len(argv) > len(self._fixed) and self.argv[-1] == REST):
+        """True if this argument list is one of them."""
+        if len(argv) != len(self._literal_parts) and not (
+            len(argv) > len(self._literal_parts) and self.argv[-1] == REST
+        ):
             return False
-        return all(map(_fits, self._fixed, self._compiled, argv))
+        return all(map(_fits, self._literal_parts, self._regex, argv))
 
     def __str__(self) -> str:
         given = [*(["standard input"] if self.input else []), *self.env]
@@ -163,14 +165,14 @@ class GuestPattern:
     def __post_init__(self) -> None:
         if not self.text or (self.text.isdigit() and not _vmid.fullmatch(self.text)):
             raise ValueError(f"'{self.text}' can never match: it is neither a name nor an id")
-        _ = self._compiled
+        _ = self._regex
 
     @cached_property
-    def _compiled(self) -> re.Pattern[str]:
+    def _regex(self) -> re.Pattern[str]:
         return _regex(self.text)
 
     def covers(self, other: "GuestPattern") -> bool:
-        """Whether it surely matches all that the other one does. With sets (`[a-c]`) in both nobody looks so closely."""
+        """True if it surely matches all that the other one does. With sets (`[a-c]`) in both nobody looks so closely."""
         if self.text in ("*", "**", other.text):
             return True
         if self.text.isdigit() or other.text.isdigit() or "[" in other.text or other.text.count("*") > MOST_STARS:
@@ -180,7 +182,7 @@ class GuestPattern:
         return "[" not in self.text and all(self.matches(0, name) for name in _samples(other.text))
 
     def matches(self, vmid: int, name: str) -> bool:
-        """Whether this VM is one of them."""
+        """True if this VM is one of them."""
         if self.text.isdigit():
             return self.text == str(vmid)
-        return self.text == "*" or self._compiled.fullmatch(name) is not None
+        return self.text == "*" or self._regex.fullmatch(name) is not None

@@ -80,11 +80,11 @@ class Rule:
     run: tuple[ProgramPattern, ...] | None = None
 
     def allows(self, tool: str, level: Level) -> bool:
-        """Whether the tool may be used at all."""
+        """True if the tool may be used at all."""
         return level in self.levels and tool not in self.without
 
     def asks(self, tool: str, level: Level) -> bool:
-        """Whether a person must say yes first."""
+        """True if a person must say yes first."""
         return tool in self.ask or level.value in self.ask
 
     def check_tool(self, tool: str, level: Level) -> None:
@@ -115,7 +115,8 @@ class Rule:
         if not fitting:
             known = "; ".join(map(str, self.run))
             raise Refused(f"no pattern allows these arguments ({self.source}, run); allowed are: {known}")
-        if not any(_may(pattern, has_input, env or []) for pattern in fitting):
+        may = any((one.input or not has_input) and set(env or ()) <= set(one.env) for one in fitting)
+        if not may:
             what = "standard input" if has_input else "these environment variables"
             raise Refused(f"this program may not be given {what} ({self.source}, run)")
 
@@ -150,10 +151,6 @@ class Rule:
             raise Refused(f"the path leads outside of the paths that may be used ({self.source}, {key}): {allowed}")
 
 
-def _may(pattern: ProgramPattern, has_input: bool, env: list[str]) -> bool:  # noqa: FBT001  # one call
-    return (pattern.input or not has_input) and set(env) <= set(pattern.env)
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All of it.
@@ -177,11 +174,11 @@ class Policy:
         return next(rule for rule in self.rules if any(pattern.matches(vmid, name) for pattern in rule.guests))
 
     def allows_anywhere(self, tool: str, level: Level) -> bool:
-        """Whether any guest's rule allows the tool: one that is never allowed is not listed."""
+        """True if any guest's rule allows the tool: one that is never allowed is not listed."""
         return any(rule.allows(tool, level) for rule in self.rules)
 
     def asks_anywhere(self, tool: str, level: Level) -> bool:
-        """Whether any guest's rule wants a person's yes: it decides for tools that are about none."""
+        """True if any guest's rule wants a person's yes: it decides for tools that are about none."""
         return any(rule.asks(tool, level) for rule in self.rules)
 
 

@@ -14,12 +14,12 @@ from guestwire.client import Host
 from guestwire.client.hosts import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
+from guestwire.mcp.all_tools import TOOLS
+from guestwire.mcp.call_log import Records
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.gate import Gate
 from guestwire.mcp.handlers import Context, make_server
 from guestwire.mcp.policy import Policy
-from guestwire.mcp.records import Records
-from guestwire.mcp.registry import TOOLS
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -70,7 +70,7 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
     from mcp.server.stdio import stdio_server  # noqa: PLC0415  # the other way has no need of it
 
     gate = Gate(TOOLS, policy, Records(records))
-    async with _connected(settings) as caller, stdio_server() as (reads, writes):
+    async with connected(settings) as caller, stdio_server() as (reads, writes):
         server = make_server(gate, lambda _: caller)
         await server.run(reads, writes, server.create_initialization_options())
 
@@ -115,6 +115,7 @@ def _host_for(settings: Settings, token: str) -> Host:
 
 
 @contextlib.asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[Caller]:
+async def connected(settings: Settings) -> AsyncIterator[Caller]:
+    """The caller of a server that has one."""
     async with open_host(settings) as host:
         yield Caller(host)

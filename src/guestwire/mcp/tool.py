@@ -172,7 +172,7 @@ class Tool:
     def output_schema(self) -> dict[str, Any]:
         """JSON schema of its structured result, with its parts in it, and nothing that a program does not need."""
         (schema,), parts = msgspec.json.schema_components([self.returns], ref_template="{name}")
-        return _inlined(schema, parts)  # type: ignore[no-any-return]  # a schema is an object
+        return _inline(schema, parts)  # type: ignore[no-any-return]  # a schema is an object
 
 
 def as_argument(name: str) -> str:
@@ -189,18 +189,18 @@ def as_parameters(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
 _NOT_NEEDED: Final = frozenset({"title", "description", "default"})
 
 
-def _inlined(schema: Any, parts: Mapping[str, Any]) -> Any:
+def _inline(schema: Any, parts: Mapping[str, Any]) -> Any:
     if isinstance(schema, list):
-        return [_inlined(item, parts) for item in schema]
+        return [_inline(item, parts) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        return _inlined(parts[schema["$ref"]], parts)
+        return _inline(parts[schema["$ref"]], parts)
     kept = {key: value for key, value in schema.items() if key not in _NOT_NEEDED}
     if isinstance(kept.get("properties"), dict):
-        properties = {name: _inlined(item, parts) for name, item in kept.pop("properties").items()}
+        properties = {name: _inline(item, parts) for name, item in kept.pop("properties").items()}
         return {key: value for key, value in kept.items() if value != []} | {"properties": properties}
-    return {key: _inlined(value, parts) for key, value in kept.items()}
+    return {key: _inline(value, parts) for key, value in kept.items()}
 
 
 class Registry:

@@ -28,16 +28,16 @@ _EQUAL: Final = CONDITIONS.keys() - {"since", "until", "user"}
 def conditions(wanted: AuditFilter) -> tuple[list[str], list[object]]:
     """SQL conditions and their values; none of the values is part of the text."""
     asked = {name: value for name in CONDITIONS if (value := getattr(wanted, name)) is not None}
-    return [CONDITIONS[name] for name in asked], [bounded(value) for value in asked.values()]
+    return [CONDITIONS[name] for name in asked], [clamp(value) for value in asked.values()]
 
 
-def bounded(value: Any) -> Any:
+def clamp(value: Any) -> Any:
     """A number as SQLite can compare it: no record has a larger one."""
     return min(value, LARGEST) if isinstance(value, int) else value
 
 
 def matches(record: AuditRecord, wanted: AuditFilter) -> bool:
-    """Whether the filter lets the record through."""
+    """True if the filter lets the record through."""
     in_time = (wanted.since is None or record.time >= wanted.since) and (
         wanted.until is None or record.time < wanted.until
     )

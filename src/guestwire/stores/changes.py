@@ -36,12 +36,12 @@ def apply_changes(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Snapsh
     """
     draft = _Draft(snapshot)
     for change in changes:
-        draft.put(checked(change.record)) if isinstance(change, Put) else draft.remove(change.type, change.key)
+        draft.put(require_storable(change.record)) if isinstance(change, Put) else draft.remove(change.type, change.key)
     draft.check()
     return draft.finish(), draft.outcome
 
 
-def checked(record: Stored) -> Stored:
+def require_storable(record: Stored) -> Stored:
     """`record`, if it can be written and read again.
 
     Raises:
@@ -118,11 +118,13 @@ class _Draft:
         self._remove_acl(kind="user", subject=userid)
 
     def _remove_acl(self, **fields: str) -> None:
-        for entry in [entry for entry in self._tables[AclEntry].values() if _has(entry, fields)]:
+        wanted = fields.items()
+        entries = self._tables[AclEntry].values()
+        for entry in [one for one in entries if all(getattr(one, name) == value for name, value in wanted)]:
             self.remove(AclEntry, entry.key)
 
     def check(self) -> None:
-        """Whether all that was put refers to what is there."""
+        """True if all that was put refers to what is there."""
         for record in [record for record in self.outcome.values() if record]:
             for kind, key in _references(record):
                 if key not in self._tables[kind]:
@@ -140,10 +142,6 @@ def _references(record: Stored) -> Iterator[tuple[type[Stored], Key]]:
         yield from ((User, userid) for userid in record.members)
     elif isinstance(record, AclEntry):
         yield _subjects[record.kind], record.subject
-
-
-def _has(entry: AclEntry, fields: Mapping[str, str]) -> bool:
-    return all(getattr(entry, name) == value for name, value in fields.items())
 
 
 def _words(key: Key) -> str:

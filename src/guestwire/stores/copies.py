@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from guestwire.errors import StoreDamaged, StoreError
-from guestwire.stores.schema import MODE, check, translated
+from guestwire.stores.schema import MODE, check, translate_errors
 
 WAIT: Final = 30.0
 """How many seconds a copy waits for a lock."""
@@ -41,10 +41,10 @@ def backup(source: Path, target: Path) -> None:
     """
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with translated(target):
+        with translate_errors(target):
             os.close(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, MODE))
         _copy(source, unfinished)
-        with translated(target):
+        with translate_errors(target):
             _to_disk(unfinished)
             unfinished.replace(target)
             _to_disk(target.parent)
@@ -60,15 +60,15 @@ def restore(source: Path, target: Path) -> None:
         StoreTooNew: `source` is of a newer guestwire; `target` was not touched.
         StoreError: `target` is in use, or a file can't be read or written.
     """
-    with translated(source):
+    with translate_errors(source):
         if not source.is_file():
             raise StoreError(f"{source}: there is no such file")
-    with translated(target):
+    with translate_errors(target):
         in_use = InUse(target, alone=True)
     fresh = target.with_name(f"{target.name}.restored")
     try:
         backup(source, fresh)
-        with translated(target):
+        with translate_errors(target):
             _put_aside(target)
             fresh.replace(target)
             _to_disk(target.parent)
@@ -85,7 +85,7 @@ def _put_aside(target: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     with (
-        translated(source),
+        translate_errors(source),
         contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=WAIT)) as old,
         contextlib.closing(sqlite3.connect(target, timeout=WAIT, isolation_level=None)) as new,
     ):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from guestwire.stores.audit_filter import bounded, conditions
+from guestwire.stores.audit_filter import clamp, conditions
 from guestwire.stores.changes import Outcome
 from guestwire.stores.records import (
     TYPES,
@@ -192,7 +192,7 @@ def read_audit(connection: Connection, wanted: AuditFilter, after: int | None, l
     """The first `limit` records after number `after`, or (None) the last of all; in order of their number."""
     tests, values = conditions(wanted)
     if after is not None:
-        tests, values = [*tests, "number > ?"], [*values, bounded(after)]
+        tests, values = [*tests, "number > ?"], [*values, clamp(after)]
     order = "ASC" if after is not None else "DESC"
     rows = connection.execute(
         f"SELECT {_columns}, number FROM audit WHERE {' AND '.join(tests) or 'TRUE'} ORDER BY number {order} LIMIT ?",  # noqa: S608 - constants; values are bound

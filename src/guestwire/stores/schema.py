@@ -52,7 +52,7 @@ def _statements(text: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """SQLite's errors, as those of a store."""
     try:
         yield
@@ -83,7 +83,7 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
         StoreDamaged: no store.
         StoreError: it can't be made or opened.
     """
-    with translated(path):
+    with translate_errors(path):
         _make_file(path)
         connection = sqlite3.connect(path, timeout=busy, isolation_level=None)
         try:

@@ -49,7 +49,7 @@ class Snapshot:
     pool_of: Mapping[int, str]
     _derived: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def derived(self, make: Callable[["Snapshot"], T]) -> T:
+    def derive(self, make: Callable[["Snapshot"], T]) -> T:
         """What `make` makes of this snapshot, made once and kept as long as the snapshot; `make` should be a class or a function of a module."""
         found: T | None = self._derived.get(make)
         if found is None:

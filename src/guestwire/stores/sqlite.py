@@ -16,7 +16,7 @@ from guestwire.stores.audit_filter import storable
 from guestwire.stores.changes import apply_changes
 from guestwire.stores.copies import InUse, backup
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
-from guestwire.stores.schema import connect, data_version, transaction, translated
+from guestwire.stores.schema import connect, data_version, transaction, translate_errors
 from guestwire.stores.snapshot import Snapshot, empty
 from guestwire.stores.store import Listener
 from guestwire.stores.watchers import Watchers
@@ -118,7 +118,7 @@ class SqliteStore:
 
     async def _call(self, job: Callable[[sqlite3.Connection], T]) -> T:
         def translated_job() -> T:
-            with translated(self.path):
+            with translate_errors(self.path):
                 return job(self._open_connection())
 
         return await self._worker.call(translated_job, self._within)
@@ -126,13 +126,13 @@ class SqliteStore:
     # From here on: in the thread.
 
     def _open(self) -> None:
-        with translated(self.path):
+        with translate_errors(self.path):
             self._in_use = InUse(self.path)
             self._connection = connect(self.path, self._busy)
             self._reload(self._connection)
 
     def _close(self) -> None:
-        with translated(self.path):
+        with translate_errors(self.path):
             if self._connection:
                 self._connection.close()
             if self._in_use:
@@ -162,11 +162,11 @@ class SqliteStore:
             raise StoreConflict(version, found)
 
     def _look(self) -> None:
-        """Whether another process wrote. Trouble is told once; the snapshot stays as it is."""
+        """True if another process wrote. Trouble is told once; the snapshot stays as it is."""
         if self._connection is None:
             return
         try:
-            with translated(self.path):
+            with translate_errors(self.path):
                 self._catch_up(self._connection)
             self._trouble = ""
         except StoreError as error:

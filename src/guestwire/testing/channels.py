@@ -96,7 +96,7 @@ async def _replies_are_never_mixed_up(channel: Channel, agent: AgentControl) -> 
 
 @_check
 async def _an_error_of_the_agent_is_handed_on(channel: Channel, agent: AgentControl) -> None:  # noqa: ARG001  # as all checks
-    error = await _failed(AgentError, channel.execute(UNKNOWN))
+    error = await _expect_error(AgentError, channel.execute(UNKNOWN))
     _expect(isinstance(error, AgentError) and error.error_class == "CommandNotFound", "the error has its class")
     _expect(UNKNOWN.name in str(error), "the error has its description")
     _expect(await _echo(channel, 1) == 1, "the next call is not harmed")
@@ -104,18 +104,18 @@ async def _an_error_of_the_agent_is_handed_on(channel: Channel, agent: AgentCont
 
 @_check
 async def _a_call_without_an_answer_times_out(channel: Channel, agent: AgentControl) -> None:
-    with _paused(agent):
-        await _failed(CommandTimeout, channel.execute(SHORT_ECHO, {"id": 2}))
+    with _pause(agent):
+        await _expect_error(CommandTimeout, channel.execute(SHORT_ECHO, {"id": 2}))
         await _until(lambda: channel.state is not ChannelState.UP, "an agent that does not answer is not up")
-        await _failed(GuestError, channel.execute(SHORT_ECHO, {"id": 3}))
+        await _expect_error(GuestError, channel.execute(SHORT_ECHO, {"id": 3}))
     await _until_it_answers(channel)
 
 
 @_check
 async def _a_late_reply_is_handed_on_once(channel: Channel, agent: AgentControl) -> None:
     late: list[Reply] = []
-    with _paused(agent):
-        await _failed(CommandTimeout, channel.execute(SHORT_ECHO, {"id": 2}, on_late_reply=late.append))
+    with _pause(agent):
+        await _expect_error(CommandTimeout, channel.execute(SHORT_ECHO, {"id": 2}, on_late_reply=late.append))
     await _until_it_answers(channel)
     await _until(lambda: bool(late), "a late reply is handed on")
     _expect([_number(reply) for reply in late] == [2], "the late reply is the call's own, and there is one")
@@ -125,7 +125,7 @@ async def _a_late_reply_is_handed_on_once(channel: Channel, agent: AgentControl)
 async def _a_call_that_is_cancelled_leaves_its_reply_to_no_other(channel: Channel, agent: AgentControl) -> None:
     leaving, staying = range(100, 120), range(200, 220)
     late: list[Reply] = []
-    with _paused(agent):
+    with _pause(agent):
         left = [
             asyncio.ensure_future(channel.execute(ECHO, {"id": number}, on_late_reply=late.append))
             for number in leaving
@@ -142,24 +142,24 @@ async def _a_call_that_is_cancelled_leaves_its_reply_to_no_other(channel: Channe
 
 @_check
 async def _a_hang_up_ends_what_was_under_way_and_no_more(channel: Channel, agent: AgentControl) -> None:
-    with _paused(agent):
+    with _pause(agent):
         call = asyncio.ensure_future(channel.execute(CHANGING_ECHO, {"id": 2}))
         await asyncio.sleep(0)  # it has begun
         await agent.kill()
-        await _failed(GuestError, call)
+        await _expect_error(GuestError, call)
     await _until_it_answers(channel)
 
 
 @_check
 async def _closing_ends_every_call(channel: Channel, agent: AgentControl) -> None:
-    with _paused(agent):
+    with _pause(agent):
         calls = [asyncio.ensure_future(_echo(channel, number)) for number in range(50)]
         await asyncio.sleep(0)  # each has begun
         await channel.close()
         async with asyncio.timeout(WITHIN):
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
     _expect(all(isinstance(outcome, GuestError) for outcome in outcomes), "closing ends calls, sent and waiting ones")
-    await _failed(GuestError, _echo(channel, 1))
+    await _expect_error(GuestError, _echo(channel, 1))
 
 
 def _expect(holds: object, what: str) -> None:
@@ -176,7 +176,7 @@ def _number(reply: Reply) -> int | None:
 
 
 @contextlib.contextmanager
-def _paused(agent: AgentControl) -> Iterator[None]:
+def _pause(agent: AgentControl) -> Iterator[None]:
     agent.pause()
     try:
         yield
@@ -184,7 +184,7 @@ def _paused(agent: AgentControl) -> Iterator[None]:
         agent.resume()
 
 
-async def _failed(expected: type[GuestError], call: Awaitable[object]) -> GuestError:
+async def _expect_error(expected: type[GuestError], call: Awaitable[object]) -> GuestError:
     try:
         async with asyncio.timeout(WITHIN):
             await call

@@ -41,7 +41,7 @@ class Exchange:
 
     @property
     def is_sync(self) -> bool:
-        """Whether it is a guest-sync-delimited."""
+        """True if it is a guest-sync-delimited."""
         return self.request.get("execute") == "guest-sync-delimited"
 
     @property
@@ -116,7 +116,7 @@ class FakeGuest:
 
     async def start(self) -> None:
         """Begins to listen."""
-        self._server = await asyncio.start_unix_server(self._connected, self.path, limit=LIMIT)
+        self._server = await asyncio.start_unix_server(self._serve_connection, self.path, limit=LIMIT)
 
     async def stop(self) -> None:
         """Closes the socket and every connection, as if the agent had ended."""
@@ -148,7 +148,7 @@ class FakeGuest:
         """The names of the commands that were received, syncs left out."""
         return [str(request["execute"]) for request in self.received if request["execute"] != "guest-sync-delimited"]
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task  # noqa: S101  # start_unix_server runs this in a task
         self._tasks.add(task)

@@ -58,7 +58,7 @@ class LimitedGateway(Gateway):
     gives_octets = False
 
     def __init__(self, inventory: Inventory, access: Access, recorder: Recorder) -> None:
-        super().__init__(inventory, access, recorder, [_limited(one) for one in ENDPOINTS if one.origin is Origin.PVE])
+        super().__init__(inventory, access, recorder, [_limit(one) for one in ENDPOINTS if one.origin is Origin.PVE])
 
     async def __call__(self, request: Request) -> None:
         """Answers one request, and ends its connection."""
@@ -66,7 +66,7 @@ class LimitedGateway(Gateway):
         await super().__call__(request)
 
 
-def _limited(endpoint: Endpoint) -> Endpoint:
+def _limit(endpoint: Endpoint) -> Endpoint:
     function = _FUNCTIONS.get(endpoint.path, endpoint.function)
     return replace(endpoint, function=_with_broken_words(_with_narrow_text(function)))
 
@@ -84,7 +84,7 @@ async def _file_read(context: GuestContext, parameters: FileRead) -> FileContent
     return cast("FileContent[ByteText]", replace_struct(found, content=ByteText(pieces)))
 
 
-class _Told:
+class _ReportedEnds:
     """The processes whose end was told; a guest that starts anew gives their ids again."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class _Told:
         return state
 
 
-_told: Final = _Told()
+_told: Final = _ReportedEnds()
 _FUNCTIONS: Final[dict[str, Function]] = {
     version.path: _version,
     file_read.path: _file_read,

@@ -86,13 +86,13 @@ class SandboxedAgent:
         """Waits until it answers a client; false when it does not in time. It serves one at a time, and ends with one that hangs up in mid-answer."""
         try:
             async with asyncio.timeout(within):
-                while not await self._answered():  # noqa: ASYNC110  # only asking tells
+                while not await self._answers():  # noqa: ASYNC110  # only asking tells
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False
         return True
 
-    async def _answered(self) -> bool:
+    async def _answers(self) -> bool:
         number = secrets.randbelow(2**31)
         try:
             reader, writer = await asyncio.open_unix_connection(self.socket)

@@ -88,7 +88,7 @@ def _check(check: Callable[[CheckedStore], Coroutine[Any, Any, None]]) -> StoreC
     return with_store
 
 
-async def _refused(expected: type[StoreError], call: Awaitable[object]) -> StoreError:
+async def _expect_refusal(expected: type[StoreError], call: Awaitable[object]) -> StoreError:
     try:
         await call
     except expected as error:
@@ -162,7 +162,7 @@ async def _each_change_raises_the_version(store: CheckedStore) -> None:
 async def _a_change_from_an_older_version_is_a_conflict_and_changes_nothing(store: CheckedStore) -> None:
     old = store.snapshot.version
     snapshot = await _put(store, ANN)
-    await _refused(StoreConflict, store.change(old, [Put(BEN)]))
+    await _expect_refusal(StoreConflict, store.change(old, [Put(BEN)]))
     _expect(store.snapshot is snapshot, "nothing changed")
 
 
@@ -172,7 +172,7 @@ async def _of_changes_made_at_once_from_one_version_one_wins_and_the_others_hear
     changes = [store.change(version, [Put(User(f"user{number}@pve"))]) for number in range(8)]
     results = await asyncio.gather(*changes, return_exceptions=True)
     _expect(sum(isinstance(result, Snapshot) for result in results) == 1, "one wins")
-    _expect(sum(isinstance(result, StoreConflict) for result in results) == 7, "the others are told")  # noqa: PLR2004 - all but one
+    _expect(sum(isinstance(result, StoreConflict) for result in results) == 7, "the others get an error")  # noqa: PLR2004 - all but one
     _expect(len(store.snapshot.users) == 1, "and nothing else is there")
 
 
@@ -193,7 +193,7 @@ async def _an_edit_that_meets_another_decides_again_and_loses_nothing(store: Che
 @_check
 async def _a_change_that_is_refused_leaves_nothing_of_itself(store: CheckedStore) -> None:
     snapshot = await _put(store, ANN)
-    await _refused(StoreRefused, store.change(snapshot.version, [Put(BEN), Remove(Pool, "none")]))
+    await _expect_refusal(StoreRefused, store.change(snapshot.version, [Put(BEN), Remove(Pool, "none")]))
     _expect(store.snapshot is snapshot, "the snapshot is the same")
     after = await store.change(snapshot.version, [Put(WEB)])
     _expect("ben@pve" not in after.users, "and so is what is behind it")
@@ -209,7 +209,7 @@ async def _a_record_that_names_what_is_not_there_is_refused(store: CheckedStore)
         AclEntry("/", "token", "ann@pve!other", "Administrator"),
     )
     for record in wrong:
-        error = await _refused(StoreRefused, store.change(version, [Put(record)]))
+        error = await _expect_refusal(StoreRefused, store.change(version, [Put(record)]))
         _expect("there is none" in str(error), "the text says what is missing")
 
 
@@ -227,7 +227,7 @@ async def _a_record_that_can_not_be_stored_is_refused_without_telling_its_secret
         SigningKey("k", "ticket", "soon", b""),  # type: ignore[arg-type] # what is to be refused
     )
     for record in wrong:
-        error = await _refused(StoreRefused, store.change(version, [Put(record)]))
+        error = await _expect_refusal(StoreRefused, store.change(version, [Put(record)]))
         _expect("planted-secret" not in f"{error!r} {error.__cause__!r} {error.__context__!r}", "no secret in an error")
 
 
@@ -241,7 +241,7 @@ async def _texts_come_back_as_they_were(store: CheckedStore) -> None:
 @_check
 async def _a_vm_is_in_one_pool_and_moves_in_one_change(store: CheckedStore) -> None:
     snapshot = await _put(store, WEB)
-    await _refused(StoreRefused, store.change(snapshot.version, [Put(Pool("db", "", frozenset({100})))]))
+    await _expect_refusal(StoreRefused, store.change(snapshot.version, [Put(Pool("db", "", frozenset({100})))]))
     moved = [Put(Pool("db", "", frozenset({100}))), Put(Pool("web", "", frozenset({101})))]
     snapshot = await store.change(snapshot.version, moved)
     _expect(dict(snapshot.pool_of) == {100: "db", 101: "web"}, "each VM is where it was put")
@@ -305,16 +305,16 @@ async def _within_a_change_the_last_word_counts(store: CheckedStore) -> None:
 
 @_check
 async def _who_watches_is_told_of_each_new_view_until_it_stops(store: CheckedStore) -> None:
-    told: asyncio.Queue[Snapshot] = asyncio.Queue()
-    stop = store.watch(told.put_nowait)
+    snapshots: asyncio.Queue[Snapshot] = asyncio.Queue()
+    stop = store.watch(snapshots.put_nowait)
     snapshot = await _put(store, ANN)
     async with asyncio.timeout(WITHIN):
-        _expect(await told.get() is snapshot, "the new snapshot is told")
+        _expect(await snapshots.get() is snapshot, "the new snapshot arrives")
     stop()
     stop()
     await _put(store, BEN)
     await asyncio.sleep(0)
-    _expect(told.empty(), "who stopped hears nothing")
+    _expect(snapshots.empty(), "who stopped hears nothing")
 
 
 @_check
@@ -323,8 +323,8 @@ async def _a_closed_store_says_so_and_can_be_closed_again(store: CheckedStore) -
     await store.close()
     await store.close()
     _expect(store.snapshot is snapshot, "the last snapshot is still there")
-    await _refused(StoreError, store.change(snapshot.version, [Put(BEN)]))
-    await _refused(StoreError, store.append_audit([_record(1)]))
+    await _expect_refusal(StoreError, store.change(snapshot.version, [Put(BEN)]))
+    await _expect_refusal(StoreError, store.append_audit([_record(1)]))
 
 
 # Audit

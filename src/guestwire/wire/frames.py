@@ -146,7 +146,7 @@ def outline(line: Line) -> bytes:
 
 
 def is_flat(data: bytes | bytearray) -> bool:
-    """Whether there are few brackets and commas; looking for the next one is 20 times as fast as counting all."""
+    """True if there are few brackets and commas; looking for the next one is 20 times as fast as counting all."""
     for mark in (b"[", b"{", b","):
         at = -1
         for _ in range(MAX_DEPTH):
@@ -201,7 +201,7 @@ class LineBuffer:
         return line
 
     def holds_flat_end(self, size: int) -> bool:
-        """Whether the last `size` bytes are flat; see `is_flat`."""
+        """True if the last `size` bytes are flat; see `is_flat`."""
         return is_flat(self._buffer[-size:])
 
     def skip_lines(self, mark: bytes | None) -> tuple[int, int]:

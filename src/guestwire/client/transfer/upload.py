@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
-from guestwire.client.cancellation import map_ordered, settled, shielded
+from guestwire.client.cancellation import finish_briefly, finish_when_cancelled, map_ordered
 from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing, Unreachable
 from guestwire.client.processes import CompletedProcess
 from guestwire.client.systems import NO_TOOL, OTHER_BYTES, system_of
@@ -93,9 +93,9 @@ class Uploads(FileReader):
             report(progress, 0, len(data))
             return await self._put(path, data, mode, mtime, progress)
         total = len(data) if isinstance(data, bytes) else None
-        unfinished = _unfinished(path, uuid.uuid4().hex)
+        unfinished = _unfinished_path(path, uuid.uuid4().hex)
         async with self._removed_on_error(unfinished):
-            await settled(self.retrying.check(system_of(path).create(unfinished, path, keep=False)))
+            await finish_briefly(self.retrying.check(system_of(path).create(unfinished, path, keep=False)))
             chunks = chunks_of(data, await self._chunk_size())
             return await self._send(_Upload(unfinished, path, chunks, total, mode, mtime), progress)
 
@@ -115,7 +115,7 @@ class Uploads(FileReader):
             mode, mtime = stat.S_IMODE(local.stat.st_mode), int(local.stat.st_mtime)
             if local.size <= INPUT_CHUNK:
                 return await self._put(path, await local.read(), mode, mtime, progress)
-            unfinished = _unfinished(path, f"{socket.gethostname()} {local.identity}")
+            unfinished = _unfinished_path(path, f"{socket.gethostname()} {local.identity}")
             async with self._removed_on_error(unfinished):
                 size = await self._chunk_size()
                 done = await self._resume(unfinished, path, local, size)
@@ -131,7 +131,7 @@ class Uploads(FileReader):
 
         Where none may be started, file-write does it, which leaves half a file when it is interrupted.
         """
-        unfinished, system = _unfinished(path, uuid.uuid4().hex), system_of(path)
+        unfinished, system = _unfinished_path(path, uuid.uuid4().hex), system_of(path)
         try:
             digest = hashlib.sha256(data).hexdigest()
             process = await self.retrying.run(system.put(unfinished, path, digest, mode, mtime), data)
@@ -152,7 +152,7 @@ class Uploads(FileReader):
         Those that were under way last are not counted.
         """
         system = system_of(path)
-        found = int((await settled(self.retrying.check(system.create(unfinished, path, keep=True)))).output)
+        found = int((await finish_briefly(self.retrying.check(system.create(unfinished, path, keep=True)))).output)
         kept = max(0, min(found, local.size) // size - AHEAD) * size
         if kept and await self._sha256(unfinished, kept) == await local.rewind(kept):
             return kept
@@ -173,7 +173,7 @@ class Uploads(FileReader):
             hint = f"copy again: it goes on where it stopped; {error.hint}"
             raise Unreachable(error.context, error.message, error.http_status, hint=hint) from error
         except BaseException:
-            await shielded(self.retrying.remove_quietly(unfinished))
+            await finish_when_cancelled(self.retrying.remove_quietly(unfinished))
             raise
 
     async def _send(self, upload: _Upload, progress: Progress | None) -> int:
@@ -228,7 +228,7 @@ class Uploads(FileReader):
         return len(chunk)
 
 
-def _unfinished(path: str, source: str) -> str:
+def _unfinished_path(path: str, source: str) -> str:
     """The file beside `path` that a copy of `source` is written to: short, whatever their names are."""
     system = system_of(path)
     _, name = system.split(path)

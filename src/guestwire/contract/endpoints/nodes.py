@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from guestwire import __version__
+import guestwire
 from guestwire.contract.context import NodeContext, VmSummary
 from guestwire.contract.endpoint import Registry
 from guestwire.contract.parameters import NodeParameters, Parameters, parameter
@@ -53,9 +53,8 @@ async def index(_context: object, _parameters: Parameters) -> list[Subdirectory]
 @endpoints.endpoint("GET", "/version", Parameters)
 async def version(_context: object, _parameters: Parameters) -> Version:
     """Says which API this is."""
-    return Version(
-        version=API_VERSION, release=API_VERSION, repoid=__version__.encode().hex().ljust(8, "0"), guestwire=__version__
-    )
+    own = guestwire.__version__
+    return Version(version=API_VERSION, release=API_VERSION, repoid=own.encode().hex().ljust(8, "0"), guestwire=own)
 
 
 @endpoints.endpoint("GET", "/nodes", Parameters)

@@ -66,7 +66,7 @@ async def _lines(call: Call, parameters: ReadTextFile) -> TextRead:
     wanted = parameters.search.encode() if parameters.search else None
     taken: list[bytes] = []
     numbers: list[int] = []
-    looked_at = _Bounded(call.guest.files.stream(parameters.path), call.limits.bytes)
+    looked_at = _BoundedReader(call.guest.files.stream(parameters.path), call.limits.bytes)
     number, next_line = 0, None
     async with aclosing(_each_line(looked_at.pieces())) as lines:
         async for line in lines:
@@ -87,14 +87,14 @@ async def _lines(call: Call, parameters: ReadTextFile) -> TextRead:
 async def _tail(call: Call, path: str, lines: int) -> TextRead:
     size = (await call.guest.files.stat(path)).size
     start = max(0, size - min(PIECE * 4, call.limits.bytes))
-    data = await _Bounded(call.guest.files.stream(path, offset=start), PIECE * 4).all()
+    data = await _BoundedReader(call.guest.files.stream(path, offset=start), PIECE * 4).all()
     found = data.splitlines(keepends=True)[-lines:]
     text, cursor = _shown(call, b"".join(found))
     is_short = start > 0 and len(found) < lines
     return TextRead(text, cursor=cursor, note="only the end of the file was looked at" if is_short else None)
 
 
-class _Bounded:
+class _BoundedReader:
     """A file as it is read, up to so many bytes: what it says of its size is not true of devices, nor of what a guest lies about."""
 
     def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
@@ -190,7 +190,7 @@ async def _old(guest: Guest, path: str) -> _Old | None:
             raise Refused(
                 f"there is a {'directory' if facts.kind == 'd' else 'device or the like'}, which a file must not replace"
             )
-        old = _Bounded(guest.files.stream(path), MOST_WRITTEN)
+        old = _BoundedReader(guest.files.stream(path), MOST_WRITTEN)
         data = b"" if facts.size > MOST_WRITTEN else await old.all()
         if old.has_more or facts.size > MOST_WRITTEN:
             raise Refused(f"the file is over {MOST_WRITTEN} bytes; use copy_file for files of that size")
@@ -215,8 +215,8 @@ def _diff(old: bytes, new: bytes, path: str) -> str:
     if max(len(before), len(after)) > MOST_COMPARED:
         return f"{len(before)} lines were replaced by {len(after)}; over {MOST_COMPARED} are not compared"
     text = "\n".join(difflib.unified_diff(before, after, path, path, lineterm=""))
-    shown, end = beginning(text, 0, LONGEST_DIFF)
-    return shown if end == len(text) else f"{shown}\n… {len(text) - end} characters more"
+    part, end = beginning(text, 0, LONGEST_DIFF)
+    return part if end == len(text) else f"{part}\n… {len(text) - end} characters more"
 
 
 class CopyFile(GuestParameters, frozen=True, kw_only=True):
@@ -292,7 +292,7 @@ class ListDirectory(GuestParameters, frozen=True, kw_only=True):
     path: Annotated[str, parameter("Path in the guest.", Role.LIST_PATH, examples=["/var/log/syslog"])]
 
 
-class Listed(msgspec.Struct, frozen=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry: `kind` is f (file), d (directory), l (link) or ? (else); `mtime` in seconds since the epoch."""
 
     name: str
@@ -303,9 +303,9 @@ class Listed(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Listing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is in a folder; `more` entries are not shown."""
+    """What is in a folder; `more` entries are not listed."""
 
-    entries: list[Listed]
+    entries: list[Entry]
     more: int = 0
 
 
@@ -316,5 +316,5 @@ MOST_ENTRIES = 200
 async def list_directory(call: Call, parameters: ListDirectory) -> Listing:
     """Lists a folder in a guest with kinds, sizes, permissions and times."""
     entries = await call.guest.folders.listdir(parameters.path)
-    shown = [Listed(one.path, one.kind, one.size, f"{one.mode:o}", one.mtime) for one in entries[:MOST_ENTRIES]]
-    return Listing(shown, max(0, len(entries) - MOST_ENTRIES))
+    listing = [Entry(one.path, one.kind, one.size, f"{one.mode:o}", one.mtime) for one in entries[:MOST_ENTRIES]]
+    return Listing(listing, max(0, len(entries) - MOST_ENTRIES))

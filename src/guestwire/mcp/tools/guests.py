@@ -77,7 +77,7 @@ class Overview(msgspec.Struct, frozen=True, omit_defaults=True):
     problems: list[str] = []
 
 
-class _Told(NamedTuple):
+class _Answers(NamedTuple):
     """What a guest said; None for what could not be read."""
 
     name: HostName | None
@@ -93,13 +93,13 @@ class _Told(NamedTuple):
 async def guest_overview(call: Call, _: GuestParameters) -> Overview:
     """System, addresses, disks with their use, users and clock (seconds since the epoch) of a guest in one call."""
     problems: dict[str, CallFailed] = {}
-    told = await _asked(call.guest, problems)
-    if all(part is None for part in told):
+    answers = await _collect(call.guest, problems)
+    if all(part is None for part in answers):
         raise problems["time"]
-    return _overview(told, problems)
+    return _overview(answers, problems)
 
 
-async def _asked(guest: Guest, problems: dict[str, CallFailed]) -> _Told:
+async def _collect(guest: Guest, problems: dict[str, CallFailed]) -> _Answers:
     first = await asyncio.gather(
         _part("host name", guest.get_host_name(), problems),
         _part("system", guest.osinfo(), problems),
@@ -111,21 +111,21 @@ async def _asked(guest: Guest, problems: dict[str, CallFailed]) -> _Told:
         _part("disks", guest.filesystems(), problems),
         _part("users", guest.get_users(), problems),
     )
-    return _Told(*first, *second)
+    return _Answers(*first, *second)
 
 
-def _overview(told: _Told, problems: dict[str, CallFailed]) -> Overview:
-    system, addresses = told.system, _addresses(told.interfaces or [])
-    kinds: dict[str, list[Any]] = {"addresses": addresses, "disks": told.disks or [], "users": told.users or []}
+def _overview(answers: _Answers, problems: dict[str, CallFailed]) -> Overview:
+    system, addresses = answers.system, _addresses(answers.interfaces or [])
+    kinds: dict[str, list[Any]] = {"addresses": addresses, "disks": answers.disks or [], "users": answers.users or []}
     return Overview(
-        host_name=told.name.host_name if told.name else None,
+        host_name=answers.name.host_name if answers.name else None,
         system=(system.pretty_name or system.name) if system else None,
         kernel=system.kernel_release if system else None,
         addresses=addresses[:MOST_OF_A_KIND],
         disks=[_disk(one) for one in kinds["disks"][:MOST_OF_A_KIND]],
         users=[one.user for one in kinds["users"][:MOST_OF_A_KIND]],
-        time=told.time and told.time // 1_000_000_000,
-        zone=told.zone.zone if told.zone else None,
+        time=answers.time and answers.time // 1_000_000_000,
+        zone=answers.zone.zone if answers.zone else None,
         more=_more(kinds),
         problems=[f"{what}: {error.message[:120]}" for what, error in sorted(problems.items())],
     )
@@ -175,10 +175,10 @@ class Examined(msgspec.Struct, frozen=True):
 @tools.tool("diagnose", AnyGuestParameters, level=Level.READ, effect=Effect.READS)
 async def diagnose(call: Call, parameters: AnyGuestParameters) -> Examined:
     """Finds out why a guest does not answer: address, certificate, credentials, VM, agent, privilege, disabled commands. Use it after an error."""
-    return Examined((await examine(call.caller.host, _examined(call, parameters.guest))).steps)
+    return Examined((await examine(call.caller.host, _guest_to_diagnose(call, parameters.guest))).steps)
 
 
-def _examined(call: Call, name: str) -> str:
+def _guest_to_diagnose(call: Call, name: str) -> str:
     """A guest that was not found has no rule: only what lies before it may be examined, even when it could be found by now."""
     if call.caller.host.is_local:
         return name

@@ -88,13 +88,13 @@ async def users(context: AccessContext, parameters: ListUsers) -> list[ListedUse
     """Lists the users that the caller may see: all, those of some groups, or only itself."""
     visible = context.access.visible_users(context.subject, USER_AUDIT)
     return [
-        _listed(context, user, full=parameters.full)
+        _list_item(context, user, full=parameters.full)
         for userid, user in sorted(context.access.snapshot.users.items())
         if userid in visible and parameters.enabled in (None, user.enable)
     ]
 
 
-def _listed(context: AccessContext, user: User, *, full: bool) -> ListedUser:
+def _list_item(context: AccessContext, user: User, *, full: bool) -> ListedUser:
     more: dict[str, Any] = {}
     if full:
         more["groups"] = ",".join(_groups_of(context, user.userid))

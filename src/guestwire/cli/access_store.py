@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import Column, Row, note, show
@@ -16,29 +16,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="The server's configuration; default: /etc/guestwire/guestwire.toml, if it is there.",
-    ),
-]
-StateOption = Annotated[
-    Path | None,
-    typer.Option("--state-dir", metavar="FOLDER", help="The server's state directory, in place of a configuration."),
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON, with the API's names.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Comment = Annotated[str | None, typer.Option("--comment", metavar="TEXT", help="A comment.")]
-Expire = Annotated[
-    str | None,
-    typer.Option(
-        "--expire",
-        metavar="WHEN",
-        help="YYYY-MM-DD (when the day begins), YYYY-MM-DDTHH:MM, seconds since the epoch, or 'never'.",
-    ),
-]
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The server's configuration; default: /etc/guestwire/guestwire.toml, if it is there.",
+)
+state_option = click.option(
+    "--state-dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="The server's state directory, in place of a configuration.",
+)
+comment_option = click.option("--comment", metavar="TEXT", help="A comment.")
+expire_option = click.option(
+    "--expire",
+    metavar="WHEN",
+    help="YYYY-MM-DD (when the day begins), YYYY-MM-DDTHH:MM, seconds since the epoch, or 'never'.",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,38 @@
 """`guestwire access user`, `token` and `group`."""
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
+import click
 
 from guestwire.cli import asking
+from guestwire.cli.access_store import Kind, change, comment_option, expire_option, remove, run, show_all
+from guestwire.cli.options import json_option, yes_option
 from guestwire.cli.output import Column, examples, note, show, yes_or_no
-from guestwire.cli.site import Comment, Expire, Json, Kind, Yes, change, remove, run, show_all
 from guestwire.cli.times import expires, expiry
 
-user = typer.Typer(
+user = click.Group(
+    "user",
     epilog=examples("guestwire access user list"),
     no_args_is_help=True,
     help="Users, NAME@REALM: realm pve keeps their passwords here, pam is this host's.",
 )
-token = typer.Typer(
-    epilog=examples("guestwire access token list anna@pve"), no_args_is_help=True, help="API tokens of a user."
+token = click.Group(
+    "token", epilog=examples("guestwire access token list anna@pve"), no_args_is_help=True, help="API tokens of a user."
 )
-group = typer.Typer(
+group = click.Group(
+    "group",
     epilog=examples("guestwire access group list"),
     no_args_is_help=True,
     help="Groups of users; `user change --groups` says who is in them.",
 )
 
-UserArgument = Annotated[str, typer.Argument(metavar="USER", help="NAME@REALM", show_default=False)]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The token's name.", show_default=False)]
-GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", show_default=False)]
-Groups = Annotated[str | None, typer.Option("--groups", metavar="GROUP,…", help="The groups the user is in.")]
-Email = Annotated[str | None, typer.Option("--email", metavar="ADDRESS")]
-Firstname = Annotated[str | None, typer.Option("--firstname", metavar="NAME")]
-Lastname = Annotated[str | None, typer.Option("--lastname", metavar="NAME")]
+user_argument = click.argument("userid", metavar="USER", help="NAME@REALM")
+name_argument = click.argument("name", metavar="NAME", help="The token's name.")
+group_argument = click.argument("groupid", metavar="GROUP")
+groups_option = click.option("--groups", metavar="GROUP,…", help="The groups the user is in.")
+email_option = click.option("--email", metavar="ADDRESS")
+firstname_option = click.option("--firstname", metavar="NAME")
+lastname_option = click.option("--lastname", metavar="NAME")
 
 USERS: Final = Kind(
     "user",
@@ -71,24 +74,36 @@ GROUPS: Final = Kind(
 
 
 @user.command("list", epilog=examples("guestwire access user list"))
-def list_users(context: typer.Context, *, json: Json = False) -> None:
+@json_option
+@click.pass_context
+def list_users(context: click.Context, *, json: bool) -> None:
     """List all users with their groups and tokens."""
     show_all(context.obj, USERS, as_json=json)
 
 
 @user.command("add", epilog=examples("guestwire access user add anna@pve --groups ops"))
+@user_argument
+@groups_option
+@expire_option
+@comment_option
+@email_option
+@firstname_option
+@lastname_option
+@click.option("--disabled", help="May not log in yet.", is_flag=True)
+@json_option
+@click.pass_context
 def add_user(
-    context: typer.Context,
-    userid: UserArgument,
+    context: click.Context,
+    userid: str,
     *,
-    groups: Groups = None,
-    expire: Expire = None,
-    comment: Comment = None,
-    email: Email = None,
-    firstname: Firstname = None,
-    lastname: Lastname = None,
-    disabled: Annotated[bool, typer.Option("--disabled", help="May not log in yet.")] = False,
-    json: Json = False,
+    groups: str | None,
+    expire: str | None,
+    comment: str | None,
+    email: str | None,
+    firstname: str | None,
+    lastname: str | None,
+    disabled: bool,
+    json: bool,
 ) -> None:
     """Add a user; `user password` gives it a password."""
     given = _user_fields(expire, comment, email, firstname, lastname) | {"groups": groups, "enable": not disabled}
@@ -96,21 +111,30 @@ def add_user(
 
 
 @user.command("change", epilog=examples("guestwire access user change anna@pve --disable"))
+@user_argument
+@groups_option
+@click.option("--append", help="Keep the groups the user is in already.", is_flag=True)
+@expire_option
+@comment_option
+@email_option
+@firstname_option
+@lastname_option
+@click.option("--enable/--disable", help="May log in and use tokens, or not.", default=None)
+@json_option
+@click.pass_context
 def change_user(
-    context: typer.Context,
-    userid: UserArgument,
+    context: click.Context,
+    userid: str,
     *,
-    groups: Groups = None,
-    append: Annotated[bool, typer.Option("--append", help="Keep the groups the user is in already.")] = False,
-    expire: Expire = None,
-    comment: Comment = None,
-    email: Email = None,
-    firstname: Firstname = None,
-    lastname: Lastname = None,
-    enable: Annotated[
-        bool | None, typer.Option("--enable/--disable", help="May log in and use tokens, or not.")
-    ] = None,
-    json: Json = False,
+    groups: str | None,
+    append: bool,
+    expire: str | None,
+    comment: str | None,
+    email: str | None,
+    firstname: str | None,
+    lastname: str | None,
+    enable: bool | None,
+    json: bool,
 ) -> None:
     """Change a user; a running server heeds it within a second."""
     given = _user_fields(expire, comment, email, firstname, lastname)
@@ -126,19 +150,21 @@ def _user_fields(
 
 
 @user.command("remove", epilog=examples("guestwire access user remove anna@pve"))
-def remove_user(context: typer.Context, userid: UserArgument, *, yes: Yes = False, json: Json = False) -> None:
+@user_argument
+@yes_option
+@json_option
+@click.pass_context
+def remove_user(context: click.Context, userid: str, *, yes: bool, json: bool) -> None:
     """Remove a user with its tokens, memberships and ACL entries."""
     remove(context.obj, USERS, {"userid": userid}, yes=yes, as_json=json)
 
 
 @user.command("password", epilog=examples("guestwire access user password anna@pve"))
-def password(
-    context: typer.Context,
-    userid: UserArgument,
-    *,
-    stdin: Annotated[bool, typer.Option("--stdin", help="Read it from standard input, one line.")] = False,
-    json: Json = False,
-) -> None:
+@user_argument
+@click.option("--stdin", help="Read it from standard input, one line.", is_flag=True)
+@json_option
+@click.pass_context
+def password(context: click.Context, userid: str, *, stdin: bool, json: bool) -> None:
     """Set a user's password: asked for on the terminal, twice, or read from standard input."""
     ident = {"userid": userid}
     run(context.obj, lambda admin: USERS.row(admin, ident))
@@ -147,26 +173,35 @@ def password(
 
 
 @token.command("list", epilog=examples("guestwire access token list anna@pve"))
-def list_tokens(context: typer.Context, userid: UserArgument, *, json: Json = False) -> None:
+@user_argument
+@json_option
+@click.pass_context
+def list_tokens(context: click.Context, userid: str, *, json: bool) -> None:
     """List a user's tokens."""
     show_all(context.obj, TOKENS, {"userid": userid}, as_json=json)
 
 
 @token.command("add", epilog=examples("guestwire access token add anna@pve backup --expire 2027-01-01"))
+@user_argument
+@name_argument
+@click.option(
+    "--privsep/--no-privsep",
+    help="It has only what its own ACL entries give it, or all that its user has.",
+    default=True,
+)
+@expire_option
+@comment_option
+@json_option
+@click.pass_context
 def add_token(
-    context: typer.Context,
-    userid: UserArgument,
-    name: NameArgument,
+    context: click.Context,
+    userid: str,
+    name: str,
     *,
-    privsep: Annotated[
-        bool,
-        typer.Option(
-            "--privsep/--no-privsep", help="It has only what its own ACL entries give it, or all that its user has."
-        ),
-    ] = True,
-    expire: Expire = None,
-    comment: Comment = None,
-    json: Json = False,
+    privsep: bool,
+    expire: str | None,
+    comment: str | None,
+    json: bool,
 ) -> None:
     """Add a token. It is shown this once: standard output gets one line, USER!NAME=SECRET."""
     given = {"userid": userid, "tokenid": name, "privsep": privsep, "expire": expiry(expire), "comment": comment}
@@ -179,20 +214,26 @@ def add_token(
 
 
 @token.command("change", epilog=examples("guestwire access token change anna@pve backup --expire never"))
+@user_argument
+@name_argument
+@click.option(
+    "--privsep/--no-privsep",
+    help="It has only what its own ACL entries give it, or all that its user has.",
+    default=None,
+)
+@expire_option
+@comment_option
+@json_option
+@click.pass_context
 def change_token(
-    context: typer.Context,
-    userid: UserArgument,
-    name: NameArgument,
+    context: click.Context,
+    userid: str,
+    name: str,
     *,
-    privsep: Annotated[
-        bool | None,
-        typer.Option(
-            "--privsep/--no-privsep", help="It has only what its own ACL entries give it, or all that its user has."
-        ),
-    ] = None,
-    expire: Expire = None,
-    comment: Comment = None,
-    json: Json = False,
+    privsep: bool | None,
+    expire: str | None,
+    comment: str | None,
+    json: bool,
 ) -> None:
     """Change a token; its secret stays."""
     given = {"privsep": privsep, "expire": expiry(expire), "comment": comment}
@@ -200,34 +241,49 @@ def change_token(
 
 
 @token.command("remove", epilog=examples("guestwire access token remove anna@pve backup"))
-def remove_token(
-    context: typer.Context, userid: UserArgument, name: NameArgument, *, yes: Yes = False, json: Json = False
-) -> None:
+@user_argument
+@name_argument
+@yes_option
+@json_option
+@click.pass_context
+def remove_token(context: click.Context, userid: str, name: str, *, yes: bool, json: bool) -> None:
     """Remove a token with its ACL entries; a running server refuses it within a second."""
     remove(context.obj, TOKENS, {"userid": userid, "tokenid": name}, yes=yes, as_json=json)
 
 
 @group.command("list", epilog=examples("guestwire access group list"))
-def list_groups(context: typer.Context, *, json: Json = False) -> None:
+@json_option
+@click.pass_context
+def list_groups(context: click.Context, *, json: bool) -> None:
     """List all groups with their members."""
     show_all(context.obj, GROUPS, as_json=json)
 
 
 @group.command("add", epilog=examples("guestwire access group add ops --comment Operators"))
-def add_group(context: typer.Context, groupid: GroupArgument, *, comment: Comment = None, json: Json = False) -> None:
+@group_argument
+@comment_option
+@json_option
+@click.pass_context
+def add_group(context: click.Context, groupid: str, *, comment: str | None, json: bool) -> None:
     """Add a group."""
     change(context.obj, GROUPS, ("POST", GROUPS.collection), {"groupid": groupid}, {"comment": comment}, as_json=json)
 
 
 @group.command("change", epilog=examples("guestwire access group change ops --comment Operators"))
-def change_group(
-    context: typer.Context, groupid: GroupArgument, *, comment: Comment = None, json: Json = False
-) -> None:
+@group_argument
+@comment_option
+@json_option
+@click.pass_context
+def change_group(context: click.Context, groupid: str, *, comment: str | None, json: bool) -> None:
     """Change a group's comment."""
     change(context.obj, GROUPS, ("PUT", GROUPS.page), {"groupid": groupid}, {"comment": comment}, as_json=json)
 
 
 @group.command("remove", epilog=examples("guestwire access group remove ops"))
-def remove_group(context: typer.Context, groupid: GroupArgument, *, yes: Yes = False, json: Json = False) -> None:
+@group_argument
+@yes_option
+@json_option
+@click.pass_context
+def remove_group(context: click.Context, groupid: str, *, yes: bool, json: bool) -> None:
     """Remove a group with its ACL entries; its members stay."""
     remove(context.obj, GROUPS, {"groupid": groupid}, yes=yes, as_json=json)

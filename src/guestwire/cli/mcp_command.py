@@ -3,16 +3,14 @@
 import gc
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from guestwire.cli.connecting import on_host
 from guestwire.cli.main import USUAL
-from guestwire.cli.options import given_in
-from guestwire.cli.output import note, to_json, visible
-from guestwire.cli.quick import add
-from guestwire.cli.site import Json
+from guestwire.cli.options import given_in, json_option
+from guestwire.cli.output import examples, note, to_json, visible
 from guestwire.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,54 +22,44 @@ if TYPE_CHECKING:
 NAME: Final = "mcp"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this command."""
-    add(
-        app,
-        NAME,
-        mcp,
+@click.command(
+    NAME,
+    epilog=examples(
         "guestwire --host https://pve1:8006 --token-file token mcp",
         "guestwire --host unix:/run/vm/100.qga mcp --allow files,exec --ask exec",
         "guestwire mcp --policy policy.toml --check",
-    )
-
-
+    ),
+)
+@click.option(
+    "--allow", metavar="LEVELS", help="read (default), files, exec, manage, power or all; with commas between."
+)
+@click.option("--ask", metavar="WHAT", help="Levels and tools for which a person must say yes first.")
+@click.option("--tools", metavar="few|every", help="List what most work needs (default), or every tool.")
+@click.option("--policy", metavar="F", help="A policy in TOML instead of the options above; see docs/mcp.md.")
+@click.option("--copy-folder", metavar="DIR", help="Files may be copied to and from this folder of this machine.")
+@click.option("--dry-run", help="Change nothing; show what would be done.", is_flag=True)
+@click.option("--records", metavar="F", help="Where each call leaves a line; default: in ~/.local/state/guestwire.")
+@click.option("--http", metavar="[HOST:]PORT", help="Streamable HTTP at /mcp instead of standard input and output.")
+@click.option("--bearer-file", metavar="F", help="The token that HTTP callers need; made when it is not there.")
+@click.option("--allow-host", metavar="NAMES", help="More names that HTTP callers reach this server by.")
+@click.option("--check", help="Show what the policy allows in each guest, and why.", is_flag=True)
+@json_option
+@click.pass_context
 def mcp(
-    context: typer.Context,
+    context: click.Context,
     *,
-    allow: Annotated[
-        str | None,
-        typer.Option(metavar="LEVELS", help="read (default), files, exec, manage, power or all; with commas between."),
-    ] = None,
-    ask: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="Levels and tools for which a person must say yes first.")
-    ] = None,
-    tools: Annotated[
-        str | None, typer.Option(metavar="few|every", help="List what most work needs (default), or every tool.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(metavar="F", help="A policy in TOML instead of the options above; see docs/mcp.md.")
-    ] = None,
-    copy_folder: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Files may be copied to and from this folder of this machine.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be done.")] = False,
-    records: Annotated[
-        str | None,
-        typer.Option(metavar="F", help="Where each call leaves a line; default: in ~/.local/state/guestwire."),
-    ] = None,
-    http: Annotated[
-        str | None,
-        typer.Option(metavar="[HOST:]PORT", help="Streamable HTTP at /mcp instead of standard input and output."),
-    ] = None,
-    bearer_file: Annotated[
-        str | None, typer.Option(metavar="F", help="The token that HTTP callers need; made when it is not there.")
-    ] = None,
-    allow_host: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="More names that HTTP callers reach this server by.")
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Show what the policy allows in each guest, and why.")] = False,
-    json: Json = False,
+    allow: str | None,
+    ask: str | None,
+    tools: str | None,
+    policy: str | None,
+    copy_folder: str | None,
+    dry_run: bool,
+    records: str | None,
+    http: str | None,
+    bearer_file: str | None,
+    allow_host: str | None,
+    check: bool,
+    json: bool,
 ) -> None:
     """Give an AI assistant tools for guests (Model Context Protocol), under a policy: without options it reads state and changes nothing."""
     chosen = _policy(policy, allow, ask, tools, copy_folder, dry_run=dry_run)
@@ -79,14 +67,14 @@ def mcp(
         _show(chosen, _guests(context, chosen), json=json)
         return
     if json:
-        raise typer.BadParameter("--json goes with --check.")
+        raise click.BadParameter("--json goes with --check.")
     import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the server
 
     if http is None:
         from guestwire.mcp.sdk_imports import load_lean  # noqa: PLC0415
 
         load_lean()
-    from guestwire.mcp.records import default_path  # noqa: PLC0415
+    from guestwire.mcp.call_log import default_path  # noqa: PLC0415
     from guestwire.mcp.serve import listen, serve_http, serve_stdio  # noqa: PLC0415
 
     gc.set_threshold(*USUAL)  # a server lives long
@@ -101,7 +89,7 @@ def mcp(
     asyncio.run(serve_http(settings, chosen, to, listening))
 
 
-def _settings(context: typer.Context) -> "Settings":
+def _settings(context: click.Context) -> "Settings":
     from guestwire.cli.trust import remembered  # noqa: PLC0415  # as above
     from guestwire.client.settings import settings_for  # noqa: PLC0415
 
@@ -123,10 +111,10 @@ def _policy(
 
     if file:
         if allow or ask or tools or copy_folder or dry_run:
-            raise typer.BadParameter("With --policy, the file says what is allowed; the other options stay away.")
+            raise click.BadParameter("With --policy, the file says what is allowed; the other options stay away.")
         return _policy_of(Path(file))
     if tools not in (None, "few", "every"):
-        raise typer.BadParameter("--tools is few or every.")
+        raise click.BadParameter("--tools is few or every.")
     folder = Path(copy_folder).expanduser().resolve() if copy_folder else None
     if folder and not folder.is_dir():
         raise ConfigurationError(f"{folder}: no such folder")
@@ -136,24 +124,24 @@ def _policy(
             copy_folders=(folder,) if folder else (),
         )  # fmt: skip
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise click.BadParameter(str(error)) from None
 
 
 def _known(words: list[str]) -> list[str]:
     """Levels and tools; another word would be a question that is never asked."""
     from guestwire.contract.faces import Level  # noqa: PLC0415  # as above
-    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
+    from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415
 
     known = {level.value for level in Level} | TOOLS.levels().keys()
     for word in words:
         if word not in known:
-            raise typer.BadParameter(f"--ask: '{word}' is neither a level nor a tool.")
+            raise click.BadParameter(f"--ask: '{word}' is neither a level nor a tool.")
     return words
 
 
 def _policy_of(path: Path) -> "Policy":
+    from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415
     from guestwire.mcp.policy_file import read_policy  # noqa: PLC0415  # as above
-    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
 
     return read_policy(path, TOOLS.levels())
 
@@ -161,11 +149,11 @@ def _policy_of(path: Path) -> "Policy":
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) <= 65535:  # noqa: PLR2004  # the largest port
-        raise typer.BadParameter(f"--http: '{text}' is not PORT or HOST:PORT.")
+        raise click.BadParameter(f"--http: '{text}' is not PORT or HOST:PORT.")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _guests(context: typer.Context, policy: "Policy") -> "list[tuple[GuestInfo, Rule]]":
+def _guests(context: click.Context, policy: "Policy") -> "list[tuple[GuestInfo, Rule]]":
     from guestwire.mcp.caller import rule_for  # noqa: PLC0415  # as above
 
     async def listed(host: "Host") -> "list[tuple[GuestInfo, Rule]]":
@@ -175,9 +163,9 @@ def _guests(context: typer.Context, policy: "Policy") -> "list[tuple[GuestInfo, 
 
 
 def _show(policy: "Policy", guests: "list[tuple[GuestInfo, Rule]]", *, json: bool) -> None:
+    from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415  # as above
     from guestwire.mcp.gate import offered  # noqa: PLC0415  # as above
     from guestwire.mcp.policy_file import NEEDS  # noqa: PLC0415  # as above
-    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415  # as above
 
     tools = offered(TOOLS, policy)
     rows = [_row(guest, rule, tools) for guest, rule in guests]

@@ -2,28 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
-from guestwire.cli import people, rights
+from guestwire.cli import access_people, access_rights
+from guestwire.cli.access_store import Where, config_option, run, state_option
 from guestwire.cli.asking import confirm
+from guestwire.cli.options import json_option, yes_option
 from guestwire.cli.output import Column, Row, examples, note, print_table, show, yes_or_no
-from guestwire.cli.site import ConfigOption, Json, StateOption, Where, Yes, run
 
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
-
-app = typer.Typer(no_args_is_help=True)
-for name, part in (
-    ("user", people.user),
-    ("token", people.token),
-    ("group", people.group),
-    ("role", rights.role),
-    ("acl", rights.acl),
-    ("pool", rights.pool),
-):
-    app.add_typer(part, name=name)
 
 GRANTS: Final = (
     Column("PATH", "path"),
@@ -33,13 +23,13 @@ GRANTS: Final = (
 )
 
 
-def register(root: typer.Typer) -> None:
-    """Adds these commands."""
-    root.add_typer(app, name="access")
-
-
-@app.callback(epilog=examples("guestwire access user add anna@pve", "guestwire access --help"))
-def access(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+@click.group(
+    "access", no_args_is_help=True, epilog=examples("guestwire access user add anna@pve", "guestwire access --help")
+)
+@config_option
+@state_option
+@click.pass_context
+def access(context: click.Context, *, config: Path | None, state_dir: Path | None) -> None:
     """Say who may do what: users, API tokens, groups, roles, ACLs and pools, in the server's own store.
 
     Works on the server's machine, as the user that the server runs as or as root, while the server runs or not; it heeds changes
@@ -48,16 +38,23 @@ def access(context: typer.Context, config: ConfigOption = None, state_dir: State
     context.obj = Where(config, state_dir)
 
 
-@app.command(epilog=examples("guestwire access permissions --user anna@pve --path /vms/100"))
-def permissions(
-    context: typer.Context,
-    *,
-    user: Annotated[str, typer.Option("--user", metavar="USER", help="NAME@REALM, or NAME@REALM!TOKEN.")],
-    path: Annotated[
-        str | None, typer.Option("--path", metavar="PATH", help="As /vms/100; default: all that differ.")
-    ] = None,
-    json: Json = False,
-) -> None:
+for group in (
+    access_people.user,
+    access_people.token,
+    access_people.group,
+    access_rights.role,
+    access_rights.acl,
+    access_rights.pool,
+):
+    access.add_command(group)
+
+
+@access.command("permissions", epilog=examples("guestwire access permissions --user anna@pve --path /vms/100"))
+@click.option("--user", metavar="USER", help="NAME@REALM, or NAME@REALM!TOKEN.", required=True)
+@click.option("--path", metavar="PATH", help="As /vms/100; default: all that differ.")
+@json_option
+@click.pass_context
+def permissions(context: click.Context, user: str, *, path: str | None, json: bool) -> None:
     """Show what a user or token may do, and where each privilege comes from."""
 
     async def job(admin: "OfflineAdmin") -> tuple[list[Row], str]:
@@ -87,18 +84,25 @@ def _words(grant: Row) -> str:
     return f"{grant['roleid']} of {grant['type']} {grant['ugid']} on {grant['path']}{pool}"
 
 
-BackupArgument = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+backup_argument = click.argument("backup", metavar="FILE", type=click.Path(path_type=Path))
 
 
-@app.command(epilog=examples("guestwire access backup /var/backups/guestwire.db"))
-def backup(context: typer.Context, file: BackupArgument, *, json: Json = False) -> None:
+@access.command("backup", epilog=examples("guestwire access backup /var/backups/guestwire.db"))
+@backup_argument
+@json_option
+@click.pass_context
+def write_backup(context: click.Context, backup: Path, *, json: bool) -> None:
     """Write a consistent copy of the store to a file, also while the server runs. It holds what logs people in: keep it secret."""
-    run(context.obj, lambda admin: admin.store.backup(file))
-    _tell(json, {"backup": str(file)}, f"{file}: written")
+    run(context.obj, lambda admin: admin.store.backup(backup))
+    _tell(json, {"backup": str(backup)}, f"{backup}: written")
 
 
-@app.command(epilog=examples("guestwire access restore /var/backups/guestwire.db"))
-def restore(context: typer.Context, backup: BackupArgument, *, yes: Yes = False, json: Json = False) -> None:
+@access.command("restore", epilog=examples("guestwire access restore /var/backups/guestwire.db"))
+@backup_argument
+@yes_option
+@json_option
+@click.pass_context
+def restore(context: click.Context, backup: Path, *, yes: bool, json: bool) -> None:
     """Put a backup in the place of the store; stop the server first. What was there is kept beside it."""
     # `serve` and `--help` must not wait for what only this command needs.
     import asyncio  # noqa: PLC0415

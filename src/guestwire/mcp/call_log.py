@@ -63,14 +63,14 @@ class Records:
                 self._unwritten = self._unwritten.removeprefix(lines)
 
     def _append(self, line: str) -> None:
-        with self._opened() as descriptor:
+        with self._open_locked() as descriptor:
             size, data = os.fstat(descriptor).st_size, line.encode()
             if os.write(descriptor, data) < len(data):
                 os.ftruncate(descriptor, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _open_locked(self) -> Iterator[int]:
         """The file, locked, and not too large: another server may move it away while this one waits for the lock."""
         while True:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -83,7 +83,7 @@ class Records:
                 os.close(descriptor)
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether it is still the file at the path; one that is too large is moved away."""
+        """True if it is still the file at the path; one that is too large is moved away."""
         held = os.fstat(descriptor)
         if not self._path.exists() or not os.path.samestat(held, self._path.stat()):
             return False

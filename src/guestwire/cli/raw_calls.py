@@ -1,14 +1,14 @@
 """`guestwire raw` and `guestwire api`: any call, and which there are."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-import typer
+import click
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.connecting import on_host
-from guestwire.cli.output import Column, show, to_json
-from guestwire.cli.quick import add
-from guestwire.cli.site import Json, Yes
+from guestwire.cli.options import json_option, yes_option
+from guestwire.cli.output import Column, examples, show, to_json
 
 PREFIX: Final = "/api2/json"
 METHODS: Final = ("GET", "POST", "PUT", "DELETE")
@@ -21,47 +21,37 @@ COLUMNS: Final = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds these commands."""
-    add(
-        app,
-        "raw",
-        raw,
+@click.command(
+    "raw",
+    epilog=examples(
         "guestwire raw GET /nodes/pve1/qemu/100/agent/get-osinfo",
         "guestwire raw POST /nodes/pve1/qemu/100/agent/exec command=ls command=-l",
-    )
-    add(app, "api", api, "guestwire api", "guestwire api --json | jq '.[] | select(.effect == \"disrupts\").path'")
-
-
-def raw(
-    context: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="GET|POST|PUT|DELETE", show_default=False)],
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Below /api2/json.", show_default=False)],
-    parameters: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[K=V]...", help="Parameters; one that is given twice is a list.", show_default=False),
-    ] = None,
-    *,
-    yes: Yes = False,
-    json: Json = False,  # noqa: ARG001  # it is JSON in any case
-) -> None:
+    ),
+)
+@click.argument("method", metavar="GET|POST|PUT|DELETE")
+@click.argument("path", metavar="PATH", help="Below /api2/json.")
+@click.argument("parameters", metavar="[K=V]...", help="Parameters; one that is given twice is a list.", nargs=-1)
+@yes_option
+@json_option
+@click.pass_context
+def raw(context: click.Context, method: str, path: str, *, parameters: tuple[str, ...], yes: bool, json: bool) -> None:  # noqa: ARG001  # the answer is JSON in any case
     """Make any call of the API, and show what it has under `data`, as JSON. Asks first when it may disrupt a guest."""
     method, path = method.upper(), "/" + path.removeprefix(PREFIX).lstrip("/")
     if method not in METHODS:
-        raise typer.BadParameter(f"'{method}' is none of {', '.join(METHODS)}.")
-    given = _given(parameters or [])
+        raise click.BadParameter(f"'{method}' is none of {', '.join(METHODS)}.")
+    given = _given(parameters)
     if not yes and _may_disrupt(method, path):
         confirm(f"{method} {path} may disrupt a guest. Call it?", yes=False)
     found = on_host(context, lambda host: host.raw(method, path, given))
     print(to_json(found, indent=2))
 
 
-def _given(pairs: list[str]) -> dict[str, Any]:
+def _given(pairs: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise typer.BadParameter(f"'{pair}' is not K=V.")
+            raise click.BadParameter(f"'{pair}' is not K=V.")
         if name not in given:
             given[name] = value
         else:
@@ -70,16 +60,20 @@ def _given(pairs: list[str]) -> dict[str, Any]:
 
 
 def _may_disrupt(method: str, path: str) -> bool:
-    from guestwire.client.finding import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
+    from guestwire.client.endpoint_lookup import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
 
     return disrupts(method, path)
 
 
-def api(*, json: Json = False) -> None:
+@click.command(
+    "api", epilog=examples("guestwire api", "guestwire api --json | jq '.[] | select(.effect == \"disrupts\").path'")
+)
+@json_option
+def api(*, json: bool) -> None:
     """List every endpoint of guestwire's API, with the privileges that it needs and what it does to a guest.
 
     Any one of the privileges will do. Proxmox VE has those below /nodes/{node}/qemu/{vmid}/agent too.
     """
-    from guestwire.client.finding import every  # noqa: PLC0415  # as above
+    from guestwire.client.endpoint_lookup import every  # noqa: PLC0415  # as above
 
     show(every(), COLUMNS, as_json=json)

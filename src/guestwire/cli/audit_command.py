@@ -1,13 +1,13 @@
 """`guestwire audit`: who did what."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
-from guestwire.cli.output import Column, Row, print_table, to_json
-from guestwire.cli.quick import add
-from guestwire.cli.site import ConfigOption, StateOption, Where, run
+from guestwire.cli.access_store import Where, config_option, run, state_option
+from guestwire.cli.output import Column, Row, examples, print_table, to_json
 from guestwire.cli.times import day_and_time, moment
 
 if TYPE_CHECKING:
@@ -32,38 +32,40 @@ COLUMNS: Final = (
 MOST: Final = 10_000
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this command."""
-    add(app, "audit", audit, "guestwire audit --since 2h --follow")
-
-
 Show = Callable[[Sequence[Row]], None]
 
 
+@click.command("audit", epilog=examples("guestwire audit --since 2h --follow"))
+@click.option(
+    "--since", metavar="WHEN", help="YYYY-MM-DD, YYYY-MM-DDTHH:MM, seconds since the epoch, or how long ago: 2h, 7d."
+)
+@click.option("--until", metavar="WHEN", help="As --since; this moment is left out.")
+@click.option("--user", metavar="USER", help="A user with all tokens, or NAME@REALM!TOKEN.")
+@click.option("--address", metavar="ADDRESS", help="Where it came from; 'local': this command line.")
+@click.option("--vmid", metavar="VMID", type=int)
+@click.option("--endpoint", metavar="'METHOD /PATH'", help="As the table shows it.")
+@click.option("--status", metavar="STATUS", help="Of the answer, as 403.", type=int)
+@click.option("--request-id", metavar="ID", help="As the server's log has it.")
+@click.option("--limit", metavar="NUMBER", help="The last so many.", type=click.IntRange(min=1, max=MOST), default=100)
+@click.option("--follow", "-f", help="Go on with what comes, until Ctrl-C.", is_flag=True)
+@click.option("--json", help="One JSON object a line.", is_flag=True)
+@config_option
+@state_option
 def audit(
     *,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHEN", help="YYYY-MM-DD, YYYY-MM-DDTHH:MM, seconds since the epoch, or how long ago: 2h, 7d."
-        ),
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="As --since; this moment is left out.")] = None,
-    user: Annotated[
-        str | None, typer.Option(metavar="USER", help="A user with all tokens, or NAME@REALM!TOKEN.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Where it came from; 'local': this command line.")
-    ] = None,
-    vmid: Annotated[int | None, typer.Option(metavar="VMID")] = None,
-    endpoint: Annotated[str | None, typer.Option(metavar="'METHOD /PATH'", help="As the table shows it.")] = None,
-    status: Annotated[int | None, typer.Option(metavar="STATUS", help="Of the answer, as 403.")] = None,
-    request_id: Annotated[str | None, typer.Option(metavar="ID", help="As the server's log has it.")] = None,
-    limit: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=MOST, help="The last so many.")] = 100,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    config: ConfigOption = None,
-    state_dir: StateOption = None,
+    since: str | None,
+    until: str | None,
+    user: str | None,
+    address: str | None,
+    vmid: int | None,
+    endpoint: str | None,
+    status: int | None,
+    request_id: str | None,
+    limit: int,
+    follow: bool,
+    json: bool,
+    config: Path | None,
+    state_dir: Path | None,
 ) -> None:
     """Show who did what in which guest, and who was refused."""
     wanted = {

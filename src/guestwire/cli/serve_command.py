@@ -2,20 +2,18 @@
 
 import gc
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from guestwire.cli.main import USUAL
-from guestwire.cli.quick import add
+from guestwire.cli.output import examples
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this command."""
-    add(app, "serve", serve, "guestwire serve --config guestwire.toml")
-
-
-def serve(config: Annotated[Path, typer.Option(help="The configuration file.", metavar="FILE")]) -> None:
+@click.command("serve", epilog=examples("guestwire serve --config guestwire.toml"))
+@click.option(
+    "--config", help="The configuration file.", metavar="FILE", type=click.Path(path_type=Path), required=True
+)
+def serve(config: Path) -> None:
     """Serve the guest agent API of Proxmox VE."""
     # Loading the server takes 0.3 s, which `--help` doesn't need to wait for.
     from guestwire.app import prepare  # noqa: PLC0415

@@ -2,46 +2,50 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
+from guestwire.cli.access_store import Kind, Where, change, comment_option, remove, run, show_all
 from guestwire.cli.asking import confirm
+from guestwire.cli.options import json_option, yes_option
 from guestwire.cli.output import Column, Row, examples, note, show, yes_or_no
-from guestwire.cli.site import Comment, Json, Kind, Where, Yes, change, remove, run, show_all
 from guestwire.errors import RequestError
 
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
 
-role = typer.Typer(
+role = click.Group(
+    "role",
     epilog=examples("guestwire access role list"),
     no_args_is_help=True,
     help="Roles: privileges that are given together.",
 )
-acl = typer.Typer(
+acl = click.Group(
+    "acl",
     epilog=examples("guestwire access acl list"),
     no_args_is_help=True,
     help="Who has which role on which path: /, /vms/100, /pool/NAME, /nodes/NAME, /access.",
 )
-pool = typer.Typer(
+pool = click.Group(
+    "pool",
     epilog=examples("guestwire access pool list"),
     no_args_is_help=True,
     help="Pools: VMs that are meant together by the path /pool/NAME.",
 )
 
-RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", show_default=False)]
-PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="As /vms/100 or /pool/NAME.", show_default=False)]
-RolesArgument = Annotated[str, typer.Argument(metavar="ROLE[,…]", show_default=False)]
-PoolArgument = Annotated[str, typer.Argument(metavar="POOL", show_default=False)]
-Privileges = Annotated[
-    str | None, typer.Option("--privs", metavar="PRIVILEGE,…", help="Privileges, as VM.GuestAgent.FileSystemMgmt.")
-]
-OfUsers = Annotated[list[str] | None, typer.Option("--user", metavar="NAME@REALM", help="Can be given several times.")]
-OfGroups = Annotated[list[str] | None, typer.Option("--group", metavar="GROUP", help="Can be given several times.")]
-OfTokens = Annotated[
-    list[str] | None, typer.Option("--token", metavar="NAME@REALM!NAME", help="Can be given several times.")
-]
+role_argument = click.argument("roleid", metavar="ROLE")
+path_argument = click.argument("path", metavar="PATH", help="As /vms/100 or /pool/NAME.")
+roles_argument = click.argument("roles", metavar="ROLE[,…]")
+pool_argument = click.argument("poolid", metavar="POOL")
+privileges_option = click.option("--privs", metavar="PRIVILEGE,…", help="Privileges, as VM.GuestAgent.FileSystemMgmt.")
+of_users_option = click.option(
+    "--user", "users", metavar="NAME@REALM", help="Can be given several times.", multiple=True
+)
+of_groups_option = click.option("--group", "groups", metavar="GROUP", help="Can be given several times.", multiple=True)
+of_tokens_option = click.option(
+    "--token", "tokens", metavar="NAME@REALM!NAME", help="Can be given several times.", multiple=True
+)
 
 ROLES: Final = Kind(
     "role",
@@ -85,56 +89,72 @@ POOLS: Final = Kind(
 
 
 @role.command("list", epilog=examples("guestwire access role list"))
-def list_roles(context: typer.Context, *, json: Json = False) -> None:
+@json_option
+@click.pass_context
+def list_roles(context: click.Context, *, json: bool) -> None:
     """List all roles with their privileges."""
     show_all(context.obj, ROLES, as_json=json)
 
 
 @role.command("add", epilog=examples("guestwire access role add Look --privs VM.Audit,VM.GuestAgent.Audit"))
-def add_role(context: typer.Context, roleid: RoleArgument, *, privs: Privileges = None, json: Json = False) -> None:
+@role_argument
+@privileges_option
+@json_option
+@click.pass_context
+def add_role(context: click.Context, roleid: str, *, privs: str | None, json: bool) -> None:
     """Add a role."""
     change(context.obj, ROLES, ("POST", ROLES.collection), {"roleid": roleid}, {"privs": privs}, as_json=json)
 
 
 @role.command("change", epilog=examples("guestwire access role change Look --privs VM.GuestAgent.FileRead --append"))
-def change_role(
-    context: typer.Context,
-    roleid: RoleArgument,
-    *,
-    privs: Annotated[str, typer.Option("--privs", metavar="PRIVILEGE,…", help="All that it has from now on.")],
-    append: Annotated[bool, typer.Option("--append", help="Keep the privileges it has already.")] = False,
-    json: Json = False,
-) -> None:
+@role_argument
+@click.option("--privs", metavar="PRIVILEGE,…", help="All that it has from now on.", required=True)
+@click.option("--append", help="Keep the privileges it has already.", is_flag=True)
+@json_option
+@click.pass_context
+def change_role(context: click.Context, roleid: str, privs: str, *, append: bool, json: bool) -> None:
     """Change the privileges of a role that is not built in."""
     given = {"privs": privs, "append": append or None}
     change(context.obj, ROLES, ("PUT", ROLES.page), {"roleid": roleid}, given, as_json=json)
 
 
 @role.command("remove", epilog=examples("guestwire access role remove Look"))
-def remove_role(context: typer.Context, roleid: RoleArgument, *, yes: Yes = False, json: Json = False) -> None:
+@role_argument
+@yes_option
+@json_option
+@click.pass_context
+def remove_role(context: click.Context, roleid: str, *, yes: bool, json: bool) -> None:
     """Remove a role that is not built in, and the ACL entries that name it."""
     remove(context.obj, ROLES, {"roleid": roleid}, yes=yes, as_json=json)
 
 
 @acl.command("list", epilog=examples("guestwire access acl list"))
-def list_acl(context: typer.Context, *, json: Json = False) -> None:
+@json_option
+@click.pass_context
+def list_acl(context: click.Context, *, json: bool) -> None:
     """List all ACL entries."""
     show(run(context.obj, _acl), ACL_COLUMNS, as_json=json)
 
 
 @acl.command("add", epilog=examples("guestwire access acl add /vms/100 Look --user anna@pve"))
+@path_argument
+@roles_argument
+@of_users_option
+@of_groups_option
+@of_tokens_option
+@click.option("--propagate/--no-propagate", help="It holds below the path too, or only on it.", default=True)
+@json_option
+@click.pass_context
 def add_acl(
-    context: typer.Context,
-    path: PathArgument,
-    roles: RolesArgument,
+    context: click.Context,
+    path: str,
+    roles: str,
     *,
-    users: OfUsers = None,
-    groups: OfGroups = None,
-    tokens: OfTokens = None,
-    propagate: Annotated[
-        bool, typer.Option("--propagate/--no-propagate", help="It holds below the path too, or only on it.")
-    ] = True,
-    json: Json = False,
+    users: tuple[str, ...],
+    groups: tuple[str, ...],
+    tokens: tuple[str, ...],
+    propagate: bool,
+    json: bool,
 ) -> None:
     """Give users, groups or tokens a role on a path."""
     given = _acl_given(path, roles, users, groups, tokens) | {"propagate": propagate}
@@ -147,16 +167,24 @@ def add_acl(
 
 
 @acl.command("remove", epilog=examples("guestwire access acl remove /vms/100 Look --user anna@pve"))
+@path_argument
+@roles_argument
+@of_users_option
+@of_groups_option
+@of_tokens_option
+@yes_option
+@json_option
+@click.pass_context
 def remove_acl(
-    context: typer.Context,
-    path: PathArgument,
-    roles: RolesArgument,
+    context: click.Context,
+    path: str,
+    roles: str,
     *,
-    users: OfUsers = None,
-    groups: OfGroups = None,
-    tokens: OfTokens = None,
-    yes: Yes = False,
-    json: Json = False,
+    users: tuple[str, ...],
+    groups: tuple[str, ...],
+    tokens: tuple[str, ...],
+    yes: bool,
+    json: bool,
 ) -> None:
     """Take a role on a path away from users, groups or tokens."""
     where: Where = context.obj
@@ -173,7 +201,7 @@ async def _acl(admin: "OfflineAdmin") -> list[Row]:
 
 
 def _acl_given(
-    path: str, roles: str, users: list[str] | None, groups: list[str] | None, tokens: list[str] | None
+    path: str, roles: str, users: Sequence[str], groups: Sequence[str], tokens: Sequence[str]
 ) -> dict[str, Any]:
     named = {"users": users, "groups": groups, "tokens": tokens}
     return {"path": path, "roles": roles} | {name: ",".join(each) for name, each in named.items() if each}
@@ -217,29 +245,40 @@ def _tell_acl(entries: Sequence[Row], done: str, *, as_json: bool) -> None:
 
 
 @pool.command("list", epilog=examples("guestwire access pool list"))
-def list_pools(context: typer.Context, *, json: Json = False) -> None:
+@json_option
+@click.pass_context
+def list_pools(context: click.Context, *, json: bool) -> None:
     """List all pools with their VMs."""
     show_all(context.obj, POOLS, as_json=json)
 
 
 @pool.command("add", epilog=examples("guestwire access pool add nightly --comment Backups"))
-def add_pool(context: typer.Context, poolid: PoolArgument, *, comment: Comment = None, json: Json = False) -> None:
+@pool_argument
+@comment_option
+@json_option
+@click.pass_context
+def add_pool(context: click.Context, poolid: str, *, comment: str | None, json: bool) -> None:
     """Add a pool; `pool change --vms` puts VMs in it."""
     change(context.obj, POOLS, ("POST", POOLS.collection), {"poolid": poolid}, {"comment": comment}, as_json=json)
 
 
 @pool.command("change", epilog=examples("guestwire access pool change nightly --vms 100,101"))
+@pool_argument
+@click.option("--vms", metavar="VMID,…", help="VMs that come to those in the pool.")
+@click.option("--delete", help="Take these VMs out instead.", is_flag=True)
+@click.option("--allow-move", help="Take VMs from other pools.", is_flag=True)
+@comment_option
+@json_option
+@click.pass_context
 def change_pool(
-    context: typer.Context,
-    poolid: PoolArgument,
+    context: click.Context,
+    poolid: str,
     *,
-    vms: Annotated[
-        str | None, typer.Option("--vms", metavar="VMID,…", help="VMs that come to those in the pool.")
-    ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Take these VMs out instead.")] = False,
-    allow_move: Annotated[bool, typer.Option("--allow-move", help="Take VMs from other pools.")] = False,
-    comment: Comment = None,
-    json: Json = False,
+    vms: str | None,
+    delete: bool,
+    allow_move: bool,
+    comment: str | None,
+    json: bool,
 ) -> None:
     """Put VMs in a pool or take them out; change its comment."""
     given = {"vms": vms, "delete": delete, "allow-move": allow_move, "comment": comment}
@@ -247,6 +286,10 @@ def change_pool(
 
 
 @pool.command("remove", epilog=examples("guestwire access pool remove nightly"))
-def remove_pool(context: typer.Context, poolid: PoolArgument, *, yes: Yes = False, json: Json = False) -> None:
+@pool_argument
+@yes_option
+@json_option
+@click.pass_context
+def remove_pool(context: click.Context, poolid: str, *, yes: bool, json: bool) -> None:
     """Remove an empty pool and the ACL entries on its path."""
     remove(context.obj, POOLS, {"poolid": poolid}, yes=yes, as_json=json)

@@ -1,0 +1,56 @@
+"""Commands that show the result of an endpoint: each is made from the endpoint's record alone."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from guestwire.cli.connecting import on_guest, plain
+from guestwire.cli.names import guest_argument
+from guestwire.cli.options import json_option
+from guestwire.cli.output import examples, to_json
+
+if TYPE_CHECKING:
+    from guestwire.contract import Endpoint
+
+
+class ViewCommand(click.Command):
+    """`guestwire NAME GUEST`: calls an endpoint and shows its result.
+
+    `find` gives the endpoint. It is called when the command runs or shows its help, but not for the list of all commands: the records of
+    all endpoints take a fifth of a second to load.
+    """
+
+    def __init__(self, name: str, help: str, find: Callable[[], "Endpoint"]) -> None:  # noqa: A002  # click's word
+        super().__init__(name, help=help, epilog=examples(f"guestwire {name} web"), callback=self._show)
+        guest_argument(self)
+        json_option(self)
+        self._find = find
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """GUEST, then what else the endpoint requires, then the options."""
+        guest, *options = super().get_params(ctx)
+        return [guest, *self._required(), *options]
+
+    def _required(self) -> Iterator[click.Argument]:
+        from guestwire.contract import rules  # noqa: PLC0415  # as `find`
+
+        for rule in rules(self._find().parameters).values():
+            if rule.required and rule.name not in ("node", "vmid"):
+                yield click.Argument([rule.attribute], metavar=rule.name.upper(), help=rule.description)
+
+    def _show(self, guest: str, json: bool, **given: Any) -> None:  # noqa: FBT001  # click calls it with names
+        from guestwire.cli.formats import print_result  # noqa: PLC0415  # as `find`
+        from guestwire.contract import rules  # noqa: PLC0415
+
+        endpoint = self._find()
+        assert endpoint.command  # noqa: S101  # or it would be no view
+        names = {rule.attribute: rule.name for rule in rules(endpoint.parameters).values()}
+        parameters = {names[name]: value for name, value in given.items()}
+        found = plain(
+            on_guest(click.get_current_context(), guest, lambda guest: guest.call_endpoint(endpoint, parameters))
+        )
+        if json:
+            print(to_json({} if found is None else found, indent=2))
+        else:
+            print_result(endpoint.command.output, found)
