@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from calling import Client, agent, connected, site, vm
@@ -323,6 +324,71 @@ async def test_a_refusal_reaches_a_client_that_sends_on(client: Client) -> None:
                 await connection.writer.drain()
 
         assert (await connection.answer()).reason == "for data too large"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (["Content-Type: application/\xff"], b"x", 506),
+        (["Content-Type: application/json;charset=\xff"], b"{", 400),
+        (["Content-Encoding: gzip", JSON], b"{}", 200),
+        (["Content-Encoding: \xff", JSON], b"{", 400),
+        ([], b"\xff=1", 400),
+        ([], b"%ff=1", 400),
+    ],
+)
+async def test_what_is_no_text_is_refused_without_a_trace(
+    client: Client, guest: FakeGuest, headers: list[str], body: bytes, status: int
+) -> None:
+    head = client.request("POST", agent("ping"), None, [*headers, f"Content-Length: {len(body)}"])
+    answer = await client.send(head.decode().encode("latin-1") + body)
+
+    assert answer.status == status
+    assert "Traceback" not in client.server.log
+    assert guest.names() == ["guest-ping"] * (status == 200)
+
+
+async def test_no_bytes_of_one_request_are_taken_for_another(client: Client) -> None:
+    inner = client.request("GET", VERSION)
+    for headers in (
+        ["Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked", f"Content-Length: {len(inner)}"],
+        ["Transfer-Encoding: identity"],
+        ["Content-Length: 0", f"Content-Length: {len(inner)}"],
+        ["Content-Length: 0", " folded"],
+        ["Content-Length : 0"],
+    ):
+        async with client.connection() as connection:
+            connection.send(client.request("POST", agent("ping"), None, headers) + inner)
+            assert (await connection.answer()).status in (400, 501)
+            assert await connection.rest() == b""
+
+
+async def test_a_body_that_nobody_wanted_does_not_end_a_connection(client: Client) -> None:
+    unknown = client.request("POST", "/api2/json/none", b"x" * 300 * KIB, [JSON])
+    async with client.connection() as connection:
+        connection.send(unknown + client.request("GET", VERSION))
+        assert (await connection.answer()).status == 501
+        assert (await connection.answer()).status == 200
+
+
+def memory(server: Serving) -> int:
+    """Bytes that a server had at most."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * KIB
+
+
+async def test_what_a_client_sends_ahead_is_not_all_kept_while_a_call_goes_on(
+    server: Serving, client: Client, guest: FakeGuest
+) -> None:
+    guest.delay["guest-get-host-name"] = 1.0
+    before = memory(server)
+    async with client.connection() as connection:
+        connection.send(client.request("GET", agent("get-host-name")) + client.request("GET", VERSION) * 400_000)
+        assert (await connection.answer()).status == 200
+        assert (await connection.answer()).status == 200
+
+    assert memory(server) - before < 16 * MIB
 
 
 async def test_60_headers_are_taken_and_70_refused(client: Client) -> None:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from aiohttp.web import BaseRequest, StreamResponse
 from msgspec.structs import replace as replace_struct
 
 from guestwire.access.control import Access
@@ -32,6 +31,7 @@ from guestwire.dispatch import Recorder
 from guestwire.errors import AgentError, CommandTimeout, GuestError, GuestwireError
 from guestwire.inventory import Inventory, read_config
 from guestwire.server import Gateway
+from guestwire.server.http1 import Request
 
 VERSION: Final = {"version": "9.2.6", "release": "9.2", "repoid": "deadbeef00"}
 
@@ -60,10 +60,10 @@ class LimitedGateway(Gateway):
     def __init__(self, inventory: Inventory, access: Access, recorder: Recorder) -> None:
         super().__init__(inventory, access, recorder, [_limit(one) for one in ENDPOINTS if one.origin is Origin.PVE])
 
-    async def __call__(self, request: BaseRequest) -> StreamResponse:
+    async def __call__(self, request: Request) -> None:
         """Answers one request, and ends its connection."""
-        request._message = request._message._replace(should_close=True)  # noqa: SLF001  # as if the client had asked for it
-        return await super().__call__(request)
+        request.keeps = False
+        await super().__call__(request)
 
 
 def _limit(endpoint: Endpoint) -> Endpoint:
