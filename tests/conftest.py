@@ -6,7 +6,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -14,12 +14,14 @@ from calling import site, vm
 from serving import Serving
 from ways import Target, Way, options_for, over_https
 
-from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.client import connect
 from guestwire.testing import FakeGuest, SandboxedAgent
+
+if TYPE_CHECKING:
+    from devtools.guests import GuestImage, Machine
 
 # A busy machine is slow at drawing examples, too: that says nothing about the code.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -107,14 +109,18 @@ async def real_agent(agent: SandboxedAgent) -> AsyncIterator[GuestAgent]:
 
 
 @pytest.fixture(scope="session")
-async def image() -> GuestImage:
+async def image() -> "GuestImage":
     """The small guest, with this host's agent."""
+    from devtools.guests import build, default_cache  # noqa: PLC0415  # guests need qemu-qmp, other tests do not
+
     return await asyncio.to_thread(build, default_cache())
 
 
 @pytest.fixture(scope="session")
-async def machine(image: GuestImage) -> AsyncIterator[Machine]:
+async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
     """A real guest, booted."""
+    from devtools.guests import Machine, accelerator  # noqa: PLC0415  # as above
+
     folder = Path(tempfile.mkdtemp(prefix="gw-"))
     machine = Machine(image, folder, accel=await accelerator(image))
     try:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Self
 
 STARTS_WITHIN = 20.0
+PYTHON = "SERVER_PYTHON"
+"""Names the Python that runs servers, where that of the tests has the base alone; see `./dev test`."""
 
 
 @dataclass
@@ -105,7 +107,7 @@ async def start(folder: Path, environment: dict[str, str], *, limited: bool = Fa
     command = ["guestwire.testing.limited", config] if limited else ["guestwire", "serve", "--config", config]
     with (folder / "server.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *command,
+            os.environ.get(PYTHON, sys.executable), "-m", *command,
             stdout=log, stderr=log, env=os.environ | environment,
         )  # fmt: skip
 

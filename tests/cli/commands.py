@@ -95,6 +95,13 @@ class Site:
         assert (ended.code, ended.errors) == (0, ""), ended
         return [json.loads(line) for line in ended.output.splitlines()]
 
+    async def kept(self) -> Any:
+        """Users, tokens, groups, roles, ACL and pools, as the store has them; audit records are left out."""
+        store = await SqliteStore.open(self.store)
+        found = store.snapshot
+        await store.close()
+        return [dict(each) for each in (found.users, found.tokens, found.groups, found.roles, found.acl, found.pools)]
+
     async def wrote(self, *records: AuditRecord) -> None:
         """Audit records, as the server writes them."""
         store = await SqliteStore.open(self.store)

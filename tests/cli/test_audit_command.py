@@ -133,12 +133,14 @@ async def test_what_is_changed_on_the_command_line_is_recorded_without_secrets(s
     await site.done("user", "list")
     await site.refused("user", "add", "anna@pve")
 
-    added, password = await site.audit_json("--address", "local")
+    added, password, refused = await site.audit_json("--address", "local")
 
     assert (added["endpoint"], added["status"]) == ("POST /access/users", 200)
     assert added["parameters"] == {"userid": "anna@pve", "comment": "c", "enable": True}
     assert added["subject"].endswith("@pam")
     assert password["parameters"] == {"userid": "anna@pve"}
+    assert (refused["status"], refused["result"]) == (500, "create user failed: user 'anna@pve' already exists")
+    assert "Tr0ub4dor" not in repr((added, password, refused))
 
 
 async def test_who_called_sudo_is_who_is_recorded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

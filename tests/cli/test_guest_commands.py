@@ -496,7 +496,7 @@ async def test_names_of_guests_complete_with_tab(lab: Lab) -> None:
 
     done = await guestwire(env={**lab.env, **asking})
 
-    assert (done.output, done.errors) == (b"web\n", "")
+    assert (done.output, done.errors) == (b"plain,web\n", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

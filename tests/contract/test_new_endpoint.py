@@ -1,15 +1,20 @@
 """One function with its record is a whole endpoint: REST, client, tools under their policy, command line, audit, OpenAPI and reference."""
 
+import asyncio
+import json
 import types
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from made_up import SizeOfFile, made_up
 
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
+from guestwire.cli.generate_views import view_names
+from guestwire.cli.views import ViewCommand
 from guestwire.client.generate import asynchronous
 from guestwire.client.hosts import Host, connect
 from guestwire.contract import Registry
@@ -174,6 +179,23 @@ def test_openapi_and_reference_have_them() -> None:
     assert ours["x-origin"] == "guestwire"
     assert "## POST /nodes/{node}/qemu/{vmid}/guestwire/launch" in page
     assert "| `target` | string | required |" in page
+
+
+async def test_the_command_line_shows_it(served: Served) -> None:
+    [endpoint] = [each for each in made_up if each.command]
+    assert endpoint.command
+    command = ViewCommand(endpoint.command.name, endpoint.command.help, lambda: endpoint)
+    env = {"GUESTWIRE_HOST": f"http://127.0.0.1:{served.port}", "GUESTWIRE_TOKEN": TOKEN}
+
+    async def run(*words: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, command, words, env=env)
+
+    assert (await run("web", "/etc/hostname")).output.split() == ["bytes", "9"]
+    assert json.loads((await run("web", "/etc/hostname", "--json")).output) == {"size-in-bytes": 9}
+    mistake = await run("web")
+    assert (mistake.exit_code, "Missing argument 'FILE'" in mistake.output) == (2, True)
+    assert "The path in the guest." in (await run("--help")).output
+    assert '"size": "Show the size of /etc/hostname."' in view_names(ALL)
 
 
 async def test_what_proxmox_ve_lists_does_not_grow(served: Served) -> None:

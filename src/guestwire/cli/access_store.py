@@ -9,7 +9,7 @@ import click
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import Column, Row, note, show
-from guestwire.errors import RequestError
+from guestwire.errors import GuestwireError, RequestError
 
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
@@ -132,7 +132,13 @@ def remove(where: Where, kind: Kind, ident: Mapping[str, str], *, yes: bool, as_
     """Removes one, when it is meant; tells so, or shows it as it was."""
 
     async def look(admin: "OfflineAdmin") -> tuple[Row, str]:
-        row = await kind.row(admin, ident)
+        try:
+            row = await kind.row(admin, ident)
+        except GuestwireError:
+            # Without a question the removal was meant: it is tried, refused and recorded as in the API.
+            if yes:
+                await admin.call("DELETE", kind.page, ident)
+            raise
         return row, _what_goes(await admin.call("GET", "/access/acl"), ident, row)
 
     row, more = run(where, look)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from guestwire.cli.extras import extra_missing
 from guestwire.cli.view_names import VIEWS
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ class LazyGroup(click.Group):
                 module, function = COMMANDS[cmd_name].split(".")
                 self.add_command(getattr(import_module(f"guestwire.cli.{module}"), function))
         return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Only here is known which command it is that lacks a package.
+
+        Raises:
+            ExtraMissing: the command needs an extra that is not installed.
+        """
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if missing := extra_missing(str(ctx.invoked_subcommand), error):
+                raise missing from error
+            raise
 
 
 def _viewed(name: str) -> "Endpoint":

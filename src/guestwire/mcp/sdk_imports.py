@@ -12,10 +12,15 @@ PACKAGES: Final = ("mcp", "mcp.server")
 
 
 def load_lean() -> None:
-    """From now on the SDK's modules are loaded one by one. Where it is loaded already, nothing happens."""
+    """From now on the SDK's modules are loaded one by one. Where it is loaded already, nothing happens.
+
+    Raises:
+        ModuleNotFoundError: the SDK is not installed.
+    """
     if PACKAGES[0] in sys.modules:
         return
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        assert spec  # noqa: S101  # the SDK is among the dependencies
+        if spec is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         sys.modules[name] = importlib.util.module_from_spec(spec)
