@@ -1,7 +1,7 @@
 """Access control of one server: what the gateway and the endpoints of `/access` use.
 
-`checks.py` says what a call needs, `engine.py` what a subject has; here, in `require`, the one is asked of the other. The parameters are
-looked at before they are validated, for a refusal comes before it is said what is wrong with them.
+`checks.py` says what a call needs, `engine.py` what a subject has; here, in `require`, the one is asked of the other.
+The parameters are looked at before they are validated, for a refusal comes before it is said what is wrong with them.
 
 Source: what Proxmox VE's schema calls `permissions`; its order of checks.
 """

@@ -1,7 +1,8 @@
 """Files in a guest, by handle.
 
-A handle that was opened is always closed: on errors, when the caller goes away, when the answer to the open comes late, and
-when the agent was silent at the time and comes back. Agents never give a handle's number twice, also not after a restart, so closing late does no harm.
+A handle that was opened is always closed: on errors, when the caller goes away, when the answer to the open comes late,
+and when the agent was silent at the time and comes back. Agents never give a handle's number twice, also not after a
+restart, so closing late does no harm.
 """
 
 import asyncio

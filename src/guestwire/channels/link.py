@@ -3,22 +3,23 @@
 The rules
 ---------
 1. One connection a guest, kept open: opening it anew costs 100 ms on virtio-serial. A `wire.Session` speaks over it.
-2. Calls wait in a queue; up to `WINDOW` commands are ahead of their replies. A command that says nothing on success travels alone, for
-   nothing that is sent behind it could be told from its own answer. So does a large one: on virtio-serial, replies get lost as soon as more
-   than `MOST_AHEAD` bytes of several commands are on their way (measured to the byte, with pings too; one alone may be of any length).
-3. The first sync on a connection may take `OPEN_TIMEOUT` (Proxmox VE waits as long for its ping); the one after a time-out only
-   `RESYNC_TIMEOUT`, because the caller before has waited already.
-4. After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing else. Then
-   the link is up only when a guest-ping of our own is answered, too.
+2. Calls wait in a queue; up to `WINDOW` commands are ahead of their replies. A command that says nothing on success
+   travels alone, for nothing that is sent behind it could be told from its own answer. So does a large one: on
+   virtio-serial, replies get lost as soon as more than `MOST_AHEAD` bytes of several commands are on their way
+   (measured to the byte, with pings too; one alone may be of any length).
+3. The first sync on a connection may take `OPEN_TIMEOUT` (Proxmox VE waits as long for its ping); the one after a
+   time-out only `RESYNC_TIMEOUT`, because the caller before has waited already.
+4. After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing
+   else. Then the link is up only when a guest-ping of our own is answered, too.
 5. A call fails at once while the agent is known not to answer (SILENT, RESTING). The link asks again by itself.
-6. A command that only reads is sent a second time, once, when the agent hangs up before answering it. A changing one never is.
-7. An agent that breaks the protocol is disconnected and left alone, each time twice as long, up to `REST_AT_MOST`. It is forgiven when a
-   connection was good for `BEHAVED` seconds; nothing that the guest can do by itself ends a rest.
+6. A command that only reads is sent a second time, once, when the agent hangs up before answering it. A changing one
+   never is.
+7. An agent that breaks the protocol is disconnected and left alone, each time twice as long, up to `REST_AT_MOST`. It
+   is forgiven when a connection was good for `BEHAVED` seconds; nothing that the guest can do by itself ends a rest.
 8. Every call ends exactly once: with a value, with an error, or because its caller went away.
 
-The phases
-----------
-`TRANSITIONS` below is the whole machine; what it doesn't list is our own mistake (`LocalProtocolError`), never the guest's.
+The phases ---------- `TRANSITIONS` below is the whole machine; what it doesn't list is our own mistake
+(`LocalProtocolError`), never the guest's.
 
     DOWN        no connection, and none was wanted or none could be had; a call connects
     CONNECTING  a connection was asked for; calls wait
@@ -306,7 +307,8 @@ class Link:
         self._guest = guest
         self._why = "never connected"
         self._actions: list[Action] = []
-        # Calls: in the queue; sent, by id; ended with a reply that still matters, by id. And the bytes of what is in flight, by id.
+        # Calls: in the queue; sent, by id; ended with a reply that still matters, by id. And the bytes of what is in
+        # flight, by id.
         self._waiting: deque[Call] = deque()
         self._sent: dict[int, Call] = {}
         self._late: dict[int, Call] = {}
@@ -365,7 +367,10 @@ class Link:
         return call
 
     def abandon(self, call: Call) -> None:
-        """The caller has gone away. When the command is on its way, its reply is only recognised, and handed on late if it matters."""
+        """The caller has gone away.
+
+        When the command is on its way, its reply is only recognised, and handed on late if it matters.
+        """
         if call.has_ended:
             return
         call.has_ended = True
@@ -448,7 +453,8 @@ class Link:
         if self.phase is not Phase.UP:
             return
         if session.state is State.UNSYNCED:
-            # An agent that had something to answer may be out of step, and gets a sync; one that had nothing gets a rest.
+            # An agent that had something to answer may be out of step, and gets a sync; one that had nothing gets a
+            # rest.
             if was_asked:
                 self._suspect(now, doubt=True)
             else:

@@ -1,6 +1,7 @@
 """What QMP says of a VM: whether it runs, and what happens beside the guest agent's channel.
 
-QMP takes one client a socket: give guestwire a socket of its own. When another client holds it, QEMU is at least known to run.
+QMP takes one client a socket: give guestwire a socket of its own. When another client holds it, QEMU is at least known
+to run.
 """
 
 import asyncio

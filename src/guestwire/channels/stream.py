@@ -1,6 +1,7 @@
 """A channel over a stream of bytes: whatever asyncio can connect to.
 
-`link.py` decides everything; here are the connection, the timer and the futures. Another kind of socket is its `connect`:
+`link.py` decides everything; here are the connection, the timer and the futures. Another kind of socket is its
+`connect`:
 
     def tcp_channel(host: str, port: int, guest: str) -> StreamChannel:
         async def connect(factory: ProtocolFactory) -> None:
@@ -124,7 +125,10 @@ class StreamChannel:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Sees that the link wakes in time. A timer may be early: leaving it costs less than a new one for each call."""
+        """Sees that the link wakes in time.
+
+        A timer may be early: leaving it costs less than a new one for each call.
+        """
         # Handles don't say when they are due: uvloop's for a time that has come already don't know.
         if self.link.wake_at < self._wakes_at:
             if self._timer:

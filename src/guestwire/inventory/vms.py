@@ -74,7 +74,10 @@ class Inventory:
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
     def apply(self, configs: Iterable[VmConfig]) -> None:
-        """Makes these the VMs. One that is reached as before keeps its channel; one that goes away ends its calls first."""
+        """Makes these the VMs.
+
+        One that is reached as before keeps its channel; one that goes away ends its calls first.
+        """
         old, self._vms = self._vms, {}
         for config in configs:
             vm = old.get(config.vmid)

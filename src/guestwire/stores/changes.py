@@ -28,8 +28,8 @@ Outcome = dict[tuple[type[Stored], Key], Stored | None]
 def apply_changes(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Snapshot, Outcome]:
     """The snapshot after `changes`, and what they made of each record.
 
-    What hangs on a record goes with it: a user's tokens and memberships, and the ACL entries of users, groups and tokens, of a
-    role, and of a pool's path.
+    What hangs on a record goes with it: a user's tokens and memberships, and the ACL entries of users, groups and
+    tokens, of a role, and of a pool's path.
 
     Raises:
         StoreRefused: a record can't be stored or refers to one that is not there, or one to be removed is not there.

@@ -1,10 +1,12 @@
 """guestwire with what Proxmox VE has and no more: `python -m guestwire.testing.limited FILE` serves a configuration so.
 
-For tests of clients: what works here works there. Beside the missing endpoints of our own, and a `/version` that does not name guestwire:
+For tests of clients: what works here works there. Beside the missing endpoints of our own, and a `/version` that does
+not name guestwire:
 
 - Every answer ends its connection.
-- A character above U+00FF breaks a command's arguments, a path and a user's name (Proxmox VE runs into a time-out), and is refused in content, password
-  and standard input. An agent's error with such characters is status 596 and nothing else.
+- A character above U+00FF breaks a command's arguments, a path and a user's name (Proxmox VE runs into a time-out), and
+  is refused in content, password and standard input. An agent's error with such characters is status 596 and nothing
+  else.
 - exec-status gives the end of a process once, and none with more than 2.5 MB of output.
 - file-read with `decode=0` gives base64 of each MiB, one after the other: padding stands in the middle.
 """
