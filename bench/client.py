@@ -59,10 +59,17 @@ class Recorder:
         return self.carrier.name
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: ErrorContext, *, repeatable: bool = False
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        context: ErrorContext,
+        *,
+        repeatable: bool = False,
+        as_bytes: bool = False,
     ) -> Any:
         """See `Carrier.call`."""
-        result = await self.carrier.call(method, path, parameters, place, repeatable=repeatable)
+        result = await self.carrier.call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
         self.calls.append((method, path, parameters, result))
         return result
 

@@ -20,11 +20,11 @@ from guestwire.access.control import Access
 from guestwire.client.settings import Settings
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory, VmConfig
+from guestwire.mcp.all_tools import TOOLS
+from guestwire.mcp.call_log import Records
 from guestwire.mcp.gate import Gate
 from guestwire.mcp.handlers import make_server
 from guestwire.mcp.policy import simple_policy
-from guestwire.mcp.records import Records
-from guestwire.mcp.registry import TOOLS
 from guestwire.mcp.serve import connected
 from guestwire.server import Gateway, Listener
 from guestwire.stores import MemoryStore, Token, User

@@ -27,11 +27,12 @@ class Address:
     token: str
     certificate: Path
 
-    def request(self, method: str, vmid: int, call: str) -> bytes:
+    def request(self, method: str, vmid: int, call: str, *headers: str) -> bytes:
         """The bytes that ask for `call` (`ping`, `file-read?file=/root/x`) below the VM's agent."""
+        more = "".join(f"{header}\r\n" for header in headers)
         return (
             f"{method} /api2/json/nodes/{NODE}/qemu/{vmid}/agent/{call} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
-            f"Authorization: PVEAPIToken={self.token}\r\n\r\n"
+            f"Authorization: PVEAPIToken={self.token}\r\n{more}\r\n"
         ).encode()
 
     def ping(self, vmid: int) -> bytes:

@@ -1,7 +1,7 @@
 """Downloads and unpacks Debian packages without installing anything: apt with folders of its own, and dpkg-deb.
 
-The archive's address comes from the host's own apt sources; another suite (Debian 13 on a Debian 12 host) is reached at the same
-address.
+The archive's address comes from the host's own apt sources; another suite (Debian 13 on a Debian 12 host) is reached at
+the same address.
 """
 
 import re

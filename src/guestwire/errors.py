@@ -35,7 +35,10 @@ from typing import ClassVar
 
 
 class GuestwireError(Exception):
-    """Base of all. `str(error)` is one sentence for people: what happened, to which guest, and where it helps, what to do."""
+    """Base of all.
+
+    `str(error)` is one sentence for people: what happened, to which guest, and where it helps, what to do.
+    """
 
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
@@ -204,7 +207,10 @@ class StoreError(GuestwireError):
 
 
 class StoreRefused(StoreError):
-    """The change would leave something that can't be: a member who is no user, a VM in two pools. Nothing was changed."""
+    """The change would leave something that can't be: a member who is no user, a VM in two pools.
+
+    Nothing was changed.
+    """
 
     status = 400
     exit_code = 2

@@ -4,23 +4,14 @@ import os
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from waiting import until
 
-from guestwire.agent.files import PIECE, Contents
+from guestwire.agent.files import PIECE
 from guestwire.agent.guest import GuestAgent
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 MANY = 2**30
-
-
-@given(st.lists(st.binary(max_size=20)))
-def test_pieces_become_one_base64_text(pieces: list[bytes]) -> None:
-    encoded = b"".join(Contents(pieces, truncated=False).base64())
-
-    assert base64.b64decode(encoded, validate=True) == b"".join(pieces)
 
 
 async def test_reads_a_whole_file(fake_agent: GuestAgent, guest: FakeGuest) -> None:
@@ -122,7 +113,7 @@ async def test_a_handle_is_closed_when_its_number_comes_late(fake_agent: GuestAg
     await fake_agent.files.write("/f", b"")
     guest.delay["guest-file-open"] = 0.2
     reading = asyncio.create_task(fake_agent.files.read("/f", count=1))
-    await asyncio.sleep(0.05)
+    await until(lambda: guest.names().count("guest-file-open") == 2)
     reading.cancel()
 
     await until(lambda: "guest-file-close" in guest.names())
@@ -176,7 +167,7 @@ async def test_a_handle_is_closed_when_a_real_agent_was_stopped_and_goes_on(
     await until(lambda: agent.handles() == ["/root/g"])
     agent.pause()
     reading.cancel()
-    await asyncio.sleep(0.5)
+    await asyncio.wait([reading])
     assert agent.handles() == ["/root/g"]
     agent.resume()
 

@@ -71,6 +71,7 @@ async def test_a_caller_that_goes_away_loses_the_result_for_nobody(fake_agent: G
     assert guest.names() == ["guest-exec-status"]
 
 
+@pytest.mark.slow
 async def test_a_result_that_comes_too_late_is_kept(fake_agent: GuestAgent, guest: FakeGuest) -> None:
     guest.replies["guest-exec-status"] = ENDED
     guest.delay["guest-exec-status"] = 5.2

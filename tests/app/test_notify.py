@@ -12,6 +12,8 @@ from calling import Client, site, vm
 from serving import Serving
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["a path", "an abstract name"])
 def address(request: pytest.FixtureRequest, folder: Path) -> str:

@@ -12,6 +12,8 @@ from waiting import until
 
 from guestwire.testing import FakeGuest
 
+pytestmark = pytest.mark.slow
+
 VMS = "/api2/json/nodes/pve1/qemu"
 
 

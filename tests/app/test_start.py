@@ -12,6 +12,8 @@ from serving import Serving, start
 
 from guestwire.testing import FakeGuest
 
+pytestmark = pytest.mark.slow
+
 
 async def serve(folder: Path, config: str) -> Ended:
     """Tries to serve a configuration that can't be served."""

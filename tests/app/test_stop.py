@@ -11,6 +11,8 @@ from waiting import until
 
 from guestwire.testing import FakeGuest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def server() -> AsyncIterator[Serving]:

@@ -9,8 +9,9 @@ import pytest
 from waiting import until, until_succeeds
 
 from guestwire.channels import ChannelState, UnixChannel, link
-from guestwire.channels.link import Phase
+from guestwire.channels.link import REST_AT_MOST, Phase
 from guestwire.errors import AgentNotRunning, CommandFailed, GuestError
+from guestwire.pacing import Backoff
 from guestwire.testing import FakeGuest, Fault, SandboxedAgent, faults
 from guestwire.testing.fake import honest
 from guestwire.wire import Command
@@ -134,13 +135,13 @@ async def test_a_guest_that_breaks_the_protocol_again_and_again_is_seldom_connec
     channel: UnixChannel, guest: FakeGuest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How seldom is shown with a clock in test_link.py; here, that it is so with a socket, in a hundredth of the time."""
-    monkeypatch.setattr(link, "REST", 0.005)
+    monkeypatch.setattr(channel.link, "_rests", Backoff(0.005, REST_AT_MOST))
     guest.concurrent = True
     guest.fault = lambda exchange: [*exchange.honest, b"{}\n" * 1000]
     await until(lambda: len(guest.received) >= 7)
 
     assert guest.names() == []
-    assert channel.link._breaches >= 6
+    assert channel.link._rests.next() >= 0.005 * 2**6
 
 
 async def test_a_reply_is_never_larger_than_its_command_allows(channel: UnixChannel, guest: FakeGuest) -> None:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import uvloop
 from waiting import until, until_succeeds
 
 from guestwire.channels import ChannelState, GuestEvent, UnixChannel
@@ -24,6 +25,20 @@ async def test_a_call_connects_syncs_and_returns_the_json_behind_return(channel:
     assert json.loads(await channel.execute(Command("guest-get-host-name"))) == {"host-name": "fake"}
     assert [request["execute"] for request in guest.received] == ["guest-sync-delimited", "guest-get-host-name"]
     assert channel.state is ChannelState.UP
+
+
+async def test_what_is_overdue_is_done_on_uvloop_too(guest: FakeGuest) -> None:
+    """Its handle of a time that has come already does not say when that was."""
+
+    async def overdue() -> None:
+        channel = UnixChannel(guest.path, "VM 100")
+        for wake_at in (0.0, -1.0):
+            channel.link.wake_at = wake_at
+            channel._schedule()
+        await channel.execute(PING)
+        await channel.close()
+
+    await asyncio.to_thread(uvloop.run, overdue())
 
 
 async def test_one_connection_serves_many_calls(channel: UnixChannel, guest: FakeGuest) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from serving import Serving
+from waiting import until
 from ways import Way, over_https
 
 from guestwire.client import CallFailed, connect
@@ -248,16 +249,14 @@ async def test_a_broken_source_leaves_the_old_file_and_nothing_else(way: Way) ->
 
 async def test_cancelled_in_the_middle_it_leaves_the_old_file_and_nothing_else(way: Way) -> None:
     await way.guest.files.write("/root/old", b"old")
-    begun = asyncio.Event()
+    before = {path.name for path in way.agent.home.iterdir()}
 
     async def pieces() -> AsyncIterator[bytes]:
         while True:
-            begun.set()
             yield b"x" * MIB
 
     writing = asyncio.create_task(way.guest.files.write("/root/old", pieces()))
-    await begun.wait()
-    await asyncio.sleep(0.1)
+    await until(lambda: any(one.name not in before for one in way.agent.home.iterdir()))
     writing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await writing

@@ -103,10 +103,17 @@ class Cluster:
         self.asked: list[str] = []
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: ErrorContext, *, repeatable: bool = False
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        context: ErrorContext,
+        *,
+        repeatable: bool = False,
+        as_bytes: bool = False,
     ) -> Any:
         self.asked.append(f"{method} {path}")
-        assert (parameters, repeatable, place) == ({}, True, ErrorContext(self.name))
+        assert (parameters, repeatable, as_bytes, context) == ({}, True, False, ErrorContext(self.name))
         return {
             "/nodes": [
                 {"node": "pve1", "status": "online"},
@@ -138,11 +145,18 @@ class HalfDown(Cluster):
     """Its second node is up and does not answer."""
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], place: ErrorContext, *, repeatable: bool = False
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        context: ErrorContext,
+        *,
+        repeatable: bool = False,
+        as_bytes: bool = False,
     ) -> Any:
         if path == "/nodes/pve2/qemu":
-            raise CallFailed(place, "Connection timed out", 595)
-        return await super().call(method, path, parameters, place, repeatable=repeatable)
+            raise CallFailed(context, "Connection timed out", 595)
+        return await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
 
 
 async def test_a_node_that_does_not_answer_hides_no_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,10 +23,10 @@ from guestwire.contract.openapi import openapi
 from guestwire.contract.reference import reference
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory, VmConfig
+from guestwire.mcp.call_log import Records
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.gate import Answer, Gate
 from guestwire.mcp.policy_file import read_policy
-from guestwire.mcp.records import Records
 from guestwire.mcp.tool import Call
 from guestwire.mcp.tools.endpoints import endpoint_tools
 from guestwire.server import Gateway, Listener

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guestwire.contract import ByteText, to_bytes
-from guestwire.contract.text import SLICE, PlainText
+from guestwire.contract.text import SLICE, Base64Text
 
 PIECES = st.lists(st.binary(max_size=200))
 
@@ -90,7 +90,8 @@ def test_its_size_in_json_is_counted_right(pieces: list[bytes]) -> None:
 
 @given(PIECES)
 def test_base64_is_json_as_it_is(pieces: list[bytes]) -> None:
-    text = PlainText(list(map(base64.b64encode, pieces)))
+    text = Base64Text(pieces)
 
+    assert base64.b64decode(str(text), validate=True) == bytes(text) == b"".join(pieces)
     assert json_text(text) == msgspec.json.encode(str(text))
     assert sum(text.json_sizes()) == len(json_text(text)) - 2

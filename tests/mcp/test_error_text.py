@@ -17,9 +17,9 @@ from guestwire.client.errors import (
     hint_for,
 )
 from guestwire.client.processes import StillRunning
+from guestwire.mcp.all_tools import TOOLS
 from guestwire.mcp.error_text import TOOLS as INSTEAD
 from guestwire.mcp.error_text import advice, describe_error
-from guestwire.mcp.registry import TOOLS
 
 PLACE = ErrorContext("pve1", "web (100)")
 

@@ -1,7 +1,6 @@
 """The SDK's own inspector, in its command-line mode, lists and calls tools without an error or a warning."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,28 +10,19 @@ from typing import Any
 import pytest
 from assistants import ALL
 
-from devtools.guests import default_cache
 from guestwire.testing import SandboxedAgent
 
 pytestmark = pytest.mark.agent
 
-VERSION = "2.12.0"
+PROGRAM = Path(__file__).parent.parent.parent / ".tools" / "inspector" / "node_modules" / ".bin" / "mcp-inspector"
 
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    """The inspector, from npm; kept for the next time."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("the inspector needs Node.js and npm, which are not here")
-    folder = default_cache() / f"inspector-{VERSION}"
-    program = folder / "node_modules" / ".bin" / "mcp-inspector"
-    if not program.exists():
-        line = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), f"@modelcontextprotocol/inspector@{VERSION}"]  # fmt: skip
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=240)
-        if done.returncode:
-            pytest.skip(f"npm can't install the inspector here: {done.stderr[-300:]}")
-    return program
+    """The inspector, which `./dev test` installs where npm is."""
+    if not PROGRAM.exists():
+        pytest.skip("the inspector is not here: `./dev test` installs it where Node.js with npm is")
+    return PROGRAM
 
 
 @dataclass

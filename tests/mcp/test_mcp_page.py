@@ -17,8 +17,8 @@ from serving import Serving
 from ways import ca_of
 
 from guestwire.contract import Effect, Level
+from guestwire.mcp.all_tools import TOOLS
 from guestwire.mcp.policy_file import read_policy
-from guestwire.mcp.registry import TOOLS
 from guestwire.mcp.tool import Tool
 from guestwire.testing import CLOSE, Exchange, FakeGuest, SandboxedAgent
 from guestwire.testing.fake import Action

@@ -6,9 +6,9 @@ import pytest
 
 from guestwire.contract import Level
 from guestwire.errors import ConfigurationError
+from guestwire.mcp.all_tools import TOOLS
 from guestwire.mcp.policy import EVERYTHING, Policy, Refused, levels, simple_policy
 from guestwire.mcp.policy_file import read_policy
-from guestwire.mcp.registry import TOOLS
 
 FILE = """\
 allow = ["read"]

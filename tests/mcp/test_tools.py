@@ -17,8 +17,8 @@ from ways import Target
 from guestwire.contract import Level
 from guestwire.contract.endpoints.agent import AGENT as PATH
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.mcp.all_tools import TOOLS
 from guestwire.mcp.prompts import PROMPTS
-from guestwire.mcp.registry import TOOLS
 from guestwire.testing import CLOSE, Exchange, FakeGuest
 from guestwire.testing.fake import Action
 

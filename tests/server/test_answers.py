@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from guestwire.contract import ByteText
 from guestwire.errors import AgentNotRunning, Forbidden, GuestwireError, InvalidParameters, NotImplementedHere
 from guestwire.server import answers
-from guestwire.server.refusals import Refusal
+from guestwire.server.http1 import Refusal
 
 
 @given(text=st.text(st.characters()))
@@ -125,7 +125,7 @@ def test_a_refusal_says_its_reason_as_text_unless_it_has_another(body: str | Non
     response = answers.refusal(Refusal(506, "some reason", body))
 
     assert (response.status, response.reason, response.body) == (506, "some reason", sent)
-    assert response.keep_alive is False
+    assert response.closes
 
 
 def test_a_refusal_is_told_with_its_status() -> None:

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import json
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
-from aiohttp.web import BaseRequest, StreamResponse
 from calling import Client, agent, site, vm
 from persons import SECRET, authorization, person, settling
 from serving import Serving
@@ -28,6 +26,7 @@ from guestwire.contract.registry import ENDPOINTS
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory
 from guestwire.server import Gateway
+from guestwire.server.http1 import Request, Response
 from guestwire.stores import AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User
 from guestwire.testing import FakeGuest
 
@@ -151,30 +150,34 @@ async def in_memory(endpoints: Sequence[Endpoint] = tuple(ENDPOINTS)) -> AsyncIt
     await inventory.close()
 
 
-def request(method: str, path: str) -> BaseRequest:
+def request(method: str, path: str, send: Callable[[Response], Awaitable[None]]) -> Request:
     name, _, value = authorization("root@pam", "admin").partition(": ")
-    return make_mocked_request(method, path, headers={name: value})
+    return Request(method, path, {name.lower(): value}, send)
 
 
 async def test_a_call_that_failed_as_nobody_expected_is_recorded() -> None:
     async def failing(*_: object) -> object:
         raise RuntimeError("unexpected")
 
-    async with in_memory([replace(fsfreeze_thaw, function=failing)]) as (gateway, store):
-        response = await gateway(request("POST", agent("fsfreeze-thaw")))
+    taken: list[Response] = []
 
-    (record,) = await store.audit()
+    async def take(response: Response) -> None:
+        taken.append(response)
+
+    async with in_memory([replace(fsfreeze_thaw, function=failing)]) as (gateway, store):
+        await gateway(request("POST", agent("fsfreeze-thaw"), take))
+
+    (record,), (response,) = await store.audit(), taken
     assert (response.status, record.status, record.result) == (500, 500, "internal error")
 
 
-async def test_a_caller_that_leaves_when_all_is_done_leaves_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def left(*_: object) -> StreamResponse:
+async def test_a_caller_that_leaves_when_all_is_done_leaves_one_record() -> None:
+    async def left(_: Response) -> None:
         raise asyncio.CancelledError
 
     async with in_memory() as (gateway, store):
-        monkeypatch.setattr("guestwire.server.answers.send", left)
         with pytest.raises(asyncio.CancelledError):
-            await gateway(request("DELETE", f"{USERS}/ghost@pve"))
+            await gateway(request("DELETE", f"{USERS}/ghost@pve", left))
 
     (record,) = await store.audit()
     assert (record.status, record.result) == (500, "no such user ('ghost@pve')")

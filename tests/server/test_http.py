@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from calling import Client, agent, connected, site, vm
@@ -160,6 +161,37 @@ async def test_files_of_all_sizes_arrive_byte_for_byte(
     assert not guest.open_handles
 
 
+AS_IT_IS = "Accept: application/octet-stream"
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 * KIB + 1, 3 * MIB, 16 * MIB])
+@pytest.mark.parametrize("decode", [0, 1])
+async def test_a_file_comes_as_it_is_to_a_client_that_asks_for_that(
+    client: Client, guest: FakeGuest, size: int, decode: int
+) -> None:
+    content = (bytes(range(256)) * (size // 256 + 1))[:size]
+    guest.files["/f"] = bytearray(content)
+
+    answer = await client.get(agent("file-read"), [AS_IT_IS], file="/f", decode=decode)
+
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/octet-stream")
+    assert answer.body == content
+    assert answer.headers["guestwire-bytes-read"] == str(size)
+    assert answer.headers["guestwire-truncated"] == ("1" if size == 16 * MIB else "0")
+    assert not guest.open_handles
+
+
+async def test_errors_and_all_other_results_are_json_whatever_is_asked_for(client: Client, guest: FakeGuest) -> None:
+    missing = await client.get(agent("file-read"), [AS_IT_IS], file="/none")
+    guest.files["/f"] = bytearray(b"x")
+    other_wish = await client.get(agent("file-read"), ["Accept: application/json, */*"], file="/f")
+
+    assert missing.status == 500
+    assert missing.json["data"] is None
+    assert other_wish.data == {"content": "x", "bytes-read": 1}
+    assert (await client.get(VERSION, [AS_IT_IS])).data["guestwire"]
+
+
 async def test_after_a_long_answer_the_connection_goes_on(client: Client, guest: FakeGuest) -> None:
     guest.files["/f"] = bytearray(range(256)) * (4 * KIB)
     async with client.connection() as connection:
@@ -294,6 +326,71 @@ async def test_a_refusal_reaches_a_client_that_sends_on(client: Client) -> None:
         assert (await connection.answer()).reason == "for data too large"
 
 
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (["Content-Type: application/\xff"], b"x", 506),
+        (["Content-Type: application/json;charset=\xff"], b"{", 400),
+        (["Content-Encoding: gzip", JSON], b"{}", 200),
+        (["Content-Encoding: \xff", JSON], b"{", 400),
+        ([], b"\xff=1", 400),
+        ([], b"%ff=1", 400),
+    ],
+)
+async def test_what_is_no_text_is_refused_without_a_trace(
+    client: Client, guest: FakeGuest, headers: list[str], body: bytes, status: int
+) -> None:
+    head = client.request("POST", agent("ping"), None, [*headers, f"Content-Length: {len(body)}"])
+    answer = await client.send(head.decode().encode("latin-1") + body)
+
+    assert answer.status == status
+    assert "Traceback" not in client.server.log
+    assert guest.names() == ["guest-ping"] * (status == 200)
+
+
+async def test_no_bytes_of_one_request_are_taken_for_another(client: Client) -> None:
+    inner = client.request("GET", VERSION)
+    for headers in (
+        ["Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked", f"Content-Length: {len(inner)}"],
+        ["Transfer-Encoding: identity"],
+        ["Content-Length: 0", f"Content-Length: {len(inner)}"],
+        ["Content-Length: 0", " folded"],
+        ["Content-Length : 0"],
+    ):
+        async with client.connection() as connection:
+            connection.send(client.request("POST", agent("ping"), None, headers) + inner)
+            assert (await connection.answer()).status in (400, 501)
+            assert await connection.rest() == b""
+
+
+async def test_a_body_that_nobody_wanted_does_not_end_a_connection(client: Client) -> None:
+    unknown = client.request("POST", "/api2/json/none", b"x" * 300 * KIB, [JSON])
+    async with client.connection() as connection:
+        connection.send(unknown + client.request("GET", VERSION))
+        assert (await connection.answer()).status == 501
+        assert (await connection.answer()).status == 200
+
+
+def memory(server: Serving) -> int:
+    """Bytes that a server had at most."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * KIB
+
+
+async def test_what_a_client_sends_ahead_is_not_all_kept_while_a_call_goes_on(
+    server: Serving, client: Client, guest: FakeGuest
+) -> None:
+    guest.delay["guest-get-host-name"] = 1.0
+    before = memory(server)
+    async with client.connection() as connection:
+        connection.send(client.request("GET", agent("get-host-name")) + client.request("GET", VERSION) * 400_000)
+        assert (await connection.answer()).status == 200
+        assert (await connection.answer()).status == 200
+
+    assert memory(server) - before < 16 * MIB
+
+
 async def test_60_headers_are_taken_and_70_refused(client: Client) -> None:
     few, many = ([f"X-{number}: y" for number in range(count)] for count in (60, 70))
 
@@ -368,6 +465,7 @@ class Known(dict[str, object]):
         return f"{{{name}}}"
 
 
+@pytest.mark.slow
 async def test_a_connection_that_says_nothing_is_ended_and_one_that_is_used_is_kept(client: Client) -> None:
     async with client.connection() as silent, client.connection() as used:
         used.send(client.request("GET", VERSION))

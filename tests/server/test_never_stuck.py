@@ -13,6 +13,8 @@ from serving import Serving
 from guestwire.testing import FakeGuest, Fault, SandboxedAgent, faults
 from guestwire.testing.fake import honest
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 
 FAULTS: dict[str, Fault] = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from guestwire.errors import InvalidParameters
 from guestwire.server import requests
-from guestwire.server.refusals import Refusal
+from guestwire.server.http1 import Refusal
 from guestwire.server.requests import Target
 
 

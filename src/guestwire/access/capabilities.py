@@ -26,7 +26,10 @@ _STARTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def capabilities(snapshot: Snapshot, subject: str, now: float) -> dict[str, dict[str, int]]:
-    """Privileges by area, each 1. A path counts for the area that its first part names, `/` for `dc`, and a pool for its VMs and storage."""
+    """Privileges by area, each 1.
+
+    A path counts for the area that its first part names, `/` for `dc`, and a pool for its VMs and storage.
+    """
     found: dict[str, dict[str, int]] = {area: {} for area in _STARTS}
     for path in {*_PATHS, *snapshot.acl_paths}:
         held = held_on(snapshot, subject, path, now)

@@ -44,7 +44,10 @@ class ModifyPermissions:
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """Is the user that the parameter `userid` names (`userid-param: self`). A token is not its user: one that may little would make itself one that may more."""
+    """Is the user that the parameter `userid` names (`userid-param: self`).
+
+    A token is not its user: one that may little would make itself one that may more.
+    """
 
     def __str__(self) -> str:
         return "to be the user"
@@ -64,8 +67,8 @@ class OverRealm:
 class OverUser:
     """Any one of `any_of` on all groups, or on a group of the user that the parameter `userid` names (`userid-group`).
 
-    `groups` says what the parameter `groups` is for: with "create" the user is new, and the privilege is needed on every group named;
-    with "update" it is needed on a group of the user and on every group named.
+    `groups` says what the parameter `groups` is for: with "create" the user is new, and the privilege is needed on
+    every group named; with "update" it is needed on a group of the user and on every group named.
     """
 
     any_of: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Access control of one server: what the gateway and the endpoints of `/access` use.
 
-`checks.py` says what a call needs, `engine.py` what a subject has; here, in `require`, the one is asked of the other. The parameters are
-looked at before they are validated, for a refusal comes before it is said what is wrong with them.
+`checks.py` says what a call needs, `engine.py` what a subject has; here, in `require`, the one is asked of the other.
+The parameters are looked at before they are validated, for a refusal comes before it is said what is wrong with them.
 
 Source: what Proxmox VE's schema calls `permissions`; its order of checks.
 """
@@ -299,7 +299,9 @@ def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  
         case checks.Everybody() | checks.LoggedIn():
             return None
         case checks.Privileges():
-            return request.refusal(_expand(check.path, request.given), check.any_of)
+            given = request.given
+            path = _parameter.sub(lambda found: canonical(given.get(found[1], "")), check.path)
+            return request.refusal(path, check.any_of)
         case checks.ModifyPermissions():
             return modify_refusal(request, request.text("path"))
         case checks.Self():
@@ -314,10 +316,6 @@ def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  
         case checks.AllOf():
             found = (_refusal(request, part) for part in check.checks)
             return next(filter(None, found), None)
-
-
-def _expand(template: str, given: Mapping[str, Any]) -> str:
-    return _parameter.sub(lambda found: canonical(given.get(found[1], "")), template)
 
 
 def canonical(value: object) -> str:

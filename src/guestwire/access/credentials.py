@@ -1,6 +1,7 @@
 """What a request says about who sends it: a ticket, an API token, or nothing.
 
-Source: the recorded cases `auth/`: a ticket in the cookie wins over one in the Authorization header, which wins over a token there.
+Source: the recorded cases `auth/`: a ticket in the cookie wins over one in the Authorization header, which wins over a
+token there.
 """
 
 import re

@@ -2,19 +2,22 @@
 
 1. `root@pam` may do everything; no ACL is asked.
 2. Who is unknown, disabled or expired may do nothing. Nor may a token that is, or whose user is.
-3. A token without privilege separation may do exactly what its user may. One with it may do what its own ACL entries give AND
-   its user may. Its own entries are those that name the token: what its user and the user's groups are given is the user's part.
-4. A path is walked from `/` down. At each step the entries of the user count, or where there is none, those of all the user's groups
-   together. Above the last step only entries that propagate count. If there are any, they replace what was found so far.
+3. A token without privilege separation may do exactly what its user may. One with it may do what its own ACL entries
+   give AND its user may. Its own entries are those that name the token: what its user and the user's groups are given
+   is the user's part.
+4. A path is walked from `/` down. At each step the entries of the user count, or where there is none, those of all the
+   user's groups together. Above the last step only entries that propagate count. If there are any, they replace what
+   was found so far.
 5. If `NoAccess` is among what was found, it is all that was found.
-6. A VM in a pool has also what rule 4 and 5 find on `/pool/POOLID`, and this does not propagate. But a `NoAccess` of the VM's path keeps
-   the pool out, and a `NoAccess` of the pool overrules the rest.
+6. A VM in a pool has also what rule 4 and 5 find on `/pool/POOLID`, and this does not propagate. But a `NoAccess` of
+   the VM's path keeps the pool out, and a `NoAccess` of the pool overrules the rest.
 7. An entry whose role does not exist is no entry.
 
 A subject is a text, `name@realm` or `name@realm!token`. Times are seconds since the epoch and come from the caller.
 
-What is asked again is remembered as long as its snapshot, for the last few thousand pairs of subject and path; only names of privileges
-are, and they are the roles' own sets where one role decides. Where a privilege comes from is looked up when it is asked.
+What is asked again is remembered as long as its snapshot, for the last few thousand pairs of subject and path; only
+names of privileges are, and they are the roles' own sets where one role decides. Where a privilege comes from is looked
+up when it is asked.
 """
 
 import math
@@ -53,7 +56,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class EffectivePrivilege:
-    """One privilege that a subject has. A token with privilege separation needs two grants: the token's own come first, its user's after."""
+    """One privilege that a subject has.
+
+    A token with privilege separation needs two grants: the token's own come first, its user's after.
+    """
 
     propagates: bool
     grants: tuple[Grant, ...]

@@ -18,7 +18,8 @@ def explain(snapshot: Snapshot, subject: str, path: str | None, now: float) -> t
         now: seconds since the epoch.
 
     Returns:
-        First: `path`, `privilege`, `propagate` and `grants`: ACL entries as the API lists them, with `pool` where one reaches the path by
+        First: `path`, `privilege`, `propagate` and `grants`: ACL entries as the API lists them, with `pool` where one
+            reaches the path by
         way of a pool; a token with privilege separation has its own entries first, then its user's.
 
     Raises:

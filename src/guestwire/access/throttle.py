@@ -1,7 +1,8 @@
 """A failed login costs three seconds, and only its caller waits.
 
-The attempts within that time are bounded for each pair of address and user, and for each address; more are refused without a look at the
-password, so that trying passwords gains nothing, and no caller at another address is kept out. A login that succeeds counts no more.
+The attempts within that time are bounded for each pair of address and user, and for each address; more are refused
+without a look at the password, so that trying passwords gains nothing, and no caller at another address is kept out. A
+login that succeeds counts no more.
 """
 
 import asyncio

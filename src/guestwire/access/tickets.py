@@ -1,8 +1,8 @@
 """Tickets and CSRF tokens in Proxmox VE's text format, signed with keys that rotate.
 
-A ticket is `PVE:USERID:HEXTIME::BASE64SIGNATURE`, a CSRF token `HEXTIME:BASE64DIGEST` and bound to a user. Proxmox VE signs tickets with
-RSA, so that nodes which may not issue them can check them. Whoever checks ours has the store and so the key: HMAC-SHA-256 does, at a
-hundredth of the time, and needs no library.
+A ticket is `PVE:USERID:HEXTIME::BASE64SIGNATURE`, a CSRF token `HEXTIME:BASE64DIGEST` and bound to a user. Proxmox VE
+signs tickets with RSA, so that nodes which may not issue them can check them. Whoever checks ours has the store and so
+the key: HMAC-SHA-256 does, at a hundredth of the time, and needs no library.
 
 Source: PVE::Ticket as its answers show it (recorded cases `ticket/`, `auth/ticket/`).
 """
@@ -62,7 +62,10 @@ def _is_fresh(time: str, now: float) -> bool:
 
 
 def _is_signed(keys: Iterable[bytes], text: str, signature: str) -> bool:
-    """True if one of the keys made the signature. Compared as text: one signature has many base64 texts, and only one is ours."""
+    """True if one of the keys made the signature.
+
+    Compared as text: one signature has many base64 texts, and only one is ours.
+    """
     return any([hmac.compare_digest(_signature(key, text), signature) for key in keys])  # noqa: C419  # all, always
 
 

@@ -1,11 +1,11 @@
 """Files in a guest, by handle.
 
-A handle that was opened is always closed: on errors, when the caller goes away, when the answer to the open comes late, and
-when the agent was silent at the time and comes back. Agents never give a handle's number twice, also not after a restart, so closing late does no harm.
+A handle that was opened is always closed: on errors, when the caller goes away, when the answer to the open comes late,
+and when the agent was silent at the time and comes back. Agents never give a handle's number twice, also not after a
+restart, so closing late does no harm.
 """
 
 import asyncio
-import base64
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -43,16 +43,6 @@ class Contents:
     def size(self) -> int:
         """Bytes in all."""
         return sum(map(len, self.pieces))
-
-    def base64(self) -> list[bytes]:
-        """All of it as one base64 text, in pieces: what a piece has over a multiple of three goes to the next one."""
-        encoded, carried = [], b""
-        for piece in self.pieces:
-            data = carried + piece
-            whole = len(data) - len(data) % 3
-            encoded.append(base64.b64encode(data[:whole]))
-            carried = data[whole:]
-        return [*encoded, base64.b64encode(carried)]
 
 
 class Files:

@@ -45,7 +45,8 @@ class Processes:
         """
         if kept := self._exit_statuses.get(self._agent.guest, pid):
             return kept
-        # The first request takes the only answer there is: callers meanwhile share it, and a caller that leaves takes nothing away.
+        # The first request takes the only answer there is: callers meanwhile share it, and a caller that leaves takes
+        # nothing away.
         request = self._requests.get(pid)
         if request is None:
             request = self._requests[pid] = self._agent.spawn(self._request(pid))

@@ -1,6 +1,7 @@
 """The administrator's first token: made at first start, for whoever can read the state directory.
 
-The store keeps only its hash. A token that was taken away stays away, whatever the file says: to get a new one, remove the file.
+The store keeps only its hash. A token that was taken away stays away, whatever the file says: to get a new one, remove
+the file.
 """
 
 import os

@@ -52,8 +52,8 @@ class _AtTheEndOfATurn(logging.StreamHandler[TextIO]):
 def log_to_stderr() -> None:
     """Sets logging up for the whole process.
 
-    A record's thread, process and place in the code are not shown, so they are not looked up: one line for each request costs
-    half as much then (Python's logging HOWTO, "Optimization").
+    A record's thread, process and place in the code are not shown, so they are not looked up: one line for each request
+    costs half as much then (Python's logging HOWTO, "Optimization").
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001  # the HOWTO's own words

@@ -1,6 +1,7 @@
 """Administration without the server: its store, opened beside it, and the endpoints of `/access` run here by the same pipeline.
 
-So the command line checks, changes, words and records everything as the API does. The server may run or not; it sees a change by itself.
+So the command line checks, changes, words and records everything as the API does. The server may run or not; it sees a
+change by itself.
 """
 
 import asyncio

@@ -18,12 +18,9 @@ SMALL: Final = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(264 * 1024),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 1024),
-    "SSL_CERT_FILE": os.devnull,
-    "SSL_CERT_DIR": os.devnull,
 }
 """Environment that keeps the service small, where nothing else is set. glibc: pieces of files are mapped, and so go back to the
-system at once; the 256 KiB that uvloop asks for with each read from TLS are not. OpenSSL: aiohttp loads the host's certificate
-authorities when it is imported, which a server has no use for."""
+system at once; the 256 KiB that uvloop asks for with each read from TLS are not."""
 
 
 def serve(path: Path) -> NoReturn:

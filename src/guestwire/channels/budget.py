@@ -1,14 +1,16 @@
 """Bounds on what guests can take from each other: time of the event loop, and memory for replies that have arrived in part.
 
-A guest decides what it sends, and so how much there is to read. One `ReadBudget` is shared by all channels on an event loop:
+A guest decides what it sends, and so how much there is to read. One `ReadBudget` is shared by all channels on an event
+loop:
 
 * **Bytes a turn.** Of each guest, at most `READ_SIZE` bytes are read in one turn of the loop.
-* **Time a turn.** All of them together get `turn` seconds of a turn. When that is used up, bytes are put aside and reading is paused, until
-  a later turn of the loop: those that took least lately come first. So a guest that takes little is answered within two turns
-  or three, whatever the others do.
-* **Memory.** Replies that have arrived in part hold `memory` bytes in all, `FREE` bytes of each guest not counted in. Beyond that,
-  reading is paused for those that hold more, and resumed in order as others give theirs back. One of them at a time is let through
-  all the same, or two halves of replies could wait for each other for ever; it is disconnected when it uses that badly.
+* **Time a turn.** All of them together get `turn` seconds of a turn. When that is used up, bytes are put aside and
+  reading is paused, until a later turn of the loop: those that took least lately come first. So a guest that takes
+  little is answered within two turns or three, whatever the others do.
+* **Memory.** Replies that have arrived in part hold `memory` bytes in all, `FREE` bytes of each guest not counted in.
+  Beyond that, reading is paused for those that hold more, and resumed in order as others give theirs back. One of them
+  at a time is let through all the same, or two halves of replies could wait for each other for ever; it is disconnected
+  when it uses that badly.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """The seam between guestwire and a guest: whole commands go down, whole replies come up.
 
-Above it: `agent/`, which knows what the commands mean. Below it: one implementation a carrier. `stream.py` carries bytes over any
-stream socket (`unix.py` is one); others (libvirt, another node) carry the command as it is. `guestwire.testing.channels` checks any of them.
+Above it: `agent/`, which knows what the commands mean. Below it: one implementation a carrier. `stream.py` carries
+bytes over any stream socket (`unix.py` is one); others (libvirt, another node) carry the command as it is.
+`guestwire.testing.channels` checks any of them.
 """
 
 from collections.abc import Callable

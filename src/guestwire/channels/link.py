@@ -3,22 +3,23 @@
 The rules
 ---------
 1. One connection a guest, kept open: opening it anew costs 100 ms on virtio-serial. A `wire.Session` speaks over it.
-2. Calls wait in a queue; up to `WINDOW` commands are ahead of their replies. A command that says nothing on success travels alone, for
-   nothing that is sent behind it could be told from its own answer. So does a large one: on virtio-serial, replies get lost as soon as more
-   than `MOST_AHEAD` bytes of several commands are on their way (measured to the byte, with pings too; one alone may be of any length).
-3. The first sync on a connection may take `OPEN_TIMEOUT` (Proxmox VE waits as long for its ping); the one after a time-out only
-   `RESYNC_TIMEOUT`, because the caller before has waited already.
-4. After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing else. Then
-   the link is up only when a guest-ping of our own is answered, too.
+2. Calls wait in a queue; up to `WINDOW` commands are ahead of their replies. A command that says nothing on success
+   travels alone, for nothing that is sent behind it could be told from its own answer. So does a large one: on
+   virtio-serial, replies get lost as soon as more than `MOST_AHEAD` bytes of several commands are on their way
+   (measured to the byte, with pings too; one alone may be of any length).
+3. The first sync on a connection may take `OPEN_TIMEOUT` (Proxmox VE waits as long for its ping); the one after a
+   time-out only `RESYNC_TIMEOUT`, because the caller before has waited already.
+4. After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing
+   else. Then the link is up only when a guest-ping of our own is answered, too.
 5. A call fails at once while the agent is known not to answer (SILENT, RESTING). The link asks again by itself.
-6. A command that only reads is sent a second time, once, when the agent hangs up before answering it. A changing one never is.
-7. An agent that breaks the protocol is disconnected and left alone, each time twice as long, up to `REST_AT_MOST`. It is forgiven when a
-   connection was good for `BEHAVED` seconds; nothing that the guest can do by itself ends a rest.
+6. A command that only reads is sent a second time, once, when the agent hangs up before answering it. A changing one
+   never is.
+7. An agent that breaks the protocol is disconnected and left alone, each time twice as long, up to `REST_AT_MOST`. It
+   is forgiven when a connection was good for `BEHAVED` seconds; nothing that the guest can do by itself ends a rest.
 8. Every call ends exactly once: with a value, with an error, or because its caller went away.
 
-The phases
-----------
-`TRANSITIONS` below is the whole machine; what it doesn't list is our own mistake (`LocalProtocolError`), never the guest's.
+The phases ---------- `TRANSITIONS` below is the whole machine; what it doesn't list is our own mistake
+(`LocalProtocolError`), never the guest's.
 
     DOWN        no connection, and none was wanted or none could be had; a call connects
     CONNECTING  a connection was asked for; calls wait
@@ -39,6 +40,7 @@ import msgspec
 
 from guestwire.channels.channel import ChannelState, GuestEvent, OnLateReply
 from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, CommandTimeout, GuestError, ProtocolError
+from guestwire.pacing import Backoff
 from guestwire.wire import (
     Answered,
     Command,
@@ -305,7 +307,8 @@ class Link:
         self._guest = guest
         self._why = "never connected"
         self._actions: list[Action] = []
-        # Calls: in the queue; sent, by id; ended with a reply that still matters, by id. And the bytes of what is in flight, by id.
+        # Calls: in the queue; sent, by id; ended with a reply that still matters, by id. And the bytes of what is in
+        # flight, by id.
         self._waiting: deque[Call] = deque()
         self._sent: dict[int, Call] = {}
         self._late: dict[int, Call] = {}
@@ -321,8 +324,8 @@ class Link:
         # What is remembered from connection to connection.
         self._is_doubtful = False
         self._hang_ups = 0
-        self._fruitless = 0
-        self._breaches = 0
+        self._pauses = Backoff(RECHECK, RECHECK_AT_MOST)
+        self._rests = Backoff(REST, REST_AT_MOST)
 
     @property
     def buffered(self) -> int:
@@ -364,7 +367,10 @@ class Link:
         return call
 
     def abandon(self, call: Call) -> None:
-        """The caller has gone away. When the command is on its way, its reply is only recognised, and handed on late if it matters."""
+        """The caller has gone away.
+
+        When the command is on its way, its reply is only recognised, and handed on late if it matters.
+        """
         if call.has_ended:
             return
         call.has_ended = True
@@ -447,7 +453,8 @@ class Link:
         if self.phase is not Phase.UP:
             return
         if session.state is State.UNSYNCED:
-            # An agent that had something to answer may be out of step, and gets a sync; one that had nothing gets a rest.
+            # An agent that had something to answer may be out of step, and gets a sync; one that had nothing gets a
+            # rest.
             if was_asked:
                 self._suspect(now, doubt=True)
             else:
@@ -465,8 +472,7 @@ class Link:
         """
         self._forgive(now)
         self._end_connection(Input.BREACH, why, by_agent=by_agent)
-        self._look_again(now + _growing(REST, self._breaches, REST_AT_MOST))
-        self._breaches += 1
+        self._look_again(now + self._rests.next())
         self._refuse_waiting(why)
 
     def tick(self, now: float, *, unsent: int = 0) -> None:
@@ -523,12 +529,12 @@ class Link:
 
     def _pause(self, now: float) -> None:
         """Without a caller, connections that come to nothing follow each other more and more slowly."""
-        self._look_again(now + _growing(RECHECK, self._fruitless, RECHECK_AT_MOST))
-        self._fruitless += 1
+        self._look_again(now + self._pauses.next())
 
     def _forgive(self, now: float) -> None:
         if self._up_since is not None and now - self._up_since >= BEHAVED:
-            self._breaches = self._fruitless = 0
+            self._rests.reset()
+            self._pauses.reset()
 
     def _suspect(self, now: float, *, doubt: bool = False) -> None:
         """Is the agent there, and does it know where it stands? In every phase but UP that is being found out already."""
@@ -579,7 +585,7 @@ class Link:
             if isinstance(event, Answered) and self._session.state is State.READY:
                 self._go_up(now, Input.PING_ANSWERED)
         elif isinstance(event, Answered):
-            self._fruitless = 0
+            self._pauses.reset()
             if call := self._sent.pop(event.id, None):
                 self._finish(call, event.reply)
             elif call := self._late.pop(event.id, None):
@@ -688,8 +694,3 @@ class Link:
     def _fail(self, call: Call, error: GuestError) -> None:
         call.has_ended = True
         self._actions.append(Fail(call, error))
-
-
-def _growing(first: float, times: int, at_most: float) -> float:
-    """`first`, doubled so many times."""
-    return min(math.ldexp(first, min(times, 64)), at_most)

@@ -1,6 +1,7 @@
 """What QMP says of a VM: whether it runs, and what happens beside the guest agent's channel.
 
-QMP takes one client a socket: give guestwire a socket of its own. When another client holds it, QEMU is at least known to run.
+QMP takes one client a socket: give guestwire a socket of its own. When another client holds it, QEMU is at least known
+to run.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any, Final
 from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
 
 from guestwire.channels.channel import Channel, GuestEvent
+from guestwire.pacing import Backoff
 
 CONNECT_TIMEOUT: Final = 3.0
 RETRY: Final = 0.5
@@ -67,16 +69,15 @@ class Monitor:
         return self._path.is_socket()
 
     async def _watch(self) -> None:
-        pause = RETRY
+        backoff = Backoff(RETRY, RETRY_AT_MOST)
         while True:
             if await self._attend():
-                pause = RETRY
+                backoff.reset()
             self._running.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(backoff.next()):
                     await self._wake.wait()
             self._wake.clear()
-            pause = min(pause * 2, RETRY_AT_MOST)
 
     async def _attend(self) -> bool:
         """One connection from beginning to end; False when there was none."""

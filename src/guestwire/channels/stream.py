@@ -1,6 +1,7 @@
 """A channel over a stream of bytes: whatever asyncio can connect to.
 
-`link.py` decides everything; here are the connection, the timer and the futures. Another kind of socket is its `connect`:
+`link.py` decides everything; here are the connection, the timer and the futures. Another kind of socket is its
+`connect`:
 
     def tcp_channel(host: str, port: int, guest: str) -> StreamChannel:
         async def connect(factory: ProtocolFactory) -> None:
@@ -58,7 +59,8 @@ class StreamChannel:
         self._futures: dict[Call, asyncio.Future[bytes]] = {}
         self._connection: _Connection | None = None
         self._connecting: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._wakes_at = math.inf
         self._schedule()
 
     @property
@@ -123,15 +125,19 @@ class StreamChannel:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Sees that the link wakes in time. A timer may be early: leaving it costs less than a new one for each call."""
-        wake_at = self.link.wake_at
-        if self._timer is None or wake_at < self._timer.when():
+        """Sees that the link wakes in time.
+
+        A timer may be early: leaving it costs less than a new one for each call.
+        """
+        # Handles don't say when they are due: uvloop's for a time that has come already don't know.
+        if self.link.wake_at < self._wakes_at:
             if self._timer:
                 self._timer.cancel()
-            self._timer = None if wake_at == math.inf else self._loop.call_at(wake_at, self._wake)
+            self._wakes_at = self.link.wake_at
+            self._timer = self._loop.call_at(self._wakes_at, self._wake)
 
     def _wake(self) -> None:
-        self._timer = None
+        self._timer, self._wakes_at = None, math.inf
         self.link.tick(self._loop.time(), unsent=self._connection.unsent if self._connection else 0)
         self._perform()
 

@@ -74,7 +74,7 @@ def mcp(
         from guestwire.mcp.sdk_imports import load_lean  # noqa: PLC0415
 
         load_lean()
-    from guestwire.mcp.records import default_path  # noqa: PLC0415
+    from guestwire.mcp.call_log import default_path  # noqa: PLC0415
     from guestwire.mcp.serve import listen, serve_http, serve_stdio  # noqa: PLC0415
 
     gc.set_threshold(*USUAL)  # a server lives long
@@ -130,7 +130,7 @@ def _policy(
 def _known(words: list[str]) -> list[str]:
     """Levels and tools; another word would be a question that is never asked."""
     from guestwire.contract.faces import Level  # noqa: PLC0415  # as above
-    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
+    from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415
 
     known = {level.value for level in Level} | TOOLS.levels().keys()
     for word in words:
@@ -140,8 +140,8 @@ def _known(words: list[str]) -> list[str]:
 
 
 def _policy_of(path: Path) -> "Policy":
+    from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415
     from guestwire.mcp.policy_file import read_policy  # noqa: PLC0415  # as above
-    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415
 
     return read_policy(path, TOOLS.levels())
 
@@ -163,9 +163,9 @@ def _guests(context: click.Context, policy: "Policy") -> "list[tuple[GuestInfo, 
 
 
 def _show(policy: "Policy", guests: "list[tuple[GuestInfo, Rule]]", *, json: bool) -> None:
+    from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415  # as above
     from guestwire.mcp.gate import offered  # noqa: PLC0415  # as above
     from guestwire.mcp.policy_file import NEEDS  # noqa: PLC0415  # as above
-    from guestwire.mcp.registry import TOOLS  # noqa: PLC0415  # as above
 
     tools = offered(TOOLS, policy)
     rows = [_row(guest, rule, tools) for guest, rule in guests]

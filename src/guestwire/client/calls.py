@@ -9,7 +9,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import AgentRefused, CallFailed, ErrorContext
 from guestwire.contract import Effect, Endpoint
 from guestwire.contract.endpoint import VM
-from guestwire.contract.results import Forwarded, client_result
+from guestwire.contract.results import FileContent, Forwarded, client_result
 
 
 class Calls:
@@ -29,8 +29,12 @@ class Calls:
         Raises:
             CallFailed: see `client.errors`.
         """
-        path = f"/nodes/{self.node}/qemu/{self.vmid}/{name}"
+        path = f"{self._path}/{name}"
         return await self._carrier.call(method, path, parameters or {}, self.context, repeatable=repeatable)
+
+    @property
+    def _path(self) -> str:
+        return f"/nodes/{self.node}/qemu/{self.vmid}"
 
     async def call(
         self,
@@ -53,12 +57,27 @@ class Calls:
             data = data.get("result") if isinstance(data, dict) else None
             if isinstance(data, dict) and isinstance(error := data.get("error"), dict):
                 raise AgentRefused(self.context, str(error.get("class", "GenericError")), str(error.get("desc", "")))
-        if answer is None:
-            return None
+        return None if answer is None else self._convert(name, data, answer)
+
+    def _convert(self, name: str, data: Any, answer: Any) -> Any:
         try:
             return msgspec.convert(data, answer, strict=False)
         except msgspec.ValidationError as error:
             raise CallFailed(self.context, f"{name}: unexpected answer: {error}") from error
+
+    async def read_bytes(self, file: str, *, offset: int, count: int) -> FileContent[bytes]:
+        """A part of a file by file-read, on the shortest way that the host has: as it is, or else as base64.
+
+        Base64 where JSON can't be helped: that takes a third less time than text of any bytes.
+
+        Raises:
+            CallFailed: as for `call`.
+        """
+        parameters = {"file": file, "count": count, "offset": offset, "decode": False}
+        path = f"{self._path}/agent/file-read"
+        data = await self._carrier.call("GET", path, parameters, self.context, repeatable=True, as_bytes=True)
+        content: FileContent[bytes] = self._convert("file-read", data, FileContent[bytes])
+        return content
 
     async def call_endpoint(self, endpoint: Endpoint, parameters: Mapping[str, Any] | None = None) -> Any:
         """The typed result of an endpoint of a VM by its record; the generated methods do the same.

@@ -30,6 +30,7 @@ from guestwire.client.errors import (
 )
 from guestwire.client.processes import Processes
 from guestwire.client.protocols import GuestInfo, HostOfGuest
+from guestwire.pacing import Backoff
 
 if TYPE_CHECKING:
     from guestwire.client.folders import Folders
@@ -189,7 +190,7 @@ class Guest(Endpoints):
         Raises:
             NotReady: it does not within that many seconds.
         """
-        pause, why = FIRST_PAUSE, "no answer"
+        backoff, why = Backoff(FIRST_PAUSE, LONGEST_PAUSE), "no answer"
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -199,8 +200,7 @@ class Guest(Endpoints):
                         why = error.message
                     else:
                         return
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
+                    await asyncio.sleep(backoff.next())
         except TimeoutError:
             raise NotReady(self.context, f"not ready after {timeout:g} seconds: {why}") from None
 
@@ -225,8 +225,8 @@ class Guest(Endpoints):
             await finish_when_cancelled(self._thaw())
 
     async def _thaw(self, attempts: int = 5) -> None:
-        why = "they are still frozen"
-        for attempt in range(attempts):
+        backoff, why = Backoff(FIRST_PAUSE, LONGEST_PAUSE), "they are still frozen"
+        for _ in range(attempts):
             try:
                 async with asyncio.timeout(THAWS_WITHIN):
                     await self.fsfreeze_thaw()
@@ -234,7 +234,7 @@ class Guest(Endpoints):
                         return
             except (CallFailed, TimeoutError) as error:
                 why = error.message if isinstance(error, CallFailed) else f"no answer within {THAWS_WITHIN:g} seconds"
-            await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+            await asyncio.sleep(backoff.next())
         raise StillFrozen(self.context, f"the file systems may still be frozen: {why}")
 
     async def shutdown(self, *, wait: float | None = None) -> None:
@@ -252,10 +252,9 @@ class Guest(Endpoints):
             async with asyncio.timeout(wait):
                 # The agent says nothing to it: the call ends when the guest does, or after minutes.
                 await super().shutdown()
-                pause = FIRST_PAUSE
-                while await self._answers():
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
+                backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+                while await self._answers():  # noqa: ASYNC110  # only asking tells
+                    await asyncio.sleep(backoff.next())
         except TimeoutError:
             raise NotReady(self.context, f"it still runs after {wait:g} seconds") from None
 

@@ -23,6 +23,7 @@ from guestwire.client.systems import (
     system_of,
 )
 from guestwire.contract.results import ProcessState
+from guestwire.pacing import Backoff
 
 HEAD_START: Final = 0.003
 """Seconds that a process gets before it is asked for: hardly any has ended at once."""
@@ -232,12 +233,11 @@ class Processes:
         Raises:
             StillRunning: the time is up; the process goes on.
         """
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, 1.5)
         try:
             async with asyncio.timeout(timeout):
-                while not (state := await self.status(pid)).exited:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 1.5, LONGEST_PAUSE)
+                while not (state := await self.status(pid)).exited:  # noqa: ASYNC110  # only asking tells
+                    await asyncio.sleep(backoff.next())
         except TimeoutError:
             raise StillRunning(self._calls.context, pid, timeout or 0.0) from None
         return CompletedProcess(

@@ -1,7 +1,7 @@
 """What an endpoint may use: the seam between the contract and the parts that know VMs and users.
 
-Above it: the functions in `endpoints/`, each of which names the least of these that it needs. Below it: `inventory/` on a server, one
-agent's socket in the client's engine, the store alone in offline administration.
+Above it: the functions in `endpoints/`, each of which names the least of these that it needs. Below it: `inventory/` on
+a server, one agent's socket in the client's engine, the store alone in offline administration.
 """
 
 from collections.abc import Iterable

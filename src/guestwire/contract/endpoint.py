@@ -1,7 +1,8 @@
 """The endpoint record and the registry: the one table from which every face follows.
 
-Routes, validation, permission checks, audit, OpenAPI and reference, client methods, commands and tools are made from the records. To add
-an endpoint is to add one function with its record, in one file of `endpoints/`; CONTRIBUTING.md walks through it:
+Routes, validation, permission checks, audit, OpenAPI and reference, client methods, commands and tools are made from
+the records. To add an endpoint is to add one function with its record, in one file of `endpoints/`; CONTRIBUTING.md
+walks through it:
 
     @endpoints.endpoint("GET", f"{AGENT}/get-load", VmParameters, check=AUDIT, tool=ToolView(hint="Cheap."))
     async def get_load(context: GuestContext, parameters: VmParameters) -> Forwarded[Load]:

@@ -1,7 +1,8 @@
 """Parameters of endpoints: declared as msgspec structs, checked by the rules and with the words of Proxmox VE.
 
-A struct's fields say all there is to say: type, limits, default, format, and the role that decides what a policy asks and what an audit
-record keeps. `rules` reads them; validation, OpenAPI, tools and records follow from them. A text without a role does not load.
+A struct's fields say all there is to say: type, limits, default, format, and the role that decides what a policy asks
+and what an audit record keeps. `rules` reads them; validation, OpenAPI, tools and records follow from them. A text
+without a role does not load.
 
 Source: PVE::JSONSchema as its answers show it (recorded cases `bool/`, `bool-json/`, `vmid=`, `file-read/count=`, …).
 """
@@ -29,7 +30,10 @@ class Parameters(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
 
 
 class Role(Enum):
-    """What a parameter is to the call. Policies and audit records go by it, never by the name of an endpoint or a tool."""
+    """What a parameter is to the call.
+
+    Policies and audit records go by it, never by the name of an endpoint or a tool.
+    """
 
     PLAIN = "plain"
     """A number or a switch; texts must say more."""
@@ -75,8 +79,8 @@ def parameter(description: str, role: Role | RoleBy = Role.PLAIN, **facts: Any) 
     Args:
         description: for people, one sentence.
         role: texts and lists must name one other than PLAIN.
-        facts: limits as `msgspec.Meta` has them (`ge`, `le`, `min_length`, `max_length`, `examples`); and Proxmox VE's `format`, `enum`,
-            `pattern` and `requires`.
+        facts: limits as `msgspec.Meta` has them (`ge`, `le`, `min_length`, `max_length`, `examples`); and Proxmox VE's
+            `format`, `enum`, `pattern` and `requires`.
     """
     extra: dict[str, Any] = {
         name: facts.pop(name) for name in ("format", "enum", "pattern", "requires") if name in facts

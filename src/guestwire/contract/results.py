@@ -33,7 +33,10 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class ProcessState(msgspec.Struct, Generic[T], frozen=True, rename="kebab", omit_defaults=True):
-    """The state of a process; flags are 1 and 0. Output is there only when it has exited and wrote some: one character for each byte."""
+    """The state of a process; flags are 1 and 0.
+
+    Output is there only when it has exited and wrote some: one character for each byte.
+    """
 
     exited: int
     exitcode: int | None = None

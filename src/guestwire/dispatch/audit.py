@@ -1,7 +1,7 @@
 """The audit trail: one record for each call that changes a guest or access, and for each refusal.
 
-A record is on the disk before the call's answer is sent, so that no answered change is missing from it. Records that come together are
-written together: a hundred clients cost one commit and not a hundred.
+A record is on the disk before the call's answer is sent, so that no answered change is missing from it. Records that
+come together are written together: a hundred clients cost one commit and not a hundred.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The seam of every call: a `Call` goes down, its result or an error comes up.
 
-Above it: the HTTP server, offline administration, the client on an agent's own socket. Below it: `Pipeline`, which runs endpoints in this
-process. The client's `Carrier` over HTTPS is the same seam on the far side of a network; one over NATS will be another.
-`guestwire.testing.dispatchers` is the conformance check that all of them pass.
+Above it: the HTTP server, offline administration, the client on an agent's own socket. Below it: `Pipeline`, which runs
+endpoints in this process. The client's `Carrier` over HTTPS is the same seam on the far side of a network; one over
+NATS will be another. `guestwire.testing.dispatchers` is the conformance check that all of them pass.
 """
 
 import itertools
@@ -54,7 +54,8 @@ class Call:
     Attributes:
         method: GET, POST, PUT or DELETE.
         path: below `/api2/{format}`, decoded.
-        read: gives the parameters beside those in the path, as the caller sent them; awaited once the endpoint is known.
+        read: gives the parameters beside those in the path, as the caller sent them; awaited once the endpoint is
+            known.
         subject: the caller, as permissions know it.
         address: the caller's.
         actor: the caller as records name it, where that is not the subject.

@@ -1,6 +1,7 @@
 """The pipeline that runs calls in this process, with the checks in Proxmox VE's order.
 
-Route, conflicting path parameters, permission, node, parameters; then the endpoint's own: VM, agent. Whatever the outcome, it is recorded.
+Route, conflicting path parameters, permission, node, parameters; then the endpoint's own: VM, agent. Whatever the
+outcome, it is recorded.
 """
 
 import asyncio
@@ -32,7 +33,10 @@ REMEMBERED: Final = 1024
 """Calls that need not be looked up again, and the length of their paths."""
 
 Authorise = Callable[[Call, Endpoint], None]
-"""Raises `Forbidden` when the caller lacks what the endpoint needs. It sees the parameters before they are validated."""
+"""Raises `Forbidden` when the caller lacks what the endpoint needs.
+
+It sees the parameters before they are validated.
+"""
 
 
 class _Step:
@@ -54,7 +58,10 @@ class Router:
             self._add(endpoint)
 
     def find(self, method: str, path: str) -> Route | None:
-        """The endpoint of a method and path; None when there is none. Its `in_path` is for reading: the same call gets the same."""
+        """The endpoint of a method and path; None when there is none.
+
+        Its `in_path` is for reading: the same call gets the same.
+        """
         return self._find(method, path) if len(path) > LONGEST_REMEMBERED else self._remembered(method, path)
 
     def _find(self, method: str, path: str) -> Route | None:

@@ -35,10 +35,8 @@ class Vm:
             return await self._monitor.is_running()
         if self.config.running is not None:
             return self.config.running
-        return self._answers() or (self._socket is not None and self._socket.is_socket())
-
-    def _answers(self) -> bool:
-        return self._channel is not None and self._channel.state is ChannelState.UP
+        answers = self._channel is not None and self._channel.state is ChannelState.UP
+        return answers or (self._socket is not None and self._socket.is_socket())
 
     async def close(self) -> None:
         """Ends what reaches it."""
@@ -76,7 +74,10 @@ class Inventory:
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
     def apply(self, configs: Iterable[VmConfig]) -> None:
-        """Makes these the VMs. One that is reached as before keeps its channel; one that goes away ends its calls first."""
+        """Makes these the VMs.
+
+        One that is reached as before keeps its channel; one that goes away ends its calls first.
+        """
         old, self._vms = self._vms, {}
         for config in configs:
             vm = old.get(config.vmid)

@@ -21,7 +21,10 @@ LISTED_FOR: Final = 5.0
 
 
 def rule_for(policy: Policy, host: Host, guest: GuestInfo) -> Rule:
-    """The rule that decides for a guest. An agent's own socket does not tell the VM's id, unless the file is named by it."""
+    """The rule that decides for a guest.
+
+    An agent's own socket does not tell the VM's id, unless the file is named by it.
+    """
     if not host.is_local:
         return policy.rule_for(guest.vmid, guest.name)
     return policy.rule_for(int(guest.name) if guest.name.isascii() and guest.name.isdigit() else 0, guest.name)

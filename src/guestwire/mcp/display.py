@@ -1,6 +1,7 @@
 """Results made safe to show: every character that hides or steers is written out, and nothing is longer than allowed.
 
-A shortened answer says how to go on: the whole text is kept for its caller for a while, behind a cursor that can't be guessed.
+A shortened answer says how to go on: the whole text is kept for its caller for a while, behind a cursor that can't be
+guessed.
 """
 
 import json
@@ -118,7 +119,10 @@ class UnknownCursor(GuestwireError):
 
 
 class TextCache:
-    """Texts that were shown shortened, kept for one caller as they came; sanitized a part at a time. The oldest make room."""
+    """Texts that were shown shortened, kept for one caller as they came; sanitized a part at a time.
+
+    The oldest make room.
+    """
 
     def __init__(self) -> None:
         self._texts: OrderedDict[str, str] = OrderedDict()

@@ -1,7 +1,8 @@
 """Asking a person through their client, in both generations of the protocol.
 
-Up to 2025-11-25 the server asks in the middle of a call. Since 2026-07-28 it answers the call with a question, and the client makes the
-call again with the answer: a token ties both to the same tool, arguments, caller and VM, once, and for ten minutes.
+Up to 2025-11-25 the server asks in the middle of a call. Since 2026-07-28 it answers the call with a question, and the
+client makes the call again with the answer: a token ties both to the same tool, arguments, caller and VM, once, and for
+ten minutes.
 """
 
 import asyncio

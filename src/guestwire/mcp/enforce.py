@@ -1,7 +1,7 @@
 """The policy's questions to a call, asked by the roles of its parameters and never by a tool's name.
 
-Paths in a guest are resolved there first, so that no link and no `..` leads around a rule; the tool gets the resolved ones. After it has
-read, it is verified that the path still leads to the same place.
+Paths in a guest are resolved there first, so that no link and no `..` leads around a rule; the tool gets the resolved
+ones. After it has read, it is verified that the path still leads to the same place.
 """
 
 from pathlib import Path
@@ -61,7 +61,8 @@ async def enforce(call: Call, parameters: Parameters) -> tuple[Parameters, list[
 async def resolve_path(guest: Guest, rule: Rule, path: str, role: Role) -> str:
     """The path itself where the rule restricts none of this role; else what it leads to, which is checked.
 
-    A file that is written need not be there, its folder must. A rule for all below a folder is one for listing the folder.
+    A file that is written need not be there, its folder must. A rule for all below a folder is one for listing the
+    folder.
 
     Raises:
         Refused: it may not be used, or can't be resolved.

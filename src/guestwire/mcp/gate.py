@@ -14,12 +14,12 @@ from guestwire.client.errors import NoSuchGuest
 from guestwire.contract import Effect, Role, rules, validate
 from guestwire.contract.audit_fields import audit_fields
 from guestwire.errors import GuestwireError, InvalidParameters
+from guestwire.mcp.call_log import Records
 from guestwire.mcp.caller import rule_for
 from guestwire.mcp.display import as_json, beginning, delimit, sanitize, sanitize_values, shorten, truncate_to_fit
 from guestwire.mcp.enforce import enforce, verify_unchanged
 from guestwire.mcp.error_text import LONGEST, describe_error
 from guestwire.mcp.policy import Policy, Refused, TooMany
-from guestwire.mcp.records import Records
 from guestwire.mcp.tool import AnyGuestParameters, Call, Registry, Tool, as_argument, as_parameters
 
 log = logging.getLogger("guestwire.mcp")

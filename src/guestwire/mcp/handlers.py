@@ -191,7 +191,10 @@ class Handlers:
 
 
 async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
-    """Waits for the work; who is cancelled waits until it has cleaned up. The SDK cancels every wait anew, also those of cleaning up."""
+    """Waits for the work; who is cancelled waits until it has cleaned up.
+
+    The SDK cancels every wait anew, also those of cleaning up.
+    """
     task = asyncio.get_running_loop().create_task(work, name="call")
     try:
         return await asyncio.shield(task)

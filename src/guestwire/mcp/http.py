@@ -1,7 +1,8 @@
 """Streamable HTTP: one server for many people, each with their own rights.
 
-Every request needs the server's bearer token. A caller may bring an API token of their own (`X-PVE-Token: USER@REALM!NAME=SECRET`): then
-everything is done with its rights. Where the server has no credentials itself, they must.
+Every request needs the server's bearer token. A caller may bring an API token of their own (`X-PVE-Token:
+USER@REALM!NAME=SECRET`): then everything is done with its rights. Where the server has no credentials itself, they
+must.
 """
 
 import asyncio

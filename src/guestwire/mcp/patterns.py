@@ -1,7 +1,8 @@
 """Patterns for paths in a guest and for arguments of a program.
 
-`*` and `?` match anything but a slash, `**` slashes too, `[a-c]` one of these characters. They are strict where a trick could hide: what
-a wildcard matches never climbs (`..`), and where a pattern begins with a wildcard, it never matches an option (`-x`).
+`*` and `?` match anything but a slash, `**` slashes too, `[a-c]` one of these characters. They are strict where a trick
+could hide: what a wildcard matches never climbs (`..`), and where a pattern begins with a wildcard, it never matches an
+option (`-x`).
 """
 
 import itertools
@@ -172,7 +173,10 @@ class GuestPattern:
         return _regex(self.text)
 
     def covers(self, other: "GuestPattern") -> bool:
-        """True if it surely matches all that the other one does. With sets (`[a-c]`) in both nobody looks so closely."""
+        """True if it surely matches all that the other one does.
+
+        With sets (`[a-c]`) in both nobody looks so closely.
+        """
         if self.text in ("*", "**", other.text):
             return True
         if self.text.isdigit() or other.text.isdigit() or "[" in other.text or other.text.count("*") > MOST_STARS:

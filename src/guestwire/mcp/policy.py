@@ -115,7 +115,8 @@ class Rule:
         if not fitting:
             known = "; ".join(map(str, self.run))
             raise Refused(f"no pattern allows these arguments ({self.source}, run); allowed are: {known}")
-        if not any(_may(pattern, has_input, env or []) for pattern in fitting):
+        may = any((one.input or not has_input) and set(env or ()) <= set(one.env) for one in fitting)
+        if not may:
             what = "standard input" if has_input else "these environment variables"
             raise Refused(f"this program may not be given {what} ({self.source}, run)")
 
@@ -148,10 +149,6 @@ class Rule:
         if patterns is not None and not any(pattern.matches(path) for pattern in patterns):
             allowed = ", ".join(pattern.text for pattern in patterns)
             raise Refused(f"the path leads outside of the paths that may be used ({self.source}, {key}): {allowed}")
-
-
-def _may(pattern: ProgramPattern, has_input: bool, env: list[str]) -> bool:  # noqa: FBT001  # one call
-    return (pattern.input or not has_input) and set(env) <= set(pattern.env)
 
 
 @dataclass(frozen=True, slots=True)

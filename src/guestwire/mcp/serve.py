@@ -14,12 +14,12 @@ from guestwire.client import Host
 from guestwire.client.hosts import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
+from guestwire.mcp.all_tools import TOOLS
+from guestwire.mcp.call_log import Records
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.gate import Gate
 from guestwire.mcp.handlers import Context, make_server
 from guestwire.mcp.policy import Policy
-from guestwire.mcp.records import Records
-from guestwire.mcp.registry import TOOLS
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -92,7 +92,8 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
     server = make_server(Gate(TOOLS, policy, Records(records)), lambda context: callers.of(_headers(context)))
     app = make_app(server, callers, http.bearer, http.name, http.hosts)
     config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN)
-    # When uvicorn has ended, it sends itself the signal again that it was told by: that would end us before we have cleaned up.
+    # When uvicorn has ended, it sends itself the signal again that it was told by: that would end us before we have
+    # cleaned up.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: None)
     try:

@@ -1,6 +1,7 @@
 """The record of a tool, and the registry: names, schemas, annotations and policy of all tools follow from it.
 
-To add a tool is to add one function with its record, in a file of `tools/`; endpoints of the contract are tools by their own record:
+To add a tool is to add one function with its record, in a file of `tools/`; endpoints of the contract are tools by
+their own record:
 
     @tools.tool("ping", GuestParameters, level=Level.READ, effect=Effect.READS)
     async def ping(call: Call, _: GuestParameters) -> Answers:

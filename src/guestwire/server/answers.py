@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from guestwire.contract import ByteText
+from guestwire.contract.results import FileContent
 from guestwire.contract.text import SLICE
 from guestwire.errors import GuestwireError, InvalidParameters, NotAuthenticated, NotImplementedHere
-from guestwire.server.refusals import Refusal
+from guestwire.server.http1 import Refusal, Request, Response
 
 FORMATS: Final = frozenset({"json", "extjs", "htmljs"})
 """`htmljs` is `extjs` for pages that upload files: the same text, in HTML."""
@@ -32,6 +32,9 @@ PAGE_HEADERS: Final = JSON_HEADERS | {"Content-Type": "text/html;charset=UTF-8"}
 TEXT_HEADERS: Final = {"Content-Type": "text/plain;charset=UTF-8", "Server": "guestwire"}
 BARE_HEADERS: Final = {"Server": "guestwire"}
 
+OCTETS: Final = "application/octet-stream"
+"""The type of an answer that is a file's bytes as they are, and what a client accepts that wants it so."""
+
 COMPRESS_OVER: Final = 1024
 """Bytes; shorter answers are never compressed."""
 
@@ -41,7 +44,7 @@ COMPRESS_ELSEWHERE_OVER: Final = 64 * 1024
 
 @dataclass(slots=True)
 class Body:
-    """JSON with long texts cut out: `parts` are bytes, and `ByteText`s that stand between them."""
+    """What goes out, in `parts`: bytes as they are, and the `ByteText`s that stand between them in JSON."""
 
     parts: list[bytes | ByteText]
     headers: dict[str, str] = field(default_factory=lambda: JSON_HEADERS)
@@ -49,7 +52,7 @@ class Body:
     @property
     def is_long(self) -> bool:
         """Whether it takes more than one slice of work."""
-        return sum(part.size for part in self.parts if isinstance(part, ByteText)) > SLICE
+        return sum(part.size if isinstance(part, ByteText) else len(part) for part in self.parts) > SLICE
 
     async def size(self) -> int:
         """Bytes in all; the loop runs while they are counted."""
@@ -104,6 +107,12 @@ def success(form: str, result: object) -> Body:
     return _for_pages(form, encode({"data": result, "success": 1}))
 
 
+def octets(content: FileContent[ByteText]) -> Body:
+    """The content as it is; what JSON says beside it stands in headers."""
+    beside = {"Guestwire-Bytes-Read": str(content.bytes_read), "Guestwire-Truncated": str(content.truncated)}
+    return Body(list(content.content.pieces), JSON_HEADERS | {"Content-Type": OCTETS} | beside)
+
+
 def failure(form: str, error: GuestwireError) -> tuple[int, str, Body]:
     """Status, reason phrase and body of an error in the format `form`."""
     message = str(error) if isinstance(error, NotImplementedHere) else f"{error}\n"
@@ -143,33 +152,23 @@ def reason_phrase(text: str) -> str:
 
 
 def refusal(error: Refusal | NotAuthenticated) -> Response:
-    """Plain HTTP: a text, or for a missing login nothing at all, not even a Content-Type."""
+    """Plain HTTP: a text, after which the connection ends; or for a missing login nothing at all, not even a Content-Type."""
+    reason = reason_phrase(str(error))
     if isinstance(error, NotAuthenticated):
-        response = Response(status=error.status, reason=reason_phrase(str(error)), headers=BARE_HEADERS)
-        response.headers.popall("Content-Type", None)
-        return response
+        return Response(error.status, reason, BARE_HEADERS)
     headers = TEXT_HEADERS if error.body else BARE_HEADERS
-    response = Response(status=error.code, reason=reason_phrase(str(error)), body=error.body.encode(), headers=headers)
-    response.force_close()
-    return response
+    return Response(error.code, reason, headers, error.body.encode("utf-8", "backslashreplace"), closes=True)
 
 
-async def send(request: BaseRequest, status: int, reason: str, body: Body) -> StreamResponse:
-    """Answers `request`; a long body goes out slice by slice."""
-    packs = _takes_gzip(request.headers.get("Accept-Encoding", ""))
+async def response(request: Request, status: int, reason: str, body: Body) -> Response:
+    """The answer to `request`; a long body goes out slice by slice."""
+    packs = _takes_gzip(request.headers.get("accept-encoding", ""))
     if not body.is_long:
         data = b"".join(body.slices())
         return await _in_one(status, reason, data, body.headers, packs=packs and len(data) > COMPRESS_OVER)
     if packs:
         return _packed(status, reason, await asyncio.to_thread(_gzip, body.slices()), body.headers)
-    response = StreamResponse(status=status, reason=reason, headers=body.headers)
-    response.content_length = await body.size()
-    await response.prepare(request)
-    for piece in body.slices():
-        await response.write(piece)
-        await asyncio.sleep(0)
-    await response.write_eof()
-    return response
+    return Response(status, reason, body.headers, body.slices(), await body.size())
 
 
 def _takes_gzip(accepted: str) -> bool:
@@ -180,14 +179,14 @@ def _takes_gzip(accepted: str) -> bool:
 
 async def _in_one(status: int, reason: str, data: bytes, headers: dict[str, str], *, packs: bool) -> Response:
     if not packs:
-        return Response(status=status, reason=reason, body=data, headers=headers)
+        return Response(status, reason, headers, data)
     if len(data) > COMPRESS_ELSEWHERE_OVER:
         return _packed(status, reason, await asyncio.to_thread(_gzip, [data]), headers)
     return _packed(status, reason, _gzip([data]), headers)
 
 
 def _packed(status: int, reason: str, data: bytes, headers: dict[str, str]) -> Response:
-    return Response(status=status, reason=reason, body=data, headers=headers | {"Content-Encoding": "gzip"})
+    return Response(status, reason, headers | {"Content-Encoding": "gzip"}, data)
 
 
 def _gzip(pieces: Iterable[bytes]) -> bytes:

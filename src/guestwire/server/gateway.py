@@ -6,10 +6,9 @@ The checks come in Proxmox VE's order: HTTP, authentication, format; the rest is
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from guestwire.access import credentials
 from guestwire.access.checks import Everybody
@@ -17,11 +16,13 @@ from guestwire.access.control import Access
 from guestwire.contract import Endpoint
 from guestwire.contract.openapi import openapi
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.contract.results import FileContent
 from guestwire.dispatch import Call, Pipeline, Recorder, Router
+from guestwire.dispatch.call import ReadParameters
 from guestwire.errors import Forbidden, GuestwireError, NotAuthenticated
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, requests
-from guestwire.server.refusals import Refusal
+from guestwire.server.http1 import Refusal, Request, Response
 
 log = logging.getLogger("guestwire.requests")
 
@@ -34,7 +35,7 @@ LONGEST_LOGGED_PATH: Final = 200
 
 
 class Gateway:
-    """Answers requests: a handler for aiohttp's `Server`.
+    """Answers requests: a handler for the listener's connections.
 
     Args:
         inventory: the VMs.
@@ -42,6 +43,9 @@ class Gateway:
         recorder: keeps what became of calls.
         endpoints: that are served.
     """
+
+    gives_octets = True
+    """A file is given as it is to a client that asks for that."""
 
     def __init__(
         self,
@@ -57,31 +61,31 @@ class Gateway:
             authorise=self._authorise, recorder=recorder, node=inventory.node,
         )  # fmt: skip
 
-    async def __call__(self, request: BaseRequest) -> StreamResponse:
+    async def __call__(self, request: Request) -> None:
         """Answers one request, and logs a line about it."""
-        call = Call(request.method, "", parameters_in(request, ""), address=request.remote or "")
+        call = Call(request.method, "", parameters_in(request, ""), address=request.address)
         try:
             response = await self._answer(request, call)
-        except ConnectionError:  # in the middle of the answer
-            _log(request, call, CLIENT_LEFT)
-            raise
         except asyncio.CancelledError:
             _log(request, call, CLIENT_LEFT)
             raise
         except Exception:
             log.exception("id=%s unexpected error", call.id)
             response = answers.refusal(Refusal(500, f"internal error, see the log for {call.id}"))
+        try:
+            await request.send(response)
+        except (ConnectionError, asyncio.CancelledError):  # in the middle of the answer
+            _log(request, call, CLIENT_LEFT)
+            raise
         asyncio.get_running_loop().call_soon(_log, request, call, response.status)  # the answer goes first
-        return response
 
-    async def _answer(self, request: BaseRequest, call: Call) -> StreamResponse:
-        raw = request.raw_path
-        call.path = raw.partition("?")[0]
+    async def _answer(self, request: Request, call: Call) -> Response:
+        call.path = request.target.partition("?")[0]
         try:
             requests.check_http(request)
             target = None
             if call.path != OPENAPI_PATH or request.method != "GET":
-                target = requests.target(raw)
+                target = requests.target(request.target)
                 call.path, call.read = target.path, parameters_in(request, target.query)
                 self._pipeline.resolve(call)
             self._authenticate(request, call)
@@ -91,7 +95,7 @@ class Gateway:
         except Refusal as error:
             return answers.refusal(error)
         if target is None:
-            return Response(body=self._openapi, headers=answers.JSON_HEADERS)
+            return Response(200, "OK", answers.JSON_HEADERS, self._openapi)
         if target.format not in answers.FORMATS:
             return answers.refusal(Refusal(501, f"no formatter for uri {target.path}, {target.format}"))
         try:
@@ -99,17 +103,20 @@ class Gateway:
         except GuestwireError as error:
             status, reason, body = answers.failure(target.format, error)
         else:
-            status, reason, body = 200, "OK", answers.success(target.format, result)
-        return await answers.send(request, status, reason, body)
+            is_wanted_as_is = isinstance(result, FileContent) and self.gives_octets and _accepts_octets(request)
+            body = answers.octets(result) if is_wanted_as_is else answers.success(target.format, result)
+            status, reason = 200, "OK"
+        return await answers.response(request, status, reason, body)
 
-    def _authenticate(self, request: BaseRequest, call: Call) -> None:
+    def _authenticate(self, request: Request, call: Call) -> None:
         """Finds out who calls; nobody, where no login is needed."""
         if call.route and isinstance(call.route.endpoint.check, Everybody):
             return
-        found = credentials(_header(request, "Cookie"), _header(request, "Authorization"))
+        headers = request.headers
+        found = credentials(headers.get("cookie", ""), headers.get("authorization", ""))
         call.subject = self._access.authenticate(found)
         if found.ticket and request.method != "GET":
-            self._access.check_csrf(call.subject, request.headers.get("CSRFPreventionToken", ""))
+            self._access.check_csrf(call.subject, headers.get("csrfpreventiontoken", ""))
 
     def _authorise(self, call: Call, endpoint: Endpoint) -> None:
         if not endpoint.tokens and call.subject.token is not None:
@@ -117,28 +124,21 @@ class Gateway:
         self._access.require(call.subject, endpoint.check, call.parameters)
 
 
-def parameters_in(request: BaseRequest, query: str) -> Any:
-    """Reads the parameters of a request when they are wanted; a client that waits for it is told to send its body."""
-
-    async def read() -> dict[str, Any]:
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
-        return await requests.parameters(request, query)
-
-    return read
+def parameters_in(request: Request, query: str) -> ReadParameters:
+    """Reads the parameters of a request when they are wanted."""
+    return lambda: requests.parameters(request, query)
 
 
-def _header(request: BaseRequest, name: str) -> str:
-    """The header's value, "" when it is not there; several count as one list, as HTTP has it."""
-    return ", ".join(request.headers.getall(name, ()))
+def _accepts_octets(request: Request) -> bool:
+    """Whether the client wants a file as it is. Clients of Proxmox VE never name this type."""
+    return request.headers.get("accept") == answers.OCTETS
 
 
-def _log(request: BaseRequest, call: Call, status: int) -> None:
+def _log(request: Request, call: Call, status: int) -> None:
     """One line; the query stays out of it, for it may hold content or passwords."""
     if log.isEnabledFor(logging.INFO):
-        path = request.raw_path.partition("?")[0][:LONGEST_LOGGED_PATH]
+        path = request.target.partition("?")[0][:LONGEST_LOGGED_PATH]
         log.info(
             "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",
-            call.id, request.remote, call.subject.key or "-", request.method, path, status, call.milliseconds,
+            call.id, request.address, call.subject.key or "-", request.method, path, status, call.milliseconds,
         )  # fmt: skip

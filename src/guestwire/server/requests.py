@@ -11,10 +11,9 @@ from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
 import msgspec
-from aiohttp.web import BaseRequest
 
 from guestwire.errors import InvalidParameters
-from guestwire.server.refusals import Refusal
+from guestwire.server.http1 import Refusal, Request
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 WITH_BODY: Final = frozenset({"POST", "PUT"})
@@ -75,7 +74,7 @@ def _target(raw: str) -> Target:
     raise Refusal(404, f"no such file '{path}'")
 
 
-def check_http(request: BaseRequest) -> None:
+def check_http(request: Request) -> None:
     """What Proxmox VE refuses before it looks at anything else.
 
     Raises:
@@ -84,19 +83,18 @@ def check_http(request: BaseRequest) -> None:
     headers = request.headers
     if request.method not in METHODS:
         raise Refusal(501, f"method '{request.method}' not available", body="")
-    if (encoding := headers.get("Transfer-Encoding")) is not None:
+    if (encoding := headers.get("transfer-encoding")) is not None:
         known = encoding.lower() == "chunked"
         raise Refusal(
             501, "chunked transfer encoding not supported" if known else f"Unknown transfer encoding '{encoding}'"
         )
-    length = request.content_length
-    if not length:
+    if not request.length:
         return
     if request.method not in WITH_BODY:
         raise Refusal(501, f"Unexpected content for method '{request.method}'")
-    if length > MAX_BODY:
+    if request.length > MAX_BODY:
         raise Refusal(501, "for data too large")
-    if (kind := headers.get("Content-Type")) and _media_type(kind) not in (FORM, JSON):
+    if (kind := headers.get("content-type")) and _media_type(kind) not in (FORM, JSON):
         raise Refusal(506, f"upload 'Content-Type '{kind}' not implemented")
 
 
@@ -104,7 +102,7 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-async def parameters(request: BaseRequest, query: str) -> dict[str, Any]:
+async def parameters(request: Request, query: str) -> dict[str, Any]:
     """All parameters that a client gave; the query wins over the body.
 
     Raises:
@@ -119,14 +117,14 @@ async def parameters(request: BaseRequest, query: str) -> dict[str, Any]:
     return given
 
 
-async def _body(request: BaseRequest) -> dict[str, Any]:
-    body = await _read(request) if request.can_read_body else b""
-    if _media_type(request.headers.get("Content-Type", "")) == JSON:
+async def _body(request: Request) -> dict[str, Any]:
+    body = await _read(request) if request.length else b""
+    if _media_type(request.headers.get("content-type", "")) == JSON:
         return decode_json(body)
     return decode_form(body.decode("utf-8", KEEP_BYTES))
 
 
-async def _read(request: BaseRequest) -> bytes:
+async def _read(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_WITHIN):
             return await request.read()
@@ -166,7 +164,8 @@ def decode_form(text: str) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not pair:
             continue
-        name, value_text = unquote_plus(key), unquote_plus(value, errors=KEEP_BYTES) if equals else None
+        name = unquote_plus(key if key.isascii() else key.encode("utf-8", KEEP_BYTES).decode("utf-8", "replace"))
+        value_text = unquote_plus(value, errors=KEEP_BYTES) if equals else None
         before = given.get(name)
         if before is None or value_text is None:
             given[name] = value_text

@@ -28,8 +28,8 @@ Outcome = dict[tuple[type[Stored], Key], Stored | None]
 def apply_changes(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Snapshot, Outcome]:
     """The snapshot after `changes`, and what they made of each record.
 
-    What hangs on a record goes with it: a user's tokens and memberships, and the ACL entries of users, groups and tokens, of a
-    role, and of a pool's path.
+    What hangs on a record goes with it: a user's tokens and memberships, and the ACL entries of users, groups and
+    tokens, of a role, and of a pool's path.
 
     Raises:
         StoreRefused: a record can't be stored or refers to one that is not there, or one to be removed is not there.
@@ -118,7 +118,9 @@ class _Draft:
         self._remove_acl(kind="user", subject=userid)
 
     def _remove_acl(self, **fields: str) -> None:
-        for entry in [entry for entry in self._tables[AclEntry].values() if _has(entry, fields)]:
+        wanted = fields.items()
+        entries = self._tables[AclEntry].values()
+        for entry in [one for one in entries if all(getattr(one, name) == value for name, value in wanted)]:
             self.remove(AclEntry, entry.key)
 
     def check(self) -> None:
@@ -140,10 +142,6 @@ def _references(record: Stored) -> Iterator[tuple[type[Stored], Key]]:
         yield from ((User, userid) for userid in record.members)
     elif isinstance(record, AclEntry):
         yield _subjects[record.kind], record.subject
-
-
-def _has(entry: AclEntry, fields: Mapping[str, str]) -> bool:
-    return all(getattr(entry, name) == value for name, value in fields.items())
 
 
 def _words(key: Key) -> str:

@@ -29,7 +29,10 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class User(Record, frozen=True):
-    """A user, `name@realm`. `password_hash` is for realm pve alone, in the hash's own text format; None: no password."""
+    """A user, `name@realm`.
+
+    `password_hash` is for realm pve alone, in the hash's own text format; None: no password.
+    """
 
     secret = frozenset({"keys", "password_hash"})
 
@@ -121,7 +124,10 @@ class Pool(Record, frozen=True):
 
 
 class SigningKey(Record, frozen=True):
-    """A key that signs tickets or CSRF tokens. `created` in seconds since the epoch; `private`: PEM text or secret bytes."""
+    """A key that signs tickets or CSRF tokens.
+
+    `created` in seconds since the epoch; `private`: PEM text or secret bytes.
+    """
 
     secret = frozenset({"private"})
 

@@ -1,7 +1,7 @@
 """The file of a SQLite store: made for its owner alone, brought to the newest format step by step, refused when it is of a newer guestwire.
 
-The format's number is SQLite's `user_version`; the step to number N is `migrations/000N_….sql`, done in one transaction. A step
-that was ever released is never changed again.
+The format's number is SQLite's `user_version`; the step to number N is `migrations/000N_….sql`, done in one
+transaction. A step that was ever released is never changed again.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """A store in one SQLite file: any number of processes of one host may use it at once.
 
-One thread does everything that touches the file. The snapshot is in memory; five times a second the thread asks SQLite whether another
-process has written (`PRAGMA data_version`, which reads shared memory and no disk), and reads everything anew if the version rose.
+One thread does everything that touches the file. The snapshot is in memory; five times a second the thread asks SQLite
+whether another process has written (`PRAGMA data_version`, which reads shared memory and no disk), and reads everything
+anew if the version rose.
 """
 
 import logging
@@ -53,7 +54,8 @@ class SqliteStore:
         """The store in `path`; the file is made when there is none, with mode 0600.
 
         Args:
-            path: its folder must be there. SQLite puts files with `-wal` and `-shm` beside it, and this one with `.lock`.
+            path: its folder must be there. SQLite puts files with `-wal` and `-shm` beside it, and this one with
+                `.lock`.
             busy: seconds that SQLite waits for other processes.
             within: seconds that any call may take.
 

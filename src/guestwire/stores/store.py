@@ -1,9 +1,10 @@
 """The seam between access control and where its records are kept.
 
-Above it: `access/`, which decides from a `Snapshot` and makes changes; `server/` and `cli/` by way of `app/`. Below it: `memory.py`
-(nothing on a disk) and `sqlite.py` (one file, any number of processes of one host). A cluster's store can stand here later: a
-change is a list of records put and removed under a version that must still match, which is what a replicated key-value store
-can do too. `changes.py` says for all of them what a change means; `guestwire.testing.stores` checks an implementation.
+Above it: `access/`, which decides from a `Snapshot` and makes changes; `server/` and `cli/` by way of `app/`. Below it:
+`memory.py` (nothing on a disk) and `sqlite.py` (one file, any number of processes of one host). A cluster's store can
+stand here later: a change is a list of records put and removed under a version that must still match, which is what a
+replicated key-value store can do too. `changes.py` says for all of them what a change means; `guestwire.testing.stores`
+checks an implementation.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +78,8 @@ class AuditLog(Protocol):
 
         Args:
             wanted: None means all.
-            after: only those with a greater number, the first `limit` of them: to follow the log. None: the last `limit` of all.
+            after: only those with a greater number, the first `limit` of them: to follow the log. None: the last
+                `limit` of all.
             limit: how many at most.
         """
         ...

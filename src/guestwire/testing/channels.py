@@ -4,7 +4,8 @@
         async with SandboxedAgent(path) as agent:
             await check(lambda: MyChannel(path), agent)
 
-The agent may be a real one or the fake one; it answers when a check begins, and when it ends. Nothing in the guest is changed.
+The agent may be a real one or the fake one; it answers when a check begins, and when it ends. Nothing in the guest is
+changed.
 """
 
 import asyncio

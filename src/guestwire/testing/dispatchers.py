@@ -3,7 +3,8 @@
     for check in dispatcher_checks():
         await check(make_dispatcher)
 
-`make_dispatcher` takes a registry of probing endpoints and serves them: in this process, over HTTPS, or in any other way.
+`make_dispatcher` takes a registry of probing endpoints and serves them: in this process, over HTTPS, or in any other
+way.
 """
 
 import asyncio
@@ -31,7 +32,8 @@ class CheckedDispatcher:
     """A dispatcher that serves the probes.
 
     Attributes:
-        call: calls method and path of a probe's record with all parameters, those of the path too; gives the result as JSON has it.
+        call: calls method and path of a probe's record with all parameters, those of the path too; gives the result as
+            JSON has it.
         status: the HTTP status of an error that a call ended with.
         records: the audit records so far; None where calls leave none.
         authorises: False where its caller may do everything.

@@ -1,7 +1,8 @@
 """A guest that speaks the guest agent's real bytes on a UNIX socket, and can do what a real one never should.
 
-As the real agent, it serves one client at a time, answers in order, echoes ids, begins the answer to guest-sync-delimited with 0xFF,
-and complains once about a 0xFF it was sent. A `Fault` stands between a request and its answer (`faults.py` has them).
+As the real agent, it serves one client at a time, answers in order, echoes ids, begins the answer to
+guest-sync-delimited with 0xFF, and complains once about a 0xFF it was sent. A `Fault` stands between a request and its
+answer (`faults.py` has them).
 """
 
 import asyncio

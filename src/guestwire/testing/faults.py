@@ -1,4 +1,7 @@
-"""What a guest should never do, as `Fault`s: each function returns one. Syncs are answered honestly unless it says otherwise."""
+"""What a guest should never do, as `Fault`s: each function returns one.
+
+Syncs are answered honestly unless it says otherwise.
+"""
 
 import itertools
 from collections.abc import Iterable

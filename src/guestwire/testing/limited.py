@@ -1,10 +1,12 @@
 """guestwire with what Proxmox VE has and no more: `python -m guestwire.testing.limited FILE` serves a configuration so.
 
-For tests of clients: what works here works there. Beside the missing endpoints of our own, and a `/version` that does not name guestwire:
+For tests of clients: what works here works there. Beside the missing endpoints of our own, and a `/version` that does
+not name guestwire:
 
 - Every answer ends its connection.
-- A character above U+00FF breaks a command's arguments, a path and a user's name (Proxmox VE runs into a time-out), and is refused in content, password
-  and standard input. An agent's error with such characters is status 596 and nothing else.
+- A character above U+00FF breaks a command's arguments, a path and a user's name (Proxmox VE runs into a time-out), and
+  is refused in content, password and standard input. An agent's error with such characters is status 596 and nothing
+  else.
 - exec-status gives the end of a process once, and none with more than 2.5 MB of output.
 - file-read with `decode=0` gives base64 of each MiB, one after the other: padding stands in the middle.
 """
@@ -16,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from aiohttp.web import BaseRequest, StreamResponse
 from msgspec.structs import replace as replace_struct
 
 from guestwire.access.control import Access
@@ -32,6 +33,7 @@ from guestwire.dispatch import Recorder
 from guestwire.errors import AgentError, CommandTimeout, GuestError, GuestwireError
 from guestwire.inventory import Inventory, read_config
 from guestwire.server import Gateway
+from guestwire.server.http1 import Request
 
 VERSION: Final = {"version": "9.2.6", "release": "9.2", "repoid": "deadbeef00"}
 
@@ -55,13 +57,15 @@ class _BrokenPipe(GuestwireError):
 class LimitedGateway(Gateway):
     """Answers as Proxmox VE would."""
 
+    gives_octets = False
+
     def __init__(self, inventory: Inventory, access: Access, recorder: Recorder) -> None:
         super().__init__(inventory, access, recorder, [_limit(one) for one in ENDPOINTS if one.origin is Origin.PVE])
 
-    async def __call__(self, request: BaseRequest) -> StreamResponse:
+    async def __call__(self, request: Request) -> None:
         """Answers one request, and ends its connection."""
-        request._message = request._message._replace(should_close=True)  # noqa: SLF001  # as if the client had asked for it
-        return await super().__call__(request)
+        request.keeps = False
+        await super().__call__(request)
 
 
 def _limit(endpoint: Endpoint) -> Endpoint:

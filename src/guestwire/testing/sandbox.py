@@ -83,7 +83,10 @@ class SandboxedAgent:
         await self.stop()
 
     async def answers(self, within: float = START_TIMEOUT) -> bool:
-        """Waits until it answers a client; false when it does not in time. It serves one at a time, and ends with one that hangs up in mid-answer."""
+        """Waits until it answers a client; false when it does not in time.
+
+        It serves one at a time, and ends with one that hangs up in mid-answer.
+        """
         try:
             async with asyncio.timeout(within):
                 while not await self._answers():  # noqa: ASYNC110  # only asking tells

@@ -23,7 +23,10 @@ MAX_DEPTH: Final = 32
 """Levels of nesting in a reply; the deepest one of the QGA schema has seven."""
 
 MAX_VALUES: Final = 128 * 1024
-"""Brackets and commas in a reply. A value in memory is up to 30 times as long as its JSON; memory blocks of 1 MiB have about 70,000."""
+"""Brackets and commas in a reply.
+
+A value in memory is up to 30 times as long as its JSON; memory blocks of 1 MiB have about 70,000.
+"""
 
 BROKEN_TEXT_LIMIT: Final = 512 * 1024
 """Bytes of a reply that is not UTF-8: replacing what is wrong is slow, and three times as long."""
@@ -93,8 +96,8 @@ def encode_sync(sync_id: int) -> bytes:
 def decode_reply(line: Line) -> Reply:
     """Reads one line; bytes that are not UTF-8 become U+FFFD.
 
-    Work and memory are a small multiple of the line, whatever is in it: what would cost more is refused before it is decoded. Brackets
-    and commas count inside of texts, too; no honest reply has that many anywhere.
+    Work and memory are a small multiple of the line, whatever is in it: what would cost more is refused before it is
+    decoded. Brackets and commas count inside of texts, too; no honest reply has that many anywhere.
 
     Raises:
         ProtocolError: no JSON object, neither `return` nor `error`, both, nested too deeply or of too many values.
@@ -137,8 +140,9 @@ def check_depth(line: Line, limit: int = MAX_DEPTH) -> None:
 def outline(line: Line) -> bytes:
     """The brackets of valid JSON that stand outside of texts, in order and all made square: all that its depth depends on.
 
-    A few passes in C, each linear. Escaped characters go first (the pairs of backslashes before the escaped quotes), then all but
-    brackets and quotes, then quotes side by side, which changes nothing for what is left: between an odd quote and an even one is text.
+    A few passes in C, each linear. Escaped characters go first (the pairs of backslashes before the escaped quotes),
+    then all but brackets and quotes, then quotes side by side, which changes nothing for what is left: between an odd
+    quote and an even one is text.
     """
     if b"\\" in line:
         line = line.replace(b"\\\\", b"").replace(b'\\"', b"")

@@ -1,7 +1,7 @@
 """The seam between the client and whoever answers: whole endpoint calls go down, their results come up.
 
-Above it: `hosts.py` and `guests.py`, which know no HTTP. Below it: a server over HTTPS (`https.py`), or the same endpoints executed here
-on a guest agent's socket (`direct.py`).
+Above it: `hosts.py` and `guests.py`, which know no HTTP. Below it: a server over HTTPS (`https.py`), or the same
+endpoints executed here on a guest agent's socket (`direct.py`).
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,14 @@ class Carrier(Protocol):
         ...
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], context: ErrorContext, *, repeatable: bool = False
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        context: ErrorContext,
+        *,
+        repeatable: bool = False,
+        as_bytes: bool = False,
     ) -> Any:
         """Calls an endpoint.
 
@@ -29,6 +36,8 @@ class Carrier(Protocol):
             parameters: JSON-able; None stands for one that is left out.
             context: for messages.
             repeatable: nothing happens twice when it is sent again after a lost connection.
+            as_bytes: what a guest's bytes make in the result may come as `bytes`; a host that has no way for that
+                gives what its JSON has.
 
         Returns:
             What the API has under `data`, as JSON has it.

@@ -69,6 +69,7 @@ class DirectCarrier:
         context: ErrorContext,
         *,
         repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
+        as_bytes: bool = False,
     ) -> Any:
         """See `Carrier.call`."""
         try:
@@ -79,7 +80,10 @@ class DirectCarrier:
             raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=NO_AGENT_SOCKET) from error
         except GuestwireError as error:
             raise failure(context, error.status, str(error)) from error
-        return msgspec.to_builtins(result, enc_hook=str)  # texts of bytes are all that needs help
+        # Texts of bytes are all that needs help.
+        return msgspec.to_builtins(
+            result, enc_hook=bytes if as_bytes else str, builtin_types=(bytes,) if as_bytes else None
+        )
 
     async def close(self) -> None:
         """See `Carrier.close`."""

@@ -36,6 +36,9 @@ CALL_TIMEOUT: Final = 3700.0
 
 LARGEST_ANSWER: Final = 256 * 1024 * 1024
 
+OCTETS: Final = "application/octet-stream"
+"""Wanted, guestwire gives a file as it is; Proxmox VE's JSON is all that it has, whatever is wanted."""
+
 
 @dataclass(slots=True)
 class _Ticket:
@@ -54,6 +57,7 @@ class _Request:
     parameters: Mapping[str, Any] = field(repr=False)
     context: ErrorContext
     repeatable: bool
+    as_bytes: bool = False
 
 
 class HttpsCarrier:
@@ -81,10 +85,17 @@ class HttpsCarrier:
         return self._name
 
     async def call(
-        self, method: str, path: str, parameters: Mapping[str, Any], context: ErrorContext, *, repeatable: bool = False
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        context: ErrorContext,
+        *,
+        repeatable: bool = False,
+        as_bytes: bool = False,
     ) -> Any:
         """See `Carrier.call`."""
-        request = _Request(method, path, parameters, context, repeatable)
+        request = _Request(method, path, parameters, context, repeatable, as_bytes)
         ticket = await self._valid_ticket(context) if self._by_ticket(context) else None
         try:
             return await self._answer(request, ticket)
@@ -168,11 +179,13 @@ class HttpsCarrier:
             body = msgspec.json.encode(given) if given and not in_query else None
         except UnicodeEncodeError as error:
             raise WrongParameters(context, f"a parameter of {path} is not UTF-8 text") from error
-        kind = {"Content-Type": "application/json"} if body else {}
+        kinds = {"Content-Type": "application/json"} if body else {}
+        if request.as_bytes:
+            kinds["Accept"] = OCTETS
         try:
             # The API redirects nobody: whoever did would be given credentials that are not for them.
             async with self._session.request(
-                method, url, data=body, headers={**headers, **kind}, allow_redirects=False
+                method, url, data=body, headers={**headers, **kinds}, allow_redirects=False
             ) as response:
                 return self._result(response, await _body(response, context), context)
         except aiohttp.ServerFingerprintMismatch as error:
@@ -192,6 +205,9 @@ class HttpsCarrier:
             raise _Lost(str(error) or type(error).__name__, before_sending=False) from error
 
     def _result(self, response: aiohttp.ClientResponse, body: bytes, context: ErrorContext) -> Any:
+        if response.status == HTTPStatus.OK and response.headers.get("Content-Type") == OCTETS:
+            count, truncated = (response.headers.get(f"Guestwire-{name}") for name in ("Bytes-Read", "Truncated"))
+            return {"content": body, "bytes-read": count, "truncated": truncated}
         answer = _decoded(body)
         if response.status == HTTPStatus.OK and isinstance(answer, dict) and "data" in answer:
             return answer["data"]

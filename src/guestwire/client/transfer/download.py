@@ -74,7 +74,7 @@ class Downloads(FileReader):
             async for found in answers:
                 is_last = found.bytes_read < min(READ_SIZE, size - file.done)
                 if found.bytes_read:
-                    await file.write(await asyncio.to_thread(self._decode, found))
+                    await file.write(found.content)
                     report(progress, file.done, size or None)
                 if size and file.done > size:
                     raise self._mismatch(path, "it grew while it was read")
@@ -83,7 +83,7 @@ class Downloads(FileReader):
 
     async def _reads(
         self, path: str, offset: int, size: int
-    ) -> AsyncGenerator[Coroutine[Any, Any, FileContent[str]], None]:
+    ) -> AsyncGenerator[Coroutine[Any, Any, FileContent[bytes]], None]:
         """Reads of the whole file.
 
         One without a size (as below /proc) is read until there is no more, one read after the other.

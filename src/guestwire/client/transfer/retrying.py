@@ -22,11 +22,12 @@ from guestwire.client.errors import (
 from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, refuse_nul
 from guestwire.client.protocols import HostOfGuest
 from guestwire.client.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
+from guestwire.pacing import Backoff
 
 T = TypeVar("T")
 
 ATTEMPTS: Final = 8
-FIRST_PAUSE: Final = 0.2
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 """Seconds; each pause is twice the one before: 51 seconds in all."""
 
 LONGEST_LIST: Final = 256 * 1024 * 1024
@@ -62,13 +63,14 @@ class Retrying:
         Raises:
             CallFailed: it failed for good, or in every attempt; see `client.errors`.
         """
-        for attempt in range(ATTEMPTS) if self._succeeded else ():
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        for _ in range(ATTEMPTS) if self._succeeded else ():
             try:
                 return await function()
             except CallFailed as error:
                 if not is_transient(error):
                     raise
-                await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+                await asyncio.sleep(backoff.next())
         result = await function()
         self._succeeded = True
         return result

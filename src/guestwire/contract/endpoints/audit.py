@@ -8,7 +8,7 @@ from guestwire.access.checks import Privileges
 from guestwire.contract.context import AccessContext
 from guestwire.contract.endpoint import Registry
 from guestwire.contract.parameters import NodeParameters, Role, parameter
-from guestwire.stores import AuditFilter, AuditRecord
+from guestwire.stores import AuditFilter
 
 endpoints = Registry()
 
@@ -55,8 +55,4 @@ async def audit(context: AccessContext, parameters: ListAudit) -> list[Record]:
     names = AuditFilter.__struct_fields__
     wanted = AuditFilter(**{name: getattr(parameters, name) for name in names})
     records = await context.access.audit(wanted, after=parameters.after, limit=parameters.limit)
-    return [_as_result(record) for record in records]
-
-
-def _as_result(record: AuditRecord) -> Record:
-    return Record(**{name: getattr(record, name) for name in Record.__struct_fields__})
+    return [Record(**{name: getattr(record, name) for name in Record.__struct_fields__}) for record in records]

@@ -12,7 +12,7 @@ from guestwire.contract.endpoints.agent import AGENT, on_vm
 from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import FileContent
-from guestwire.contract.text import ByteText, PlainText, to_bytes
+from guestwire.contract.text import Base64Text, ByteText, to_bytes
 from guestwire.errors import InvalidParameters
 
 endpoints = Registry()
@@ -46,7 +46,7 @@ async def file_read(context: GuestContext, parameters: FileRead) -> FileContent[
     """Reads a file, 16 MiB at most; offset and count read a part."""
     agent = await context.agent(parameters.vmid)
     contents = await agent.files.read(parameters.file, offset=parameters.offset, count=parameters.count)
-    text = ByteText(contents.pieces) if parameters.decode else PlainText(contents.base64())
+    text = (ByteText if parameters.decode else Base64Text)(contents.pieces)
     return FileContent(text, contents.size, int(contents.truncated))
 
 

@@ -112,7 +112,8 @@ async def pools(context: PoolContext, parameters: ListPools) -> list[ListedPool]
     snapshot = context.access.snapshot
     if parameters.poolid is not None:
         pool = admin.existing_pool(snapshot, parameters.poolid)
-        _check_sees(context, pool.poolid)
+        if not context.access.may(context.subject, f"/pool/{pool.poolid}", AUDIT.any_of):
+            raise Forbidden(f"/pool/{pool.poolid}", AUDIT.any_of)
         members = await _members(context, pool, parameters.type)
         return [ListedPool(pool.poolid, pool.comment or None, members)]
     return [
@@ -120,11 +121,6 @@ async def pools(context: PoolContext, parameters: ListPools) -> list[ListedPool]
         for poolid, pool in sorted(snapshot.pools.items())
         if context.access.may(context.subject, f"/pool/{poolid}", SEES)
     ]
-
-
-def _check_sees(context: PoolContext, poolid: str) -> None:
-    if not context.access.may(context.subject, f"/pool/{poolid}", AUDIT.any_of):
-        raise Forbidden(f"/pool/{poolid}", AUDIT.any_of)
 
 
 @endpoints.endpoint("POST", "/pools", CreatePool, check=ALLOCATE, effect=Effect.WRITES)

@@ -1,1 +1,1 @@
-"""Tools by what they are about; all of them together are `mcp.registry.TOOLS`."""
+"""Tools by what they are about; all of them together are `mcp.all_tools.TOOLS`."""

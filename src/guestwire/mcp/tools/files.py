@@ -56,7 +56,10 @@ class TextRead(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @tools.tool("read_text_file", ReadTextFile, level=Level.FILES, effect=Effect.READS)
 async def read_text_file(call: Call, parameters: ReadTextFile) -> TextRead:
-    """Reads lines of a text file in a guest: from a line on, the last ones (tail), or those with a text (search). Large files are fine."""
+    """Reads lines of a text file in a guest: from a line on, the last ones (tail), or those with a text (search).
+
+    Large files are fine.
+    """
     if parameters.tail:
         return await _tail(call, parameters.path, parameters.tail)
     return await _lines(call, parameters)

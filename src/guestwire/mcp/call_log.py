@@ -1,7 +1,7 @@
 """One line of JSON for each call: when, who, what, in which guest, and what came of it. No secrets, no content.
 
-The line is written before the answer is sent. The file is the owner's alone; at 16 MiB it is moved to `.1`, where the one before was.
-Several servers may write to one file.
+The line is written before the answer is sent. The file is the owner's alone; at 16 MiB it is moved to `.1`, where the
+one before was. Several servers may write to one file.
 """
 
 import asyncio

@@ -13,8 +13,8 @@ from assistants import assistant
 from serving import Serving
 from ways import options_for
 
-from guestwire.mcp import records
-from guestwire.mcp.records import Records
+from guestwire.mcp import call_log
+from guestwire.mcp.call_log import Records
 
 
 def lines(path: Path) -> list[int]:
@@ -22,7 +22,7 @@ def lines(path: Path) -> list[int]:
 
 
 async def test_servers_that_share_a_file_move_it_away_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "LARGEST", 1000)
+    monkeypatch.setattr(call_log, "LARGEST", 1000)
     for turn in range(20):
         path = tmp_path / f"{turn}.jsonl"
         path.write_text('{"n": -1}\n' * 101)
@@ -39,7 +39,7 @@ async def test_servers_that_share_a_file_move_it_away_once(tmp_path: Path, monke
 LIMITED = """\
 import asyncio, sys
 from pathlib import Path
-from guestwire.mcp.records import Records
+from guestwire.mcp.call_log import Records
 
 async def main():
     records = Records(Path(sys.argv[1]))
