@@ -52,7 +52,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Trust any certificate: an attacker between this machine and the host can read and change everything.",
+    help="Accept any certificate (insecure: a man in the middle can read and change everything).",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
@@ -88,7 +88,7 @@ def run() -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read has gone, as `head` does.
+        # The reader of our output has gone, as `head` does.
         _forget_output()
         sys.exit(1)
     except OSError as error:
