@@ -8,7 +8,7 @@ from typing import Final
 import click
 from click.exceptions import NoArgsIsHelpError
 
-import guestwire
+import guestwire as package
 from guestwire.cli.completion import NAME, VARIABLE
 from guestwire.cli.lazy_group import LazyGroup
 from guestwire.cli.options import EXIT_CODES, Given
@@ -26,7 +26,7 @@ EXAMPLES: Final = examples(
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback
     if wanted and not context.resilient_parsing:
-        print(f"guestwire {guestwire.__version__}")
+        print(f"guestwire {package.__version__}")
         context.exit()
 
 
