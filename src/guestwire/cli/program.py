@@ -8,7 +8,6 @@ from typing import Final
 import click
 from click.exceptions import NoArgsIsHelpError
 
-import guestwire as package
 from guestwire.cli.completion import NAME, VARIABLE
 from guestwire.cli.lazy_group import LazyGroup
 from guestwire.cli.options import EXIT_CODES, Given
@@ -26,7 +25,9 @@ EXAMPLES: Final = examples(
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback
     if wanted and not context.resilient_parsing:
-        print(f"guestwire {package.__version__}")
+        from guestwire import __version__  # noqa: PLC0415  # it is read from metadata, whose modules are slow to load
+
+        print(f"guestwire {__version__}")
         context.exit()
 
 
