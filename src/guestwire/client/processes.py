@@ -145,10 +145,16 @@ class Processes:
         """
         data = input.encode() if isinstance(input, str) else input
         async with self._input_file(data) as path:
+
+            async def start() -> int:
+                pid = await self.start(argv, env=env, cwd=cwd, input=None if path else data, stdin=path)
+                if on_start:
+                    on_start(pid)
+                return pid
+
             began = time.monotonic()
-            pid = await self.start(argv, env=env, cwd=cwd, input=None if path else data, stdin=path)
-            if on_start:
-                on_start(pid)
+            # A process that was started while its caller was cancelled has a caller that knows of it.
+            pid = await finish_briefly(start())
             # An answer that was long on its way gave it the time.
             await asyncio.sleep(began + HEAD_START - time.monotonic())
             process = await self.wait(pid, argv=argv, timeout=timeout)

@@ -1,7 +1,9 @@
-# Sends SIGINT to the process $1 and all below it. A shell waits for what it runs: that must end first.
-interrupt() {
+# Sends SIGINT to the process $1 and all below it, as a terminal does: to all at once, from the top. A shell that hears of it later
+# than what it waits for would go on with its next command.
+tree() {
+  echo "$1"
   # shellcheck disable=SC2013 # they are numbers, all on one line
-  for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do interrupt "$child"; done
-  kill -INT "$1" 2>/dev/null || [ ! -d /proc/"$1" ]
+  for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done
 }
-interrupt "$1"
+# shellcheck disable=SC2046 # each number is a word
+kill -INT $(tree "$1") 2>/dev/null || [ ! -d /proc/"$1" ]
