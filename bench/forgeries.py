@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote
 
-from guestwire.access import Subject, credentials
-from guestwire.access.authentication import authenticate, check_csrf, secret_hash
+from guestwire.access import Subject
+from guestwire.access.authentication import authenticate, check_csrf, parse_credentials, secret_hash
 from guestwire.access.tickets import make_csrf, make_ticket
 from guestwire.errors import NotAuthenticated
 from guestwire.stores import SigningKey, Snapshot, Token, User
@@ -112,7 +112,7 @@ def forgeries(seed: int) -> Iterator[Forgery]:
 def passes(forgery: Forgery) -> Subject | None:
     """Who comes in with it; any exception but a refusal comes through."""
     try:
-        return authenticate(VIEW, credentials(forgery.cookie, forgery.authorization), NOW)
+        return authenticate(VIEW, parse_credentials(forgery.cookie, forgery.authorization), NOW)
     except NotAuthenticated:
         return None
 
@@ -120,7 +120,7 @@ def passes(forgery: Forgery) -> Subject | None:
 def is_genuine(forgery: Forgery) -> bool:
     """Whether it holds whole credentials of the user, and nothing of the value was changed: what stands before or after it is not part of it."""
     real = {text.partition("=")[2] for text in GENUINE}
-    given = credentials(forgery.cookie, forgery.authorization)
+    given = parse_credentials(forgery.cookie, forgery.authorization)
     value = given.ticket or given.token
     return value in real or unquote(value) in {unquote(one) for one in real}
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.forgeries import KEY, NOW, SECRET, USER, VIEW, play
-from guestwire.access import Credentials, Subject, credentials
-from guestwire.access.authentication import authenticate, secret_hash
+from guestwire.access import Subject
+from guestwire.access.authentication import Credentials, authenticate, parse_credentials, secret_hash
 from guestwire.access.control import Access
 from guestwire.access.keys import ROTATE_AFTER, due_changes, keys_of
 from guestwire.access.tickets import CLOCK_GRACE, LIFETIME, is_csrf_of, make_csrf, make_ticket, user_of_ticket
@@ -24,7 +24,7 @@ def test_a_token_and_a_ticket_come_in() -> None:
     ticket = make_ticket(KEY, USER, NOW)
 
     assert authenticate(VIEW, Credentials(token=f"{USER}!tok={SECRET}"), NOW) == Subject(f"{USER}!tok")
-    assert authenticate(VIEW, credentials(f"a=b; PVEAuthCookie={ticket}", ""), NOW) == Subject(USER)
+    assert authenticate(VIEW, parse_credentials(f"a=b; PVEAuthCookie={ticket}", ""), NOW) == Subject(USER)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_an_expired_disabled_or_incomplete_token_does_not(token: str) -> None:
 
 def test_nothing_is_no_ticket() -> None:
     with pytest.raises(NotAuthenticated, match="No ticket"):
-        authenticate(VIEW, credentials("", "Basic abc"), NOW)
+        authenticate(VIEW, parse_credentials("", "Basic abc"), NOW)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """The command line's `main`, in this process for the many small tests, on a real store; and on a terminal, in a process of its own."""
 
 import asyncio
-import contextlib
-import io
 import json
 import os
 import select
@@ -12,13 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from calling import Ended
+from in_process import run
 
 from guestwire.app.admin_token import ensure_admin_token
 from guestwire.app.state import STORE
-from guestwire.cli import main
 from guestwire.stores import AuditRecord, SqliteStore
 
 TERMINAL_WITHIN = 20.0
@@ -26,28 +23,8 @@ TERMINAL_WITHIN = 20.0
 
 async def command(*arguments: str, stdin: bytes = b"") -> Ended:
     """Runs `guestwire` with these arguments, without a terminal."""
-    return await asyncio.to_thread(_run, arguments, stdin)
-
-
-def _run(arguments: Sequence[str], stdin: bytes) -> Ended:
-    streams = [io.BytesIO(), io.BytesIO()]
-    output, errors = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in streams)
-    with (
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
-        patch.object(sys, "argv", ["guestwire", *arguments]),
-    ):
-        code = _exit_code()
-    return Ended(code, *(stream.getvalue().decode() for stream in streams))
-
-
-def _exit_code() -> int:
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    code, output, errors = await run(arguments, stdin=stdin)
+    return Ended(code, output.decode(), errors.decode())
 
 
 class Site:

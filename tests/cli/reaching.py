@@ -1,4 +1,4 @@
-"""The command `guestwire`, as a process of its own, against guests: by way of their agents' sockets, and of a server with HTTPS and a token."""
+"""The command `guestwire` against guests: by way of their agents' sockets, and of a server with HTTPS and a token."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from calling import ANSWERS_WITHIN, site, vm
+from in_process import run
 from serving import Serving
 
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 BLOCKED = "guest-get-devices"
+TAKES_SIGNALS = {"exec", "shell", "mcp"}
+"""Commands that run in a process of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,11 @@ async def ended(process: asyncio.subprocess.Process, stdin: bytes = b"") -> Done
 
 
 async def guestwire(*arguments: str, env: Mapping[str, str], stdin: bytes = b"") -> Done:
-    """Runs the command to its end."""
-    return await ended(await started(*arguments, env=env), stdin)
+    """Runs the command to its end: in this process, unless it takes Ctrl-C, which Python gives to main threads alone."""
+    if TAKES_SIGNALS & set(arguments):
+        return await ended(await started(*arguments, env=env), stdin)
+    code, output, errors = await run(arguments, stdin=stdin, env=env)
+    return Done(code, output, errors.decode("utf-8", "replace"))
 
 
 @dataclass

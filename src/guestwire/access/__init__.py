@@ -4,7 +4,6 @@ That one is not handed on from here: it needs a store, and whoever only names ch
 it.
 """
 
-from guestwire.access.credentials import Credentials, credentials
 from guestwire.access.subject import Subject
 
-__all__ = ["Credentials", "Subject", "credentials"]
+__all__ = ["Subject"]

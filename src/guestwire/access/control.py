@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from guestwire.access import authentication, checks, engine, keys, passwords, realms, tickets
+from guestwire.access.authentication import Credentials
 from guestwire.access.capabilities import capabilities
-from guestwire.access.credentials import Credentials
 from guestwire.access.paths import normalize
 from guestwire.access.realms import PVE, REALMS, Realm
 from guestwire.access.roles import Roles, roles

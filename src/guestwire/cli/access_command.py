@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli import access_people, access_rights
+from guestwire.cli.access_acl import acl
+from guestwire.cli.access_resources import GROUPS, POOLS, ROLES, TOKENS, USERS, password, resource_group
 from guestwire.cli.access_store import Where, config_option, run, state_option
 from guestwire.cli.asking import confirm
 from guestwire.cli.options import json_option, yes_option
@@ -38,14 +39,9 @@ def access(context: click.Context, *, config: Path | None, state_dir: Path | Non
     context.obj = Where(config, state_dir)
 
 
-for group in (
-    access_people.user,
-    access_people.token,
-    access_people.group,
-    access_rights.role,
-    access_rights.acl,
-    access_rights.pool,
-):
+user = resource_group(USERS)
+user.add_command(password)
+for group in (user, resource_group(TOKENS), resource_group(GROUPS), resource_group(ROLES), acl, resource_group(POOLS)):
     access.add_command(group)
 
 

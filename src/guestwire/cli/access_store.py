@@ -28,12 +28,6 @@ state_option = click.option(
     type=click.Path(path_type=Path),
     help="The server's state directory, in place of a configuration.",
 )
-comment_option = click.option("--comment", metavar="TEXT", help="A comment.")
-expire_option = click.option(
-    "--expire",
-    metavar="WHEN",
-    help="YYYY-MM-DD (when the day begins), YYYY-MM-DDTHH:MM, seconds since the epoch, or 'never'.",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +58,41 @@ def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Resource:
     """What can be listed, added, changed and removed.
 
     Attributes:
         word: what people call it.
-        key: the field that names one.
+        help: of the group of its commands.
+        keys: the parameters that name one, the last one being its own, with the words of the usage line.
         collection: the API's path of all of them.
         page: the API's path of one.
         columns: of the table.
+        actions: help and example of each command.
+        paths: of actions whose path is neither the collection's (list, add) nor the page's (change, remove).
         listed: parameters of the list.
         complete: gives a row what the list leaves out.
     """
 
     word: str
-    key: str
+    help: str
+    keys: Mapping[str, str]
     collection: str
     page: str
     columns: Sequence[Column]
+    actions: Mapping[str, tuple[str, str]]
+    paths: Mapping[str, str] = field(default_factory=dict)
     listed: Mapping[str, Any] = field(default_factory=dict)
     complete: Callable[["OfflineAdmin", Row], Awaitable[Row]] | None = None
+
+    @property
+    def key(self) -> str:
+        """The field that names one."""
+        return list(self.keys)[-1]
+
+    def path(self, action: str) -> str:
+        """The API's path of an action."""
+        return self.paths.get(action, self.collection if action in {"list", "add"} else self.page)
 
     async def rows(self, admin: "OfflineAdmin", given: Mapping[str, Any]) -> list[Row]:
         """All of them; `given` is what the path needs."""
@@ -101,14 +110,14 @@ class Kind:
         return next(row for row in await self.rows(admin, given) if row[self.key] == ident[self.key])
 
 
-def show_all(where: Where, kind: Kind, given: Mapping[str, Any] | None = None, *, as_json: bool) -> None:
-    """Lists all of a kind."""
-    show(run(where, lambda admin: kind.rows(admin, given or {})), kind.columns, as_json=as_json)
+def show_all(where: Where, resource: Resource, given: Mapping[str, Any] | None = None, *, as_json: bool) -> None:
+    """Lists all of them."""
+    show(run(where, lambda admin: resource.rows(admin, given or {})), resource.columns, as_json=as_json)
 
 
-def change(
+def add_or_change(
     where: Where,
-    kind: Kind,
+    resource: Resource,
     call: tuple[str, str],
     ident: Mapping[str, str],
     given: Mapping[str, Any],
@@ -117,37 +126,42 @@ def change(
 ) -> None:
     """Makes one or changes it; tells so, or shows it as the list has it."""
 
-    async def job(admin: "OfflineAdmin") -> Row:
-        await admin.call(*call, {**ident, **given})
-        return await kind.row(admin, ident)
+    async def job(admin: "OfflineAdmin") -> tuple[Any, Row]:
+        return await admin.call(*call, {**ident, **given}), await resource.row(admin, ident)
 
-    found = run(where, job)
-    if as_json:
-        show(found, kind.columns, as_json=True)
+    made, found = run(where, job)
+    if isinstance(made, dict) and "value" in made:  # a token's secret, which is shown this once
+        if as_json:
+            show(made, (), as_json=True)
+        else:
+            note(f"token {made['full-tokenid']}: added; this is the only time that it is shown")
+            print(f"{made['full-tokenid']}={made['value']}")
+    elif as_json:
+        show(found, resource.columns, as_json=True)
     else:
-        note(f"{kind.word} {_named(ident)}: {'changed' if call[0] == 'PUT' else 'added'}")
+        note(f"{resource.word} {_named(ident)}: {'changed' if call[0] == 'PUT' else 'added'}")
 
 
-def remove(where: Where, kind: Kind, ident: Mapping[str, str], *, yes: bool, as_json: bool) -> None:
+def remove(where: Where, resource: Resource, ident: Mapping[str, str], *, yes: bool, as_json: bool) -> None:
     """Removes one, when it is meant; tells so, or shows it as it was."""
 
     async def look(admin: "OfflineAdmin") -> tuple[Row, str]:
         try:
-            row = await kind.row(admin, ident)
+            row = await resource.row(admin, ident)
         except GuestwireError:
             # Without a question the removal was meant: it is tried, refused and recorded as in the API.
             if yes:
-                await admin.call("DELETE", kind.page, ident)
+                await admin.call("DELETE", resource.page, ident)
             raise
         return row, _what_goes(await admin.call("GET", "/access/acl"), ident, row)
 
     row, more = run(where, look)
-    confirm(f"Remove {kind.word} {_named(ident)}{more}?", yes=yes)
-    run(where, lambda admin: admin.call("DELETE", kind.page, ident))
+    confirm(f"Remove {resource.word} {_named(ident)}{more}?", yes=yes)
+    run(where, lambda admin: admin.call("DELETE", resource.page, ident))
     if as_json:
-        show(row, kind.columns, as_json=True)
+        show(row, resource.columns, as_json=True)
     else:
-        note(f"{kind.word} {_named(ident)}: removed{more}")
+        note(f"{resource.word} {_named(ident)}: removed{more}")
 
 
 def _named(ident: Mapping[str, str]) -> str:

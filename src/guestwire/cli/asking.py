@@ -15,7 +15,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """Asks on the terminal, unless `yes` was given.
 
     Raises:
-        RequestError: the answer is not yes, or there is nobody to ask.
+        RequestError: the answer is not yes, or there is no terminal to ask on.
     """
     if yes:
         return
@@ -30,7 +30,7 @@ def new_password(userid: str, *, from_stdin: bool) -> str:
     """A new password: typed twice on the terminal, unseen, or the first line of standard input. It is never an argument: those can be seen by everybody.
 
     Raises:
-        RequestError: two different ones, none, no UTF-8, or there is nobody to ask.
+        RequestError: two different ones, none, no UTF-8, or there is no terminal to ask on.
     """
     if from_stdin:
         return _first_line()

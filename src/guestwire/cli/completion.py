@@ -20,16 +20,14 @@ VARIABLE: Final = "_GUESTWIRE_COMPLETE"
     ),
 )
 @click.argument("shell", help="Your shell.", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
     """Write the script that completes commands, options and names of guests in your shell.
 
     Names of guests are those on the host of the command line, of GUESTWIRE_HOST or of the profile.
     """
-    # Only this command needs them, and the program loads this one for its help.
-    from click.shell_completion import get_completion_class  # noqa: PLC0415
-
-    from guestwire.cli.program import guestwire  # noqa: PLC0415
+    from click.shell_completion import get_completion_class  # noqa: PLC0415  # only this command needs it
 
     kind = get_completion_class(shell)
     assert kind  # noqa: S101  # click has it for each of the three
-    print(kind(guestwire, {}, NAME, VARIABLE).source())
+    print(kind(context.find_root().command, {}, NAME, VARIABLE).source())

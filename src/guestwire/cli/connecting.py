@@ -110,7 +110,11 @@ async def _opened(settings: "Settings") -> "Host":
 
 
 def _load_https() -> None:
-    """Loads aiohttp without every certificate of the system, which take a fifth of a short command's time: the carrier reads those that it needs itself."""
+    """Loads aiohttp without the system's certificates, of which the carrier reads those that it needs itself.
+
+    At import aiohttp reads all of them into a context that is not used here: `ping` takes 285 ms of CPU time then, and 250 ms without
+    (median of 15 runs).
+    """
     kept = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     os.environ.update(dict.fromkeys(kept, os.devnull))
     try:

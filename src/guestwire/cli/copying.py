@@ -129,7 +129,7 @@ def _is_folder(path: Path) -> bool:
 
 
 async def _standard_input() -> AsyncIterator[bytes]:
-    """Read by threads that nobody waits for at the end: Ctrl-C must not wait for what may never come."""
+    """Reads standard input in daemon threads: a read that never returns must not delay the end after Ctrl-C."""
     import asyncio  # noqa: PLC0415  # `--help` must not wait for it
 
     loop = asyncio.get_running_loop()
@@ -146,7 +146,7 @@ def _read(loop: "AbstractEventLoop", read: "Future[bytes]") -> None:
         tell, found = read.set_result, os.read(sys.stdin.fileno(), PIECE)
     except OSError as error:
         tell, found = read.set_exception, error  # type: ignore[assignment]
-    with suppress(RuntimeError):  # nobody is there any more
+    with suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(lambda: None if read.done() else tell(found))
 
 
@@ -242,7 +242,7 @@ def _edited(content: bytes, name: str) -> bytes:
 
 @contextmanager
 def _kept(content: bytes, name: str) -> Iterator[None]:
-    """Nobody's work is lost when something fails."""
+    """Keeps what was written in a file of this machine when something fails."""
     try:
         yield
     except BaseException:

@@ -6,7 +6,7 @@ from typing import Final
 from guestwire.errors import GuestwireError
 
 EXTRAS: Final[Mapping[str, frozenset[str]]] = {
-    "server": frozenset({"argon2", "cryptography", "httptools", "pamela", "qemu", "uvloop"}),
+    "server": frozenset({"argon2", "cryptography", "pamela", "qemu", "uvloop"}),
     "mcp": frozenset({"mcp", "mcp_types"}),
 }
 """The modules of each extra in `pyproject.toml`; the base has none of them."""

@@ -1,6 +1,7 @@
-"""What starts `guestwire`.
+"""The entry of `guestwire`.
 
-Half of a short command's time is loading. While that lasts, nothing is garbage: looking for some costs a tenth of it, here and at the end.
+Most of a short command's time is loading, which makes no garbage. Python's search for garbage while modules load, and at the end, would cost
+5 % to 15 % more CPU time: 250 ms became 282 ms for `ping` over HTTPS (median of 15 runs). So it is rare here; servers set it back (`USUAL`).
 """
 
 import atexit
@@ -25,7 +26,7 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Whoever started us may have closed some of them (`<&-`); nothing else should be opened in their place, or stumble over them."""
+    """Opens those that the parent process has closed (`<&-`), so that no other file gets their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # as long as the process lives

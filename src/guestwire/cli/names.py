@@ -1,4 +1,4 @@
-"""How a command is told which guest is meant, and which path in it; Tab completes the guests' names."""
+"""The arguments that name a guest, and a path in it; Tab completes the guests' names."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +41,7 @@ def guest_and_path(text: str) -> tuple[str, str]:
     """
     guest, _, path = text.partition(":")
     if not guest or not path:
-        raise click.BadParameter(f"'{text}' is not GUEST:PATH.")
+        raise click.BadParameter(f"'{text}' is not GUEST:PATH; a folder is, for example, {guest or 'GUEST'}:/etc.")
     return guest, path
 
 

@@ -30,7 +30,7 @@ pid_argument = click.argument("pid", metavar="PID", help="As `exec --detach` sho
 
 
 class LeftRunning(GuestwireError):
-    """Somebody pressed Ctrl-C; the process goes on."""
+    """Ctrl-C ended the command; the process in the guest goes on."""
 
     exit_code = INTERRUPTED
 

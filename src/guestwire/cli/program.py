@@ -8,7 +8,6 @@ from typing import Final
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from guestwire import __version__
 from guestwire.cli.completion import NAME, VARIABLE
 from guestwire.cli.lazy_group import LazyGroup
 from guestwire.cli.options import EXIT_CODES, Given
@@ -26,6 +25,8 @@ EXAMPLES: Final = examples(
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback
     if wanted and not context.resilient_parsing:
+        from guestwire import __version__  # noqa: PLC0415  # it is read from metadata, whose modules are slow to load
+
         print(f"guestwire {__version__}")
         context.exit()
 
@@ -51,7 +52,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Trust any certificate: an attacker between this machine and the host can read and change everything.",
+    help="Accept any certificate (insecure: a man in the middle can read and change everything).",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
@@ -87,7 +88,7 @@ def run() -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read has gone, as `head` does.
+        # The reader of our output has gone, as `head` does.
         _forget_output()
         sys.exit(1)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Certificates that people trust by their fingerprints: `known_hosts.toml` beside the profiles, and the question that fills it.
 
-Asked only on a terminal, and only about a host that nobody trusted before: another certificate than the known one is an error.
+The question is asked only on a terminal, and only about an unknown host: another certificate than the known one is an error.
 """
 
 import json
@@ -22,7 +22,7 @@ NAME: Final = "known_hosts.toml"
 
 
 def remembered(settings: Settings) -> Settings:
-    """With the fingerprint that somebody trusted, unless it was said otherwise what to trust.
+    """The settings with the fingerprint that was trusted before, unless they say what to trust.
 
     Raises:
         ConfigurationError: the file can't be read.
@@ -39,10 +39,10 @@ def remembered(settings: Settings) -> Settings:
 
 
 def asked(settings: Settings, error: CertificateNotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]) -> Settings:
-    """With the fingerprint of the certificate that the host shows, when somebody at a terminal trusts it; it is remembered.
+    """The settings with the fingerprint of the host's certificate, after a person at the terminal trusts it; it is remembered.
 
     Raises:
-        CertificateNotTrusted: nobody can be asked, or it was said before what to trust.
+        CertificateNotTrusted: there is no terminal to ask on, or the settings say what to trust.
         RequestError: it is not trusted.
     """
     target = parse_target(settings.host or "")
@@ -82,7 +82,7 @@ def _known() -> dict[str, str]:
 
 
 def _remember(host: str, fingerprint: str) -> None:
-    """Written beside it and renamed: whoever reads meanwhile finds a whole file."""
+    """Writes a file beside it and renames that: readers always find a whole file."""
     path = _path()
     known = sorted({**_known(), host: fingerprint}.items())
     text = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in known)

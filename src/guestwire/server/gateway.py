@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from guestwire.access import credentials
+from guestwire.access.authentication import parse_credentials
 from guestwire.access.checks import Everybody
 from guestwire.access.control import Access
 from guestwire.contract import Endpoint
@@ -113,7 +113,7 @@ class Gateway:
         if call.route and isinstance(call.route.endpoint.check, Everybody):
             return
         headers = request.headers
-        found = credentials(headers.get("cookie", ""), headers.get("authorization", ""))
+        found = parse_credentials(headers.get("cookie", ""), headers.get("authorization", ""))
         call.subject = self._access.authenticate(found)
         if found.ticket and request.method != "GET":
             self._access.check_csrf(call.subject, headers.get("csrfpreventiontoken", ""))

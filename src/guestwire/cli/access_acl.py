@@ -1,4 +1,4 @@
-"""`guestwire access role`, `acl` and `pool`."""
+"""`guestwire access acl`: who has which role on which path."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.access_store import Kind, Where, change, comment_option, remove, run, show_all
+from guestwire.cli.access_store import Where, run
 from guestwire.cli.asking import confirm
 from guestwire.cli.options import json_option, yes_option
 from guestwire.cli.output import Column, Row, examples, note, show, yes_or_no
@@ -15,48 +15,20 @@ from guestwire.errors import RequestError
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
 
-role = click.Group(
-    "role",
-    epilog=examples("guestwire access role list"),
-    no_args_is_help=True,
-    help="Roles: privileges that are given together.",
-)
 acl = click.Group(
     "acl",
     epilog=examples("guestwire access acl list"),
     no_args_is_help=True,
     help="Who has which role on which path: /, /vms/100, /pool/NAME, /nodes/NAME, /access.",
 )
-pool = click.Group(
-    "pool",
-    epilog=examples("guestwire access pool list"),
-    no_args_is_help=True,
-    help="Pools: VMs that are meant together by the path /pool/NAME.",
-)
-
-role_argument = click.argument("roleid", metavar="ROLE")
 path_argument = click.argument("path", metavar="PATH", help="As /vms/100 or /pool/NAME.")
 roles_argument = click.argument("roles", metavar="ROLE[,…]")
-pool_argument = click.argument("poolid", metavar="POOL")
-privileges_option = click.option("--privs", metavar="PRIVILEGE,…", help="Privileges, as VM.GuestAgent.FileSystemMgmt.")
 of_users_option = click.option(
     "--user", "users", metavar="NAME@REALM", help="Can be given several times.", multiple=True
 )
 of_groups_option = click.option("--group", "groups", metavar="GROUP", help="Can be given several times.", multiple=True)
 of_tokens_option = click.option(
     "--token", "tokens", metavar="NAME@REALM!NAME", help="Can be given several times.", multiple=True
-)
-
-ROLES: Final = Kind(
-    "role",
-    "roleid",
-    "/access/roles",
-    "/access/roles/{roleid}",
-    (
-        Column("ROLE", "roleid"),
-        Column("BUILT IN", "special", yes_or_no),
-        Column("PRIVILEGES", "privs", lambda privs: privs.replace(",", " ")),
-    ),
 )
 
 ACL_PATH: Final = "/access/acl"
@@ -67,65 +39,6 @@ ACL_COLUMNS: Final = (
     Column("WHO", "ugid"),
     Column("PROPAGATES", "propagate", yes_or_no),
 )
-
-
-async def _with_members(admin: "OfflineAdmin", row: Row) -> Row:
-    found: list[Row] = await admin.call("GET", POOLS.collection, {"poolid": row["poolid"]})
-    return found[0]
-
-
-POOLS: Final = Kind(
-    "pool",
-    "poolid",
-    "/pools",
-    "/pools/{poolid}",
-    (
-        Column("POOL", "poolid"),
-        Column("VMS", "members", lambda members: ",".join(str(each["vmid"]) for each in members)),
-        Column("COMMENT", "comment"),
-    ),
-    complete=_with_members,
-)
-
-
-@role.command("list", epilog=examples("guestwire access role list"))
-@json_option
-@click.pass_context
-def list_roles(context: click.Context, *, json: bool) -> None:
-    """List all roles with their privileges."""
-    show_all(context.obj, ROLES, as_json=json)
-
-
-@role.command("add", epilog=examples("guestwire access role add Look --privs VM.Audit,VM.GuestAgent.Audit"))
-@role_argument
-@privileges_option
-@json_option
-@click.pass_context
-def add_role(context: click.Context, roleid: str, *, privs: str | None, json: bool) -> None:
-    """Add a role."""
-    change(context.obj, ROLES, ("POST", ROLES.collection), {"roleid": roleid}, {"privs": privs}, as_json=json)
-
-
-@role.command("change", epilog=examples("guestwire access role change Look --privs VM.GuestAgent.FileRead --append"))
-@role_argument
-@click.option("--privs", metavar="PRIVILEGE,…", help="All that it has from now on.", required=True)
-@click.option("--append", help="Keep the privileges it has already.", is_flag=True)
-@json_option
-@click.pass_context
-def change_role(context: click.Context, roleid: str, privs: str, *, append: bool, json: bool) -> None:
-    """Change the privileges of a role that is not built in."""
-    given = {"privs": privs, "append": append or None}
-    change(context.obj, ROLES, ("PUT", ROLES.page), {"roleid": roleid}, given, as_json=json)
-
-
-@role.command("remove", epilog=examples("guestwire access role remove Look"))
-@role_argument
-@yes_option
-@json_option
-@click.pass_context
-def remove_role(context: click.Context, roleid: str, *, yes: bool, json: bool) -> None:
-    """Remove a role that is not built in, and the ACL entries that name it."""
-    remove(context.obj, ROLES, {"roleid": roleid}, yes=yes, as_json=json)
 
 
 @acl.command("list", epilog=examples("guestwire access acl list"))
@@ -242,54 +155,3 @@ def _tell_acl(entries: Sequence[Row], done: str, *, as_json: bool) -> None:
         return
     for entry in entries:
         note(f"{_entry_words(entry)}: {done}")
-
-
-@pool.command("list", epilog=examples("guestwire access pool list"))
-@json_option
-@click.pass_context
-def list_pools(context: click.Context, *, json: bool) -> None:
-    """List all pools with their VMs."""
-    show_all(context.obj, POOLS, as_json=json)
-
-
-@pool.command("add", epilog=examples("guestwire access pool add nightly --comment Backups"))
-@pool_argument
-@comment_option
-@json_option
-@click.pass_context
-def add_pool(context: click.Context, poolid: str, *, comment: str | None, json: bool) -> None:
-    """Add a pool; `pool change --vms` puts VMs in it."""
-    change(context.obj, POOLS, ("POST", POOLS.collection), {"poolid": poolid}, {"comment": comment}, as_json=json)
-
-
-@pool.command("change", epilog=examples("guestwire access pool change nightly --vms 100,101"))
-@pool_argument
-@click.option("--vms", metavar="VMID,…", help="VMs that come to those in the pool.")
-@click.option("--delete", help="Take these VMs out instead.", is_flag=True)
-@click.option("--allow-move", help="Take VMs from other pools.", is_flag=True)
-@comment_option
-@json_option
-@click.pass_context
-def change_pool(
-    context: click.Context,
-    poolid: str,
-    *,
-    vms: str | None,
-    delete: bool,
-    allow_move: bool,
-    comment: str | None,
-    json: bool,
-) -> None:
-    """Put VMs in a pool or take them out; change its comment."""
-    given = {"vms": vms, "delete": delete, "allow-move": allow_move, "comment": comment}
-    change(context.obj, POOLS, ("PUT", POOLS.collection), {"poolid": poolid}, given, as_json=json)
-
-
-@pool.command("remove", epilog=examples("guestwire access pool remove nightly"))
-@pool_argument
-@yes_option
-@json_option
-@click.pass_context
-def remove_pool(context: click.Context, poolid: str, *, yes: bool, json: bool) -> None:
-    """Remove an empty pool and the ACL entries on its path."""
-    remove(context.obj, POOLS, {"poolid": poolid}, yes=yes, as_json=json)
