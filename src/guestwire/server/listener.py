@@ -64,6 +64,7 @@ class _Connection(asyncio.Protocol):
         self._received = bytearray()
         self._unread: float = 0
         """Bytes of the current request's body that are still to be taken from what is received."""
+        self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._more: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -149,11 +150,10 @@ class _Connection(asyncio.Protocol):
         del self._received[: end + len(END)]
         # Where a transfer encoding is, the body's end is not known: it is no request's beginning in any case.
         self._unread = math.inf if "transfer-encoding" in head.headers else head.length
-        waits = head.headers.get("expect", "").lower() == "100-continue" and not head.is_old
         request = Request(
-            head.method, head.target, head.headers, lambda response: self._send(request, response), head.length,
-            lambda: self._read(waits=waits), self._address, head.keeps, head.is_old,
+            head.method, head.target, head.headers, self._send, head.length, self._read, self._address, head.keeps, head.is_old,
         )  # fmt: skip
+        self._request = request
         self._is_answered = False
         self._task = self._loop.create_task(self._serve(request))
 
@@ -169,7 +169,7 @@ class _Connection(asyncio.Protocol):
             log.exception("unexpected error")
             self._is_ending = True
             self._transport.abort()
-        self._task = None
+        self._task = self._request = None  # they know the connection, too: the garbage collector finds no circle
         if self._is_ending or not request.keeps or not self._is_answered:
             self._end()
             return
@@ -177,8 +177,9 @@ class _Connection(asyncio.Protocol):
         if self._received:
             self._take_request()
 
-    async def _read(self, *, waits: bool) -> bytes:
-        size = int(self._unread)
+    async def _read(self) -> bytes:
+        request, size = self._request, int(self._unread)
+        waits = request and not request.is_old and request.headers.get("expect", "").lower() == "100-continue"
         if waits and len(self._received) < size:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while len(self._received) < size:
@@ -214,13 +215,14 @@ class _Connection(asyncio.Protocol):
 
     # Answers
 
-    async def _send(self, request: Request, response: Response) -> None:
+    async def _send(self, response: Response) -> None:
         """Sends an answer: a short one with one write, a long one as fast as the client takes it.
 
         Raises:
             ConnectionError: the client has left.
         """
-        if self._is_answered:
+        request = self._request
+        if self._is_answered or not request:
             raise RuntimeError("a request has one answer")
         self._is_answered = True
         request.keeps = request.keeps and not response.closes and not self._is_ending
