@@ -1,6 +1,7 @@
 """The files of guestwire that one call passes through, traced: `python -m bench.flows`. A flow should be readable with few hops."""
 
 import asyncio
+import inspect
 import sys
 import tempfile
 import threading
@@ -41,8 +42,8 @@ def traced(name: str, most: int) -> Iterator[None]:
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         path = frame.f_code.co_filename
-        # Code of a module's own level runs when it is loaded, which is no part of a call.
-        if event == "call" and path.startswith(str(ROOT)) and not frame.f_code.co_name.startswith("<"):
+        # Code of a module's or a class's own level runs when it is loaded, which is no part of a call.
+        if event == "call" and path.startswith(str(ROOT)) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
             files[path] = files.get(path, 0) + 1
 
     threading.setprofile(profile)
