@@ -83,3 +83,12 @@ async def test_nothing_is_left_of_a_connection_that_has_ended(monkeypatch: pytes
         await until(all_are_gone)
 
     assert len(seen) == 2
+
+
+async def test_all_that_is_sent_ahead_is_answered() -> None:
+    """More than is kept: reading goes on when there is room again."""
+    padded = REQUEST.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 8000 + b"\r\n\r\n")
+    async with listening() as port, connected(port, None) as connection, asyncio.timeout(20):
+        connection.send(padded * 400)
+        for _ in range(400):
+            assert b" 401 No ticket\r\n" in await connection.reader.readuntil(b"\r\n\r\n")

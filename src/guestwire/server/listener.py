@@ -132,7 +132,7 @@ class _Connection(asyncio.Protocol):
     def _take_request(self) -> None:
         """Begins with the next request, if its head is there."""
         while self._received.startswith(b"\r\n"):
-            del self._received[:2]
+            self._drop(2)
         end = self._received.find(END, 0, MAX_HEAD + len(END))
         try:
             if end < 0:
@@ -147,7 +147,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(response.head("close") + response.body)
             self._end()
             return
-        del self._received[: end + len(END)]
+        self._drop(end + len(END))
         # Where a transfer encoding is, the body's end is not known: it is no request's beginning in any case.
         self._unread = math.inf if "transfer-encoding" in head.headers else head.length
         request = Request(
