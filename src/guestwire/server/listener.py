@@ -36,6 +36,9 @@ STOP_WITHIN: Final = 30.0
 CLOSE_WITHIN: Final = 2.0
 """Seconds for a client to agree to the end of its connection."""
 
+TAKEN_WITHIN: Final = 120.0
+"""Seconds in which a client must take something of an answer that waits for it."""
+
 MAX_CONNECTIONS: Final = 2000
 WARN_EVERY: Final = 60.0
 
@@ -240,8 +243,12 @@ class _Connection(asyncio.Protocol):
             await self._drain()
 
     async def _drain(self) -> None:
-        if self._drained:
-            await self._drained
+        while waiter := self._drained:
+            waiting = self._transport.get_write_buffer_size()
+            done, _ = await asyncio.wait([waiter], timeout=TAKEN_WITHIN)
+            if not done and self._transport.get_write_buffer_size() >= waiting:
+                self._transport.abort()
+                raise ConnectionResetError("the client takes nothing of its answer")
         if self._transport.is_closing():
             raise ConnectionResetError("the client has left")
 
