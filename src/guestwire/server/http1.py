@@ -20,7 +20,8 @@ MAX_HEAD: Final = 64 * 1024
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # the token of RFC 9110, section 5.6.2
 _request_line: Final = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.([01])")
-_header: Final = re.compile(rf"({_TOKEN}):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")  # possessive: without backtracking, work is linear
+# Possessive: without going back, work is linear.
+_header: Final = re.compile(rf"({_TOKEN}):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _beginning: Final = re.compile(rb"[^\x00-\x1f\x7f]*\r?")
 _length: Final = re.compile(r"[0-9]{1,18}")
 
