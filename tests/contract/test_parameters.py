@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from guestwire.contract import Parameters, rules, validate
-from guestwire.contract.parameters import LONGEST_INTEGER, NodeParameters, Role, Rule, VmParameters, parameter
+from guestwire.contract.parameters import LONGEST_INTEGER, NodeParameters, Role, RoleBy, Rule, VmParameters, parameter
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import InvalidParameters
 
@@ -409,3 +409,10 @@ def test_an_integer_comes_back_from_its_text_and_from_itself(number: int) -> Non
 @given(st.text())
 def test_a_text_comes_back_as_it_is(text: str) -> None:
     assert validate(Every, {"text": text}).text == text
+
+
+def test_what_may_be_a_secret_is_one() -> None:
+    may_be = RoleBy("kind", {"open": Role.TEXT, "closed": Role.SECRET})
+
+    assert Rule("x", "x", "string", required=True, role=may_be).is_secret
+    assert not Rule("x", "x", "string", required=True, role=RoleBy("kind", {"open": Role.TEXT})).is_secret

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from guestwire.server import http1
 from guestwire.server.http1 import MAX_HEAD, MAX_HEADERS, MAX_LINE, Head, Refusal, Response, check_beginning, parse_head
 
 LINE = b"POST /api2/json/version?x=1 HTTP/1.1"
@@ -144,3 +145,11 @@ def test_an_answer_begins_with_its_status_and_length() -> None:
     assert lines[:3] == ["HTTP/1.1 404 no such file '/x'", "Server: guestwire", "Content-Length: 3"]
     assert lines[3].startswith("Date: ")
     assert lines[4:] == ["Connection: close", "", ""]
+
+
+def test_white_space_costs_no_more_the_longer_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With work in the square of it, this would take hours."""
+    monkeypatch.setattr(http1, "MAX_LINE", 1 << 21)
+
+    refused(b"A:" + b" " * (1 << 20) + b"\x01")
+    assert head(b"Connection: a" + b" " * (1 << 20) + b"b").keeps

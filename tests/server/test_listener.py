@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import socket
 import weakref
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from calling import Connection, connected
@@ -83,3 +85,37 @@ async def test_nothing_is_left_of_a_connection_that_has_ended(monkeypatch: pytes
         await until(all_are_gone)
 
     assert len(seen) == 2
+
+
+async def test_all_that_is_sent_ahead_is_answered() -> None:
+    """More than is kept: reading goes on when there is room again."""
+    padded = REQUEST.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 8000 + b"\r\n\r\n")
+    async with listening() as port, connected(port, None) as connection, asyncio.timeout(20):
+        connection.send(padded * 400)
+        for _ in range(400):
+            assert b" 401 No ticket\r\n" in await connection.reader.readuntil(b"\r\n\r\n")
+
+
+async def test_a_client_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep its place among the connections for ever."""
+    monkeypatch.setattr(listener, "TAKEN_WITHIN", 0.05)
+    lost = asyncio.Event()
+
+    class Seen(listener._Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            cast("asyncio.Transport", transport).set_write_buffer_limits(1)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    monkeypatch.setattr(listener, "_Connection", Seen)
+    async with listening() as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.settimeout(0)
+            async with asyncio.timeout(20):
+                while not lost.is_set():
+                    with contextlib.suppress(BlockingIOError, ConnectionError):
+                        client.send(REQUEST * 1000)
+                    await asyncio.sleep(0.001)

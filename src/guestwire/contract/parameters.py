@@ -185,7 +185,8 @@ class Rule:
     @property
     def is_secret(self) -> bool:
         """True when its value must not be shown."""
-        return isinstance(self.role, Role) and self.role in SECRETS
+        roles = (self.role,) if isinstance(self.role, Role) else self.role.roles.values()
+        return not SECRETS.isdisjoint(roles)
 
 
 _KINDS: Final = {

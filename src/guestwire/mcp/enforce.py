@@ -36,12 +36,14 @@ async def enforce(call: Call, parameters: Parameters) -> tuple[Parameters, list[
     roles = {
         rule.attribute: rule.role_in(values) for rule in rules(type(parameters)).values() if rule.attribute in values
     }
-    by_role = {role: values[name] for name, role in roles.items()}
+    by_role: dict[Role, list[Any]] = {}
+    for name, role in roles.items():
+        by_role.setdefault(role, []).append(values[name])
     rule = call.allowed
-    if Role.ARGUMENTS in by_role:
-        names = [item.partition("=")[0] for item in by_role.get(Role.ENVIRONMENT, ())]
-        rule.check_program(by_role[Role.ARGUMENTS], has_input=Role.STANDARD_INPUT in by_role, env=names)
-        rule.check_directory(by_role.get(Role.DIRECTORY))
+    for argv in by_role.get(Role.ARGUMENTS, ()):
+        names = [item.partition("=")[0] for items in by_role.get(Role.ENVIRONMENT, ()) for item in items]
+        rule.check_program(argv, has_input=Role.STANDARD_INPUT in by_role, env=names)
+        rule.check_directory(next(iter(by_role.get(Role.DIRECTORY, ())), None))
     replaced: dict[str, Any] = {}
     reads: list[str] = []
     for name, role in roles.items():

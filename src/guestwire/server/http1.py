@@ -20,10 +20,10 @@ MAX_HEAD: Final = 64 * 1024
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # the token of RFC 9110, section 5.6.2
 _request_line: Final = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.([01])")
-_header: Final = re.compile(rf"({_TOKEN}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+# Possessive: without going back, work is linear.
+_header: Final = re.compile(rf"({_TOKEN}):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _beginning: Final = re.compile(rb"[^\x00-\x1f\x7f]*\r?")
 _length: Final = re.compile(r"[0-9]{1,18}")
-_comma: Final = re.compile(r"[ \t]*,[ \t]*")
 
 
 class Refusal(RequestError):
@@ -138,7 +138,7 @@ def parse_head(head: bytes) -> Head:
     length = headers.get("content-length", "0")
     if not _length.fullmatch(length):
         raise Refusal(400, "bad Content-Length")
-    options = _comma.split(headers.get("connection", "").lower())
+    options = [option.strip(" \t") for option in headers.get("connection", "").lower().split(",")]
     keeps = "close" not in options and (not is_old or "keep-alive" in options) and "transfer-encoding" not in headers
     return Head(found[1], found[2], headers, int(length), keeps, is_old)
 

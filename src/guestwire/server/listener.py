@@ -36,6 +36,9 @@ STOP_WITHIN: Final = 30.0
 CLOSE_WITHIN: Final = 2.0
 """Seconds for a client to agree to the end of its connection."""
 
+TAKEN_WITHIN: Final = 120.0
+"""Seconds in which a client must take something of an answer that waits for it."""
+
 MAX_CONNECTIONS: Final = 2000
 WARN_EVERY: Final = 60.0
 
@@ -132,7 +135,7 @@ class _Connection(asyncio.Protocol):
     def _take_request(self) -> None:
         """Begins with the next request, if its head is there."""
         while self._received.startswith(b"\r\n"):
-            del self._received[:2]
+            self._drop(2)
         end = self._received.find(END, 0, MAX_HEAD + len(END))
         try:
             if end < 0:
@@ -147,7 +150,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(response.head("close") + response.body)
             self._end()
             return
-        del self._received[: end + len(END)]
+        self._drop(end + len(END))
         # Where a transfer encoding is, the body's end is not known: it is no request's beginning in any case.
         self._unread = math.inf if "transfer-encoding" in head.headers else head.length
         request = Request(
@@ -240,8 +243,12 @@ class _Connection(asyncio.Protocol):
             await self._drain()
 
     async def _drain(self) -> None:
-        if self._drained:
-            await self._drained
+        while waiter := self._drained:
+            waiting = self._transport.get_write_buffer_size()
+            done, _ = await asyncio.wait([waiter], timeout=TAKEN_WITHIN)
+            if not done and self._transport.get_write_buffer_size() >= waiting:
+                self._transport.abort()
+                raise ConnectionResetError("the client takes nothing of its answer")
         if self._transport.is_closing():
             raise ConnectionResetError("the client has left")
 
