@@ -5,8 +5,20 @@ from typing import Annotated
 import pytest
 
 from guestwire.access.checks import Privileges
-from guestwire.contract import Effect, Endpoint, Level, Origin, Parameters, Registry, ToolView, VmParameters, parameter
+from guestwire.contract import (
+    Effect,
+    Endpoint,
+    Level,
+    Origin,
+    Parameters,
+    Registry,
+    Role,
+    ToolView,
+    VmParameters,
+    parameter,
+)
 from guestwire.contract.endpoint import DEFAULT_TIMEOUT, LEVELS
+from guestwire.contract.parameters import RoleBy
 from guestwire.contract.registry import ENDPOINTS
 
 
@@ -91,6 +103,37 @@ class Vague(Parameters, frozen=True, kw_only=True):
 def test_a_text_or_a_list_without_a_role_does_not_load(parameters: type[Parameters]) -> None:
     with pytest.raises(TypeError, match=r"is a text without a role"):
         Registry().endpoint("GET", "/a", parameters)(nothing)
+
+
+class Paths(Parameters, frozen=True, kw_only=True):
+    files: Annotated[list[str], parameter("Several.", Role.READ_PATH)]
+
+
+class NoProgram(Parameters, frozen=True, kw_only=True):
+    env: Annotated[list[str], parameter("NAME=VALUE.", Role.ENVIRONMENT)]
+
+
+class SometimesPlain(Parameters, frozen=True, kw_only=True):
+    way: Annotated[str, parameter("Which.", Role.TEXT, enum=("a", "b"))]
+    what: Annotated[str, parameter("It.", RoleBy("way", {"a": Role.READ_PATH, "b": Role.PLAIN}))]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        (Paths, "is a list of paths"),
+        (NoProgram, r"no parameter has Role\.ARGUMENTS"),
+        (SometimesPlain, "is a text without a role"),
+    ],
+)
+def test_what_no_rule_could_be_asked_about_does_not_load(parameters: type[Parameters], why: str) -> None:
+    with pytest.raises(TypeError, match=why):
+        Registry().endpoint("GET", "/a", parameters)(nothing)
+
+
+def test_a_tool_that_is_about_no_guest_does_not_load() -> None:
+    with pytest.raises(TypeError, match="is a tool, but about no guest"):
+        Registry().endpoint("GET", "/a", Parameters, tool=ToolView(Level.READ))(nothing)
 
 
 def test_a_parameter_in_the_path_that_is_no_parameter_does_not_load() -> None:

@@ -201,3 +201,5 @@ def _require_complete(endpoint: Endpoint) -> None:
         )
     if endpoint.tool:
         _ = endpoint.level
+        if not endpoint.is_about_guest:
+            raise TypeError(f"{endpoint.method} {endpoint.path} is a tool, but about no guest: no rule would be asked")

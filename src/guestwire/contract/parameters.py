@@ -64,6 +64,11 @@ class Role(Enum):
 SECRETS: Final = frozenset({Role.ENVIRONMENT, Role.STANDARD_INPUT, Role.CONTENT, Role.CHUNK, Role.SECRET})
 """Values of these roles are never logged, shown or recorded."""
 
+PATHS: Final = frozenset({Role.READ_PATH, Role.LIST_PATH, Role.WRITE_PATH, Role.LOCAL_PATH, Role.DIRECTORY})
+
+OF_PROGRAMS: Final = frozenset({Role.ENVIRONMENT, Role.STANDARD_INPUT, Role.DIRECTORY})
+"""A policy's rule for a program is asked about these together with its arguments."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoleBy:
@@ -185,8 +190,12 @@ class Rule:
     @property
     def is_secret(self) -> bool:
         """True when its value must not be shown."""
-        roles = (self.role,) if isinstance(self.role, Role) else self.role.roles.values()
-        return not SECRETS.isdisjoint(roles)
+        return not SECRETS.isdisjoint(self.roles)
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """All that it may have: one, or those that another parameter chooses from."""
+        return frozenset((self.role,) if isinstance(self.role, Role) else self.role.roles.values())
 
 
 _KINDS: Final = {
@@ -235,13 +244,17 @@ def require_roles(parameters: type[Parameters]) -> None:
     """Fails closed: a text or a list is a path, a program or a secret until its record says what it is.
 
     Raises:
-        TypeError: a parameter has no role.
+        TypeError: a parameter has no role, or one that a policy could not be asked about.
     """
+    every_role = {role for rule in rules(parameters).values() for role in rule.roles}
     for rule in rules(parameters).values():
-        if rule.kind in ("string", "array") and rule.role is Role.PLAIN:
-            raise TypeError(
-                f"{parameters.__name__}.{rule.attribute} is a text without a role: annotate it with parameter(…, Role.…)"
-            )
+        name = f"{parameters.__name__}.{rule.attribute}"
+        if rule.kind in ("string", "array") and Role.PLAIN in rule.roles:
+            raise TypeError(f"{name} is a text without a role: annotate it with parameter(…, Role.…)")
+        if rule.kind == "array" and not PATHS.isdisjoint(rule.roles):
+            raise TypeError(f"{name} is a list of paths: a policy is asked about one path a parameter")
+        if not OF_PROGRAMS.isdisjoint(rule.roles) and Role.ARGUMENTS not in every_role:
+            raise TypeError(f"{name} is for a program, and no parameter has Role.ARGUMENTS: no rule would be asked")
 
 
 def validate(parameters: type[P], given: Mapping[str, Any]) -> P:

@@ -55,7 +55,10 @@ async def enforce(call: Call, parameters: Parameters) -> tuple[Parameters, list[
             replaced[name] = str(_local_path(call.policy, values[name]))
         elif role is Role.SIZE:
             replaced[name] = min(values[name], call.limits.bytes)
-        elif role is Role.CONTENT and (size := len(values[name].encode("utf-8", "surrogatepass"))) > call.limits.bytes:
+        elif (
+            role in (Role.CONTENT, Role.CHUNK)
+            and (size := len(values[name].encode("utf-8", "surrogatepass"))) > call.limits.bytes
+        ):
             raise Refused(f"{size} bytes are more than the policy lets a call write ({call.limits.bytes})")
     return (msgspec.structs.replace(parameters, **replaced) if replaced else parameters), reads
 

@@ -303,6 +303,7 @@ class Listener:
         """
         self._server = await asyncio.get_running_loop().create_server(
             self._new_connection, self._host, self._port, ssl=self._tls, backlog=BACKLOG,
+            ssl_handshake_timeout=FIRST_WITHIN if self._tls else None,
             ssl_shutdown_timeout=CLOSE_WITHIN if self._tls else None,
         )  # fmt: skip
         return int(self._server.sockets[0].getsockname()[1])
