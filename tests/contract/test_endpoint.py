@@ -17,7 +17,7 @@ from guestwire.contract import (
     VmParameters,
     parameter,
 )
-from guestwire.contract.endpoint import DEFAULT_TIMEOUT, LEVELS
+from guestwire.contract.endpoint import DEFAULT_TIMEOUT, LEVELS, VM
 from guestwire.contract.parameters import RoleBy
 from guestwire.contract.registry import ENDPOINTS
 
@@ -150,8 +150,8 @@ def test_a_tool_whose_level_nothing_names_does_not_load() -> None:
 def test_a_tool_has_the_level_of_its_first_privilege_unless_its_view_names_one(privilege: str, level: Level) -> None:
     check = Privileges("/vms/{vmid}", (privilege, "VM.GuestAgent.Unrestricted"))
 
-    assert Registry().endpoint("GET", "/a", Parameters, check=check, tool=ToolView())(nothing).level is level
-    named = Registry().endpoint("GET", "/a", Parameters, check=check, tool=ToolView(Level.POWER))(nothing)
+    assert Registry().endpoint("GET", f"{VM}/a", VmParameters, check=check, tool=ToolView())(nothing).level is level
+    named = Registry().endpoint("GET", f"{VM}/a", VmParameters, check=check, tool=ToolView(Level.POWER))(nothing)
     assert named.level is Level.POWER
 
 
