@@ -23,7 +23,7 @@ IDS = st.integers(FIRST_ID, FIRST_ID + 60)
 NOISE = (
     st.binary(max_size=40)
     | st.sampled_from([b"\n", b"\xff", b"{}\n", b"x" * 5000, b"[" * 40 + b"\n", b"\xff\n" * 300])
-    | IDS.map(lambda number: b'{"return": "forged", "id": %d}' % number)  # no newline: nothing is taken for an answer
+    | IDS.map(lambda number: b'{"return": "forged", "id": %d]' % number)  # whatever follows: no answer
     | IDS.map(lambda number: b'\n\xff{"return": %d}\n' % number)
 )
 
