@@ -16,6 +16,8 @@ from guestwire.testing import FakeGuest, Fault, SandboxedAgent, faults
 from guestwire.testing.fake import honest
 from guestwire.wire import Command
 
+pytestmark = pytest.mark.slow
+
 PING = Command("guest-ping", repeatable=True, timeout=1.0)
 HOST_NAME = Command("guest-get-host-name", timeout=1.0)
 MIB = 1024 * 1024

@@ -15,6 +15,8 @@ from serving import Serving, start
 
 from guestwire.testing import FakeGuest
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 PASSWORD = "Tr0ub4dor&3"
 ADDRESS, STATE_DIR, BACKUP = "127.0.0.1:8006", "/var/lib/guestwire", "/var/backups"

@@ -12,6 +12,8 @@ from commands import Site, on_terminal
 
 from guestwire.stores import SqliteStore, User
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "Tr0ub4dor&3"
 
 

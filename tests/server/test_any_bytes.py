@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import Serving
 
+pytestmark = pytest.mark.slow
+
 VERSION = "/api2/json/version"
 SETTINGS = settings(max_examples=400, deadline=None)
 UNEXPECTED = ("unexpected error", "internal error", "Traceback")
