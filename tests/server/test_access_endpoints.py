@@ -254,6 +254,7 @@ async def logged_in(boss: As, userid: str, password: str) -> tuple[str, str]:
     return answer.data["ticket"], answer.data["CSRFPreventionToken"]
 
 
+@pytest.mark.slow
 async def test_somebody_with_a_ticket_changes_the_password_and_logs_in_with_it(boss: As) -> None:
     userid = await made_user(boss, "gina", password=PASSWORD)
     ticket, csrf = await logged_in(boss, userid, PASSWORD)
@@ -268,6 +269,7 @@ async def test_somebody_with_a_ticket_changes_the_password_and_logs_in_with_it(b
     assert (refused.status, refused.reason) == (401, "authentication failure")
 
 
+@pytest.mark.slow
 async def test_failed_logins_wait_and_hold_up_nobody_else(boss: As) -> None:
     userid = await made_user(boss, "hugo", password=PASSWORD)
     wrong = [
@@ -483,6 +485,7 @@ async def test_a_vm_moves_between_pools_only_when_that_is_said(boss: As) -> None
 # Secrets
 
 
+@pytest.mark.slow
 async def test_no_secret_is_in_the_log_or_in_clear_in_the_store(server: Serving, boss: As) -> None:
     userid = await made_user(boss, "lena", password=PASSWORD)
     made = await boss.call("POST", f"{ACCESS}/users/{userid}/token/t1")

@@ -222,6 +222,7 @@ async def test_a_stranger_is_recorded_without_what_it_brought(server: Serving, c
     assert "planted" not in json.dumps(record)
 
 
+@pytest.mark.slow
 async def test_a_failed_login_is_recorded_with_the_name_that_was_tried(client: Client) -> None:
     await client.post("/api2/json/access/ticket", username="ann@pve", password="planted-password")
 

@@ -109,6 +109,7 @@ async def test_users_and_tokens_are_managed_with_it(server: Serving) -> None:
     assert seen == ["web"]
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_is_its_authentication_error(server: Serving) -> None:
     def login() -> None:
         with pytest.raises(AuthenticationError):
