@@ -15,6 +15,7 @@ import ntpath
 import posixpath
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -60,7 +61,7 @@ class CommandSpec:
         return not self.env and not any((self.cwd, self.stdin, self.stdout, self.stderr))
 
 
-class System:
+class System(ABC):
     """One kind of guest. Paths are the guest's own.
 
     Every command may run twice, and prints to standard output what it is said to print.
@@ -73,30 +74,30 @@ class System:
     temporary: str
     keeps_links: bool
 
+    @abstractmethod
     def command(self, spec: CommandSpec) -> Command:
         """The arguments to give to the agent for a process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def split(self, path: str) -> tuple[str, str]:
         """A path's folder and its last name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def join(self, folder: str, name: str) -> str:
         """The path of what is below a folder; `name` may have slashes in it."""
-        raise NotImplementedError
 
     def beside(self, path: str, name: str) -> str:
         """The path of this name in the same folder."""
         folder, _ = self.split(path)
         return self.join(folder, name) if folder else name
 
+    @abstractmethod
     def script(self, name: str, *arguments: str) -> Command:
         """The command that runs a script of this system with arguments."""
-        raise NotImplementedError
 
+    @abstractmethod
     def timestamp(self, mtime: float | None) -> str:
         """A time as the scripts take it; `mtime` is in seconds since the epoch."""
-        raise NotImplementedError
 
     # Writing
 
