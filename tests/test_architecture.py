@@ -211,6 +211,10 @@ def files() -> dict[str, str]:
     return {path: (ROOT / path).read_text("utf-8", "replace") for path in paths}
 
 
+def test_no_file_of_the_repository_was_left_there_by_a_program() -> None:
+    assert [path for path in files() if not re.fullmatch(r"[\w./-]+", path) or not Path(path).stem.strip()] == []
+
+
 def holding(pattern: re.Pattern[str]) -> list[str]:
     return [path for path, text in files().items() if pattern.search(text)]
 

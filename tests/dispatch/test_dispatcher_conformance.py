@@ -1,6 +1,7 @@
 """Every dispatcher passes the public conformance check: in this process, offline, over HTTP, on an agent's own socket."""
 
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,15 @@ async def pipeline(registry: Registry) -> AsyncIterator[CheckedDispatcher]:
 @contextlib.asynccontextmanager
 async def offline(registry: Registry) -> AsyncIterator[CheckedDispatcher]:
     """Offline administration, as root."""
-    store = await SqliteStore.open(Path(":memory:"))
-    writer = AuditWriter(store)
-    admin = OfflineAdmin("pve1", store, AuditRecorder(writer), registry)
-    try:
-        yield CheckedDispatcher(admin.call, status_of, store.audit)
-    finally:
-        await writer.close()
-        await store.close()
+    with tempfile.TemporaryDirectory(prefix="gw-") as folder:
+        store = await SqliteStore.open(Path(folder) / "access.db")
+        writer = AuditWriter(store)
+        admin = OfflineAdmin("pve1", store, AuditRecorder(writer), registry)
+        try:
+            yield CheckedDispatcher(admin.call, status_of, store.audit)
+        finally:
+            await writer.close()
+            await store.close()
 
 
 @contextlib.asynccontextmanager
