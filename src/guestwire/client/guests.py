@@ -28,7 +28,7 @@ from guestwire.client.errors import (
     StillFrozen,
     WrongParameters,
 )
-from guestwire.client.processes import Processes
+from guestwire.client.processes import Processes, refuse_nul
 from guestwire.client.protocols import GuestInfo, HostOfGuest
 from guestwire.pacing import Backoff
 
@@ -182,6 +182,7 @@ class Guest(Endpoints):
             password: The new password.
             crypted: The password is a hash already.
         """
+        refuse_nul(self.context, username, password)
         await super().set_user_password(username, text_of_bytes(password), crypted=crypted)
 
     async def wait_ready(self, timeout: float = 120.0) -> None:
