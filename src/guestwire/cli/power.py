@@ -1,5 +1,6 @@
 """What changes a guest as a whole: its file systems' freeze, a password, its power. What disrupts it asks first."""
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -37,7 +38,17 @@ def _tell(found: Any, words: str, *, as_json: bool) -> None:
 def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None:
     """Freeze a guest's file systems: everything that writes in it waits until they are thawed. Asks first."""
     confirm(f"Freeze the file systems of guest {guest}? What writes in it waits until you thaw them.", yes=yes)
-    count = on_guest(context, guest, lambda found: found.fsfreeze_freeze())
+
+    async def freeze_guest(found: "Guest") -> int:
+        from guestwire.client.freezing import freeze  # noqa: PLC0415
+
+        try:
+            return await freeze(found)
+        except asyncio.CancelledError:
+            note(f"{guest}: interrupted; its file systems are thawed")
+            raise
+
+    count = on_guest(context, guest, freeze_guest)
     _tell(count, f"{guest}: {count} file systems are frozen; guestwire thaw {guest}", as_json=json)
 
 
@@ -47,8 +58,15 @@ def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None
 @click.pass_context
 def thaw(context: click.Context, guest: str, *, json: bool) -> None:
     """Thaw a guest's file systems."""
-    count = on_guest(context, guest, lambda found: found.fsfreeze_thaw())
-    _tell(count, f"{guest}: {count} file systems were thawed", as_json=json)
+
+    async def thaw_guest(found: "Guest") -> int:
+        from guestwire.client.freezing import end_freeze  # noqa: PLC0415
+
+        return await end_freeze(found)
+
+    count = on_guest(context, guest, thaw_guest)
+    words = f"{count} file systems were thawed" if count else "no file systems were frozen"
+    _tell(count, f"{guest}: {words}", as_json=json)
 
 
 @click.command("trim", epilog=examples("guestwire trim web"))

@@ -1,11 +1,13 @@
 """For tests, ours and others': a fake guest that speaks the real bytes, its faults, real agents in sandboxes, and checks for channels."""
 
 from guestwire.testing.channels import channel_checks, check_channel
-from guestwire.testing.fake import CLOSE, Exchange, FakeGuest, Fault
+from guestwire.testing.fake import CLOSE, Action, CommandError, Exchange, FakeGuest, Fault
 from guestwire.testing.sandbox import SandboxedAgent, missing_programs
 
 __all__ = [
     "CLOSE",
+    "Action",
+    "CommandError",
     "Exchange",
     "FakeGuest",
     "Fault",
