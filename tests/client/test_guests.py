@@ -180,7 +180,7 @@ async def test_every_end_of_a_freeze_is_judged(
 
 async def test_an_exception_of_the_backup_carries_a_lost_freeze_as_a_note(there: Guest, fake: FakeGuest) -> None:
     FrozenGuest(fake, 3, 0)
-    with pytest.raises(RuntimeError, match="backup failed") as failed:  # noqa: PT012  # the context manager is tested
+    with pytest.raises(RuntimeError, match="backup failed") as failed:
         async with there.freeze():
             raise RuntimeError("backup failed")
 

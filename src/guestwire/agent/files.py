@@ -218,7 +218,7 @@ class Files:
 def decoded_size(content: str) -> int:
     """Bytes that the agent makes of base64; see `decode_leniently`."""
     bare = content.rstrip("=")
-    if len(content) % 4 or len(content) - len(bare) > 2 or any(letter in bare for letter in "=\n"):
+    if len(content) % 4 or content[len(bare) :] not in ("", "=", "==") or any(letter in bare for letter in "=\n"):
         return len(decode_leniently(content))
     return len(bare) * 3 // 4
 
