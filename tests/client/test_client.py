@@ -222,6 +222,22 @@ async def test_permissions_and_time_are_kept(way: Way, tmp_path: Path) -> None:
     assert (facts.st_mode & 0o777, facts.st_mtime) == (0o750, 1_500_000_000)
 
 
+async def test_a_copy_over_a_file_keeps_what_that_file_has_both_ways(way: Way, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", way.agent.home / "there"
+    for file, mode in ((here, 0o604), (there, 0o640)):
+        file.write_bytes(b"old")
+        file.chmod(mode)
+        os.setxattr(file, "user.kept", b"yes")
+
+    for size in (10, 200_000):
+        (tmp_path / "new").write_bytes(bytes(size))
+        await way.guest.files.upload(tmp_path / "new", "/root/there")
+        await way.guest.files.download("/root/there", here)
+        for file, mode in ((here, 0o604), (there, 0o640)):
+            assert (file.stat().st_size, file.stat().st_mode & 0o777) == (size, mode)
+            assert os.getxattr(file, "user.kept") == b"yes"
+
+
 async def test_a_file_that_is_written_again_keeps_its_permissions(way: Way) -> None:
     await way.guest.files.write("/root/kept", b"one", mode=0o640)
     await way.guest.files.write("/root/kept", b"two")

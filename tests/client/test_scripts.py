@@ -27,6 +27,7 @@ from guestwire.client.systems import (
     OTHER_BYTES,
     UNIX,
     WINDOWS,
+    Attributes,
     Command,
     CommandSpec,
     assemble,
@@ -72,9 +73,15 @@ any_name = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(params=["dash", "bash", "busybox", "dash with the BSDs' tools"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def system(request: pytest.FixtureRequest) -> str:
+    """A shell, and whose tools it has."""
+    return str(request.param)
+
+
+@pytest.fixture
+def run(system: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a command of a Unix guest, in the folder of its last argument `folder`."""
-    shell, _, bsd = request.param.partition(" ")
+    shell, _, bsd = system.partition(" ")
     interpreter = shutil.which(shell)
     assert interpreter, f"{shell} is not there: ./dev setup installs it"
     path = os.environ["PATH"]
@@ -123,16 +130,66 @@ def test_a_file_takes_anothers_place_and_its_permissions(run: Run, tmp_path: Pat
     new.write_text("new")
     (tmp_path / "new\nfile-0").write_text("left by an older copy")
 
-    done = run(UNIX.finish(str(new), str(old), digest(b"new"), None, None))
+    done = run(UNIX.finish(str(new), str(old), digest(b"new"), Attributes()))
 
     assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"")
     assert (old.read_text(), old.stat().st_mode & 0o7777) == ("new", 0o4751)
     assert list(tmp_path.iterdir()) == [old]
-    assert run(UNIX.finish(str(new), str(old), digest(b"new"), None, None)).returncode == 0, "it may run twice"
+    assert run(UNIX.finish(str(new), str(old), digest(b"new"), Attributes())).returncode == 0, "it may run twice"
+
+
+POSIX_ACL = "system.posix_acl_access"
+LABUSER_READS = bytes.fromhex(
+    "0200000001000600ffffffff02000400e803000004000400ffffffff10000400ffffffff20000000ffffffff"
+)
+"""user::rw-, user:1000:r--, group::r--, mask::r--, other::---"""
+
+
+def test_a_file_that_replaces_another_keeps_all_of_it_but_its_content(run: Run, tmp_path: Path, system: str) -> None:
+    old = tmp_path / "old"
+    old.write_text("old")
+    owner = (33, 34) if os.getuid() == 0 else (os.getuid(), os.getgid())
+    os.chown(old, *owner)
+    os.setxattr(old, "user.kept", b"yes")
+    os.setxattr(old, POSIX_ACL, LABUSER_READS)
+    os.utime(old, (1, 1))
+
+    for attributes, data in ((Attributes(), b"new"), (Attributes(0o755, for_new=True), b"newer")):
+        assert run(UNIX.put(str(tmp_path / "a-1"), str(old), digest(data), attributes), data).returncode == 0
+        facts = old.stat()
+        assert (old.read_bytes(), facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (data, *owner, 0o640)
+        assert facts.st_mtime > 1
+        if system in ("dash", "bash"):  # the others stand for systems without GNU's tools
+            assert os.getxattr(old, "user.kept") == b"yes"
+            assert os.getxattr(old, POSIX_ACL) == LABUSER_READS
+
+
+def test_permissions_that_are_for_a_new_file_are_given_to_one(run: Run, tmp_path: Path) -> None:
+    attributes = Attributes(0o750, for_new=True)
+    assert run(UNIX.put(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b"x"), attributes), b"x").returncode == 0
+
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox"])
+def test_a_file_that_is_mounted_is_written_in_its_place(tmp_path: Path, shell: str) -> None:
+    for name in ("mounted", "below"):
+        (tmp_path / name).write_text("old")
+    put = UNIX.put(str(tmp_path / "a-1"), str(tmp_path / "mounted"), digest(b"new"), Attributes())
+    own = ["busybox", "sh"] if shell == "busybox" else ["dash"]
+    mount = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--bind", f"{tmp_path}/below", f"{tmp_path}/mounted"]
+
+    done = subprocess.run([*mount, *own, *put[1:]], input=b"new", capture_output=True, check=False, timeout=30)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert ((tmp_path / "below").read_text(), (tmp_path / "mounted").read_text()) == ("new", "old")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "mounted"]
 
 
 def test_permissions_and_time_are_set(run: Run, tmp_path: Path) -> None:
-    done = run(UNIX.put(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b"new"), 0o2640, 1_234_567_890), b"new")
+    done = run(
+        UNIX.put(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b"new"), Attributes(0o2640, 1_234_567_890)), b"new"
+    )
 
     facts = (tmp_path / "b").stat()
     assert (done.returncode, facts.st_mode & 0o7777, facts.st_mtime) == (0, 0o2640, 1_234_567_890)
@@ -141,7 +198,7 @@ def test_permissions_and_time_are_set(run: Run, tmp_path: Path) -> None:
 def test_other_bytes_take_no_place(run: Run, tmp_path: Path) -> None:
     (tmp_path / "b").write_text("old")
 
-    done = run(UNIX.put(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b"other"), None, None), b"new")
+    done = run(UNIX.put(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b"other"), Attributes()), b"new")
 
     assert done.returncode == OTHER_BYTES
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"b": "old"}
@@ -151,7 +208,7 @@ def test_a_folders_place_is_not_taken(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a-1").write_text("new")
     (tmp_path / "folder").mkdir()
 
-    done = run(UNIX.finish(str(tmp_path / "a-1"), str(tmp_path / "folder"), "", None, None))
+    done = run(UNIX.finish(str(tmp_path / "a-1"), str(tmp_path / "folder"), "", Attributes()))
 
     assert (done.returncode, b"is a directory" in done.stderr) == (1, True)
     assert (tmp_path / "a-1").exists()
@@ -166,7 +223,7 @@ def test_the_digest_is_found_whatever_the_file_is_called(run: Run, tmp_path: Pat
 
 
 def test_a_guest_without_a_tool_for_it_says_so(tmp_path: Path) -> None:
-    command = UNIX.finish(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b""), None, None)
+    command = UNIX.finish(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b""), Attributes())
     (tmp_path / "a-1").touch()
     done = subprocess.run(command, capture_output=True, check=False, env={"PATH": str(tmp_path)}, timeout=30)
 
@@ -261,7 +318,7 @@ def test_removing_what_is_not_there_is_no_error(run: Run, tmp_path: Path) -> Non
 @any_name
 def test_what_is_put_is_there_as_often_as_it_is_put(run: Run, tmp_path: Path, name: str) -> None:
     for data in (b"one", b"two", b"two"):
-        done = run(UNIX.put("new-1", f"./{name}", digest(data), None, None), data, folder=tmp_path)
+        done = run(UNIX.put("new-1", f"./{name}", digest(data), Attributes()), data, folder=tmp_path)
 
         assert (done.returncode, done.stderr) == (0, b"")
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: data}
@@ -276,8 +333,8 @@ def test_a_copy_in_pieces_by_any_name(run: Run, tmp_path: Path, name: str) -> No
         (UNIX.create(unfinished, path, keep=False), b""),
         (UNIX.write(unfinished, 0), b"new"),
         (UNIX.write(unfinished, 0), b"new"),
-        (UNIX.finish(unfinished, path, digest(b"new"), None, 1_500_000_000), b""),
-        (UNIX.finish(unfinished, path, digest(b"new"), None, 1_500_000_000), b""),
+        (UNIX.finish(unfinished, path, digest(b"new"), Attributes(mtime=1_500_000_000)), b""),
+        (UNIX.finish(unfinished, path, digest(b"new"), Attributes(mtime=1_500_000_000)), b""),
     ):
         done = run(command, data)
         assert done.returncode == 0, done.stderr
@@ -290,7 +347,7 @@ def test_a_copy_in_pieces_by_any_name(run: Run, tmp_path: Path, name: str) -> No
 def test_a_new_file_has_the_permissions_that_the_guest_gives_to_new_ones(run: Run, tmp_path: Path) -> None:
     mask = os.umask(0o027)
     try:
-        run(UNIX.put(f"{tmp_path}/new-1", f"{tmp_path}/new", digest(b"x"), None, None), b"x")
+        run(UNIX.put(f"{tmp_path}/new-1", f"{tmp_path}/new", digest(b"x"), Attributes()), b"x")
     finally:
         os.umask(mask)
 
@@ -303,7 +360,7 @@ def test_what_can_be_no_file_is_refused_and_nothing_is_left(run: Run, tmp_path: 
     os.mkfifo(tmp_path / "pipe")
     unfinished, path = f"{tmp_path}/new-1", f"{tmp_path}/{name}"
 
-    assert run(UNIX.put(unfinished, path, digest(b"x"), None, None), b"x").returncode == 1
+    assert run(UNIX.put(unfinished, path, digest(b"x"), Attributes()), b"x").returncode == 1
     assert run(UNIX.create(unfinished, path, keep=False)).returncode == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
 

@@ -61,6 +61,26 @@ class CommandSpec:
         return not self.env and not any((self.cwd, self.stdin, self.stdout, self.stderr))
 
 
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """The permissions and time of a file that is written.
+
+    Attributes:
+        mode: None: those of the file that stands there, or the guest's own for a new one.
+        mtime: seconds since the epoch; None: now.
+        for_new: `mode` is for a new file: one that stands there keeps its own.
+    """
+
+    mode: int | None = None
+    mtime: int | None = None
+    for_new: bool = False
+
+    @property
+    def octal(self) -> str:
+        """The mode as the scripts take it."""
+        return "" if self.mode is None else f"{'-' if self.for_new else ''}{self.mode:o}"
+
+
 class System(ABC):
     """One kind of guest. Paths are the guest's own.
 
@@ -109,13 +129,14 @@ class System(ABC):
         """Writes standard input at an offset, a multiple of 64 KiB, of a file that is there."""
         return self.script("write", path, str(offset))
 
-    def finish(self, unfinished: str, path: str, digest: str, mode: int | None, mtime: int | None) -> Command:
+    def finish(self, unfinished: str, path: str, digest: str, attributes: "Attributes") -> Command:
         """Puts the unfinished file in its place when its SHA-256 is `digest`; "" stands for any."""
-        return self.script("finish", unfinished, path, digest, _octal(mode), self.timestamp(mtime))
+        mode, time = attributes.octal, self.timestamp(attributes.mtime)
+        return self.script("finish", unfinished, path, digest, mode, time)
 
-    def put(self, unfinished: str, path: str, digest: str, mode: int | None, mtime: int | None) -> Command:
+    def put(self, unfinished: str, path: str, digest: str, attributes: "Attributes") -> Command:
         """Makes standard input the file `path`: `create`, `write` and `finish` in one."""
-        return self.script("put", unfinished, path, digest, _octal(mode), self.timestamp(mtime))
+        return self.script("put", unfinished, path, digest, attributes.octal, self.timestamp(attributes.mtime))
 
     def append(self, path: str) -> Command:
         """Adds standard input to a file; one that was not there is for its owner alone, where the guest is a Unix."""
@@ -325,10 +346,6 @@ def digest_in(output: str) -> str | None:
     """The SHA-256 in what a tool printed."""
     found = _digest.match(output)
     return found[1] if found else None
-
-
-def _octal(mode: int | None) -> str:
-    return "" if mode is None else f"{mode:o}"
 
 
 # What an API can carry

@@ -199,16 +199,41 @@ class LocalTarget:
         self.done += len(chunk)
 
     async def finish(self, mode: int | None, mtime: int | None) -> None:
-        """Puts it in its place.
+        """Puts it in its place; what stands there hands on its owner, permissions and other attributes.
+
+        Args:
+            mode: of a new file; None: as other new files.
+            mtime: seconds since the epoch; None: now.
 
         Raises:
             LocalFile: that can't be.
         """
         with translate_os_errors(self._target, self._context):
-            os.fchmod(self._number, 0o666 & ~_umask() if mode is None else mode & 0o777)
-            if mtime is not None:
-                os.utime(self._number, (mtime, mtime))
-            self._path.replace(self._target)
+            await run_in_thread(self._finish, mode, mtime)
+
+    def _finish(self, mode: int | None, mtime: int | None) -> None:
+        number = self._number
+        try:
+            old = self._target.lstat()
+        except FileNotFoundError:
+            os.fchmod(number, 0o666 & ~_umask() if mode is None else mode & 0o777)
+        else:
+            with contextlib.suppress(PermissionError):
+                os.fchown(number, old.st_uid, old.st_gid)
+            os.fchmod(number, stat.S_IMODE(old.st_mode) if stat.S_ISREG(old.st_mode) else 0o666 & ~_umask())
+            if stat.S_ISREG(old.st_mode):
+                self._copy_attributes()
+        if mtime is not None:
+            os.utime(number, (mtime, mtime))
+        self._path.replace(self._target)
+
+    def _copy_attributes(self) -> None:
+        """ACL, label and attributes of the file that is replaced; not every file system takes them."""
+        if not hasattr(os, "listxattr"):  # a BSD or macOS
+            return
+        for name in os.listxattr(self._target, follow_symlinks=False):
+            with contextlib.suppress(OSError):
+                os.setxattr(self._number, name, os.getxattr(self._target, name, follow_symlinks=False))
 
 
 def _open_into(numbers: list[int], function: Callable[..., int], *arguments: Any) -> None:

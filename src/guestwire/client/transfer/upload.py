@@ -27,7 +27,7 @@ import msgspec
 from guestwire.client.cancellation import finish_briefly, finish_when_cancelled, map_ordered
 from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing, Unreachable
 from guestwire.client.processes import CompletedProcess
-from guestwire.client.systems import NO_TOOL, OTHER_BYTES, system_of
+from guestwire.client.systems import NO_TOOL, OTHER_BYTES, Attributes, system_of
 from guestwire.client.transfer.local_files import Data, LocalSource, Progress, chunks_of, is_hole, report
 from guestwire.client.transfer.reading import FileReader
 
@@ -55,8 +55,7 @@ class _Upload:
     path: str
     chunks: AsyncGenerator[bytes, None]
     total: int | None
-    mode: int | None
-    mtime: int | None
+    attributes: Attributes
     done: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -91,20 +90,20 @@ class Uploads(FileReader):
             data = bytes(data)
         if isinstance(data, bytes) and len(data) <= INPUT_CHUNK:
             report(progress, 0, len(data))
-            return await self._put(path, data, mode, mtime, progress)
+            return await self._put(path, data, Attributes(mode, mtime), progress)
         total = len(data) if isinstance(data, bytes) else None
         unfinished = _unfinished_path(path, uuid.uuid4().hex)
         async with self._removed_on_error(unfinished):
             await finish_briefly(self.retrying.check(system_of(path).create(unfinished, path, keep=False)))
             chunks = chunks_of(data, await self._chunk_size())
-            return await self._send(_Upload(unfinished, path, chunks, total, mode, mtime), progress)
+            return await self._send(_Upload(unfinished, path, chunks, total, Attributes(mode, mtime)), progress)
 
     async def upload(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
-        """Copies a file to the guest, with its permissions and time; returns its size.
+        """Copies a file to the guest, with its time, and for a new file its permissions; returns its size.
 
         Args:
             source: a link is followed.
-            path: what stands there is replaced.
+            path: what stands there is replaced, and keeps owner, permissions and other attributes.
             progress: see `Progress`.
 
         Raises:
@@ -112,21 +111,21 @@ class Uploads(FileReader):
             FileRefused: the guest's own reason.
         """
         async with LocalSource.open(source, self._calls.context) as local:
-            mode, mtime = stat.S_IMODE(local.stat.st_mode), int(local.stat.st_mtime)
+            facts = Attributes(stat.S_IMODE(local.stat.st_mode), int(local.stat.st_mtime), for_new=True)
             if local.size <= INPUT_CHUNK:
-                return await self._put(path, await local.read(), mode, mtime, progress)
+                return await self._put(path, await local.read(), facts, progress)
             unfinished = _unfinished_path(path, f"{socket.gethostname()} {local.identity}")
             async with self._removed_on_error(unfinished):
                 size = await self._chunk_size()
                 done = await self._resume(unfinished, path, local, size)
                 chunks = local.chunks(done, size)
-                upload = _Upload(unfinished, path, chunks, local.size, mode, mtime, done, local.digest)
+                upload = _Upload(unfinished, path, chunks, local.size, facts, done, local.digest)
                 return await self._send(upload, progress)
 
     async def _chunk_size(self) -> int:
         return CHUNK if await self._host.is_guestwire() else INPUT_CHUNK
 
-    async def _put(self, path: str, data: bytes, mode: int | None, mtime: int | None, progress: Progress | None) -> int:
+    async def _put(self, path: str, data: bytes, attributes: Attributes, progress: Progress | None) -> int:
         """Sends few bytes with one process.
 
         Where none may be started, file-write does it, which leaves half a file when it is interrupted.
@@ -134,9 +133,9 @@ class Uploads(FileReader):
         unfinished, system = _unfinished_path(path, uuid.uuid4().hex), system_of(path)
         try:
             digest = hashlib.sha256(data).hexdigest()
-            process = await self.retrying.run(system.put(unfinished, path, digest, mode, mtime), data)
+            process = await self.retrying.run(system.put(unfinished, path, digest, attributes), data)
             if process.code == NO_TOOL:
-                process = await self.retrying.run(system.put(unfinished, path, "", mode, mtime), data)
+                process = await self.retrying.run(system.put(unfinished, path, "", attributes), data)
             self._check_exit(path, process)
         except (PrivilegeMissing, AgentRefused):
             if len(data) > FIRST_CHUNK:
@@ -187,10 +186,10 @@ class Uploads(FileReader):
                 report(progress, upload.done, upload.total)
         system, digest = system_of(upload.path), upload.digest.hexdigest()
         place = upload.unfinished, upload.path
-        process = await self.retrying.run(system.finish(*place, digest, upload.mode, upload.mtime))
+        process = await self.retrying.run(system.finish(*place, digest, upload.attributes))
         if process.code == NO_TOOL:
             await self._verify_by_reading(upload.unfinished, digest)
-            process = await self.retrying.run(system.finish(*place, "", upload.mode, upload.mtime))
+            process = await self.retrying.run(system.finish(*place, "", upload.attributes))
         self._check_exit(upload.path, process)
         return upload.done
 

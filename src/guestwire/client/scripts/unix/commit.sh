@@ -1,7 +1,8 @@
 # Puts the unfinished file $1 in the place $2, when its SHA-256 is $3 ("" stands for any): 9 where it is another one,
 # 127 where no tool tells.
-# $4: permissions; "" for those of the old file, or those that $mask leaves to a new one. $5: time, as touch -t takes
-# it, or "".
+# $4: permissions; "" for those of the old file, or those that $mask leaves to a new one; with a - before them they are
+# for a new one alone. $5: time, as touch -t takes it, or "".
+# An old file's owner, group, ACL, attributes and SELinux label go to the new one, as far as the guest's tools can.
 # include: sha.sh
 # include: facts.sh
 is() { found=$(sha <"$1") || exit 127; [ "${found%% *}" = "$2" ]; }
@@ -12,16 +13,37 @@ end() { is_done "$@" && exit 0; exit 1; }
 if is_done "$@"; then exit 0; fi
 # include: place.sh
 if [ -n "$3" ]; then is "$1" "$3" || exit 9; fi
-if [ -n "$4" ]; then
-  chmod "$4" "$1" || end "$@"
-elif [ -f "$2" ]; then
-  chown "$(facts %u:%g %u:%g "$2")" "$1" 2>/dev/null
-  chmod "$(facts %a %Mp%Lp "$2")" "$1" || end "$@"
-else
+mode=${4#-}
+if [ -f "$2" ]; then
+  if [ "$4" != "$mode" ]; then mode=; fi
+  # The cp of GNU takes over everything but the content; to other systems a tool for each thing is what there is.
+  if cp --attributes-only --preserve=all -- "$2" "$1" 2>/dev/null; then
+    touch -- "$1" || end "$@"
+  else
+    chown "$(facts %u:%g %u:%g "$2")" "$1" 2>/dev/null
+    chmod "$(facts %a %Mp%Lp "$2")" "$1" || end "$@"
+    if command -v getfacl >/dev/null && command -v setfacl >/dev/null; then
+      # GNU's setfacl takes a whole list, that of the BSDs its changes.
+      getfacl "$2" 2>/dev/null | setfacl --set-file=- "$1" 2>/dev/null || getfacl "$2" 2>/dev/null | setfacl -M - "$1" 2>/dev/null
+    fi
+    if command -v chcon >/dev/null; then chcon --reference="$2" "$1" 2>/dev/null; fi
+  fi
+elif [ -z "$mode" ]; then
   # shellcheck disable=SC2004 # without the $, some shells read its octal digits as decimal
-  chmod "$(printf %o "$((0666 & ~$mask))")" "$1" || end "$@"
+  mode=$(printf %o "$((0666 & ~$mask))")
 fi
+if [ -n "$mode" ]; then chmod "$mode" "$1" || end "$@"; fi
 if [ -n "$5" ]; then TZ=UTC0 touch -t "$5" -- "$1" || end "$@"; fi
-mv -f -- "$1" "$2" || end "$@"
+if ! words=$(LC_ALL=C mv -f -- "$1" "$2" 2>&1); then
+  case $words in
+    # A file that something is mounted on, as in a container, can't be replaced: it is written in its place.
+    *busy*)
+      cat <"$1" >"$2" || exit 1
+      rm -f -- "$1"
+      ;;
+    *) echo "$words" >&2; end "$@" ;;
+  esac
+  if [ -n "$3" ]; then is "$2" "$3" || exit 9; fi
+fi
 # What older copies of something else to the same place left.
 rm -f -- "${1%-*}"-*
