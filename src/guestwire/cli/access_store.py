@@ -20,13 +20,13 @@ config_option = click.option(
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The server's configuration; default: /etc/guestwire/guestwire.toml, if it is there.",
+    help="The server's configuration file; without it, /etc/guestwire/guestwire.toml if that exists.",
 )
 state_option = click.option(
     "--state-dir",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="The server's state directory, in place of a configuration.",
+    help="The server's state directory, instead of a configuration file.",
 )
 
 

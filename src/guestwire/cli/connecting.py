@@ -1,13 +1,12 @@
-"""From what was given before a command to a host that answers."""
+"""From the options before a command to a host that answers."""
 
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-
-from guestwire.cli.options import given_in
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +17,38 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # `guestwire --help` and Tab must not wait for the client: everything of it is imported where it is used.
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """The options before the command: which host, and with which credentials; None where one is missing."""
+
+    host: str | None = None
+    profile: str | None = None
+    token_file: str | None = None
+    ca: str | None = None
+    fingerprint: str | None = None
+    insecure: bool = False
+
+
+def find_settings(context: click.Context) -> "Settings":
+    """The settings by the options before the command, the environment and the profile, with the fingerprint that was trusted before.
+
+    Raises:
+        ConfigurationError: one of them can't be used.
+    """
+    from guestwire.cli.trust import add_known_fingerprint  # noqa: PLC0415
+    from guestwire.client.settings import settings_for  # noqa: PLC0415
+
+    options = context.obj if isinstance(context.obj, HostOptions) else HostOptions()
+    values = {
+        "host": options.host,
+        "token_file": options.token_file,
+        "ca": options.ca,
+        "fingerprint": options.fingerprint,
+        "verify": False if options.insecure else None,
+    }
+    return add_known_fingerprint(settings_for(values, profile=options.profile))
 
 
 class Connection:
@@ -53,9 +84,9 @@ class Connection:
             work.close()  # Ctrl-C may come before it is begun, and Python would complain
 
     def _trust(self, error: Any) -> None:
-        from guestwire.cli.trust import asked  # noqa: PLC0415
+        from guestwire.cli.trust import ask_to_trust  # noqa: PLC0415
 
-        self._settings = asked(self._settings, error, self._runner.run)
+        self._settings = ask_to_trust(self._settings, error, self._runner.run)
         self.close()
         self._host = self._runner.run(_opened(self._settings))
 
@@ -73,11 +104,7 @@ def connected(context: click.Context, *, ask: bool = True) -> Iterator[Connectio
     """
     import asyncio  # noqa: PLC0415
 
-    from guestwire.cli.trust import remembered  # noqa: PLC0415
-    from guestwire.client.settings import settings_for  # noqa: PLC0415
-
-    given = given_in(context)
-    settings = remembered(settings_for(given.words, profile=given.profile))
+    settings = find_settings(context)
     with asyncio.Runner() as runner:
         connection = Connection(runner, settings, ask=ask)
         try:

@@ -16,8 +16,7 @@ import click
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.connecting import on_guest
-from guestwire.cli.names import guest_and_path, path_argument
-from guestwire.cli.options import json_option
+from guestwire.cli.options import guest_and_path, json_option, path_argument
 from guestwire.cli.output import examples, note, to_json
 from guestwire.cli.units import size
 from guestwire.errors import GuestwireError, RequestError
@@ -57,11 +56,13 @@ class EditorFailed(GuestwireError):
 @json_option
 @click.pass_context
 def copy(context: click.Context, source: str, target: str, *, recursive: bool, json: bool) -> None:
-    """Copy files to a guest or from it. With -r, what is in the folder SRC comes into the folder DST, which is made where there is none.
+    """Copy files to a guest or from it.
 
-    A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted one leaves the old file as it was. One that was
-    killed, or lost its connection, goes on where it stopped when it is started again. A link that is SRC is followed, one that is DST is replaced;
-    in folders, links stay links.
+    With -r, the content of the folder SRC is copied into the folder DST, which is made if it is missing.
+
+    A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted copy leaves the old
+    file as it was. When a copy was killed, or lost its connection, the same command continues where it stopped. A link
+    that is SRC is followed, a link that is DST is replaced; links in folders stay links.
     """
     if _is_of_guest(source) == _is_of_guest(target) or not source or not target:
         raise click.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
@@ -200,9 +201,9 @@ class _Resumption:
 @click.option("--yes", help="Do not ask when the file changed meanwhile.", is_flag=True)
 @click.pass_context
 def edit(context: click.Context, path: str, *, yes: bool) -> None:
-    """Edit a file of a guest with the editor that VISUAL or EDITOR names. A link is followed.
+    """Edit a guest's file in your own editor.
 
-    What was written, and can't be put back, is kept on this machine.
+    The editor is what VISUAL or EDITOR names, or vi. A link is followed. When the edited file can't be written back, it is kept on this machine.
     """
     name, given = guest_and_path(path)
     file = on_guest(context, name, lambda guest: _behind_links(guest, given))

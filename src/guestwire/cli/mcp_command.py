@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import on_host
+from guestwire.cli.connecting import find_settings, on_host
 from guestwire.cli.main import USUAL
-from guestwire.cli.options import given_in, json_option
+from guestwire.cli.options import json_option
 from guestwire.cli.output import examples, note, to_json, visible
 from guestwire.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from guestwire.client import GuestInfo, Host
-    from guestwire.client.settings import Settings
     from guestwire.mcp.policy import Policy, Rule
     from guestwire.mcp.tool import Tool
 
@@ -38,7 +37,11 @@ NAME: Final = "mcp"
 @click.option("--policy", metavar="F", help="A policy in TOML instead of the options above; see docs/mcp.md.")
 @click.option("--copy-folder", metavar="DIR", help="Files may be copied to and from this folder of this machine.")
 @click.option("--dry-run", help="Change nothing; show what would be done.", is_flag=True)
-@click.option("--records", metavar="F", help="Where each call leaves a line; default: in ~/.local/state/guestwire.")
+@click.option(
+    "--records",
+    metavar="F",
+    help="A file that gets a line for each call; by default among the state files of your account.",
+)
 @click.option("--http", metavar="[HOST:]PORT", help="Streamable HTTP at /mcp instead of standard input and output.")
 @click.option("--bearer-file", metavar="F", help="The token that HTTP callers need; made when it is not there.")
 @click.option("--allow-host", metavar="NAMES", help="More names that HTTP callers reach this server by.")
@@ -61,7 +64,10 @@ def mcp(
     check: bool,
     json: bool,
 ) -> None:
-    """Give an AI assistant tools for guests (Model Context Protocol), under a policy: without options it reads state and changes nothing."""
+    """Serve tools for AI assistants (Model Context Protocol).
+
+    A policy says what an assistant may do; without options it reads the guests' state and changes nothing.
+    """
     chosen = _policy(policy, allow, ask, tools, copy_folder, dry_run=dry_run)
     if check:
         _show(chosen, _guests(context, chosen), json=json)
@@ -78,7 +84,9 @@ def mcp(
     from guestwire.mcp.serve import listen, serve_http, serve_stdio  # noqa: PLC0415
 
     gc.set_threshold(*USUAL)  # a server lives long
-    settings = _settings(context)
+    settings = find_settings(context)
+    if not settings.host:
+        raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
     to = Path(records).expanduser() if records else default_path()
     if http is None:
         asyncio.run(serve_stdio(settings, chosen, to))
@@ -87,17 +95,6 @@ def mcp(
     listening = listen(_address(http), bearer, _words(allow_host))
     note(f"listening on {listening.url}; the bearer token is in {bearer}")
     asyncio.run(serve_http(settings, chosen, to, listening))
-
-
-def _settings(context: click.Context) -> "Settings":
-    from guestwire.cli.trust import remembered  # noqa: PLC0415  # as above
-    from guestwire.client.settings import settings_for  # noqa: PLC0415
-
-    given = given_in(context)
-    settings = remembered(settings_for(given.words, profile=given.profile))
-    if not settings.host:
-        raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
-    return settings
 
 
 def _words(text: str | None) -> list[str]:

@@ -35,7 +35,10 @@ COLUMNS: Final = (
 @json_option
 @click.pass_context
 def raw(context: click.Context, method: str, path: str, *, parameters: tuple[str, ...], yes: bool, json: bool) -> None:  # noqa: ARG001  # the answer is JSON in any case
-    """Make any call of the API, and show what it has under `data`, as JSON. Asks first when it may disrupt a guest."""
+    """Make any call of the API, and show its answer as JSON.
+
+    The answer is what the API has under `data`. You are asked first when the call may disrupt a guest.
+    """
     method, path = method.upper(), "/" + path.removeprefix(PREFIX).lstrip("/")
     if method not in METHODS:
         raise click.BadParameter(f"'{method}' is none of {', '.join(METHODS)}.")
@@ -70,9 +73,9 @@ def _may_disrupt(method: str, path: str) -> bool:
 )
 @json_option
 def api(*, json: bool) -> None:
-    """List every endpoint of guestwire's API, with the privileges that it needs and what it does to a guest.
+    """List every endpoint, with its privileges and its effect.
 
-    Any one of the privileges will do. Proxmox VE has those below /nodes/{node}/qemu/{vmid}/agent too.
+    Any one of the privileges suffices. Proxmox VE has the endpoints below /nodes/{node}/qemu/{vmid}/agent too.
     """
     from guestwire.client.endpoint_lookup import every  # noqa: PLC0415  # as above
 

@@ -21,7 +21,7 @@ from guestwire.errors import ConfigurationError
 NAME: Final = "known_hosts.toml"
 
 
-def remembered(settings: Settings) -> Settings:
+def add_known_fingerprint(settings: Settings) -> Settings:
     """The settings with the fingerprint that was trusted before, unless they say what to trust.
 
     Raises:
@@ -38,7 +38,9 @@ def remembered(settings: Settings) -> Settings:
     return replace(settings, fingerprint=_known().get(str(parse_target(settings.host))))
 
 
-def asked(settings: Settings, error: CertificateNotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]) -> Settings:
+def ask_to_trust(
+    settings: Settings, error: CertificateNotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]
+) -> Settings:
     """The settings with the fingerprint of the host's certificate, after a person at the terminal trusts it; it is remembered.
 
     Raises:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.names import guest_argument
-from guestwire.cli.options import json_option
+from guestwire.cli.options import guest_argument, json_option
 from guestwire.cli.output import examples, to_json
 
 if TYPE_CHECKING:
