@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -200,9 +202,12 @@ class HttpsCarrier:
                 context, f"its certificate is not trusted: {reason}", hint=_instead(reason)
             ) from error
         except aiohttp.ClientConnectorError as error:
-            raise _Lost(str(error.os_error), before_sending=True) from error
+            raise _Lost(_describe_os_error(error.os_error), before_sending=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _Lost(str(error) or type(error).__name__, before_sending=False) from error
+            why = str(error) or type(error).__name__
+            if self._name.startswith("http:") and isinstance(error, aiohttp.ServerDisconnectedError):
+                why = f"{why}: perhaps this port speaks HTTPS alone, and the target is https:"
+            raise _Lost(why, before_sending=False) from error
 
     def _result(self, response: aiohttp.ClientResponse, body: bytes, context: ErrorContext) -> Any:
         if response.status == HTTPStatus.OK and response.headers.get("Content-Type") == OCTETS:
@@ -214,11 +219,22 @@ class HttpsCarrier:
         message = answer.get("message") if isinstance(answer, dict) else None
         errors = answer.get("errors") if isinstance(answer, dict) else None
         words = str(message or response.reason or f"status {response.status}")
+        if response.headers.get("Location", "").startswith("https:") and self._name.startswith("http:"):
+            target = f"https{self._name.removeprefix('http')}"
+            raise CallFailed(context, "this port speaks HTTPS", response.status, hint=f"name the host as {target}")
         if response.status == HTTPStatus.OK:
             raise CallFailed(
                 context, "the answer is none of this API's", response.status, hint="check the address and its port"
             )
         raise failure(context, response.status, words, errors if isinstance(errors, dict) else None)
+
+
+def _describe_os_error(error: OSError) -> str:
+    """The reason in the system's words; asyncio's begin with the name of its own function."""
+    if isinstance(error, socket.gaierror):
+        is_unknown = error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+        return "unknown host name" if is_unknown else str(error.strerror)
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 class _Lost(Exception):
