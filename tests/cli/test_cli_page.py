@@ -110,7 +110,7 @@ MISTAKES = (
     (("ping", "999"), "`guestwire ls` lists"),
     (("exec", "web", "--", "no-such-program"), "no shell is between"),
     (("exec", "--timeout", "0.1", "web", "--", "sleep", "2"), "`guestwire status GUEST "),
-    (("status", "web", "99999999"), "no process that was started by this agent"),
+    (("status", "web", "99999999"), "this agent did not start such a process"),
     (("status", "web", "x"), "integer. See 'guestwire status --help'"),
     (("cat", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
     (("ls", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),

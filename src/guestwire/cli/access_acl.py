@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from guestwire.cli.access_store import Where, run
-from guestwire.cli.asking import confirm
-from guestwire.cli.options import Group, json_option, yes_option
-from guestwire.cli.output import Column, Row, examples, note, show, yes_or_no
+from guestwire.cli.asking import confirm, yes_option
+from guestwire.cli.output import Column, Group, Row, examples, json_option, note, show, yes_or_no
 from guestwire.errors import RequestError
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ import click
 from guestwire.cli.access_acl import acl
 from guestwire.cli.access_resources import GROUPS, POOLS, ROLES, TOKENS, USERS, password, resource_group
 from guestwire.cli.access_store import Where, config_option, run, state_option
-from guestwire.cli.asking import confirm
-from guestwire.cli.options import Group, json_option, yes_option
-from guestwire.cli.output import Column, Row, examples, note, print_table, show, yes_or_no
+from guestwire.cli.asking import confirm, yes_option
+from guestwire.cli.output import Column, Group, Row, examples, json_option, note, print_table, report, show, yes_or_no
 
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
@@ -103,7 +102,7 @@ def write_backup(context: click.Context, backup: Path, *, json: bool) -> None:
     The server may run meanwhile. The file holds password hashes and tokens' hashes: keep it secret.
     """
     run(context.obj, lambda admin: admin.store.backup(backup))
-    _tell(json, {"backup": str(backup)}, f"{backup}: written")
+    report({"backup": str(backup)}, f"{backup}: written", as_json=json)
 
 
 @access.command("restore", epilog=examples("guestwire access restore /var/backups/guestwire.db"))
@@ -125,11 +124,4 @@ def restore(context: click.Context, backup: Path, *, yes: bool, json: bool) -> N
     place = state_location(context.obj.config, context.obj.state_dir)
     confirm(f"Put {backup} in the place of {place.store}?", yes=yes)
     asyncio.run(put_back(place, backup))
-    _tell(json, {"store": str(place.store), "backup": str(backup)}, f"{place.store}: restored from {backup}")
-
-
-def _tell(as_json: bool, found: Row, text: str) -> None:  # noqa: FBT001  # the first of three words
-    if as_json:
-        show(found, (), as_json=True)
-    else:
-        note(text)
+    report({"store": str(place.store), "backup": str(backup)}, f"{place.store}: restored from {backup}", as_json=json)

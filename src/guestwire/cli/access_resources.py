@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from guestwire.cli.access_store import Resource, add_or_change, remove, run, show_all
-from guestwire.cli.asking import new_password
-from guestwire.cli.options import Group, json_option, yes_option
-from guestwire.cli.output import Column, Row, examples, yes_or_no
+from guestwire.cli.asking import new_password, yes_option
+from guestwire.cli.output import Column, Group, Row, examples, json_option, yes_or_no
 from guestwire.cli.times import expires, expiry
 
 if TYPE_CHECKING:

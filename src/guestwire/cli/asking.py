@@ -4,11 +4,15 @@ import getpass
 import sys
 from typing import Final
 
+import click
+
 from guestwire.cli.output import visible
 from guestwire.errors import RequestError
 
 LONGEST_PASSWORD: Final = 4096
 """Bytes read from standard input: a file given by mistake is not read to its end."""
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 def confirm(question: str, *, yes: bool) -> None:

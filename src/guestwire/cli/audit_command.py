@@ -60,32 +60,12 @@ Show = Callable[[Sequence[Row]], None]
 @config_option
 @state_option
 def audit(
-    *,
-    since: str | None,
-    until: str | None,
-    user: str | None,
-    address: str | None,
-    vmid: int | None,
-    endpoint: str | None,
-    status: int | None,
-    request_id: str | None,
-    limit: int,
-    follow: bool,
-    json: bool,
-    config: Path | None,
-    state_dir: Path | None,
-) -> None:
+    *, since: str | None, until: str | None, limit: int, follow: bool, json: bool, config: Path | None,
+    state_dir: Path | None, **filters: str | int | None,
+) -> None:  # fmt: skip
     """Show who did what in which guest, and who was refused."""
-    wanted = {
-        "since": moment("since", since),
-        "until": moment("until", until),
-        "user": user,
-        "address": address,
-        "vmid": vmid,
-        "endpoint": endpoint,
-        "status": status,
-        "request-id": request_id,
-    }
+    wanted = {name.replace("_", "-"): value for name, value in filters.items()}
+    wanted |= {"since": moment("since", since), "until": moment("until", until)}
     tell = _lines if json else _Table()
     where = Where(config, state_dir)
     if not follow:

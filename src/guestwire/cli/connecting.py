@@ -1,12 +1,13 @@
-"""From the options before a command to a host that answers."""
+"""From the options before a command to a host that answers, and the arguments that name a guest there."""
 
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,19 +17,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+COMPLETES_WITHIN: Final = 3.0
+"""Seconds that Tab waits for the host at most."""
+
 # `guestwire --help` and Tab must not wait for the client: everything of it is imported where it is used.
-
-
-@dataclass(frozen=True, slots=True)
-class HostOptions:
-    """The options before the command: which host, and with which credentials; None where one is missing."""
-
-    host: str | None = None
-    profile: str | None = None
-    token_file: str | None = None
-    ca: str | None = None
-    fingerprint: str | None = None
-    insecure: bool = False
 
 
 def find_settings(context: click.Context) -> "Settings":
@@ -40,15 +35,10 @@ def find_settings(context: click.Context) -> "Settings":
     from guestwire.cli.trust import add_known_fingerprint  # noqa: PLC0415
     from guestwire.client.settings import settings_for  # noqa: PLC0415
 
-    options = context.obj if isinstance(context.obj, HostOptions) else HostOptions()
-    values = {
-        "host": options.host,
-        "token_file": options.token_file,
-        "ca": options.ca,
-        "fingerprint": options.fingerprint,
-        "verify": False if options.insecure else None,
-    }
-    return add_known_fingerprint(settings_for(values, profile=options.profile))
+    options = context.find_root().params
+    values = {name: options.get(name) for name in ("host", "token_file", "ca", "fingerprint")}
+    values["verify"] = False if options.get("insecure") else None
+    return add_known_fingerprint(settings_for(values, profile=options.get("profile")))
 
 
 class Connection:
@@ -163,3 +153,36 @@ def plain(found: Any) -> Any:
     import msgspec  # noqa: PLC0415
 
     return msgspec.to_builtins(found)
+
+
+def guest_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of guests that begin so. There are none when the host can't be reached: an error or a question would disturb the shell's line."""
+    import asyncio  # noqa: PLC0415  # only who presses Tab waits for it
+
+    async def names(host: "Host") -> list[str]:
+        async with asyncio.timeout(COMPLETES_WITHIN):
+            return [guest.name for guest in await host.guests()]
+
+    try:
+        found = on_host(context, names, ask=False)
+    except (GuestwireError, TimeoutError):
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def guest_and_path(text: str) -> tuple[str, str]:
+    """The two sides of `GUEST:PATH`.
+
+    Raises:
+        BadParameter: one of them is missing.
+    """
+    guest, _, path = text.partition(":")
+    if not guest or not path:
+        raise click.BadParameter(f"'{text}' is not GUEST:PATH; a folder is, for example, {guest or 'GUEST'}:/etc.")
+    return guest, path
+
+
+guest_argument = click.argument("guest", metavar="GUEST", help="A VM's name or id.", shell_complete=guest_names)
+path_argument = click.argument(
+    "path", metavar="GUEST:PATH", help="A VM's name or id, and a path in it.", shell_complete=guest_names
+)

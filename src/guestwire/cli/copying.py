@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from guestwire.cli.asking import confirm
-from guestwire.cli.connecting import on_guest
-from guestwire.cli.options import guest_and_path, json_option, path_argument
-from guestwire.cli.output import examples, note, to_json
+from guestwire.cli.connecting import guest_and_path, on_guest, path_argument
+from guestwire.cli.output import examples, json_option, note, to_json
 from guestwire.cli.units import size
 from guestwire.errors import GuestwireError, RequestError
 

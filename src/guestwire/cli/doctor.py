@@ -2,9 +2,8 @@
 
 import click
 
-from guestwire.cli.connecting import on_host
-from guestwire.cli.options import guest_argument, json_option
-from guestwire.cli.output import examples, to_json, visible
+from guestwire.cli.connecting import guest_argument, on_host
+from guestwire.cli.output import examples, json_option, to_json, visible
 
 
 @click.command("doctor", epilog=examples("guestwire doctor web"))

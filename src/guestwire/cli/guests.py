@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import on_guest, on_host, plain
-from guestwire.cli.options import guest_and_path, guest_argument, guest_names, json_option
-from guestwire.cli.output import Column, Row, examples, note, show, to_json
+from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names, on_guest, on_host, plain
+from guestwire.cli.output import Column, Row, examples, json_option, note, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
 

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,8 +10,7 @@ import click
 
 from guestwire.cli.connecting import find_settings, on_host
 from guestwire.cli.main import USUAL
-from guestwire.cli.options import json_option
-from guestwire.cli.output import examples, note, to_json, visible
+from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,26 +49,14 @@ NAME: Final = "mcp"
 @json_option
 @click.pass_context
 def mcp(
-    context: click.Context,
-    *,
-    allow: str | None,
-    ask: str | None,
-    tools: str | None,
-    policy: str | None,
-    copy_folder: str | None,
-    dry_run: bool,
-    records: str | None,
-    http: str | None,
-    bearer_file: str | None,
-    allow_host: str | None,
-    check: bool,
-    json: bool,
-) -> None:
+    context: click.Context, /, *, policy: str | None, records: str | None, http: str | None, bearer_file: str | None,
+    allow_host: str | None, check: bool, json: bool, **rules: Any,
+) -> None:  # fmt: skip
     """Serve tools for AI assistants (Model Context Protocol).
 
     A policy says what an assistant may do; without options it reads the guests' state and changes nothing.
     """
-    chosen = _policy(policy, allow, ask, tools, copy_folder, dry_run=dry_run)
+    chosen = _policy_of(Path(policy), rules) if policy else _policy(**rules)
     if check:
         _show(chosen, _guests(context, chosen), json=json)
         return
@@ -102,14 +90,10 @@ def _words(text: str | None) -> list[str]:
 
 
 def _policy(
-    file: str | None, allow: str | None, ask: str | None, tools: str | None, copy_folder: str | None, *, dry_run: bool
+    *, allow: str | None, ask: str | None, tools: str | None, copy_folder: str | None, dry_run: bool
 ) -> "Policy":
     from guestwire.mcp.policy import simple_policy  # noqa: PLC0415  # as above
 
-    if file:
-        if allow or ask or tools or copy_folder or dry_run:
-            raise click.BadParameter("With --policy, the file says what is allowed; the other options stay away.")
-        return _policy_of(Path(file))
     if tools not in (None, "few", "every"):
         raise click.BadParameter("--tools is few or every.")
     folder = Path(copy_folder).expanduser().resolve() if copy_folder else None
@@ -136,10 +120,12 @@ def _known(words: list[str]) -> list[str]:
     return words
 
 
-def _policy_of(path: Path) -> "Policy":
+def _policy_of(path: Path, rules: Mapping[str, Any]) -> "Policy":
     from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415
     from guestwire.mcp.policy_file import read_policy  # noqa: PLC0415  # as above
 
+    if any(rules.values()):
+        raise click.BadParameter("With --policy, the file says what is allowed; the other options stay away.")
     return read_policy(path, TOOLS.levels())
 
 

@@ -1,13 +1,12 @@
 """What changes a guest as a whole: its file systems' freeze, a password, its power. What disrupts it asks first."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from guestwire.cli.asking import confirm, new_password
-from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.options import guest_argument, json_option, yes_option
-from guestwire.cli.output import Column, examples, note, print_table, to_json
+from guestwire.cli.asking import confirm, new_password, yes_option
+from guestwire.cli.connecting import guest_argument, on_guest, plain
+from guestwire.cli.output import Column, examples, json_option, print_table, report, to_json
 from guestwire.cli.units import size
 
 if TYPE_CHECKING:
@@ -19,13 +18,6 @@ TRIMMED: Final = (
     Column("AT LEAST", "minimum", size),
     Column("ERROR", "error"),
 )
-
-
-def _tell(found: Any, words: str, *, as_json: bool) -> None:
-    if as_json:
-        print(to_json(found))
-    else:
-        note(words)
 
 
 @click.command("freeze", epilog=examples("guestwire freeze web && take-a-snapshot; guestwire thaw web"))
@@ -40,7 +32,7 @@ def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None
     """
     confirm(f"Freeze the file systems of guest {guest}? What writes in it waits until you thaw them.", yes=yes)
     count = on_guest(context, guest, lambda found: found.fsfreeze_freeze())
-    _tell(count, f"{guest}: {count} file systems are frozen; guestwire thaw {guest}", as_json=json)
+    report(count, f"{guest}: {count} file systems are frozen; guestwire thaw {guest}", as_json=json)
 
 
 @click.command("thaw", epilog=examples("guestwire thaw web"))
@@ -50,7 +42,7 @@ def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None
 def thaw(context: click.Context, guest: str, *, json: bool) -> None:
     """Thaw a guest's file systems."""
     count = on_guest(context, guest, lambda found: found.fsfreeze_thaw())
-    _tell(count, f"{guest}: {count} file systems were thawed", as_json=json)
+    report(count, f"{guest}: {count} file systems were thawed", as_json=json)
 
 
 @click.command("trim", epilog=examples("guestwire trim web"))
@@ -80,7 +72,7 @@ def passwd(context: click.Context, guest: str, user: str, *, stdin: bool, crypte
     """
     password = new_password(f"{user} in guest {guest}", from_stdin=stdin)
     on_guest(context, guest, lambda found: found.set_user_password(user, password, crypted=crypted))
-    _tell({}, f"{guest}: password of {user} changed", as_json=json)
+    report({}, f"{guest}: password of {user} changed", as_json=json)
 
 
 @click.command("shutdown", epilog=examples("guestwire shutdown --wait 60 web"))
@@ -93,7 +85,7 @@ def shutdown(context: click.Context, guest: str, *, wait: float | None, yes: boo
     """Shut a guest down, after a question."""
     confirm(f"Shut guest {guest} down?", yes=yes)
     on_guest(context, guest, lambda found: found.shutdown(wait=wait))
-    _tell({}, f"{guest}: {'off' if wait is not None else 'shutting down'}", as_json=json)
+    report({}, f"{guest}: {'off' if wait is not None else 'shutting down'}", as_json=json)
 
 
 @click.command("suspend", epilog=examples("guestwire suspend ram web"))
@@ -111,7 +103,7 @@ def suspend(context: click.Context, mode: str, guest: str, *, yes: bool, json: b
         await calls[mode]()
 
     on_guest(context, guest, suspend_guest)
-    _tell({}, f"{guest}: suspended to {mode}", as_json=json)
+    report({}, f"{guest}: suspended to {mode}", as_json=json)
 
 
 @click.command("wait", epilog=examples("guestwire wait --timeout 300 web && guestwire exec web -- uptime"))
@@ -122,4 +114,4 @@ def suspend(context: click.Context, mode: str, guest: str, *, yes: bool, json: b
 def wait(context: click.Context, guest: str, timeout: float, *, json: bool) -> None:
     """Wait until a guest's agent answers, as after a start."""
     on_guest(context, guest, lambda found: found.wait_ready(timeout))
-    _tell({}, f"{guest}: the agent answers", as_json=json)
+    report({}, f"{guest}: the agent answers", as_json=json)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
-from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.options import INTERRUPTED, guest_and_path, guest_argument, json_option, path_argument
-from guestwire.cli.output import examples, note, to_json
+from guestwire.cli.connecting import INTERRUPTED, guest_and_path, guest_argument, on_guest, path_argument, plain
+from guestwire.cli.output import examples, json_option, note, to_json
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from guestwire.cli.completion import NAME, VARIABLE
-from guestwire.cli.connecting import HostOptions
+from guestwire.cli.connecting import INTERRUPTED
 from guestwire.cli.extras import extra_missing
-from guestwire.cli.options import INTERRUPTED, Group
-from guestwire.cli.output import examples, note
+from guestwire.cli.output import Group, examples, note
 from guestwire.cli.view_names import VIEWS
 from guestwire.errors import GuestwireError, InvalidParameters
 
@@ -133,22 +132,12 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
-@click.pass_context
-def guestwire(
-    context: click.Context,
-    *,
-    host: str | None,
-    profile: str | None,
-    token_file: str | None,
-    ca: str | None,
-    fingerprint: str | None,
-    insecure: bool,
-) -> None:
+def guestwire(**_options: object) -> None:
     """Reach inside QEMU virtual machines through their guest agents.
 
     Variables such as GUESTWIRE_HOST, or a profile, can stand for the options.
     """
-    context.obj = HostOptions(host, profile, token_file, ca, fingerprint, insecure)
+    # `connecting.find_settings` reads the options where a host is wanted.
 
 
 def run() -> None:

@@ -5,10 +5,9 @@ from typing import Any, Final
 
 import click
 
-from guestwire.cli.asking import confirm
+from guestwire.cli.asking import confirm, yes_option
 from guestwire.cli.connecting import on_host
-from guestwire.cli.options import json_option, yes_option
-from guestwire.cli.output import Column, examples, show, to_json
+from guestwire.cli.output import Column, examples, json_option, show, to_json
 
 PREFIX: Final = "/api2/json"
 METHODS: Final = ("GET", "POST", "PUT", "DELETE")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from guestwire.cli.connecting import Connection, connected
-from guestwire.cli.options import guest_argument, json_option
-from guestwire.cli.output import examples, note, to_json, visible
+from guestwire.cli.connecting import Connection, connected, guest_argument
+from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.cli.processes import LeftRunning, Watched, exit_code, fields, pass_on
 from guestwire.errors import GuestwireError
 

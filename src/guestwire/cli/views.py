@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.options import guest_argument, json_option
-from guestwire.cli.output import examples, to_json
+from guestwire.cli.connecting import guest_argument, on_guest, plain
+from guestwire.cli.output import examples, json_option, to_json
 
 if TYPE_CHECKING:
     from guestwire.contract import Endpoint
