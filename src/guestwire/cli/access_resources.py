@@ -1,4 +1,7 @@
-"""`guestwire access user`, `token`, `group`, `role` and `pool`: commands made from one table of resources and the records of their endpoints."""
+"""`guestwire access user`, `token`, `group`, `role` and `pool`.
+
+The commands are made from one table of resources and the records of their endpoints.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -140,7 +143,10 @@ METAVARS: Final = {
 
 
 class ResourceCommand(click.Command):
-    """One action on one resource. Its options are the endpoint's parameters; they are read from the record when the command is used."""
+    """One action on one resource.
+
+    Its options are the endpoint's parameters. They are read from the record when the command is used.
+    """
 
     def __init__(self, resource: Resource, action: str) -> None:
         text, words = resource.actions[action]

@@ -1,4 +1,4 @@
-"""What the commands that work on the store have in common: which store is meant, opening it, and showing what came of it."""
+"""The parts that commands on the store share: finding the store, opening it, and showing results."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -31,7 +31,9 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def new_password(userid: str, *, from_stdin: bool) -> str:
-    """A new password: typed twice on the terminal, unseen, or the first line of standard input. It is never an argument: those can be seen by everybody.
+    """A new password: typed twice on the terminal, unseen, or the first line of standard input.
+
+    It is never an argument, for every user of the machine can see those.
 
     Raises:
         RequestError: two different ones, none, no UTF-8, or there is no terminal to ask on.

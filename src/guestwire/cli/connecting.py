@@ -27,7 +27,9 @@ COMPLETES_WITHIN: Final = 3.0
 
 
 def find_settings(context: click.Context) -> "Settings":
-    """The settings by the options before the command, the environment and the profile, with the fingerprint that was trusted before.
+    """The settings by the options before the command, the environment and the profile.
+
+    The fingerprint that was trusted before is among them.
 
     Raises:
         ConfigurationError: one of them can't be used.
@@ -51,7 +53,9 @@ class Connection:
         self._host = runner.run(_opened(settings))
 
     def run(self, job: Callable[["Host"], Awaitable[T]]) -> T:
-        """What the job comes to. When a certificate is trusted only after a question, it is begun again: nothing was sent.
+        """The result of a job on the host.
+
+        When the certificate is trusted only after a question, the job begins again: nothing was sent.
 
         Raises:
             CallFailed: see `client.errors`.
@@ -87,7 +91,9 @@ class Connection:
 
 @contextlib.contextmanager
 def connected(context: click.Context, *, ask: bool = True) -> Iterator[Connection]:
-    """The host that was named before the command; `ask`: people may be asked whether they trust it. Nothing is sent yet.
+    """The host that the options, the environment or the profile name. Nothing is sent yet.
+
+    With `ask`, a person may be asked to trust its certificate.
 
     Raises:
         ConfigurationError: none was named, or what was given can't be used.
@@ -129,8 +135,8 @@ async def _opened(settings: "Settings") -> "Host":
 def _load_https() -> None:
     """Loads aiohttp without the system's certificates, of which the carrier reads those that it needs itself.
 
-    At import aiohttp reads all of them into a context that is not used here: `ping` takes 285 ms of CPU time then, and 250 ms without
-    (median of 15 runs).
+    At import aiohttp reads all of them into a context that is not used here: `ping` takes 285 ms of CPU time then, and
+    250 ms without (median of 15 runs).
     """
     kept = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     os.environ.update(dict.fromkeys(kept, os.devnull))
@@ -156,7 +162,10 @@ def plain(found: Any) -> Any:
 
 
 def guest_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names of guests that begin so. There are none when the host can't be reached: an error or a question would disturb the shell's line."""
+    """The names of guests that begin with `incomplete`.
+
+    There are none when the host can't be reached: an error or a question would disturb the shell's line.
+    """
     import asyncio  # noqa: PLC0415  # only who presses Tab waits for it
 
     async def names(host: "Host") -> list[str]:

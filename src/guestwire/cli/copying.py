@@ -81,7 +81,10 @@ def copy(context: click.Context, source: str, target: str, *, recursive: bool, j
 
 
 def _is_of_guest(text: str) -> bool:
-    """`GUEST:PATH`, also of `NODE/VMID`; a path of this side that has a colon is written with a slash before it (`./a:b`)."""
+    """True for `GUEST:PATH` and `NODE/VMID:PATH`.
+
+    A path of this machine that has a colon is written with a slash before it (`./a:b`).
+    """
     return bool(_of_guest.match(text))
 
 
@@ -202,7 +205,8 @@ class _Resumption:
 def edit(context: click.Context, path: str, *, yes: bool) -> None:
     """Edit a guest's file in your own editor.
 
-    The editor is what VISUAL or EDITOR names, or vi. A link is followed. When the edited file can't be written back, it is kept on this machine.
+    The editor is what VISUAL or EDITOR names, or vi. A link is followed. When the edited file can't be written back, it
+    is kept on this machine.
     """
     name, given = guest_and_path(path)
     file = on_guest(context, name, lambda guest: _behind_links(guest, given))
@@ -218,7 +222,10 @@ def edit(context: click.Context, path: str, *, yes: bool) -> None:
 
 
 async def _behind_links(guest: "Guest", path: str) -> str:
-    """The file itself: what is written takes a link's place. Where that can't be found out, it is asked for by its name alone."""
+    """The file behind links, for a write would replace the link.
+
+    Where that can't be found out, the path stays as it is.
+    """
     if _system(path) is not _system("/"):
         return path
     try:

@@ -1,4 +1,7 @@
-"""Writes `view_names.py` from the endpoints' records, so that help and completion need not load all of them. Run by `./dev docs`; a test proves it fresh."""
+"""Writes `view_names.py` from the endpoints' records, so that help and completion need not load all of them.
+
+`./dev docs` runs it, and a test proves the file fresh.
+"""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,7 @@
-"""`guestwire ls` and `guestwire memory`, which take more than one call; `views.py` has those that show one endpoint's result."""
+"""`guestwire ls` and `guestwire memory`, which take more than one call.
+
+`views.py` has the commands that show one endpoint's result.
+"""
 
 from typing import TYPE_CHECKING, Any, Final
 

@@ -1,7 +1,7 @@
 """What the commands show: tables for people, JSON for programs, and their help.
 
-What is shown is data, some of it from guests and from strangers: control characters become visible and never reach a terminal, and
-nothing is taken for markup. JSON is pure ASCII for the same reason.
+What is shown is data, some of it from guests and from strangers: control characters become visible and never reach a
+terminal, and nothing is taken for markup. JSON is pure ASCII for the same reason.
 """
 
 import json
@@ -30,16 +30,15 @@ json_option = click.option("--json", is_flag=True, help="Write JSON with the API
 
 def visible(text: object) -> str:
     r"""One line of text in which every character that could steer a terminal is written out, as `\x1b`."""
-    return "".join(character if character.isprintable() else _escaped(character) for character in str(text))
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table: the field of a row, and how it is written, as a text or as lines; nothing for a field that is not there."""
+    """One column of a table: the field of a row, and how it is written, as a text or as lines.
+
+    It is empty for a field that is not there.
+    """
 
     heading: str
     field: str
@@ -108,7 +107,10 @@ def examples(*lines: str) -> str:
 
 class _Formatter(click.HelpFormatter):
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """Leaves room for the longest word of the descriptions, where click would cut it; long terms stand above theirs then."""
+        """Leaves room for the longest word of the descriptions, where click would cut it.
+
+        Terms that are too long then stand above their descriptions.
+        """
         rows = list(rows)
         longest = max((len(word) for _, text in rows for word in text.split()), default=0)
         super().write_dl(rows, max(min(col_max, self.width - longest - 2 * col_spacing), 1), col_spacing)
@@ -116,7 +118,10 @@ class _Formatter(click.HelpFormatter):
 
 class _Context(click.Context):
     def make_formatter(self) -> click.HelpFormatter:
-        """A formatter for the terminal's width; click's own does not go below 50 columns, and the terminal would cut words there."""
+        """A formatter for the terminal's width.
+
+        click's own does not go below 50 columns, and a narrower terminal would cut words.
+        """
         from shutil import get_terminal_size  # noqa: PLC0415  # only help waits for it
 
         return _Formatter(width=max(min(get_terminal_size().columns, WIDEST) - 2, NARROWEST))

@@ -1,4 +1,7 @@
-"""`guestwire`, the command: all commands below their headings, each loaded when it is wanted, as click's documentation shows it for lazy groups."""
+"""`guestwire`, the command: all commands below their headings.
+
+Each is loaded when it is wanted, as click's documentation shows it for lazy groups.
+"""
 
 import contextlib
 import os

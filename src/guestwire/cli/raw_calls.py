@@ -41,8 +41,10 @@ def raw(context: click.Context, method: str, path: str, *, parameters: tuple[str
     method, path = method.upper(), "/" + path.removeprefix(PREFIX).lstrip("/")
     if method not in METHODS:
         raise click.BadParameter(f"'{method}' is none of {', '.join(METHODS)}.")
+    from guestwire.client.endpoint_lookup import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
+
     given = _given(parameters)
-    if not yes and _may_disrupt(method, path):
+    if not yes and disrupts(method, path):
         confirm(f"{method} {path} may disrupt a guest. Call it?", yes=False)
     found = on_host(context, lambda host: host.raw(method, path, given))
     print(to_json(found, indent=2))
@@ -59,12 +61,6 @@ def _given(pairs: Sequence[str]) -> dict[str, Any]:
         else:
             given[name] = [*(given[name] if isinstance(given[name], list) else [given[name]]), value]
     return given
-
-
-def _may_disrupt(method: str, path: str) -> bool:
-    from guestwire.client.endpoint_lookup import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
-
-    return disrupts(method, path)
 
 
 @click.command(

@@ -1,4 +1,7 @@
-"""`guestwire shell`: a line at a time, each in a shell of its own that gets the directory and environment the one before left behind."""
+"""`guestwire shell`: a line at a time.
+
+Each line runs in a shell of its own, which gets the directory and the environment that the one before left behind.
+"""
 
 import os
 import sys
@@ -25,7 +28,10 @@ code=$?
 trap 'printf "\n%s %s %s\0" MARK next "$PWD"; export -p; exit "$code"' EXIT
 exit "$code"
 """
-"""$1: directory; $2: environment, as `export -p` wrote it; $3: the line. When that exits, the first trap is still in place."""
+"""$1: directory; $2: environment, as `export -p` wrote it; $3: the line.
+
+When the line exits, the first trap is still in place.
+"""
 
 
 class Unusable(GuestwireError):
@@ -43,7 +49,8 @@ def shell(context: click.Context, guest: str, *, json: bool) -> None:
 
     The directory and exported variables are kept from line to line. This is no terminal: a line's output comes when it
     has ended, and programs that need a terminal or input do not work. The first Ctrl-C is passed on to what runs, the
-    second leaves it running; Ctrl-D or exit ends the shell. With --json, each line makes one object as of `exec --json`.
+    second leaves it running; Ctrl-D or exit ends the shell. With --json, each line makes one object as of `exec
+    --json`.
     """
     with connected(context) as connection:
         found = connection.run(lambda host: _usable(host, guest))

@@ -1,6 +1,7 @@
-"""Certificates that people trust by their fingerprints: `known_hosts.toml` beside the profiles, and the question that fills it.
+"""Certificates that people trust by their fingerprints, in `known_hosts.toml` beside the profiles.
 
-The question is asked only on a terminal, and only about an unknown host: another certificate than the known one is an error.
+The question is asked only on a terminal, and only about an unknown host: another certificate than the known one is an
+error.
 """
 
 import json
@@ -41,7 +42,9 @@ def add_known_fingerprint(settings: Settings) -> Settings:
 def ask_to_trust(
     settings: Settings, error: CertificateNotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]
 ) -> Settings:
-    """The settings with the fingerprint of the host's certificate, after a person at the terminal trusts it; it is remembered.
+    """The settings with the fingerprint of the host's certificate, when a person at the terminal trusts it.
+
+    It is remembered.
 
     Raises:
         CertificateNotTrusted: there is no terminal to ask on, or the settings say what to trust.

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ViewCommand(click.Command):
     """`guestwire NAME GUEST`: calls an endpoint and shows its result.
 
-    `find` gives the endpoint. It is called when the command runs or shows its help, but not for the list of all commands: the records of
-    all endpoints take a fifth of a second to load.
+    `find` gives the endpoint. It is called when the command runs or shows its help, but not for the list of all
+    commands: the records of all endpoints take a fifth of a second to load.
     """
 
     def __init__(self, name: str, help: str, find: Callable[[], "Endpoint"]) -> None:  # noqa: A002  # click's word

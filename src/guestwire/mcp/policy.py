@@ -47,7 +47,7 @@ class TooMany(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds of one call, characters of one answer, bytes of a file read or written or copied, calls a minute of one caller."""
+    """The limits: seconds of a call, characters of an answer, bytes of a file, calls a minute of a caller."""
 
     seconds: float = 60.0
     characters: int = 20_000
@@ -121,7 +121,9 @@ class Rule:
             raise Refused(f"this program may not be given {what} ({self.source}, run)")
 
     def check_directory(self, cwd: str | None) -> None:
-        """Refuses to choose a working directory where programs are restricted: relative arguments would mean something else there.
+        """Refuses to choose a working directory where programs are restricted.
+
+        Relative arguments would mean something else there.
 
         Raises:
             Refused: they are.

@@ -1,4 +1,6 @@
-"""The policy file: TOML, read strictly. What is unknown, does not compile, or could never match keeps the server from starting.
+"""The policy file: TOML, read strictly.
+
+A key that is unknown, does not compile, or could never match keeps the server from starting.
 
 allow = ["read"]                      # for guests that no table below names
 [[guest]]

@@ -1,4 +1,6 @@
-"""The conformance check of dispatchers, without a test framework: each check raises `AssertionError` where a dispatcher fails.
+"""The conformance check of dispatchers, without a test framework.
+
+Each check raises `AssertionError` where a dispatcher fails.
 
     for check in dispatcher_checks():
         await check(make_dispatcher)

@@ -1,4 +1,6 @@
-"""What any store must do, as checks without a test framework: each opens a fresh store and raises `AssertionError` where the store fails.
+"""The conformance check of stores, without a test framework.
+
+Each check opens a fresh store and raises `AssertionError` where the store fails.
 
     for check in store_checks():
         await check(make_store)
@@ -114,7 +116,10 @@ ENTRIES: Final = (
     AclEntry("/pool/web", "user", "ben@pve", "PVEVMUser"),
 )
 EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN)
-"""One of each, and more than one ACL entry; what is referred to comes last, since the order within a change does not matter."""
+"""One of each, and more than one ACL entry.
+
+What is referred to comes last, since the order within a change does not matter.
+"""
 
 
 @_check

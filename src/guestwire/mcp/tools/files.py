@@ -98,7 +98,10 @@ async def _tail(call: Call, path: str, lines: int) -> TextRead:
 
 
 class _BoundedReader:
-    """A file as it is read, up to so many bytes: what it says of its size is not true of devices, nor of what a guest lies about."""
+    """A file as it is read, up to so many bytes.
+
+    Its reported size is not true of devices, nor of files that a guest lies about.
+    """
 
     def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
         self._pieces = cast("AsyncGenerator[bytes, None]", pieces)  # a stream is one
@@ -163,7 +166,10 @@ class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @tools.tool("write_text_file", WriteTextFile, level=Level.FILES, effect=Effect.WRITES, previews=True)
 async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
-    """Replaces or creates a text file in a guest and shows the diff; the old file stays until the new one is whole, permissions are kept."""
+    """Replaces or creates a text file in a guest and shows the diff.
+
+    The old file stays until the new one is whole; permissions are kept.
+    """
     path, data = parameters.path, parameters.content.encode()
     old = await _old(call.guest, path)
     backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old else None
@@ -246,7 +252,10 @@ class Copied(msgspec.Struct, frozen=True):
 
 @tools.tool("copy_file", CopyFile, level=Level.FILES, effect=Effect.WRITES, seconds=3600, previews=True)
 async def copy_file(call: Call, parameters: CopyFile) -> Copied:
-    """Copies a file of any size between this side and a guest, checked by SHA-256; nothing goes through the conversation."""
+    """Copies a file of any size between this side and a guest, checked by SHA-256.
+
+    Nothing goes through the conversation.
+    """
     local, path = Path(parameters.local), parameters.path
     if parameters.direction == "to_guest":
         return await _to_guest(call, local, path)
