@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from waiting import until
 
-from guestwire.agent.files import PIECE
+from guestwire.agent.files import PIECE, decode_leniently, decoded_size
 from guestwire.agent.guest import GuestAgent
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.testing import FakeGuest, SandboxedAgent
@@ -91,6 +91,51 @@ async def test_a_guest_that_takes_nothing_is_an_error_that_says_what_is_missing(
     await until(lambda: not guest.open_handles)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 5000])
+@pytest.mark.parametrize("wrap", [False, True])
+async def test_base64_that_is_taken_a_little_at_a_time_is_written_whole(
+    fake_agent: GuestAgent, guest: FakeGuest, size: int, wrap: bool
+) -> None:
+    data = os.urandom(size)
+    content = base64.encodebytes(data) if wrap else base64.b64encode(data)
+    take = guest._write
+    guest.replies["guest-file-write"] = lambda arguments: take(
+        arguments["handle"], decode_leniently(arguments["buf-b64"])[:1000]
+    )
+    await fake_agent.files.write_encoded("/f", content.decode())
+
+    assert guest.files["/f"] == data
+
+
+@pytest.mark.parametrize("count", [-1, 6, 2**62])
+async def test_a_count_that_can_not_be_is_an_error(fake_agent: GuestAgent, guest: FakeGuest, count: int) -> None:
+    guest.replies["guest-file-write"] = {"count": count, "eof": False}
+
+    for writing in (fake_agent.files.write("/f", b"12345"), fake_agent.files.write_encoded("/f", "MTIzNDU=")):
+        with pytest.raises(CommandFailed, match=f"{count} bytes written of 5"):
+            await writing
+    await until(lambda: not guest.open_handles)
+
+
+async def test_bytes_and_their_number_must_agree(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray(10)
+    guest.replies["guest-file-read"] = {"count": 2, "buf-b64": "AAAA", "eof": True}
+
+    with pytest.raises(CommandFailed, match="3 bytes that are said to be 2"):
+        await fake_agent.files.read("/f", count=100)
+
+
+async def test_a_seek_to_another_place_is_an_error(fake_agent: GuestAgent, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray(10)
+    guest.replies["guest-file-seek"] = {"position": 3, "eof": False}
+
+    with pytest.raises(CommandFailed, match="position 3 where 4 was asked for"):
+        await fake_agent.files.read("/f", offset=4, count=1)
+    with pytest.raises(CommandFailed, match="position 3 where 4 was asked for"):
+        await fake_agent.files.write_piece("/f", "AAAA", 3, at=4)
+    assert guest.files["/f"] == bytes(10)
+
+
 async def test_an_empty_file_is_written_too(fake_agent: GuestAgent, guest: FakeGuest) -> None:
     await fake_agent.files.write("/f", b"")
 
@@ -138,6 +183,26 @@ async def test_a_real_guests_file_is_read_and_written(real_agent: GuestAgent, ag
     contents = await real_agent.files.read("/root/f", count=MANY)
 
     assert b"".join(contents.pieces) == content == await asyncio.to_thread((agent.home / "f").read_bytes)
+
+
+@pytest.mark.agent
+@pytest.mark.parametrize(
+    "content",
+    ["", "a", "YQ", "YWI", "YQ==", "YWI=", "YWJj", "YWJjZ", "YW\nJj\nZA==\n", "YQ==YWJj", "YW=j", "Y===", "====", "a=b=", "/+9="],
+)  # fmt: skip
+async def test_base64_is_decoded_as_a_real_agent_does(
+    real_agent: GuestAgent, agent: SandboxedAgent, content: str
+) -> None:
+    await real_agent.files.write_encoded("/root/f", content)
+
+    assert await asyncio.to_thread((agent.home / "f").read_bytes) == decode_leniently(content)
+    assert decoded_size(content) == len(decode_leniently(content))
+
+
+@pytest.mark.agent
+async def test_what_is_no_base64_is_the_real_agents_error(real_agent: GuestAgent) -> None:
+    with pytest.raises(AgentError, match="Base64"):
+        await real_agent.files.write_encoded("/root/f", "?!")
 
 
 @pytest.mark.agent

@@ -11,6 +11,7 @@ import click
 import msgspec
 import pytest
 from calling import ANSWERS_WITHIN
+from freezes import FrozenGuest
 from reaching import BLOCKED, WAYS, Lab, ended, environment, guestwire
 from waiting import until
 
@@ -378,6 +379,33 @@ async def test_what_disrupts_a_guest_needs_yes_where_nobody_can_be_asked(
     assert done.code == 0, done
     assert DISRUPTING[words] in fake.names()
     assert done.json in (2, {})
+
+
+async def test_ctrl_c_while_freezing_thaws_and_says_so(lab: Lab, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 2, 2)
+    fake.delay["guest-fsfreeze-freeze"] = 0.5
+    try:
+        process = await lab.start("fake", "freeze", "--yes", "fake")
+        await until(lambda: "guest-fsfreeze-freeze" in fake.names(), ANSWERS_WITHIN)
+        process.send_signal(signal.SIGINT)
+        done = await ended(process)
+    finally:
+        fake.delay.clear()
+
+    assert done.code == 130
+    assert "fake: interrupted; its file systems are thawed" in done.errors
+    assert not guest.is_frozen
+
+
+async def test_a_thaw_says_when_nothing_is_frozen_and_when_the_freeze_was_lost(lab: Lab, fake: FakeGuest) -> None:
+    FrozenGuest(fake, 2, 0, 0)
+    nothing = await lab("fake", "thaw", "fake")
+    await lab("fake", "freeze", "fake", "--yes")
+    lost = await lab("fake", "thaw", "fake")
+
+    assert (nothing.code, nothing.errors) == (0, "fake: no file systems were frozen\n")
+    assert lost.code == 7
+    assert "none was frozen any more; what was copied meanwhile may be inconsistent" in lost.line
 
 
 def test_every_endpoint_that_disrupts_has_a_command_that_asks_or_is_one_for_programs() -> None:

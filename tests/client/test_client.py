@@ -89,8 +89,13 @@ async def test_what_can_not_arrive_is_not_sent(way: Way, argv: list[str], more: 
         await way.guest.run(argv, **more)
 
 
-async def test_a_path_ends_at_no_nul(way: Way) -> None:
-    for work in (way.guest.read_file("/etc/passwd\0x"), way.guest.write_file("/root/x\0y", b"")):
+async def test_no_path_and_no_password_ends_at_a_nul(way: Way) -> None:
+    for work in (
+        way.guest.read_file("/etc/passwd\0x"),
+        way.guest.write_file("/root/x\0y", b""),
+        way.guest.set_user_password("labuser", "with\0more"),
+        way.guest.set_user_password("labuser\0", "with-more"),
+    ):
         with pytest.raises(WrongParameters, match="there is a NUL in"):
             await work
 

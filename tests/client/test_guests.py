@@ -3,18 +3,27 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 from calling import site, vm
+from freezes import FrozenGuest
 from serving import Serving
 
 from devtools.guests import Machine
 from guestwire import Guest, connect
 from guestwire.client.diagnosis import examine
-from guestwire.client.errors import AgentRefused, AgentUnavailable, CallFailed, NotReady
-from guestwire.testing import CLOSE, Exchange, FakeGuest
+from guestwire.client.errors import (
+    AgentRefused,
+    AgentUnavailable,
+    CallFailed,
+    FreezeLost,
+    FreezeUncertain,
+    NotReady,
+    StillFrozen,
+)
+from guestwire.testing import CLOSE, Action, Exchange, FakeGuest
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +146,61 @@ async def test_a_freeze_is_thawed_however_often_it_is_cancelled(there: Guest, fa
         await task
     assert not guest.frozen
     assert fake.names()[-1] == "guest-fsfreeze-status"
+
+
+WINDOWS = "couldn't hold writes: fsfreeze is limited up to 10 seconds: (error: 80042314)"
+HOOK = "hook script has failed with status: 1"
+
+
+@pytest.mark.parametrize(
+    ("frozen", "answers", "error", "words", "thaws"),
+    [
+        (3, (3,), None, "", 1),
+        (0, (0,), None, "", 1),
+        (3, (0,), FreezeLost, "of 3 frozen file systems 0 were still frozen at the end", 1),
+        (3, (2,), FreezeLost, "of 3 frozen file systems 2 were still frozen", 1),
+        (2, (WINDOWS,), FreezeLost, "0 were still frozen at the end .*limited up to 10 seconds", 1),
+        (2, (HOOK,), FreezeUncertain, "held to its end is not known: hook script has failed", 1),
+        (2, ("it stays so", 2), None, "", 2),
+        (2, ("it stays so", 0), FreezeUncertain, "is not known: it stays so", 2),
+        (2, ("it stays so",) * 5, StillFrozen, "may still be frozen: it stays so; thaw them at once", 5),
+    ],
+)
+async def test_every_end_of_a_freeze_is_judged(
+    there: Guest, fake: FakeGuest, frozen: int, answers: tuple[int | str, ...], error: type[Exception] | None,
+    words: str, thaws: int,
+) -> None:  # fmt: skip
+    FrozenGuest(fake, frozen, *answers)
+    with pytest.raises(error, match=words) if error else contextlib.nullcontext():
+        async with there.freeze() as count:
+            assert count == frozen
+
+    assert fake.names().count("guest-fsfreeze-thaw") == thaws
+
+
+async def test_an_exception_of_the_backup_carries_a_lost_freeze_as_a_note(there: Guest, fake: FakeGuest) -> None:
+    FrozenGuest(fake, 3, 0)
+    with pytest.raises(RuntimeError, match="backup failed") as failed:
+        async with there.freeze():
+            raise RuntimeError("backup failed")
+
+    (note,) = failed.value.__notes__
+    assert "of 3 frozen file systems 0 were still frozen at the end" in note
+
+
+async def test_a_thaw_whose_answer_is_lost_leaves_it_open_whether_the_freeze_held(
+    there: Guest, fake: FakeGuest
+) -> None:
+    FrozenGuest(fake, 1, 1, 0)
+
+    def close_at_first_thaw(exchange: Exchange) -> Iterable[Action]:
+        is_thaw = exchange.request["execute"] == "guest-fsfreeze-thaw"
+        return [CLOSE] if is_thaw and fake.names().count("guest-fsfreeze-thaw") == 1 else exchange.honest
+
+    fake.fault = close_at_first_thaw
+    with pytest.raises(FreezeUncertain, match="whether the freeze held to its end is not known"):
+        async with there.freeze():
+            pass
 
 
 async def test_where_nothing_was_frozen_nothing_is_thawed_and_the_reason_is_told(there: Guest, fake: FakeGuest) -> None:

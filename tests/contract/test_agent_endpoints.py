@@ -16,7 +16,7 @@ from guestwire.contract import ByteText, VmSummary, rules, validate
 from guestwire.contract.endpoints.agent import AGENT as PATH
 from guestwire.contract.endpoints.agent import COMMANDS
 from guestwire.contract.registry import ENDPOINTS
-from guestwire.errors import AgentError, AgentNotConfigured, GuestError
+from guestwire.errors import AgentError, AgentNotConfigured, GuestError, InvalidParameters
 from guestwire.stores import MemoryStore
 from guestwire.testing import CLOSE, FakeGuest
 from guestwire.testing.faults import on_commands
@@ -162,6 +162,37 @@ async def test_a_password_goes_to_the_agent_as_bytes(vm: OneVm, guest: FakeGuest
         "password": base64.b64encode(data).decode(),
         "crypted": False,
     }
+
+
+NUL = "value has a NUL, at which the guest would take it to end"
+
+
+@pytest.mark.parametrize(
+    ("below", "given", "errors"),
+    [
+        ("set-user-password", {"username": "u", "password": "with\0more"}, {"password": NUL}),
+        ("set-user-password", {"username": "u\0v", "password": "secret12"}, {"username": NUL}),
+        ("exec", {"command": ["printf", "a\0b"]}, {"command[1]": NUL}),
+        ("file-write", {"file": "/f\0", "content": "x"}, {"file": NUL}),
+    ],
+)
+async def test_what_the_guest_would_take_for_something_else_is_refused(
+    vm: OneVm, guest: FakeGuest, below: str, given: dict[str, Any], errors: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidParameters) as refused:
+        await vm.call("POST", below, **given)
+
+    assert refused.value.errors == errors
+    assert guest.names() == []
+
+
+async def test_standard_input_and_content_may_have_a_nul(vm: OneVm, guest: FakeGuest) -> None:
+    guest.replies["guest-exec"] = {"pid": 1}
+    await vm.call("POST", "exec", command="cat", **{"input-data": "a\0b"})
+    await vm.call("POST", "file-write", file="/f", content="a\0b")
+
+    assert arguments(guest, "guest-exec")["input-data"] == "YQBi"
+    assert guest.files["/f"] == b"a\0b"
 
 
 async def test_a_password_may_be_a_hash(vm: OneVm, guest: FakeGuest) -> None:

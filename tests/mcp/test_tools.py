@@ -3,15 +3,19 @@
 import asyncio
 import base64
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from assistants import ALL, Assistant, assistant, text_of
+from freezes import FrozenGuest
 from mcp import MCPError
 from mcp_types import ResourceTemplateReference
+from waiting import until
 from ways import Target
 
 from guestwire.contract import Level
@@ -204,6 +208,40 @@ async def test_the_rest_of_the_endpoints_reach_the_agent(frozen: FakeGuest, fold
         await ai.did("set_user_password", guest="fake", username="root", password="geheimnis-ö")
 
     assert "geheimnis" not in (tmp_path / "records.jsonl").read_text()
+
+
+async def test_a_freeze_that_was_lost_is_an_error_of_the_thaw(folder: Path, tmp_path: Path) -> None:
+    async with FakeGuest(folder / "fake.qga") as fake, assistant(tmp_path, ["--host", f"unix:{fake.path}"], *ALL) as ai:
+        FrozenGuest(fake, 3, 0, 3)
+        await ai.did("fsfreeze_freeze", guest="fake")
+        said = await ai.refused("fsfreeze_thaw", guest="fake")
+        await ai.did("fsfreeze_freeze", guest="fake")
+        await ai.did("fsfreeze_thaw", guest="fake")
+
+    assert "of 3 frozen file systems 0 were still frozen at the end" in said
+    assert "its caller left" not in ai.errors
+
+
+def child_with(argument: str) -> int:
+    """The id of the process that was started here with this argument."""
+    children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    (found,) = (pid for pid in children if argument.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+    return int(found)
+
+
+@pytest.mark.parametrize("end", ["input closed", "SIGTERM"])
+async def test_what_an_assistant_froze_is_thawed_when_it_has_left(folder: Path, tmp_path: Path, end: str) -> None:
+    async with FakeGuest(folder / "fake.qga") as fake:
+        guest = FrozenGuest(fake, 2, 2)
+        async with assistant(tmp_path, ["--host", f"unix:{fake.path}"], *ALL) as ai:
+            await ai.did("fsfreeze_freeze", guest="fake")
+            assert guest.is_frozen
+            if end == "SIGTERM":
+                os.kill(child_with(str(ai.path)), signal.SIGTERM)
+                await until(lambda: not guest.is_frozen)
+
+        assert not guest.is_frozen
+    assert "its caller left, and its file systems were thawed" in ai.errors
 
 
 async def test_each_call_leaves_a_line_without_secrets_and_content(target: Target, tmp_path: Path) -> None:

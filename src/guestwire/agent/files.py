@@ -6,16 +6,17 @@ restart, so closing late does no harm.
 """
 
 import asyncio
+import binascii
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from guestwire.agent.agent_client import AgentClient
-from guestwire.agent.commands import FILE_CLOSE, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE
+from guestwire.agent.commands import FILE_CLOSE, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE, TypedCommand
 from guestwire.agent.results import FilePiece
 from guestwire.channels.channel import ChannelState
 from guestwire.errors import AgentError, CommandFailed, GuestError
@@ -60,7 +61,7 @@ class Files:
         """
         async with self._open(path, "r") as handle:
             if offset:
-                await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
+                await self._seek(handle, offset)
             return await self._read(handle, count)
 
     async def write(self, path: str, content: bytes) -> None:
@@ -86,29 +87,49 @@ class Files:
             GuestError: as for `read`.
         """
         async with self._open(path, "r+b") as handle:
-            await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": at, "whence": 0})
-            written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": content})
-            if written.count != size:
-                raise AgentError("GenericError", f"the guest took {written.count} of {size} bytes for '{path}'")
-
-    async def _write_all(self, handle: int, path: str, content: bytes) -> None:
-        rest = memoryview(content)
-        while True:
-            written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
-            rest = rest[written.count :]
-            if not rest:
-                return
-            if written.count < 1:
-                raise AgentError("GenericError", f"the guest took no more, {len(rest)} bytes are missing in '{path}'")
+            await self._seek(handle, at)
+            await self._write_text(handle, path, content, lambda: size)
 
     async def write_encoded(self, path: str, content: str) -> None:
-        """Hands base64 to the agent as it is, which takes it leniently, as Proxmox VE does.
+        """Makes what base64 stands for the whole file `path`; the agent takes it leniently, as behind Proxmox VE.
 
         Raises:
             GuestError: as for `read`.
         """
         async with self._open(path, "wb") as handle:
-            await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": content})
+            await self._write_text(handle, path, content, lambda: decoded_size(content))
+
+    async def _seek(self, handle: int, offset: int) -> None:
+        found = await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
+        if found.position != offset:
+            raise self._wrong(FILE_SEEK, f"position {found.position} where {offset} was asked for")
+
+    async def _write_text(self, handle: int, path: str, content: str, measure: Callable[[], int]) -> None:
+        """Hands base64 to the agent as it is, and what it did not take of it once more.
+
+        What the content stands for is measured when the agent has taken it: refusing it is the agent's part.
+        """
+        written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": content})
+        try:
+            size = measure()
+        except binascii.Error:
+            raise self._wrong(FILE_WRITE, "the guest took what is no base64") from None
+        if not 0 <= written.count <= size:
+            raise self._wrong(FILE_WRITE, f"{written.count} bytes written of {size}")
+        if written.count < size:
+            await self._write_all(handle, path, decode_leniently(content)[written.count :])
+
+    async def _write_all(self, handle: int, path: str, content: bytes) -> None:
+        rest = memoryview(content)
+        while True:
+            written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
+            if not 0 <= written.count <= len(rest):
+                raise self._wrong(FILE_WRITE, f"{written.count} bytes written of {len(rest)}")
+            rest = rest[written.count :]
+            if not rest:
+                return
+            if written.count < 1:
+                raise AgentError("GenericError", f"the guest took no more, {len(rest)} bytes are missing in '{path}'")
 
     async def _read(self, handle: int, count: int) -> Contents:
         pieces: list[bytes] = []
@@ -140,10 +161,14 @@ class Files:
     async def _read_piece(self, handle: int, size: int) -> FilePiece:
         piece = await self._agent.execute(FILE_READ, {"handle": handle, "count": size})
         if len(piece.data) > size:
-            raise CommandFailed(
-                self._agent.guest, FILE_READ.command.name, f"{len(piece.data)} bytes where {size} were asked for"
-            )
+            raise self._wrong(FILE_READ, f"{len(piece.data)} bytes where {size} were asked for")
+        if piece.count != len(piece.data):
+            raise self._wrong(FILE_READ, f"{len(piece.data)} bytes that are said to be {piece.count}")
         return piece
+
+    def _wrong(self, command: TypedCommand[Any], what: str) -> CommandFailed:
+        """The error for an agent that says what can't be: nothing that it says of this file is relied on."""
+        return CommandFailed(self._agent.guest, command.command.name, what)
 
     @contextlib.asynccontextmanager
     async def _open(self, path: str, mode: str) -> AsyncIterator[int]:
@@ -188,3 +213,28 @@ class Files:
         except GuestError:
             return False
         return True
+
+
+def decoded_size(content: str) -> int:
+    """Bytes that the agent makes of base64; see `decode_leniently`."""
+    bare = content.rstrip("=")
+    if len(content) % 4 or content[len(bare) :] not in ("", "=", "==") or any(letter in bare for letter in "=\n"):
+        return len(decode_leniently(content))
+    return len(bare) * 3 // 4
+
+
+def decode_leniently(content: str) -> bytes:
+    """Decodes base64 as GLib does for the agent.
+
+    Line ends are passed over, letters behind the last group of four are dropped, and padding may stand anywhere.
+
+    Raises:
+        binascii.Error: there is another letter in it.
+    """
+    letters = content.replace("\n", "")
+    data = bytearray()
+    for start in range(0, len(letters) // 4 * 4, 4):
+        group = letters[start : start + 4]
+        first, second, third = binascii.a2b_base64(group.replace("=", "A"), strict_mode=True)
+        data += bytes([first, *[second] * (group[2] != "="), *[third] * (group[3] != "=")])
+    return bytes(data)

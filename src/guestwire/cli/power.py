@@ -6,7 +6,7 @@ import click
 
 from guestwire.cli.asking import confirm, new_password, yes_option
 from guestwire.cli.connecting import guest_argument, on_guest, plain
-from guestwire.cli.output import Column, examples, json_option, print_table, report, to_json
+from guestwire.cli.output import Column, examples, json_option, note, print_table, report, to_json
 from guestwire.cli.units import size
 
 if TYPE_CHECKING:
@@ -31,7 +31,19 @@ def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None
     Everything that writes in the guest waits until they are thawed.
     """
     confirm(f"Freeze the file systems of guest {guest}? What writes in it waits until you thaw them.", yes=yes)
-    count = on_guest(context, guest, lambda found: found.fsfreeze_freeze())
+
+    async def freeze_guest(found: "Guest") -> int:
+        import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the client
+
+        from guestwire.client.freezing import freeze  # noqa: PLC0415
+
+        try:
+            return await freeze(found)
+        except asyncio.CancelledError:
+            note(f"{guest}: interrupted; its file systems are thawed")
+            raise
+
+    count = on_guest(context, guest, freeze_guest)
     report(count, f"{guest}: {count} file systems are frozen; guestwire thaw {guest}", as_json=json)
 
 
@@ -41,8 +53,15 @@ def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None
 @click.pass_context
 def thaw(context: click.Context, guest: str, *, json: bool) -> None:
     """Thaw a guest's file systems."""
-    count = on_guest(context, guest, lambda found: found.fsfreeze_thaw())
-    report(count, f"{guest}: {count} file systems were thawed", as_json=json)
+
+    async def thaw_guest(found: "Guest") -> int:
+        from guestwire.client.freezing import end_freeze  # noqa: PLC0415
+
+        return await end_freeze(found)
+
+    count = on_guest(context, guest, thaw_guest)
+    words = f"{count} file systems were thawed" if count else "no file systems were frozen"
+    report(count, f"{guest}: {words}", as_json=json)
 
 
 @click.command("trim", epilog=examples("guestwire trim web"))

@@ -32,9 +32,9 @@ Exit codes:
   4    no such guest
   5    authentication: no credentials, or bad ones
   6    a privilege is missing
-  7    the guest's file systems could not be thawed
+  7    a freeze was lost, or could not be ended
   69   the host can't be reached, or its certificate is not trusted
-  74   a file of this machine can't be read or written, or a copy is not what was sent
+  74   a file of this machine can't be used, or what was copied is not what arrived
   78   configuration: no host, a profile or a file that can't be used
   124  the time is up
   130  Ctrl-C

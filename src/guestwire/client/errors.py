@@ -16,7 +16,10 @@ Each says about which guest on which host, in the words of host or guest, and wh
     ├── AgentRefused              the agent's own error; `error_class` and `description` as it sent them
     │   └── ErrorTextLost         Proxmox VE could not pass on what the agent said
     ├── NotReady                  the agent does not answer within the time that was given
-    ├── StillFrozen               the file systems could not be thawed
+    ├── FreezeNotHeld             a freeze did not end as it should
+    │   ├── StillFrozen           the file systems could not be thawed
+    │   ├── FreezeLost            they were thawed before the end of the freeze
+    │   └── FreezeUncertain       they are thawed, and whether the freeze held until then is not known
     ├── FileRefused               the guest can't read or write a file
     ├── ChecksumMismatch          the bytes that arrived are not those that were sent
     ├── LocalFile                 the file on this side can't be read or written
@@ -189,10 +192,27 @@ class NotReady(CallFailed):
     default_hint = "`guestwire doctor GUEST` finds out why"
 
 
-class StillFrozen(CallFailed):
-    """The guest's file systems could not be thawed."""
+class FreezeNotHeld(CallFailed):
+    """A freeze did not end as it should."""
 
     exit_code = 7
+
+
+class FreezeLost(FreezeNotHeld):
+    """The file systems are thawed, and were so before the end of the freeze."""
+
+    default_hint = "what was copied meanwhile may be inconsistent: freeze and take it again"
+
+
+class FreezeUncertain(FreezeNotHeld):
+    """The file systems are thawed; nothing says whether the freeze held until then."""
+
+    default_hint = "take what was copied meanwhile for inconsistent; `guestwire freeze-status GUEST` says thawed"
+
+
+class StillFrozen(FreezeNotHeld):
+    """The guest's file systems could not be thawed."""
+
     default_hint = (
         "thaw them at once: guestwire thaw GUEST; as long as they are frozen, everything that writes in the guest waits"
     )

@@ -9,26 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from guestwire.agent.results import FileSystem, Interface, OsInfo
 from guestwire.client.calls import text_of_bytes
-from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import (
-    AgentRefused,
-    AgentTookTooLong,
-    AgentUnavailable,
-    CallFailed,
-    CertificateNotTrusted,
-    ErrorContext,
-    GuestStopped,
-    LoginFailed,
-    NoSuchEndpoint,
-    NoSuchGuest,
-    NotReady,
-    PrivilegeMissing,
-    StillFrozen,
-    WrongParameters,
-)
-from guestwire.client.processes import Processes
+from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, ErrorContext, GuestStopped, NotReady
+from guestwire.client.freezing import freezing
+from guestwire.client.processes import Processes, refuse_nul
 from guestwire.client.protocols import GuestInfo, HostOfGuest
 from guestwire.pacing import Backoff
 
@@ -40,14 +25,6 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
-
-THAWS_WITHIN: Final = 60.0
-"""Seconds that one attempt to thaw may take."""
-
-NOTHING_DONE: Final = (
-    AgentUnavailable, GuestStopped, LoginFailed, NoSuchEndpoint, NoSuchGuest, CertificateNotTrusted, PrivilegeMissing, WrongParameters,
-)  # fmt: skip
-"""Errors of a call that was not carried out."""
 
 
 class FileSystems(list[FileSystem]):
@@ -182,6 +159,7 @@ class Guest(Endpoints):
             password: The new password.
             crypted: The password is a hash already.
         """
+        refuse_nul(self.context, username, password)
         await super().set_user_password(username, text_of_bytes(password), crypted=crypted)
 
     async def wait_ready(self, timeout: float = 120.0) -> None:
@@ -204,38 +182,19 @@ class Guest(Endpoints):
         except TimeoutError:
             raise NotReady(self.context, f"not ready after {timeout:g} seconds: {why}") from None
 
-    @contextlib.asynccontextmanager
-    async def freeze(self) -> AsyncIterator[int]:
-        """Freezes the guest's file systems, and thaws them at the end, whatever happens; gives how many are frozen.
+    def freeze(self) -> contextlib.AbstractAsyncContextManager[int]:
+        """Freezes the guest's file systems, and thaws them at the end; gives how many are frozen.
+
+        They are thawed after an exception and a cancellation, too, but not when this process is killed.
 
         Raises:
             StillFrozen: they could not be thawed.
+            FreezeLost: they were thawed before the end: what was done meanwhile is no good snapshot.
+            FreezeUncertain: nothing says whether they were frozen until the end. After an exception of the caller's
+                these two are notes of it.
             CallFailed: they could not be frozen. Where some may have been, they are thawed then, too.
         """
-        try:
-            count = await self.fsfreeze_freeze()
-        except BaseException as error:
-            was_refused = isinstance(error, NOTHING_DONE) or (isinstance(error, AgentRefused) and error.is_disabled)
-            if not was_refused:
-                await finish_when_cancelled(self._thaw())
-            raise
-        try:
-            yield count
-        finally:
-            await finish_when_cancelled(self._thaw())
-
-    async def _thaw(self, attempts: int = 5) -> None:
-        backoff, why = Backoff(FIRST_PAUSE, LONGEST_PAUSE), "they are still frozen"
-        for _ in range(attempts):
-            try:
-                async with asyncio.timeout(THAWS_WITHIN):
-                    await self.fsfreeze_thaw()
-                    if await self.fsfreeze_status() == "thawed":
-                        return
-            except (CallFailed, TimeoutError) as error:
-                why = error.message if isinstance(error, CallFailed) else f"no answer within {THAWS_WITHIN:g} seconds"
-            await asyncio.sleep(backoff.next())
-        raise StillFrozen(self.context, f"the file systems may still be frozen: {why}")
+        return freezing(self)
 
     async def shutdown(self, *, wait: float | None = None) -> None:
         """Shuts the guest down.

@@ -291,4 +291,6 @@ def refuse_nul(context: ErrorContext, *texts: str) -> None:
         WrongParameters: there is one.
     """
     if any("\0" in text for text in texts):
-        raise WrongParameters(context, "there is a NUL in an argument, a variable or a path")
+        raise WrongParameters(
+            context, "there is a NUL in an argument, variable, path or password, where the guest would end it"
+        )

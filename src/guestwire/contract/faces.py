@@ -28,7 +28,8 @@ class ToolView:
         name: None: the endpoint's, with `_` for `-`.
         destroys: whether a client should warn; None: as the endpoint's effect says.
         repeatable: whether a second call changes nothing more; None: as the endpoint's effect says.
-        undo: the name of the endpoint that takes it back when its caller is gone before the answer.
+        undo: of an endpoint that freezes, the name of the one that thaws: what is left frozen is thawed when the caller
+            is gone, and a freeze that did not hold is an error.
     """
 
     level: Level | None = None

@@ -70,6 +70,13 @@ OF_PROGRAMS: Final = frozenset({Role.ENVIRONMENT, Role.STANDARD_INPUT, Role.DIRE
 """A policy's rule for a program is asked about these together with its arguments."""
 
 
+WITHOUT_NUL: Final = frozenset(
+    {Role.LIST_PATH, Role.WRITE_PATH, Role.LOCAL_PATH, Role.DIRECTORY, Role.ARGUMENTS, Role.ENVIRONMENT}
+)
+"""A guest would take another value for one of these roles, where there is a NUL in it. Of paths that are read Proxmox VE
+leaves it to the guest to find none."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoleBy:
     """The role follows from the value of another parameter; a value that is not in the table is refused."""
@@ -84,12 +91,11 @@ def parameter(description: str, role: Role | RoleBy = Role.PLAIN, **facts: Any) 
     Args:
         description: for people, one sentence.
         role: texts and lists must name one other than PLAIN.
-        facts: limits as `msgspec.Meta` has them (`ge`, `le`, `min_length`, `max_length`, `examples`); and Proxmox VE's
-            `format`, `enum`, `pattern` and `requires`.
+        facts: limits as `msgspec.Meta` has them (`ge`, `le`, `min_length`, `max_length`, `examples`); Proxmox VE's
+            `format`, `enum`, `pattern` and `requires`; and `ends_at_nul`, for a text that a guest reads as C does.
     """
-    extra: dict[str, Any] = {
-        name: facts.pop(name) for name in ("format", "enum", "pattern", "requires") if name in facts
-    }
+    names = ("format", "enum", "pattern", "requires", "ends_at_nul")
+    extra: dict[str, Any] = {name: facts.pop(name) for name in names if name in facts}
     return Meta(description=description, extra=extra | {"role": role}, **facts)
 
 
@@ -170,6 +176,8 @@ class Rule:
     format: str | None = None
     pattern: str | None = None
     requires: str | None = None
+    ends_at_nul: bool = False
+    """The guest would make something else of a value with a NUL: such a one is refused."""
     role: Role | RoleBy = Role.PLAIN
     description: str = ""
     examples: tuple[Any, ...] | None = None
@@ -195,7 +203,12 @@ class Rule:
     @property
     def roles(self) -> frozenset[Role]:
         """All that it may have: one, or those that another parameter chooses from."""
-        return frozenset((self.role,) if isinstance(self.role, Role) else self.role.roles.values())
+        return roles_of(self.role)
+
+
+def roles_of(role: Role | RoleBy) -> frozenset[Role]:
+    """One role, or those that another parameter chooses from."""
+    return frozenset((role,) if isinstance(role, Role) else role.roles.values())
 
 
 _KINDS: Final = {
@@ -220,6 +233,7 @@ def _rule(field: inspect.Field) -> Rule:
         kind = next(member for member in kind.types if not isinstance(member, inspect.NoneType))
     if isinstance(kind, inspect.Metadata):
         extra, described, kind = kind.extra or {}, kind.extra_json_schema or {}, kind.type
+    role = extra.get("role", Role.PLAIN)
     return Rule(
         name=field.encode_name,
         attribute=field.name,
@@ -234,7 +248,8 @@ def _rule(field: inspect.Field) -> Rule:
         format=extra.get("format"),
         pattern=extra.get("pattern"),
         requires=extra.get("requires"),
-        role=extra.get("role", Role.PLAIN),
+        ends_at_nul=extra.get("ends_at_nul", False) or not WITHOUT_NUL.isdisjoint(roles_of(role)),
+        role=role,
         description=str(described.get("description", "")),
         examples=tuple(described["examples"]) if "examples" in described else None,
     )
@@ -301,14 +316,14 @@ def _array(rule: Rule, value: Any, errors: dict[str, str]) -> list[str]:
     texts = []
     for position, item in enumerate(value):
         try:
-            texts.append(_text("string", item))
+            texts.append(_without_nul(rule, _text("string", item)))
         except ValueError as error:
             errors[f"{rule.name}[{position}]"] = str(error)
     return texts
 
 
 def _string(rule: Rule, value: Any) -> str:
-    text = _text(rule.kind, value)
+    text = _without_nul(rule, _text(rule.kind, value))
     _check_format(rule, text)
     if rule.max_length is not None and len(text) > rule.max_length:
         raise ValueError(f"value may only be {rule.max_length} characters long")
@@ -358,6 +373,12 @@ def _check_format(rule: Rule, text: str) -> None:
         for item in split_list(text) if rule.format.endswith(LIST) else (text,):
             if not form.pattern.fullmatch(item):
                 raise ValueError(f"invalid format - {form.problem.format(value=item)}\n")
+
+
+def _without_nul(rule: Rule, text: str) -> str:
+    if rule.ends_at_nul and "\0" in text:
+        raise ValueError("value has a NUL, at which the guest would take it to end")
+    return text
 
 
 def _text(kind: str, value: Any) -> str:

@@ -1,6 +1,7 @@
 """Callers of the server: their host, their pace, what is kept for them, and the guests that they mean."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import Counter
@@ -8,11 +9,14 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final
 
-from guestwire.client import Guest, GuestInfo, Host
+from guestwire.client import CallFailed, Guest, GuestInfo, Host
 from guestwire.client.errors import ErrorContext, NoSuchGuest
+from guestwire.client.freezing import thaw
 from guestwire.mcp.display import TextCache, sanitize
 from guestwire.mcp.policy import Policy, Rule, TooMany
 from guestwire.pacing import RateLimiter
+
+log = logging.getLogger("guestwire.mcp")
 
 MINUTE: Final = 60.0
 
@@ -39,16 +43,30 @@ class Caller:
         texts: long texts that were shortened for this caller.
         id: unlike any other caller's.
         running: a task for each call.
+        frozen: guests whose file systems this caller froze, by node and VMID, with their number.
     """
 
     host: Host
     texts: TextCache = field(default_factory=TextCache)
     id: str = field(default_factory=lambda: token_hex(8))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    frozen: dict[tuple[str, int], tuple[Guest, int]] = field(default_factory=dict)
     _pace: RateLimiter | None = None
     _noted: float = -math.inf
     _guests: list[GuestInfo] = field(default_factory=list)
     _listed: float = -math.inf
+
+    async def close(self) -> None:
+        """Ends the connection; thaws first what is frozen, for there is no caller left to do it."""
+        while self.frozen:
+            _, (guest, count) = self.frozen.popitem()
+            try:
+                await thaw(guest, count)
+            except CallFailed as error:
+                log.warning("its caller left: %s", sanitize(str(error)))
+            else:
+                log.warning("%s: its caller left, and its file systems were thawed", sanitize(str(guest.context)))
+        await self.host.close()
 
     def count(self, now: float, limit: int) -> None:
         """Counts a call.

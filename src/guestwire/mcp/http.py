@@ -88,15 +88,14 @@ class Callers:
         idle = [caller for caller in self._left if not caller.running]
         self._left = [caller for caller in self._left if caller.running]
         for caller in idle:
-            await caller.host.close()
+            await caller.close()
 
     async def close(self) -> None:
         """Ends all connections; calls that were cancelled clean up first."""
         everybody = [*self._left, *self._known.values()]
         if running := [task for caller in everybody for task in caller.running]:
             await asyncio.wait(running, timeout=CLEANS_UP_WITHIN)
-        for caller in everybody:
-            await caller.host.close()
+        await asyncio.gather(*(caller.close() for caller in everybody))
 
 
 class BearerNeeded:

@@ -1,5 +1,6 @@
 """Runs the server until its client leaves (stdio), or until it is told to end (HTTP)."""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -73,9 +74,14 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
     from mcp.server.stdio import stdio_server  # noqa: PLC0415  # the other way has no need of it
 
     gate = Gate(TOOLS, policy, Records(records))
-    async with connected(settings) as caller, stdio_server() as (reads, writes):
-        server = make_server(gate, lambda _: caller)
-        await server.run(reads, writes, server.create_initialization_options())
+    loop = asyncio.get_running_loop()
+    async with connected(settings) as caller:
+        # A read of standard input can't be broken off: after cleaning up, the signal does what it does by itself.
+        loop.add_signal_handler(signal.SIGTERM, lambda: ending.append(loop.create_task(_end(caller))))
+        ending: list[asyncio.Task[None]] = []
+        async with stdio_server() as (reads, writes):
+            server = make_server(gate, lambda _: caller)
+            await server.run(reads, writes, server.create_initialization_options())
 
 
 async def serve_http(settings: Settings, policy: Policy, records: Path, http: Http) -> None:
@@ -105,6 +111,15 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
         await callers.close()
 
 
+async def _end(caller: Caller) -> None:
+    """Cleans up, and ends the process by the signal that it got."""
+    try:
+        await caller.close()
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+
 def _headers(context: Context) -> "Headers":
     assert context.request is not None  # noqa: S101  # over HTTP every message comes in a request
     headers: Headers = context.request.headers
@@ -121,5 +136,8 @@ def _host_for(settings: Settings, token: str) -> Host:
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Caller]:
     """The caller of a server that has one."""
-    async with open_host(settings) as host:
-        yield Caller(host)
+    caller = Caller(open_host(settings))
+    try:
+        yield caller
+    finally:
+        await caller.close()

@@ -5,11 +5,13 @@ checks.
 """
 
 from guestwire.testing.channels import channel_checks, check_channel
-from guestwire.testing.fake import CLOSE, Exchange, FakeGuest, Fault
+from guestwire.testing.fake import CLOSE, Action, CommandError, Exchange, FakeGuest, Fault
 from guestwire.testing.sandbox import SandboxedAgent, missing_programs
 
 __all__ = [
     "CLOSE",
+    "Action",
+    "CommandError",
     "Exchange",
     "FakeGuest",
     "Fault",

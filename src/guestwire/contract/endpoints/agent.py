@@ -468,8 +468,10 @@ async def execute_command(context: GuestContext, parameters: CommandParameters) 
 class SetUserPassword(VmParameters, frozen=True, kw_only=True):
     """Parameters of set-user-password."""
 
-    username: Annotated[str, parameter("The user in the guest.", Role.TEXT, examples=["root"])]
-    password: Annotated[str, parameter("The new password.", Role.SECRET, min_length=5, max_length=1024)]
+    username: Annotated[str, parameter("The user in the guest.", Role.TEXT, examples=["root"], ends_at_nul=True)]
+    password: Annotated[
+        str, parameter("The new password.", Role.SECRET, min_length=5, max_length=1024, ends_at_nul=True)
+    ]
     crypted: Annotated[bool, parameter("The password is a hash already.")] = False
 
 

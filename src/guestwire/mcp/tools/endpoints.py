@@ -1,13 +1,11 @@
 """Endpoints of a VM as tools: those whose record has a tool view, made from the contract."""
 
-import asyncio
-import contextlib
 from collections.abc import Iterable
 from typing import Any, get_origin
 
 import msgspec
 
-from guestwire.client import CallFailed
+from guestwire.client.freezing import end_freeze, freeze, thaw
 from guestwire.contract import Effect, Endpoint, Parameters, Role, rules
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.contract.results import byte_text_fields, client_result
@@ -27,7 +25,7 @@ class Done(msgspec.Struct, frozen=True):
 def endpoint_tools(endpoints: Iterable[Endpoint]) -> Registry:
     """A tool for each endpoint of a VM whose record has a tool view."""
     tools = Registry()
-    by_name = {endpoint.name: endpoint for endpoint in endpoints if endpoint.is_about_guest}
+    undone = {endpoint.tool.undo for endpoint in endpoints if endpoint.tool}
     for endpoint in endpoints:
         if not (endpoint.tool and endpoint.is_about_guest):
             continue
@@ -52,7 +50,13 @@ def endpoint_tools(endpoints: Iterable[Endpoint]) -> Registry:
                 returns=returns,
                 level=endpoint.level,
                 effect=endpoint.effect,
-                function=_function(endpoint, answer, returns, by_name[view.undo] if view.undo else None),
+                function=(
+                    _freezing(returns)
+                    if view.undo
+                    else _thawing(returns)
+                    if endpoint.name in undone
+                    else _function(endpoint, answer, returns)
+                ),
                 idempotent=not disrupts if view.repeatable is None else view.repeatable,
                 destroys=not reads if view.destroys is None else view.destroys,
                 core=view.core,
@@ -73,7 +77,7 @@ def _parameters(endpoint: Endpoint) -> type[Parameters]:
     )  # type: ignore[return-value]  # GuestParameters is one
 
 
-def _function(endpoint: Endpoint, answer: Any, returns: Any, undo: Endpoint | None) -> Function:
+def _function(endpoint: Endpoint, answer: Any, returns: Any) -> Function:
     known = [rule for rule in rules(endpoint.parameters).values() if f"{{{rule.name}}}" not in endpoint.path]
     texts = byte_text_fields(endpoint.returns)
 
@@ -83,14 +87,7 @@ def _function(endpoint: Endpoint, answer: Any, returns: Any, undo: Endpoint | No
             value = getattr(parameters, rule.attribute)
             is_text = rule.role in TEXT_FOR_GUEST and value is not None
             given[rule.name] = value.encode().decode("latin-1") if is_text else value
-        try:
-            result = await call.guest.call_endpoint(endpoint, given)
-        except asyncio.CancelledError:
-            # Nobody would know that it was done.
-            if undo:
-                with contextlib.suppress(CallFailed):
-                    await asyncio.shield(call.guest.call_endpoint(undo))
-            raise
+        result = await call.guest.call_endpoint(endpoint, given)
         if answer is None:
             return Done()
         if texts:
@@ -101,6 +98,27 @@ def _function(endpoint: Endpoint, answer: Any, returns: Any, undo: Endpoint | No
             }
             return msgspec.structs.replace(result, **decoded)
         return result if returns is answer else returns(result)
+
+    return function
+
+
+def _freezing(returns: Any) -> Function:
+    """Freezes, and keeps for the caller what was frozen; a freeze that is cancelled is thawed."""
+
+    async def function(call: ToolCall, _: Any) -> Any:
+        count = await freeze(call.guest)
+        call.caller.frozen[call.guest.vm.node, call.guest.vm.vmid] = call.guest, count
+        return returns(count)
+
+    return function
+
+
+def _thawing(returns: Any) -> Function:
+    """Thaws, and judges whether what the caller froze was frozen until now."""
+
+    async def function(call: ToolCall, _: Any) -> Any:
+        _guest, count = call.caller.frozen.pop((call.guest.vm.node, call.guest.vm.vmid), (None, None))
+        return returns(await end_freeze(call.guest) if count is None else await thaw(call.guest, count))
 
     return function
 
