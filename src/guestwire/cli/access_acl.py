@@ -43,7 +43,7 @@ def list_acl(context: click.Context, *, json: bool) -> None:
 
 
 def entry_options(command: Decorated) -> Decorated:
-    """What names ACL entries: a path, roles, and those who have them."""
+    """Adds the arguments and options that name ACL entries: a path, roles, and those who have them."""
     several = "Can be given several times."
     for option in (
         click.option("--token", "tokens", metavar="USER!NAME", help=f"An API token. {several}", multiple=True),

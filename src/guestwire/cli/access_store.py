@@ -59,7 +59,7 @@ def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What can be listed, added, changed and removed.
+    """A kind of record that can be listed, added, changed and removed.
 
     Attributes:
         word: what people call it.
@@ -169,7 +169,7 @@ def _named(ident: Mapping[str, str]) -> str:
 
 
 def _what_goes(acl: Sequence[Row], ident: Mapping[str, str], row: Row) -> str:
-    """What goes with it."""
+    """Describes the tokens and ACL entries that are removed with a record."""
     name = _named(ident)
     entries = [entry for entry in acl if name in (entry["ugid"], entry["ugid"].partition("!")[0], entry["roleid"])]
     entries += [entry for entry in acl if "poolid" in ident and entry["path"] == f"/pool/{name}"]

@@ -1,4 +1,4 @@
-"""What the commands show: tables for people, JSON for programs, and their help.
+"""The output of commands: tables for people, JSON for programs, and their help.
 
 What is shown is data, some of it from guests and from strangers: control characters become visible and never reach a
 terminal, and nothing is taken for markup. JSON is pure ASCII for the same reason.

@@ -1,4 +1,4 @@
-"""What changes a guest as a whole: its file systems' freeze, a password, its power. What disrupts it asks first."""
+"""Commands that change a guest as a whole: freezing, passwords, power. Those that disrupt it ask first."""
 
 from typing import TYPE_CHECKING, Final
 

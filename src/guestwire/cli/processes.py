@@ -174,7 +174,7 @@ class Watched:
 
 
 def _line(argv: Sequence[str]) -> list[str]:
-    """What is to be run: behind `--`, if that is there."""
+    """The program and its arguments, which stand behind `--` where that is given."""
     line = list(argv[1:] if argv[0] == "--" else argv)
     if not line:
         raise click.BadParameter("there is no program to run behind '--'.")

@@ -187,7 +187,7 @@ def _one_line(error: GuestwireError) -> str:
 
 
 def _usage(error: click.ClickException) -> str:
-    """What was wrong with the words of the command, and where the right ones stand."""
+    """The mistake in the words of a command, and the help that has the right ones."""
     text = " ".join(error.format_message().split())
     text += "." if text and not text.endswith((".", "?")) else ""
     context = getattr(error, "ctx", None)

@@ -71,7 +71,7 @@ class ApprovalTokens:
 
 
 def _about(caller: str, params: CallToolRequestParams) -> str:
-    """What a question is about, in a form that is the same only for the same call."""
+    """The call that a question is about, in a form that is the same only for the same call."""
     text = json.dumps([caller, params.name, params.arguments or {}], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -118,7 +118,7 @@ async def ask(
         async with asyncio.timeout(SECONDS):
             _require_yes(await session.elicit_form(str(needed), SCHEMA, context.request_id))
     except TimeoutError:
-        raise Refused("nobody said yes in time; ask the person before you try again") from None
+        raise Refused("there was no yes in time; ask the person before you try again") from None
     return None
 
 

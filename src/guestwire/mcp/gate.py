@@ -45,7 +45,7 @@ class ApprovalRequired(GuestwireError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes to the client: a text, and the same as JSON has it unless the call failed."""
+    """The answer to the client: a text, and the same as JSON has it unless the call failed."""
 
     text: str
     structured: dict[str, Any] | None = None

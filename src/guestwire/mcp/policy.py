@@ -1,4 +1,4 @@
-"""What an assistant may do: decided here, before anything happens, and without input or output.
+"""The rights of an assistant: decided here, before anything happens, and without input or output.
 
 A policy is a list of rules. The first whose guests match decides; the last one matches every guest.
 """
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What may be done in the guests that it names.
+    """The rights in the guests that it names.
 
     Attributes:
         guests: by which it is chosen.
@@ -228,9 +228,9 @@ STEERING: Final = frozenset({
 
 
 def unenforced(rule: Rule) -> Iterator[str]:
-    """What the rule can't keep anybody from, for whoever checks a policy."""
+    """The effects that the rule can't prevent, for a person who checks a policy."""
     if Level.EXEC in rule.levels and rule.run is None:
-        yield "whoever may run any program may do everything in the guest; path rules don't hold against it"
+        yield "a caller that may run any program may do everything in the guest; path rules don't hold against it"
     for pattern in rule.run or ():
         program = pattern.argv[0].rpartition("/")[2]
         if steering := STEERING.intersection(pattern.env):
@@ -244,4 +244,4 @@ def unenforced(rule: Rule) -> Iterator[str]:
         elif pattern.has_path_wildcard:
             yield f"'{pattern}' matches names: links that they lead to are followed by the program"
     if Level.FILES in rule.levels and rule.write is None:
-        yield "whoever may write any file may do everything in the guest, soon or at its next start"
+        yield "a caller that may write any file may do everything in the guest, soon or at its next start"

@@ -47,7 +47,7 @@ class Exchange:
 
     @property
     def honest(self) -> list[Action]:
-        """What an honest agent does."""
+        """The actions of an honest agent."""
         return [self.reply] if self.reply is not None else []
 
 

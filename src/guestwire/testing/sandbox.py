@@ -37,7 +37,7 @@ _COPIED: Final = ("os-release", "ld.so.cache", "pam.d", "security", "login.defs"
 
 
 def missing_programs() -> list[str]:
-    """What a sandbox needs and this host lacks."""
+    """The programs that a sandbox needs and this host lacks."""
     return [program for program in ("qemu-ga", "bwrap") if not shutil.which(program, path=_path())]
 
 

@@ -37,7 +37,7 @@ from guestwire.stores import (
 
 
 class CheckedStore(Store, AuditLog, Protocol):
-    """What is checked: both seams."""
+    """The store under test, with both seams."""
 
 
 MakeStore = Callable[[], Awaitable[CheckedStore]]
@@ -370,8 +370,8 @@ async def _audit_is_filtered_by_each_field(store: CheckedStore) -> None:
     for wanted in only:
         _expect(_without_number(await store.audit(wanted)) == [one], f"{wanted} finds one")
     _expect(_without_number(await store.audit(AuditFilter(vmid=100))) == others, "a VM's")
-    for nobody in (AuditFilter(user="ben@pv"), AuditFilter(user=""), AuditFilter(subject="ben@pve")):
-        _expect(await store.audit(nobody) == [], f"{nobody} finds none")
+    for unknown in (AuditFilter(user="ben@pv"), AuditFilter(user=""), AuditFilter(subject="ben@pve")):
+        _expect(await store.audit(unknown) == [], f"{unknown} finds none")
     _expect(await store.audit(AuditFilter(subject="ann@pve", status=403)) == [], "all of a filter's fields count")
 
 

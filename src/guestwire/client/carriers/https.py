@@ -44,7 +44,7 @@ OCTETS: Final = "application/octet-stream"
 
 @dataclass(slots=True)
 class _Ticket:
-    """What a login gave; `was_good` as soon as a call with it was answered."""
+    """The result of a login; `was_good` as soon as a call with it was answered."""
 
     cookie: str = field(repr=False)
     csrf: str = field(repr=False)
@@ -185,7 +185,7 @@ class HttpsCarrier:
         if request.as_bytes:
             kinds["Accept"] = OCTETS
         try:
-            # The API redirects nobody: whoever did would be given credentials that are not for them.
+            # The API never redirects, and the target of a redirection must not get the credentials.
             async with self._session.request(
                 method, url, data=body, headers={**headers, **kinds}, allow_redirects=False
             ) as response:
@@ -265,7 +265,7 @@ def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
 
 
 def _instead(reason: str) -> str:
-    """What helps where trusting the CA does not; empty where it does."""
+    """A hint for where trusting the CA does not help; empty where it does."""
     if "expired" in reason:
         return "renew it on the host, or trust this very one by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
     if "mismatch" in reason:
@@ -275,7 +275,7 @@ def _instead(reason: str) -> str:
 
 def _fingerprint(digest: bytes) -> str:
     shown = ":".join(f"{byte:02X}" for byte in digest)
-    return f"somebody may stand between you and it; if it has a new certificate, its fingerprint is {shown}"
+    return f"a man in the middle may show it; if the host has a new certificate, its fingerprint is {shown}"
 
 
 def _ticket_in(data: Any, context: ErrorContext) -> "_Ticket":

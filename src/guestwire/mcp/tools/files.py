@@ -28,7 +28,7 @@ MOST_LINES = 2000
 MOST_WRITTEN = 1024 * 1024
 LONGEST_DIFF = 6000
 MOST_COMPARED = 3000
-"""Lines: whoever chooses them well makes comparing more of them take minutes."""
+"""Lines: comparing more of them can take minutes, if they are chosen for that."""
 
 
 class ReadTextFile(GuestParameters, frozen=True, kw_only=True):
@@ -155,7 +155,7 @@ class WriteTextFile(GuestParameters, frozen=True, kw_only=True):
 
 
 class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What changed, and the name of the old file where it was kept."""
+    """The changes, and the name of the old file where it was kept."""
 
     bytes: int
     created: bool
@@ -315,7 +315,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Listing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is in a folder; `more` entries are not listed."""
+    """The content of a folder; `more` entries are not listed."""
 
     entries: list[Entry]
     more: int = 0

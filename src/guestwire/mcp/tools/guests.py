@@ -78,7 +78,7 @@ class Overview(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Answers(NamedTuple):
-    """What a guest said; None for what could not be read."""
+    """The answers of a guest; None for those that could not be read."""
 
     name: HostName | None
     system: OsInfo | None
