@@ -146,7 +146,7 @@ async def test_output_can_not_hide_or_steer(free: Assistant, served_agent: Sandb
         ("read_text_file", {"path": "/root/evil"}),
         ("read_text_file", {"path": "/root/evil", "tail": 5}),
         ("file_read", {"file": "/root/evil"}),
-        ("write_text_file", {"path": "/root/evil", "content": "new"}),
+        ("write_text_file", {"path": "/root/evil", "content": "new", "overwrite": True}),
     ):
         result = await free(tool, guest="web", **arguments)
         assert not result.is_error, text_of(result)
@@ -778,7 +778,7 @@ async def test_a_dry_run_changes_nothing(server: Serving, served_agent: Sandboxe
                 assert "dry run" in await ai.refused(tool.name, guest="web", **CHANGING.get(tool.name, {}))
         written = await ai.did("write_text_file", guest="web", path="/root/kept", content="new", backup=True)
         assert written["dry_run"]
-        assert "-kept\n+new" in written["diff"]
+        assert "-kept\n+new\n \\ No newline" in written["diff"]
         for direction, local in (("to_guest", "here"), ("from_guest", "there")):
             assert (await ai.did("copy_file", guest="web", direction=direction, local=local, path="/root/kept"))["dry_run"]  # fmt: skip
 

@@ -118,6 +118,97 @@ async def test_lines_of_a_text_file(target: Target, tmp_path: Path) -> None:
         assert found["line_numbers"] == [2999, *range(29_990, 30_000)]
 
 
+UMLAUTS = "grün\nblau\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "facts"),
+    [
+        (UMLAUTS.encode(), None, {"line_ends": "lf"}),
+        (b"\xef\xbb\xbf" + UMLAUTS.encode(), None, {"byte_order_mark": True}),
+        (UMLAUTS.replace("\n", "\r\n").encode(), None, {"line_ends": "crlf"}),
+        (UMLAUTS.encode("utf-16"), None, {"encoding": "utf-16-le", "byte_order_mark": True}),
+        (("\ufeff" + UMLAUTS.replace("\n", "\r\n")).encode("utf-16-be"), None, {"encoding": "utf-16-be", "line_ends": "crlf"}),
+        (UMLAUTS.encode("latin-1"), "iso-8859-1", {"encoding": "iso-8859-1"}),
+        (UMLAUTS.replace("\n", "\r\n").encode("cp850"), "cp850", {"encoding": "cp850", "line_ends": "crlf"}),
+        ("世界 grün\n世\n".encode("gb18030"), "gb18030", {"encoding": "gb18030"}),
+        (b"gr\xc3\xbcn no line end", None, {}),
+    ],
+)  # fmt: skip
+async def test_a_word_is_changed_and_no_other_byte(
+    target: Target, tmp_path: Path, data: bytes, encoding: str | None, facts: dict[str, Any]
+) -> None:
+    file = target.agent.home / "text"
+    file.write_bytes(data)
+    named = {"guest": "web", "path": "/root/text"} | ({"encoding": encoding} if encoding else {})
+    async with assistant(tmp_path, target.options, "--allow", "files") as ai:
+        found = await ai.did("read_text_file", **named)
+        last = await ai.did("read_text_file", **named, tail=1)
+        done = await ai.did("write_text_file", **named, content=found["text"].replace("grün", "green"))
+
+    codec = found.get("encoding", "utf-8")
+    assert file.read_bytes() == data.replace("grün".encode(codec), "green".encode(codec))
+    assert facts.items() <= found.items() | {("line_ends", "lf")}
+    assert "note" not in found
+    assert found["text"].endswith(last["text"])
+    assert "green" in done["diff"]
+
+
+@pytest.mark.parametrize(
+    ("data", "shown", "note"),
+    [
+        (UMLAUTS.encode("latin-1"), "gr\\xfcn", "not utf-8"),
+        (b"one\r\ntwo\n", "one\\r\ntwo\n", "mixed line ends"),
+        (b"\x1b[31mred\n", "\\x1b[31mred\n", None),
+        (b"a\0b\n", "a\\x00b\n", "not utf-8"),
+    ],
+)
+async def test_a_file_that_no_text_shows_as_it_is_is_not_replaced_by_that_text(
+    target: Target, tmp_path: Path, data: bytes, shown: str, note: str | None
+) -> None:
+    file = target.agent.home / "odd"
+    file.write_bytes(data)
+    async with assistant(tmp_path, target.options, "--allow", "files") as ai:
+        found = await ai.did("read_text_file", guest="web", path="/root/odd")
+        said = await ai.refused("write_text_file", guest="web", path="/root/odd", content=found["text"])
+        assert file.read_bytes() == data
+        await ai.did("write_text_file", guest="web", path="/root/odd", content="new\r\n", overwrite=True)
+
+    assert shown in found["text"]
+    assert (note or "") in found.get("note", "")
+    assert "the file has bytes that no text shows as they are" in said
+    assert file.read_bytes() == b"new\r\n"
+
+
+async def test_a_diff_shows_line_ends_and_encodings(target: Target, tmp_path: Path) -> None:
+    file = target.agent.home / "ends"
+    file.write_bytes(b"a\r\nb\r\n")
+    async with assistant(tmp_path, target.options, "--allow", "files") as ai:
+        done = await ai.did("write_text_file", guest="web", path="/root/ends", content="a\nb\n", overwrite=True)
+        same = await ai.did("write_text_file", guest="web", path="/root/ends", content="a\nb\n")
+
+    assert file.read_bytes() == b"a\nb\n"
+    assert "utf-8, crlf line ends becomes utf-8, lf line ends" in done["diff"]
+    assert "-a\\r\n" in done["diff"]
+    assert "diff" not in same
+
+
+async def test_output_that_is_no_utf8_is_shown_byte_for_byte_with_a_note(target: Target, tmp_path: Path) -> None:
+    cp850 = {"guest": "web", "command": ["printf", r"gr\201n"]}
+    async with assistant(tmp_path, target.options, *ALL) as ai:
+        raw = await ai.did("run_command", **cp850)
+        read = await ai.did("run_command", **cp850, encoding="cp850")
+        wide = await ai.did("run_command", guest="web", command=["printf", r"\377\376g\000\374\000"])
+        pid = (await ai.did("exec", **cp850))["pid"]
+        while not (state := await ai.did("exec_status", guest="web", pid=pid))["exited"]:
+            await asyncio.sleep(0.05)
+
+    assert (raw["stdout"], "not utf-8" in raw["stdout_note"]) == (r"gr\x81n", True)
+    assert (read["stdout"], "stdout_note" in read) == ("grün", False)
+    assert (wide["stdout"], "stdout_note" in wide) == ("gü", False)
+    assert (state["out-data"], "out_data: not utf-8" in state["note"]) == (r"gr\x81n", True)
+
+
 async def test_an_overview_is_short_and_whole(target: Target, tmp_path: Path) -> None:
     async with assistant(tmp_path, target.options) as ai:
         result = await ai("guest_overview", guest="web")

@@ -61,7 +61,7 @@ class Files:
         """
         async with self._open(path, "r") as handle:
             if offset:
-                await self._seek(handle, offset)
+                await self._seek(handle, offset, or_at=0)  # a device without places, as /dev/zero, says 0
             return await self._read(handle, count)
 
     async def write(self, path: str, content: bytes) -> None:
@@ -87,7 +87,7 @@ class Files:
             GuestError: as for `read`.
         """
         async with self._open(path, "r+b") as handle:
-            await self._seek(handle, at)
+            await self._seek(handle, at, or_at=at)
             await self._write_text(handle, path, content, lambda: size)
 
     async def write_encoded(self, path: str, content: str) -> None:
@@ -99,9 +99,9 @@ class Files:
         async with self._open(path, "wb") as handle:
             await self._write_text(handle, path, content, lambda: decoded_size(content))
 
-    async def _seek(self, handle: int, offset: int) -> None:
+    async def _seek(self, handle: int, offset: int, *, or_at: int) -> None:
         found = await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
-        if found.position != offset:
+        if found.position not in (offset, or_at):
             raise self._wrong(FILE_SEEK, f"position {found.position} where {offset} was asked for")
 
     async def _write_text(self, handle: int, path: str, content: str, measure: Callable[[], int]) -> None:

@@ -9,6 +9,7 @@ from guestwire.client.freezing import end_freeze, freeze, thaw
 from guestwire.contract import Effect, Endpoint, Parameters, Role, rules
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.contract.results import byte_text_fields, client_result
+from guestwire.mcp.text_format import decode_output
 from guestwire.mcp.tool import Call as ToolCall
 from guestwire.mcp.tool import Function, GuestParameters, Registry, Tool
 
@@ -38,6 +39,8 @@ def endpoint_tools(endpoints: Iterable[Endpoint]) -> Registry:
         returns = (
             Done
             if answer is None
+            else _with_note(answer)
+            if byte_text_fields(endpoint.returns)
             else answer
             if is_object
             else msgspec.defstruct("Result", [("result", answer)], frozen=True)
@@ -63,6 +66,18 @@ def endpoint_tools(endpoints: Iterable[Endpoint]) -> Registry:
             )
         )
     return tools
+
+
+def _with_note(answer: Any) -> type[msgspec.Struct]:
+    """A result with text of a guest, and a note about what of it was none."""
+    fields = [
+        (one.name, one.type) if one.default is msgspec.NODEFAULT else (one.name, one.type, one.default)
+        for one in msgspec.structs.fields(answer)
+    ]
+    note = ("note", str | None, None)
+    return msgspec.defstruct(
+        get_origin(answer).__name__, [*fields, note], frozen=True, rename="kebab", omit_defaults=True
+    )
 
 
 def _parameters(endpoint: Endpoint) -> type[Parameters]:
@@ -91,12 +106,12 @@ def _function(endpoint: Endpoint, answer: Any, returns: Any) -> Function:
         if answer is None:
             return Done()
         if texts:
-            decoded = {
-                name: value.encode("latin-1").decode("utf-8", "replace")
-                for name in texts
-                if (value := getattr(result, name))
-            }
-            return msgspec.structs.replace(result, **decoded)
+            decoded, notes = {}, []
+            for name in texts:
+                if value := getattr(result, name):
+                    decoded[name], note = decode_output(value.encode("latin-1"))
+                    notes += [f"{name}: {note}"] if note else []
+            return returns(**(msgspec.structs.asdict(result) | decoded), note="; ".join(notes) or None)
         return result if returns is answer else returns(result)
 
     return function

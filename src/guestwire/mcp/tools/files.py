@@ -1,6 +1,7 @@
 """Tools for files in a guest."""
 
 import asyncio
+import codecs
 import difflib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -16,9 +17,10 @@ from guestwire.client.errors import LocalFile
 from guestwire.client.transfer.local_files import Progress
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.contract.parameters import RoleBy
-from guestwire.mcp.display import beginning
+from guestwire.mcp.display import beginning, sanitize
 from guestwire.mcp.enforce import resolve_path, verify_unchanged
 from guestwire.mcp.policy import Refused
+from guestwire.mcp.text_format import ENCODINGS, LONGEST_MARK, MARKS, TextFormat, is_text, not_text
 from guestwire.mcp.tool import Call, GuestParameters, Registry
 
 tools = Registry()
@@ -31,6 +33,9 @@ MOST_COMPARED = 3000
 """Lines: comparing more of them can take minutes, if they are chosen for that."""
 
 
+Encoding = Annotated[str, parameter("If not UTF-8.", Role.TEXT, enum=ENCODINGS)]
+
+
 class ReadTextFile(GuestParameters, frozen=True, kw_only=True):
     """Parameters of read_text_file."""
 
@@ -41,12 +46,16 @@ class ReadTextFile(GuestParameters, frozen=True, kw_only=True):
     search: (
         Annotated[str, parameter("Only lines with this text.", Role.TEXT, min_length=1, examples=["error"])] | None
     ) = None
+    encoding: Encoding | None = None
 
 
 class TextRead(msgspec.Struct, frozen=True, omit_defaults=True):
     """Lines of a file; `from_line` is the first one's number where it is known, `next_line` where to go on."""
 
     text: str
+    encoding: str = "utf-8"
+    byte_order_mark: bool = False
+    line_ends: str = "lf"
     from_line: int | None = None
     next_line: int | None = None
     line_numbers: list[int] = []
@@ -61,40 +70,93 @@ async def read_text_file(call: Call, parameters: ReadTextFile) -> TextRead:
     Large files are fine.
     """
     if parameters.tail:
-        return await _tail(call, parameters.path, parameters.tail)
+        return await _tail(call, parameters, parameters.tail)
     return await _lines(call, parameters)
 
 
 async def _lines(call: Call, parameters: ReadTextFile) -> TextRead:
-    wanted = parameters.search.encode() if parameters.search else None
     taken: list[bytes] = []
     numbers: list[int] = []
     looked_at = _BoundedReader(call.guest.files.stream(parameters.path), call.limits.bytes)
-    number, next_line = 0, None
-    async with aclosing(_each_line(looked_at.pieces())) as lines:
+    source = _TextSource(looked_at.pieces(), parameters.encoding)
+    number, next_line, wanted = 0, None, parameters.search
+    async with aclosing(_each_line(source.pieces())) as lines:
         async for line in lines:
             number += 1
-            if number >= parameters.from_line and (wanted is None or wanted in line):
+            if number >= parameters.from_line and (wanted is None or wanted in line.decode(source.codec, "replace")):
                 if len(taken) == parameters.lines:
                     next_line = number
                     break
                 taken.append(line)
                 numbers.append(number)
-    text, cursor = _shown(call, b"".join(taken))
-    return TextRead(
-        text, from_line=numbers[0] if numbers else None, next_line=next_line, line_numbers=numbers if wanted else [], cursor=cursor,
-        note=f"only its first {call.limits.bytes} bytes were looked at; tail shows the end" if looked_at.has_more else None,
+    is_part = f"only its first {call.limits.bytes} bytes were looked at; tail shows the end"
+    return msgspec.structs.replace(
+        source.show(call, b"".join(taken), is_part if looked_at.has_more else None),
+        from_line=numbers[0] if numbers else None, next_line=next_line, line_numbers=numbers if wanted else [],
     )  # fmt: skip
 
 
-async def _tail(call: Call, path: str, lines: int) -> TextRead:
-    size = (await call.guest.files.stat(path)).size
+async def _tail(call: Call, parameters: ReadTextFile, lines: int) -> TextRead:
+    files, path = call.guest.files, parameters.path
+    size = (await files.stat(path)).size
     start = max(0, size - min(PIECE * 4, call.limits.bytes))
-    data = await _BoundedReader(call.guest.files.stream(path, offset=start), PIECE * 4).all()
-    found = data.splitlines(keepends=True)[-lines:]
-    text, cursor = _shown(call, b"".join(found))
+    start -= start % 2  # no character of UTF-16 is cut
+    first = await _BoundedReader(files.stream(path), LONGEST_MARK).all() if start else None
+    end = _BoundedReader(files.stream(path, offset=start), PIECE * 4)
+    source = _TextSource(end.pieces(), parameters.encoding, first)
+    found = b"".join([piece async for piece in source.pieces()]).splitlines(keepends=True)[-lines:]
     is_short = start > 0 and len(found) < lines
-    return TextRead(text, cursor=cursor, note="only the end of the file was looked at" if is_short else None)
+    return source.show(call, b"".join(found), "only the end of the file was looked at" if is_short else None)
+
+
+class _TextSource:
+    """A text file on its way, in an encoding whose line feeds are one byte.
+
+    Args:
+        pieces: its bytes.
+        encoding: where there is no byte order mark.
+        first: its first bytes, where `pieces` begins elsewhere.
+
+    Attributes:
+        codec: of the bytes that it gives.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], encoding: str | None, first: bytes | None = None) -> None:
+        self._pieces = pieces
+        self._form = TextFormat.of(first or b"", encoding)
+        self._begins_here = first is None
+        self.codec = self._form.encoding
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Its bytes without a byte order mark; UTF-16 becomes UTF-8."""
+        decoder = None
+        async with aclosing(self._pieces) as pieces:
+            async for piece in pieces:
+                part = piece
+                if self._begins_here:
+                    self._begins_here = False
+                    self._form = TextFormat.of(piece, self.codec)
+                    part = piece.removeprefix(MARKS[self._form.encoding]) if self._form.has_mark else piece
+                if self._form.encoding.startswith("utf-16"):
+                    decoder = decoder or codecs.getincrementaldecoder(self._form.encoding)("backslashreplace")
+                    self.codec, part = "utf-8", decoder.decode(part).encode("utf-8", "backslashreplace")
+                else:
+                    self.codec = self._form.encoding
+                yield part
+
+    def show(self, call: Call, data: bytes, note: str | None) -> TextRead:
+        """Lines of it as an answer, and what can't be seen in them."""
+        form = TextFormat.of(data, self.codec)
+        notes = [note] if note else []
+        if not is_text(data, self.codec):
+            notes.append(not_text(self.codec))
+        if form.line_ends == "mixed":
+            notes.append(r"mixed line ends: a carriage return is shown as \r")
+        text, cursor = call.caller.texts.keep_middle(form.decode(data), call.limits.characters // 3)
+        return TextRead(
+            text, encoding=self._form.encoding, byte_order_mark=self._form.has_mark, line_ends=form.line_ends,
+            cursor=cursor, note="; ".join(notes) or None,
+        )  # fmt: skip
 
 
 class _BoundedReader:
@@ -139,10 +201,6 @@ async def _each_line(source: AsyncGenerator[bytes, None]) -> AsyncGenerator[byte
         yield rest
 
 
-def _shown(call: Call, data: bytes) -> tuple[str, str | None]:
-    return call.caller.texts.keep_middle(data.decode("utf-8", "replace"), call.limits.characters // 3)
-
-
 class WriteTextFile(GuestParameters, frozen=True, kw_only=True):
     """Parameters of write_text_file."""
 
@@ -152,6 +210,8 @@ class WriteTextFile(GuestParameters, frozen=True, kw_only=True):
         parameter("The whole new text.", Role.CONTENT, max_length=MOST_WRITTEN),
     ]
     backup: Annotated[bool, parameter("Keep the old file beside it.")] = False
+    encoding: Encoding | None = None
+    overwrite: Annotated[bool, parameter("Keep neither encoding nor line ends of the old file.")] = False
 
 
 class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -168,10 +228,11 @@ class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
 async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
     """Replaces or creates a text file in a guest and shows the diff.
 
-    The old file stays until the new one is whole; permissions are kept.
+    The old file stays until the new one is whole; permissions, encoding and line ends are kept.
     """
-    path, data = parameters.path, parameters.content.encode()
+    path = parameters.path
     old = await _old(call.guest, path)
+    data = _encode(parameters, old)
     backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old else None
     if backup:
         call.allowed.check_write(backup)
@@ -181,6 +242,22 @@ async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
             await call.guest.files.write(backup, old.data, mode=old.mode)
         await call.guest.files.write(path, data)
     return TextWritten(len(data), created=old is None, diff=diff, backup=backup, dry_run=call.policy.dry_run)
+
+
+def _encode(parameters: WriteTextFile, old: "_Old | None") -> bytes:
+    form = TextFormat(parameters.encoding or "utf-8")
+    if old and not parameters.overwrite:
+        form = TextFormat.of(old.data, parameters.encoding)
+        if not form.is_faithful(old.data):
+            raise Refused(
+                f"the file has bytes that no text shows as they are ({form}): what was not to be changed would be. Name its"
+                " encoding, change it by run_command, or give overwrite=true to write just this text"
+            )
+    try:
+        return form.encode(parameters.content)
+    except UnicodeEncodeError as error:
+        letter = sanitize(error.object[error.start])
+        raise Refused(f"{form.encoding} has no '{letter}'; give overwrite=true and another encoding") from None
 
 
 @dataclass(frozen=True)
@@ -220,12 +297,21 @@ async def _diff_shown(call: Call, old: _Old | None, new: bytes, path: str) -> st
 
 
 def _diff(old: bytes, new: bytes, path: str) -> str:
-    before, after = (data.decode("utf-8", "replace").splitlines() for data in (old, new))
+    """A diff of bytes: line ends, encoding and a byte order mark are part of it."""
+    forms = [TextFormat.of(data) for data in (old, new)]
+    before, after = (_lines_of(data, form) for data, form in zip((old, new), forms, strict=True))
+    changes = f"{forms[0]} becomes {forms[1]}\n" if old and new and forms[0] != forms[1] else ""
     if max(len(before), len(after)) > MOST_COMPARED:
-        return f"{len(before)} lines were replaced by {len(after)}; over {MOST_COMPARED} are not compared"
-    text = "\n".join(difflib.unified_diff(before, after, path, path, lineterm=""))
+        return f"{changes}{len(before)} lines were replaced by {len(after)}; over {MOST_COMPARED} are not compared"
+    text = changes + "\n".join(difflib.unified_diff(before, after, path, path, lineterm=""))
     part, end = beginning(text, 0, LONGEST_DIFF)
     return part if end == len(text) else f"{part}\n… {len(text) - end} characters more"
+
+
+def _lines_of(data: bytes, form: TextFormat) -> list[str]:
+    """Lines without their line feed; carriage returns stay."""
+    *lines, rest = data.decode(form.encoding, "backslashreplace").split("\n")
+    return [*lines, rest, r"\ No newline at end of file"] if rest else lines
 
 
 class CopyFile(GuestParameters, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import msgspec
 from guestwire.client.processes import StillRunning
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.errors import InvalidParameters
+from guestwire.mcp.text_format import ENCODINGS, decode_output
 from guestwire.mcp.tool import Call, GuestParameters, Registry
 
 tools = Registry()
@@ -41,6 +42,7 @@ class RunCommand(GuestParameters, frozen=True, kw_only=True):
     ) = None
     cwd: Annotated[str, parameter("Working directory.", Role.DIRECTORY)] | None = None
     seconds: Annotated[int, parameter("To wait at most.", ge=1, le=3600)] | None = None
+    encoding: Annotated[str, parameter("Of the outputs, if not UTF-8.", Role.TEXT, enum=ENCODINGS)] | None = None
 
 
 class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,6 +55,8 @@ class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
     stdout_cursor: str | None = None
     stderr_cursor: str | None = None
     truncated: str | None = None
+    stdout_note: str | None = None
+    stderr_note: str | None = None
     still_running: int | None = None
 
 
@@ -74,8 +78,10 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
     except StillRunning as error:
         return Ran(still_running=error.pid)
     texts, room = call.caller.texts, call.limits.characters // 5  # JSON may double it
-    stdout, out_cursor = texts.keep_middle(ended.stdout.decode("utf-8", "replace"), room)
-    stderr, err_cursor = texts.keep_middle(ended.stderr.decode("utf-8", "replace"), room)
+    stdout, stdout_note = decode_output(ended.stdout, parameters.encoding)
+    stderr, stderr_note = decode_output(ended.stderr, parameters.encoding)
+    stdout, out_cursor = texts.keep_middle(stdout, room)
+    stderr, err_cursor = texts.keep_middle(stderr, room)
     cut = ended.stdout_truncated or ended.stderr_truncated
     return Ran(
         exit_code=ended.code,
@@ -84,6 +90,8 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
         stderr=stderr,
         stdout_cursor=out_cursor,
         stderr_cursor=err_cursor,
+        stdout_note=stdout_note,
+        stderr_note=stderr_note,
         truncated="the agent keeps 16 MiB of output; the rest is lost" if cut else None,
     )
 
