@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -76,8 +76,20 @@ def _explain(path: Path, text: str, shape: type[msgspec.Struct], problem: str) -
         table, _, key = where.rpartition(".")
         if item := _item.fullmatch(key):
             key = item["array"]
-        what = f"'{key}': {what}"
+        what = f"'{key}': {_plain_words(what)}"
     return f"{path}, line {_line(text, table, key)}: {what}"
+
+
+_KINDS: Final = {
+    "int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "array": "a list",
+    "object": "a table",
+}  # fmt: skip
+
+
+def _plain_words(what: str) -> str:
+    """What is expected of a value, without msgspec's names: `int` >= 100 is a whole number of at least 100."""
+    what = re.sub(r"`(\w+)`", lambda kind: _KINDS.get(kind[1], kind[0]), what)
+    return what.replace("Expected", "expected").replace(" >= ", " of at least ").replace(" <= ", " of at most ")
 
 
 def _table(shape: type[msgspec.Struct], name: str) -> type[msgspec.Struct]:

@@ -1,15 +1,22 @@
 """The command `guestwire`."""
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from calling import Ended, guestwire
+from click import Command, Context, Group
+from in_process import run
 
 import guestwire as package
 from guestwire import errors
+from guestwire.cli.program import COMMANDS
+from guestwire.cli.program import guestwire as guestwire_group
+from guestwire.cli.view_names import VIEWS
 
 
 async def test_the_version_is_one_line() -> None:
@@ -23,6 +30,43 @@ async def test_without_arguments_it_helps() -> None:
         assert (ended.code, ended.output) == (2, "")
         assert ended.errors.startswith(f"Usage: {' '.join(('guestwire', *words))} [OPTIONS] COMMAND")
         assert "\n  Example" in ended.errors
+
+
+def _all(command: Command, *names: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command and of every group of commands."""
+    yield names
+    if isinstance(command, Group):
+        context = Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found
+            yield from _all(found, *names, name)
+
+
+async def _help(*words: str, columns: int) -> str:
+    return (await run((*words, "--help"), env={**os.environ, "COLUMNS": str(columns)})).output.decode()
+
+
+async def test_the_help_of_all_commands_is_one_page_and_each_is_a_whole_sentence_below_one_heading() -> None:
+    text = await _help(columns=80)
+
+    assert len(text.splitlines()) <= 60
+    assert "..." not in text.partition("\n")[2]
+    for name in guestwire_group.list_commands(Context(guestwire_group)):
+        assert len(re.findall(rf"^  {name} +[A-Z].*\.$", text, re.MULTILINE)) == 1, name
+    assert {heading for heading, _ in VIEWS.values()} <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 200])
+async def test_every_help_fits_the_terminal_and_cuts_no_word(columns: int) -> None:
+    for words in _all(guestwire_group):
+        text = await _help(*words, columns=columns)
+        # Examples and the table of exit codes stay as they are: lines to copy and to find.
+        wrapped = text.partition("\n  Example")[0]
+        assert max(map(len, wrapped.splitlines())) <= min(columns, 120), words
+        whole = (await _help(*words, columns=120)).partition("\n  Example")[0]
+        # A word may be parted behind its own hyphen.
+        assert set(re.split(r"\s+|(?<=-)", whole)) == set(re.split(r"\s+|(?<=-)", wrapped)), words
 
 
 async def test_help_is_asked_for_with_success() -> None:

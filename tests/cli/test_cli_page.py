@@ -13,7 +13,7 @@ from calling import site, vm
 from reaching import environment, guestwire
 from serving import Serving
 
-from guestwire.cli.options import EXIT_CODES
+from guestwire.cli.processes import EXIT_CODES
 from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.client import errors, processes
 from guestwire.client.settings import settings_for
@@ -110,7 +110,7 @@ MISTAKES = (
     (("ping", "999"), "`guestwire ls` lists"),
     (("exec", "web", "--", "no-such-program"), "no shell is between"),
     (("exec", "--timeout", "0.1", "web", "--", "sleep", "2"), "`guestwire status GUEST "),
-    (("status", "web", "99999999"), "no process that was started by this agent"),
+    (("status", "web", "99999999"), "this agent did not start such a process"),
     (("status", "web", "x"), "integer. See 'guestwire status --help'"),
     (("cat", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
     (("ls", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
@@ -167,7 +167,8 @@ def test_page_and_help_have_the_same_exit_codes_and_these_are_the_errors() -> No
     assert on_page == in_help
     kinds: dict[int, type[errors.CallFailed]] = {
         2: errors.WrongParameters, 3: errors.AgentUnavailable, 4: errors.NoSuchGuest, 5: errors.LoginFailed,
-        6: errors.PrivilegeMissing, 69: errors.Unreachable, 124: processes.StillRunning,
+        6: errors.PrivilegeMissing, 7: errors.StillFrozen, 69: errors.Unreachable, 74: errors.LocalFile,
+        124: processes.StillRunning,
     }  # fmt: skip
     assert {code: kind.exit_code for code, kind in kinds.items()} == {code: code for code in kinds}
     assert errors.NotReady.exit_code == 124

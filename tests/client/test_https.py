@@ -114,6 +114,23 @@ async def test_nothing_that_changes_something_is_sent_twice(method: str) -> None
     assert len(server.got) == 1
 
 
+async def test_http_to_a_port_for_https_is_told_so() -> None:
+    moved = "301 Moved Permanently\r\nLocation: https://127.0.0.1/"
+    async with Server(lambda _: (moved, None)).running() as server, await server.host() as host:
+        with pytest.raises(CallFailed, match=f"speaks HTTPS; name the host as https://127.0.0.1:{server.port}$"):
+            await host.guests()
+    async with Server(lambda _: HANG_UP).running() as server, await server.host() as host:
+        with pytest.raises(Unreachable, match="perhaps this port speaks HTTPS"):
+            await host.guests()
+
+
+async def test_a_name_that_is_not_known_is_told_so() -> None:
+    host = await connect("https://host.invalid:8006", token="a@b!c=d")
+    async with host:
+        with pytest.raises(Unreachable, match=r"host\.invalid:8006: unknown host name; check the address"):
+            await host.guests()
+
+
 async def test_what_could_not_be_sent_says_to_check_the_address_and_not_that_it_may_have_been_executed() -> None:
     async with Server(lambda _: ("200 OK", {"pid": 1})).running() as server:
         port = server.port

@@ -195,7 +195,7 @@ async def test_the_command_line_shows_it(served: Served) -> None:
     mistake = await run("web")
     assert (mistake.exit_code, "Missing argument 'FILE'" in mistake.output) == (2, True)
     assert "The path in the guest." in (await run("--help")).output
-    assert '"size": "Show the size of /etc/hostname."' in view_names(ALL)
+    assert '"size": ("Look at guests", "Show the size of /etc/hostname.")' in view_names(ALL)
 
 
 async def test_what_proxmox_ve_lists_does_not_grow(served: Served) -> None:

@@ -212,10 +212,16 @@ def test_a_vm_without_id_is_refused_at_its_table(refusal: Refusal, content: str,
 
 @pytest.mark.parametrize(
     ("vmid", "limit"),
-    [("99", ">= 100"), ("0", ">= 100"), ("-100", ">= 100"), ("1000000000", "<= 999999999"), ("9" * 30, "<= 999999999")],
+    [
+        ("99", "least 100"),
+        ("0", "least 100"),
+        ("-100", "least 100"),
+        ("1000000000", "most 999999999"),
+        ("9" * 30, "most 999999999"),
+    ],
 )
 def test_a_vmid_out_of_its_limits_is_refused(refusal: Refusal, vmid: str, limit: str) -> None:
-    assert refusal(f"[[vm]]\n\nvmid = {vmid}\n") == f"line 3: 'vmid': Expected `int` {limit}"
+    assert refusal(f"[[vm]]\n\nvmid = {vmid}\n") == f"line 3: 'vmid': expected a whole number of at {limit}"
 
 
 @pytest.mark.parametrize(

@@ -585,14 +585,14 @@ async def test_what_is_checked_is_what_there_is(server: Serving, tmp_path: Path)
 
 async def test_that_a_shell_may_do_everything_is_said(server: Serving, tmp_path: Path) -> None:
     notes = {
-        'allow = ["exec"]': "whoever may run any program may do everything",
+        'allow = ["exec"]': "a caller that may run any program may do everything",
         'allow = ["exec"]\nrun = [["bash", "..."]]': "bash takes commands",
         'allow = ["exec"]\nrun = [{argv = ["sh"], input = true}]': "sh takes commands",
         'allow = ["exec"]\nrun = [["cat", "/var/log/*"]]': "links",
         'allow = ["exec"]\nrun = [["/usr/bin/*"]]': "names no one program",
         'allow = ["exec"]\nrun = [["cat", "..."]]': "takes any arguments",
         'allow = ["exec"]\nrun = [{argv = ["ls", "-l"], env = ["LANG", "LD_PRELOAD"]}]': "may be given LD_PRELOAD, by which",
-        'allow = ["files"]': "whoever may write any file",
+        'allow = ["files"]': "a caller that may write any file",
     }
     for rule, note in notes.items():
         (tmp_path / "policy.toml").write_text(f'[[guest]]\nguest = ["*"]\n{rule}\n')

@@ -189,7 +189,7 @@ async def test_files_without_programs_are_read_and_written_as_the_page_says(
     tmp_path: Path,
 ) -> None:
     privileges = "VM.Audit VM.GuestAgent.Audit VM.GuestAgent.FileRead VM.GuestAgent.FileWrite"
-    assert "`VM.GuestAgent.FileRead VM.GuestAgent.FileWrite` alone" in PAGE
+    assert "`VM.GuestAgent.FileRead VM.GuestAgent.FileWrite` alone" in " ".join(PAGE.split())
     async with connected(server, await token_for(server, "Plain", privileges), tmp_path) as ai:
         for tool in ("file_write", "file_read", "read_text_file"):
             await ai.did(tool, guest="web", **CALLS[tool][0])

@@ -1,34 +1,27 @@
 """`guestwire access acl`: who has which role on which path."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from guestwire.cli.access_store import Where, run
-from guestwire.cli.asking import confirm
-from guestwire.cli.options import json_option, yes_option
-from guestwire.cli.output import Column, Row, examples, note, show, yes_or_no
+from guestwire.cli.asking import confirm, yes_option
+from guestwire.cli.output import Column, Group, Row, examples, json_option, note, show, yes_or_no
 from guestwire.errors import RequestError
 
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
 
-acl = click.Group(
+Names = tuple[str, ...]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+acl = Group(
     "acl",
     epilog=examples("guestwire access acl list"),
     no_args_is_help=True,
-    help="Who has which role on which path: /, /vms/100, /pool/NAME, /nodes/NAME, /access.",
-)
-path_argument = click.argument("path", metavar="PATH", help="As /vms/100 or /pool/NAME.")
-roles_argument = click.argument("roles", metavar="ROLE[,…]")
-of_users_option = click.option(
-    "--user", "users", metavar="NAME@REALM", help="Can be given several times.", multiple=True
-)
-of_groups_option = click.option("--group", "groups", metavar="GROUP", help="Can be given several times.", multiple=True)
-of_tokens_option = click.option(
-    "--token", "tokens", metavar="NAME@REALM!NAME", help="Can be given several times.", multiple=True
+    help="Give users, groups and tokens roles on paths, or take them away.",
 )
 
 ACL_PATH: Final = "/access/acl"
@@ -49,63 +42,55 @@ def list_acl(context: click.Context, *, json: bool) -> None:
     show(run(context.obj, _acl), ACL_COLUMNS, as_json=json)
 
 
+def entry_options(command: Decorated) -> Decorated:
+    """Adds the arguments and options that name ACL entries: a path, roles, and those who have them."""
+    several = "Can be given several times."
+    for option in (
+        click.option("--token", "tokens", metavar="USER!NAME", help=f"An API token. {several}", multiple=True),
+        click.option("--group", "groups", metavar="GROUP", help=f"A group of users. {several}", multiple=True),
+        click.option("--user", "users", metavar="USER", help=f"A user, NAME@REALM. {several}", multiple=True),
+        click.argument("roles", metavar="ROLE[,…]", help="Roles, separated by commas."),
+        click.argument("path", metavar="PATH", help="/, /vms/100, /pool/NAME, /nodes/NAME or /access."),
+    ):
+        command = option(command)
+    return command
+
+
 @acl.command("add", epilog=examples("guestwire access acl add /vms/100 Look --user anna@pve"))
-@path_argument
-@roles_argument
-@of_users_option
-@of_groups_option
-@of_tokens_option
-@click.option("--propagate/--no-propagate", help="It holds below the path too, or only on it.", default=True)
+@entry_options
+@click.option("--propagate/--no-propagate", help="The role applies below the path too.", default=True)
 @json_option
 @click.pass_context
-def add_acl(
-    context: click.Context,
-    path: str,
-    roles: str,
-    *,
-    users: tuple[str, ...],
-    groups: tuple[str, ...],
-    tokens: tuple[str, ...],
-    propagate: bool,
-    json: bool,
-) -> None:
-    """Give users, groups or tokens a role on a path."""
-    given = _acl_given(path, roles, users, groups, tokens) | {"propagate": propagate}
+def add_acl(context: click.Context, /, path: str, roles: str, *, propagate: bool, json: bool, **names: Names) -> None:
+    """Give users, groups or tokens roles on a path."""
+    given = _parameters(path, roles, names) | {"propagate": propagate}
 
     async def job(admin: "OfflineAdmin") -> list[Row]:
         await admin.call("PUT", ACL_PATH, given)
-        return _meant(await _acl(admin), given)
+        return _select(await _acl(admin), given)
 
-    _tell_acl(run(context.obj, job), "added", as_json=json)
+    _report(run(context.obj, job), "added", as_json=json)
 
 
 @acl.command("remove", epilog=examples("guestwire access acl remove /vms/100 Look --user anna@pve"))
-@path_argument
-@roles_argument
-@of_users_option
-@of_groups_option
-@of_tokens_option
+@entry_options
 @yes_option
 @json_option
 @click.pass_context
-def remove_acl(
-    context: click.Context,
-    path: str,
-    roles: str,
-    *,
-    users: tuple[str, ...],
-    groups: tuple[str, ...],
-    tokens: tuple[str, ...],
-    yes: bool,
-    json: bool,
-) -> None:
-    """Take a role on a path away from users, groups or tokens."""
+def remove_acl(context: click.Context, /, path: str, roles: str, *, yes: bool, json: bool, **names: Names) -> None:
+    """Take roles on a path away from users, groups or tokens."""
     where: Where = context.obj
-    given = _acl_given(path, roles, users, groups, tokens)
-    entries = run(where, lambda admin: _entries_to_go(admin, given))
+    given = _parameters(path, roles, names)
+
+    async def find(admin: "OfflineAdmin") -> list[Row]:
+        if found := _select(await _acl(admin), given):
+            return found
+        raise RequestError("there is no such ACL entry; guestwire access acl list shows all there are")
+
+    entries = run(where, find)
     confirm(f"Remove {', '.join(map(_entry_words, entries))}?", yes=yes)
     run(where, lambda admin: admin.call("PUT", ACL_PATH, {**given, "delete": True}))
-    _tell_acl(entries, "removed", as_json=json)
+    _report(entries, "removed", as_json=json)
 
 
 async def _acl(admin: "OfflineAdmin") -> list[Row]:
@@ -113,14 +98,11 @@ async def _acl(admin: "OfflineAdmin") -> list[Row]:
     return found
 
 
-def _acl_given(
-    path: str, roles: str, users: Sequence[str], groups: Sequence[str], tokens: Sequence[str]
-) -> dict[str, Any]:
-    named = {"users": users, "groups": groups, "tokens": tokens}
-    return {"path": path, "roles": roles} | {name: ",".join(each) for name, each in named.items() if each}
+def _parameters(path: str, roles: str, names: Mapping[str, Names]) -> dict[str, Any]:
+    return {"path": path, "roles": roles} | {kind: ",".join(each) for kind, each in names.items() if each}
 
 
-def _meant(entries: Sequence[Row], given: Mapping[str, Any]) -> list[Row]:
+def _select(entries: Sequence[Row], given: Mapping[str, Any]) -> list[Row]:
     """The entries that a change is about."""
     from guestwire.access.administration import acl_path  # noqa: PLC0415  # `--help` must not wait for it
 
@@ -138,18 +120,11 @@ def _items(text: str) -> list[str]:
     return re.split(r"[,;\s]+", text)
 
 
-async def _entries_to_go(admin: "OfflineAdmin", given: Mapping[str, Any]) -> list[Row]:
-    entries = _meant(await _acl(admin), given)
-    if not entries:
-        raise RequestError("there is no such ACL entry; guestwire access acl list shows all there are")
-    return entries
-
-
 def _entry_words(entry: Row) -> str:
     return f"{entry['roleid']} of {entry['type']} {entry['ugid']} on {entry['path']}"
 
 
-def _tell_acl(entries: Sequence[Row], done: str, *, as_json: bool) -> None:
+def _report(entries: Sequence[Row], done: str, *, as_json: bool) -> None:
     if as_json:
         show(entries, ACL_COLUMNS, as_json=True)
         return

@@ -9,9 +9,8 @@ import click
 from guestwire.cli.access_acl import acl
 from guestwire.cli.access_resources import GROUPS, POOLS, ROLES, TOKENS, USERS, password, resource_group
 from guestwire.cli.access_store import Where, config_option, run, state_option
-from guestwire.cli.asking import confirm
-from guestwire.cli.options import json_option, yes_option
-from guestwire.cli.output import Column, Row, examples, note, print_table, show, yes_or_no
+from guestwire.cli.asking import confirm, yes_option
+from guestwire.cli.output import Column, Group, Row, examples, json_option, note, print_table, report, show, yes_or_no
 
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
@@ -25,16 +24,19 @@ GRANTS: Final = (
 
 
 @click.group(
-    "access", no_args_is_help=True, epilog=examples("guestwire access user add anna@pve", "guestwire access --help")
+    "access",
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("guestwire access user add anna@pve", "guestwire access --help"),
 )
 @config_option
 @state_option
 @click.pass_context
 def access(context: click.Context, *, config: Path | None, state_dir: Path | None) -> None:
-    """Say who may do what: users, API tokens, groups, roles, ACLs and pools, in the server's own store.
+    """Manage users, tokens, groups, roles, ACLs and pools.
 
-    Works on the server's machine, as the user that the server runs as or as root, while the server runs or not; it heeds changes
-    within a second. There is no store before the server's first start.
+    These commands work on the server's own store: on its machine, as root or as the user that the server runs as. The
+    server may run meanwhile; it heeds a change within a second. There is no store before its first start.
     """
     context.obj = Where(config, state_dir)
 
@@ -46,12 +48,17 @@ for group in (user, resource_group(TOKENS), resource_group(GROUPS), resource_gro
 
 
 @access.command("permissions", epilog=examples("guestwire access permissions --user anna@pve --path /vms/100"))
-@click.option("--user", metavar="USER", help="NAME@REALM, or NAME@REALM!TOKEN.", required=True)
-@click.option("--path", metavar="PATH", help="As /vms/100; default: all that differ.")
+@click.option("--user", metavar="USER", help="A user, NAME@REALM, or a token, NAME@REALM!NAME.", required=True)
+@click.option(
+    "--path", metavar="PATH", help="A path, for example /vms/100; without it, all paths where the privileges differ."
+)
 @json_option
 @click.pass_context
 def permissions(context: click.Context, user: str, *, path: str | None, json: bool) -> None:
-    """Show what a user or token may do, and where each privilege comes from."""
+    """Show what a user or token may do, and why.
+
+    Each privilege comes with the ACL entries that give it.
+    """
 
     async def job(admin: "OfflineAdmin") -> tuple[list[Row], str]:
         found, why = admin.explain(user, path)
@@ -80,7 +87,9 @@ def _words(grant: Row) -> str:
     return f"{grant['roleid']} of {grant['type']} {grant['ugid']} on {grant['path']}{pool}"
 
 
-backup_argument = click.argument("backup", metavar="FILE", type=click.Path(path_type=Path))
+backup_argument = click.argument(
+    "backup", metavar="FILE", help="A backup of the store.", type=click.Path(path_type=Path)
+)
 
 
 @access.command("backup", epilog=examples("guestwire access backup /var/backups/guestwire.db"))
@@ -88,9 +97,12 @@ backup_argument = click.argument("backup", metavar="FILE", type=click.Path(path_
 @json_option
 @click.pass_context
 def write_backup(context: click.Context, backup: Path, *, json: bool) -> None:
-    """Write a consistent copy of the store to a file, also while the server runs. It holds what logs people in: keep it secret."""
+    """Write a copy of the store to a file.
+
+    The server may run meanwhile. The file holds password hashes and tokens' hashes: keep it secret.
+    """
     run(context.obj, lambda admin: admin.store.backup(backup))
-    _tell(json, {"backup": str(backup)}, f"{backup}: written")
+    report({"backup": str(backup)}, f"{backup}: written", as_json=json)
 
 
 @access.command("restore", epilog=examples("guestwire access restore /var/backups/guestwire.db"))
@@ -99,7 +111,10 @@ def write_backup(context: click.Context, backup: Path, *, json: bool) -> None:
 @json_option
 @click.pass_context
 def restore(context: click.Context, backup: Path, *, yes: bool, json: bool) -> None:
-    """Put a backup in the place of the store; stop the server first. What was there is kept beside it."""
+    """Replace the store by a backup.
+
+    Stop the server first. The old store is kept beside the new one.
+    """
     # `serve` and `--help` must not wait for what only this command needs.
     import asyncio  # noqa: PLC0415
 
@@ -109,11 +124,4 @@ def restore(context: click.Context, backup: Path, *, yes: bool, json: bool) -> N
     place = state_location(context.obj.config, context.obj.state_dir)
     confirm(f"Put {backup} in the place of {place.store}?", yes=yes)
     asyncio.run(put_back(place, backup))
-    _tell(json, {"store": str(place.store), "backup": str(backup)}, f"{place.store}: restored from {backup}")
-
-
-def _tell(as_json: bool, found: Row, text: str) -> None:  # noqa: FBT001  # the first of three words
-    if as_json:
-        show(found, (), as_json=True)
-    else:
-        note(text)
+    report({"store": str(place.store), "backup": str(backup)}, f"{place.store}: restored from {backup}", as_json=json)

@@ -1,4 +1,7 @@
-"""`guestwire access user`, `token`, `group`, `role` and `pool`: commands made from one table of resources and the records of their endpoints."""
+"""`guestwire access user`, `token`, `group`, `role` and `pool`.
+
+The commands are made from one table of resources and the records of their endpoints.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -6,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from guestwire.cli.access_store import Resource, add_or_change, remove, run, show_all
-from guestwire.cli.asking import new_password
-from guestwire.cli.options import json_option, yes_option
-from guestwire.cli.output import Column, Row, examples, yes_or_no
+from guestwire.cli.asking import new_password, yes_option
+from guestwire.cli.output import Column, Group, Row, examples, json_option, yes_or_no
 from guestwire.cli.times import expires, expiry
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ async def _with_members(admin: "OfflineAdmin", row: Row) -> Row:
 
 USERS: Final = Resource(
     "user",
-    "Users, NAME@REALM: realm pve keeps their passwords here, pam is this host's.",
+    "Manage users. A user is NAME@REALM: the realm pve keeps passwords here, pam has the accounts of this host.",
     {"userid": "USER"},
     "/access/users",
     "/access/users/{userid}",
@@ -39,15 +41,15 @@ USERS: Final = Resource(
     ),
     {
         "list": ("List all users with their groups and tokens.", ""),
-        "add": ("Add a user; `user password` gives it a password.", "anna@pve --groups ops"),
-        "change": ("Change a user; a running server heeds it within a second.", "anna@pve --disable"),
+        "add": ("Add a user. `user password` sets the password.", "anna@pve --groups ops"),
+        "change": ("Change a user. A running server heeds it within a second.", "anna@pve --disable"),
         "remove": ("Remove a user with its tokens, memberships and ACL entries.", "anna@pve"),
     },
     listed={"full": True},
 )
 TOKENS: Final = Resource(
     "token",
-    "API tokens of a user.",
+    "Manage the API tokens of a user.",
     {"userid": "USER", "tokenid": "NAME"},
     "/access/users/{userid}/token",
     "/access/users/{userid}/token/{tokenid}",
@@ -60,12 +62,12 @@ TOKENS: Final = Resource(
     {
         "list": ("List a user's tokens.", "anna@pve"),
         "add": (
-            "Add a token. It is shown this once: standard output gets one line, USER!NAME=SECRET.",
+            "Add a token, and show its secret. It is shown this once: standard output gets one line, USER!NAME=SECRET.",
             "anna@pve backup --expire 2027-01-01",
         ),
-        "change": ("Change a token; its secret stays.", "anna@pve backup --expire never"),
+        "change": ("Change a token. Its secret stays the same.", "anna@pve backup --expire never"),
         "remove": (
-            "Remove a token with its ACL entries; a running server refuses it within a second.",
+            "Remove a token with its ACL entries. A running server refuses it within a second.",
             "anna@pve backup",
         ),
     },
@@ -73,7 +75,7 @@ TOKENS: Final = Resource(
 )
 GROUPS: Final = Resource(
     "group",
-    "Groups of users; `user change --groups` says who is in them.",
+    "Manage groups of users. `user change --groups` puts a user into groups.",
     {"groupid": "GROUP"},
     "/access/groups",
     "/access/groups/{groupid}",
@@ -82,12 +84,12 @@ GROUPS: Final = Resource(
         "list": ("List all groups with their members.", ""),
         "add": ("Add a group.", "ops --comment Operators"),
         "change": ("Change a group's comment.", "ops --comment Operators"),
-        "remove": ("Remove a group with its ACL entries; its members stay.", "ops"),
+        "remove": ("Remove a group with its ACL entries. Its members stay.", "ops"),
     },
 )
 ROLES: Final = Resource(
     "role",
-    "Roles: privileges that are given together.",
+    "Manage roles: named sets of privileges.",
     {"roleid": "ROLE"},
     "/access/roles",
     "/access/roles/{roleid}",
@@ -108,7 +110,7 @@ ROLES: Final = Resource(
 )
 POOLS: Final = Resource(
     "pool",
-    "Pools: VMs that are meant together by the path /pool/NAME.",
+    "Manage pools: sets of VMs with the path /pool/NAME.",
     {"poolid": "POOL"},
     "/pools",
     "/pools/{poolid}",
@@ -119,8 +121,8 @@ POOLS: Final = Resource(
     ),
     {
         "list": ("List all pools with their VMs.", ""),
-        "add": ("Add a pool; `pool change --vms` puts VMs in it.", "nightly --comment Backups"),
-        "change": ("Put VMs in a pool or take them out; change its comment.", "nightly --vms 100,101"),
+        "add": ("Add a pool. `pool change --vms` puts VMs in it.", "nightly --comment Backups"),
+        "change": ("Put VMs in a pool or take them out, or change its comment.", "nightly --vms 100,101"),
         "remove": ("Remove an empty pool and the ACL entries on its path.", "nightly"),
     },
     paths={"change": "/pools"},
@@ -141,7 +143,10 @@ METAVARS: Final = {
 
 
 class ResourceCommand(click.Command):
-    """One action on one resource. Its options are the endpoint's parameters; they are read from the record when the command is used."""
+    """One action on one resource.
+
+    Its options are the endpoint's parameters. They are read from the record when the command is used.
+    """
 
     def __init__(self, resource: Resource, action: str) -> None:
         text, words = resource.actions[action]
@@ -183,7 +188,7 @@ class ResourceCommand(click.Command):
         flag, about = f"--{rule.name}", rule.description
         match rule.name:
             case "expire":
-                about = "YYYY-MM-DD (when the day begins), YYYY-MM-DDTHH:MM, seconds since the epoch, or 'never'."
+                about = "A date (2027-01-31, from its first second), a time (2027-01-31T18:00), seconds since the epoch, or 'never'."
                 return click.Option([flag], metavar="WHEN", help=about, callback=lambda _c, _p, text: expiry(text))
             case "enable" if self._action == "add":
                 return click.Option(
@@ -211,20 +216,23 @@ class ResourceCommand(click.Command):
             add_or_change(where, resource, (METHODS[action], resource.path(action)), ident, given, as_json=json)
 
 
-def resource_group(resource: Resource) -> click.Group:
+def resource_group(resource: Resource) -> Group:
     """`guestwire access WORD` with its four commands."""
     example = examples(f"guestwire access {resource.word} list {resource.actions['list'][1]}".rstrip())
     commands = [ResourceCommand(resource, action) for action in METHODS]
-    return click.Group(resource.word, help=resource.help, epilog=example, no_args_is_help=True, commands=commands)
+    return Group(resource.word, help=resource.help, epilog=example, no_args_is_help=True, commands=commands)
 
 
 @click.command("password", epilog=examples("guestwire access user password anna@pve"))
-@click.argument("userid", metavar="USER", help="NAME@REALM")
-@click.option("--stdin", is_flag=True, help="Read the password from standard input, one line.")
+@click.argument("userid", metavar="USER", help="The user, NAME@REALM.")
+@click.option("--stdin", is_flag=True, help="Take the first line of standard input as the password.")
 @json_option
 @click.pass_context
 def password(context: click.Context, userid: str, *, stdin: bool, json: bool) -> None:
-    """Set a user's password: asked for on the terminal, twice, or read from standard input."""
+    """Set a user's password.
+
+    You are asked for it twice on the terminal, or it is read from standard input.
+    """
     ident = {"userid": userid}
     run(context.obj, lambda admin: USERS.row(admin, ident))
     given = {"password": new_password(userid, from_stdin=stdin)}

@@ -1,4 +1,4 @@
-"""What the commands that work on the store have in common: which store is meant, opening it, and showing what came of it."""
+"""The parts that commands on the store share: finding the store, opening it, and showing results."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ config_option = click.option(
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The server's configuration; default: /etc/guestwire/guestwire.toml, if it is there.",
+    help="The server's configuration file; without it, /etc/guestwire/guestwire.toml if that exists.",
 )
 state_option = click.option(
     "--state-dir",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="The server's state directory, in place of a configuration.",
+    help="The server's state directory, instead of a configuration file.",
 )
 
 
@@ -59,7 +59,7 @@ def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What can be listed, added, changed and removed.
+    """A kind of record that can be listed, added, changed and removed.
 
     Attributes:
         word: what people call it.
@@ -169,7 +169,7 @@ def _named(ident: Mapping[str, str]) -> str:
 
 
 def _what_goes(acl: Sequence[Row], ident: Mapping[str, str], row: Row) -> str:
-    """What goes with it."""
+    """Describes the tokens and ACL entries that are removed with a record."""
     name = _named(ident)
     entries = [entry for entry in acl if name in (entry["ugid"], entry["ugid"].partition("!")[0], entry["roleid"])]
     entries += [entry for entry in acl if "poolid" in ident and entry["path"] == f"/pool/{name}"]

@@ -4,11 +4,15 @@ import getpass
 import sys
 from typing import Final
 
+import click
+
 from guestwire.cli.output import visible
 from guestwire.errors import RequestError
 
 LONGEST_PASSWORD: Final = 4096
 """Bytes read from standard input: a file given by mistake is not read to its end."""
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -27,7 +31,9 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def new_password(userid: str, *, from_stdin: bool) -> str:
-    """A new password: typed twice on the terminal, unseen, or the first line of standard input. It is never an argument: those can be seen by everybody.
+    """A new password: typed twice on the terminal, unseen, or the first line of standard input.
+
+    It is never an argument, for every user of the machine can see those.
 
     Raises:
         RequestError: two different ones, none, no UTF-8, or there is no terminal to ask on.

@@ -37,47 +37,35 @@ Show = Callable[[Sequence[Row]], None]
 
 @click.command("audit", epilog=examples("guestwire audit --since 2h --follow"))
 @click.option(
-    "--since", metavar="WHEN", help="YYYY-MM-DD, YYYY-MM-DDTHH:MM, seconds since the epoch, or how long ago: 2h, 7d."
+    "--since",
+    metavar="WHEN",
+    help="A date (2027-01-31), a time (2027-01-31T18:00), seconds since the epoch, or how long ago: 2h, 7d.",
 )
-@click.option("--until", metavar="WHEN", help="As --since; this moment is left out.")
-@click.option("--user", metavar="USER", help="A user with all tokens, or NAME@REALM!TOKEN.")
-@click.option("--address", metavar="ADDRESS", help="Where it came from; 'local': this command line.")
-@click.option("--vmid", metavar="VMID", type=int)
-@click.option("--endpoint", metavar="'METHOD /PATH'", help="As the table shows it.")
-@click.option("--status", metavar="STATUS", help="Of the answer, as 403.", type=int)
-@click.option("--request-id", metavar="ID", help="As the server's log has it.")
-@click.option("--limit", metavar="NUMBER", help="The last so many.", type=click.IntRange(min=1, max=MOST), default=100)
-@click.option("--follow", "-f", help="Go on with what comes, until Ctrl-C.", is_flag=True)
-@click.option("--json", help="One JSON object a line.", is_flag=True)
+@click.option("--until", metavar="WHEN", help="As --since; records of this very second are left out.")
+@click.option("--user", metavar="USER", help="Only calls of a user and its tokens, or of a token, NAME@REALM!NAME.")
+@click.option("--address", metavar="ADDRESS", help="Only calls from this address; 'local' is this command line.")
+@click.option("--vmid", metavar="VMID", help="Only calls for this VM.", type=int)
+@click.option("--endpoint", metavar="'METHOD /PATH'", help="Only calls of an endpoint, named as in the table.")
+@click.option("--status", metavar="STATUS", help="Only calls whose answer had this status, for example 403.", type=int)
+@click.option("--request-id", metavar="ID", help="Only the call with this id in the server's log.")
+@click.option(
+    "--limit",
+    metavar="NUMBER",
+    help="How many records at most; the newest are kept.",
+    type=click.IntRange(min=1, max=MOST),
+    default=100,
+)
+@click.option("--follow", "-f", help="Go on with new records until Ctrl-C.", is_flag=True)
+@click.option("--json", help="Write one JSON object a line.", is_flag=True)
 @config_option
 @state_option
 def audit(
-    *,
-    since: str | None,
-    until: str | None,
-    user: str | None,
-    address: str | None,
-    vmid: int | None,
-    endpoint: str | None,
-    status: int | None,
-    request_id: str | None,
-    limit: int,
-    follow: bool,
-    json: bool,
-    config: Path | None,
-    state_dir: Path | None,
-) -> None:
+    *, since: str | None, until: str | None, limit: int, follow: bool, json: bool, config: Path | None,
+    state_dir: Path | None, **filters: str | int | None,
+) -> None:  # fmt: skip
     """Show who did what in which guest, and who was refused."""
-    wanted = {
-        "since": moment("since", since),
-        "until": moment("until", until),
-        "user": user,
-        "address": address,
-        "vmid": vmid,
-        "endpoint": endpoint,
-        "status": status,
-        "request-id": request_id,
-    }
+    wanted = {name.replace("_", "-"): value for name, value in filters.items()}
+    wanted |= {"since": moment("since", since), "until": moment("until", until)}
     tell = _lines if json else _Table()
     where = Where(config, state_dir)
     if not follow:

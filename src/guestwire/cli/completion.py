@@ -22,9 +22,10 @@ VARIABLE: Final = "_GUESTWIRE_COMPLETE"
 @click.argument("shell", help="Your shell.", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Write the script that completes commands, options and names of guests in your shell.
+    """Write the script that completes commands in your shell.
 
-    Names of guests are those on the host of the command line, of GUESTWIRE_HOST or of the profile.
+    It completes commands, options and the names of guests: those on the host of the command line, of GUESTWIRE_HOST or
+    of the profile.
     """
     from click.shell_completion import get_completion_class  # noqa: PLC0415  # only this command needs it
 

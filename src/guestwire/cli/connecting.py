@@ -1,13 +1,13 @@
-"""From what was given before a command to a host that answers."""
+"""From the options before a command to a host that answers, and the arguments that name a guest there."""
 
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from guestwire.cli.options import given_in
+from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,7 +17,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+COMPLETES_WITHIN: Final = 3.0
+"""Seconds that Tab waits for the host at most."""
+
 # `guestwire --help` and Tab must not wait for the client: everything of it is imported where it is used.
+
+
+def find_settings(context: click.Context) -> "Settings":
+    """The settings by the options before the command, the environment and the profile.
+
+    The fingerprint that was trusted before is among them.
+
+    Raises:
+        ConfigurationError: one of them can't be used.
+    """
+    from guestwire.cli.trust import add_known_fingerprint  # noqa: PLC0415
+    from guestwire.client.settings import settings_for  # noqa: PLC0415
+
+    options = context.find_root().params
+    values = {name: options.get(name) for name in ("host", "token_file", "ca", "fingerprint")}
+    values["verify"] = False if options.get("insecure") else None
+    return add_known_fingerprint(settings_for(values, profile=options.get("profile")))
 
 
 class Connection:
@@ -30,7 +53,9 @@ class Connection:
         self._host = runner.run(_opened(settings))
 
     def run(self, job: Callable[["Host"], Awaitable[T]]) -> T:
-        """What the job comes to. When a certificate is trusted only after a question, it is begun again: nothing was sent.
+        """The result of a job on the host.
+
+        When the certificate is trusted only after a question, the job begins again: nothing was sent.
 
         Raises:
             CallFailed: see `client.errors`.
@@ -53,9 +78,9 @@ class Connection:
             work.close()  # Ctrl-C may come before it is begun, and Python would complain
 
     def _trust(self, error: Any) -> None:
-        from guestwire.cli.trust import asked  # noqa: PLC0415
+        from guestwire.cli.trust import ask_to_trust  # noqa: PLC0415
 
-        self._settings = asked(self._settings, error, self._runner.run)
+        self._settings = ask_to_trust(self._settings, error, self._runner.run)
         self.close()
         self._host = self._runner.run(_opened(self._settings))
 
@@ -66,18 +91,16 @@ class Connection:
 
 @contextlib.contextmanager
 def connected(context: click.Context, *, ask: bool = True) -> Iterator[Connection]:
-    """The host that was named before the command; `ask`: people may be asked whether they trust it. Nothing is sent yet.
+    """The host that the options, the environment or the profile name. Nothing is sent yet.
+
+    With `ask`, a person may be asked to trust its certificate.
 
     Raises:
         ConfigurationError: none was named, or what was given can't be used.
     """
     import asyncio  # noqa: PLC0415
 
-    from guestwire.cli.trust import remembered  # noqa: PLC0415
-    from guestwire.client.settings import settings_for  # noqa: PLC0415
-
-    given = given_in(context)
-    settings = remembered(settings_for(given.words, profile=given.profile))
+    settings = find_settings(context)
     with asyncio.Runner() as runner:
         connection = Connection(runner, settings, ask=ask)
         try:
@@ -112,8 +135,8 @@ async def _opened(settings: "Settings") -> "Host":
 def _load_https() -> None:
     """Loads aiohttp without the system's certificates, of which the carrier reads those that it needs itself.
 
-    At import aiohttp reads all of them into a context that is not used here: `ping` takes 285 ms of CPU time then, and 250 ms without
-    (median of 15 runs).
+    At import aiohttp reads all of them into a context that is not used here: `ping` takes 285 ms of CPU time then, and
+    250 ms without (median of 15 runs).
     """
     kept = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     os.environ.update(dict.fromkeys(kept, os.devnull))
@@ -136,3 +159,39 @@ def plain(found: Any) -> Any:
     import msgspec  # noqa: PLC0415
 
     return msgspec.to_builtins(found)
+
+
+def guest_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of guests that begin with `incomplete`.
+
+    There are none when the host can't be reached: an error or a question would disturb the shell's line.
+    """
+    import asyncio  # noqa: PLC0415  # only who presses Tab waits for it
+
+    async def names(host: "Host") -> list[str]:
+        async with asyncio.timeout(COMPLETES_WITHIN):
+            return [guest.name for guest in await host.guests()]
+
+    try:
+        found = on_host(context, names, ask=False)
+    except (GuestwireError, TimeoutError):
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def guest_and_path(text: str) -> tuple[str, str]:
+    """The two sides of `GUEST:PATH`.
+
+    Raises:
+        BadParameter: one of them is missing.
+    """
+    guest, _, path = text.partition(":")
+    if not guest or not path:
+        raise click.BadParameter(f"'{text}' is not GUEST:PATH; a folder is, for example, {guest or 'GUEST'}:/etc.")
+    return guest, path
+
+
+guest_argument = click.argument("guest", metavar="GUEST", help="A VM's name or id.", shell_complete=guest_names)
+path_argument = click.argument(
+    "path", metavar="GUEST:PATH", help="A VM's name or id, and a path in it.", shell_complete=guest_names
+)

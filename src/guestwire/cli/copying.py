@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from guestwire.cli.asking import confirm
-from guestwire.cli.connecting import on_guest
-from guestwire.cli.names import guest_and_path, path_argument
-from guestwire.cli.options import json_option
-from guestwire.cli.output import examples, note, to_json
+from guestwire.cli.connecting import guest_and_path, on_guest, path_argument
+from guestwire.cli.output import examples, json_option, note, to_json
 from guestwire.cli.units import size
 from guestwire.errors import GuestwireError, RequestError
 
@@ -57,11 +55,13 @@ class EditorFailed(GuestwireError):
 @json_option
 @click.pass_context
 def copy(context: click.Context, source: str, target: str, *, recursive: bool, json: bool) -> None:
-    """Copy files to a guest or from it. With -r, what is in the folder SRC comes into the folder DST, which is made where there is none.
+    """Copy files to a guest or from it.
 
-    A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted one leaves the old file as it was. One that was
-    killed, or lost its connection, goes on where it stopped when it is started again. A link that is SRC is followed, one that is DST is replaced;
-    in folders, links stay links.
+    With -r, the content of the folder SRC is copied into the folder DST, which is made if it is missing.
+
+    A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted copy leaves the old
+    file as it was. When a copy was killed, or lost its connection, the same command continues where it stopped. A link
+    that is SRC is followed, a link that is DST is replaced; links in folders stay links.
     """
     if _is_of_guest(source) == _is_of_guest(target) or not source or not target:
         raise click.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
@@ -81,7 +81,10 @@ def copy(context: click.Context, source: str, target: str, *, recursive: bool, j
 
 
 def _is_of_guest(text: str) -> bool:
-    """`GUEST:PATH`, also of `NODE/VMID`; a path of this side that has a colon is written with a slash before it (`./a:b`)."""
+    """True for `GUEST:PATH` and `NODE/VMID:PATH`.
+
+    A path of this machine that has a colon is written with a slash before it (`./a:b`).
+    """
     return bool(_of_guest.match(text))
 
 
@@ -200,9 +203,10 @@ class _Resumption:
 @click.option("--yes", help="Do not ask when the file changed meanwhile.", is_flag=True)
 @click.pass_context
 def edit(context: click.Context, path: str, *, yes: bool) -> None:
-    """Edit a file of a guest with the editor that VISUAL or EDITOR names. A link is followed.
+    """Edit a guest's file in your own editor.
 
-    What was written, and can't be put back, is kept on this machine.
+    The editor is what VISUAL or EDITOR names, or vi. A link is followed. When the edited file can't be written back, it
+    is kept on this machine.
     """
     name, given = guest_and_path(path)
     file = on_guest(context, name, lambda guest: _behind_links(guest, given))
@@ -218,7 +222,10 @@ def edit(context: click.Context, path: str, *, yes: bool) -> None:
 
 
 async def _behind_links(guest: "Guest", path: str) -> str:
-    """The file itself: what is written takes a link's place. Where that can't be found out, it is asked for by its name alone."""
+    """The file behind links, for a write would replace the link.
+
+    Where that can't be found out, the path stays as it is.
+    """
     if _system(path) is not _system("/"):
         return path
     try:

@@ -2,10 +2,8 @@
 
 import click
 
-from guestwire.cli.connecting import on_host
-from guestwire.cli.names import guest_argument
-from guestwire.cli.options import json_option
-from guestwire.cli.output import examples, to_json, visible
+from guestwire.cli.connecting import guest_argument, on_host
+from guestwire.cli.output import examples, json_option, to_json, visible
 
 
 @click.command("doctor", epilog=examples("guestwire doctor web"))
@@ -13,9 +11,10 @@ from guestwire.cli.output import examples, to_json, visible
 @json_option
 @click.pass_context
 def doctor(context: click.Context, guest: str, *, json: bool) -> None:
-    """Find out, step by step, why a guest does not answer, and what to do next: address, TLS, credentials, VM, agent, privilege, commands.
+    """Find out why a guest does not answer, and what to do next.
 
-    Ends with 0 when the guest answers, else with the exit code of what is wrong.
+    The steps are address, TLS, credentials, VM, agent, privilege and commands. The exit code is 0 when the guest
+    answers, else that of the error found.
     """
     from guestwire.client.diagnosis import examine  # noqa: PLC0415  # `--help` must not wait for the client
 

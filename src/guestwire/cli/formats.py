@@ -1,4 +1,4 @@
-"""How people see results: the formats that the command views of the contract name, and the tables, facts and lines made of them."""
+"""The formats that the command views of the contract name, and the tables, facts and lines made with them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

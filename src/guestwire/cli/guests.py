@@ -1,13 +1,14 @@
-"""`guestwire ls` and `guestwire memory`, which take more than one call; `views.py` has those that show one endpoint's result."""
+"""`guestwire ls` and `guestwire memory`, which take more than one call.
+
+`views.py` has the commands that show one endpoint's result.
+"""
 
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import on_guest, on_host, plain
-from guestwire.cli.names import guest_and_path, guest_argument, guest_names
-from guestwire.cli.options import json_option
-from guestwire.cli.output import Column, Row, examples, note, show, to_json
+from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names, on_guest, on_host, plain
+from guestwire.cli.output import Column, Row, examples, json_option, note, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
 
@@ -28,7 +29,7 @@ ENTRIES: Final = (
 @json_option
 @click.pass_context
 def ls(context: click.Context, *, path: str | None, json: bool) -> None:
-    """List the guests that you may see; or what is in a folder of a guest."""
+    """List the guests that you may see, or a folder in one of them."""
     if path is None:
         guests = on_host(context, lambda host: host.guests())
         show([_fields(guest) for guest in guests], GUESTS, as_json=json)
@@ -51,7 +52,7 @@ def _fields(record: Any) -> Row:
 @json_option
 @click.pass_context
 def memory(context: click.Context, guest: str, *, json: bool) -> None:
-    """Show how much memory a guest has, in blocks that can be plugged."""
+    """Show a guest's memory, in blocks that can be plugged."""
 
     async def read(guest: "Guest") -> dict[str, Any]:
         info = await guest.get_memory_block_info()

@@ -1,7 +1,8 @@
 """The entry of `guestwire`.
 
-Most of a short command's time is loading, which makes no garbage. Python's search for garbage while modules load, and at the end, would cost
-5 % to 15 % more CPU time: 250 ms became 282 ms for `ping` over HTTPS (median of 15 runs). So it is rare here; servers set it back (`USUAL`).
+Most of a short command's time is loading, which makes no garbage. Python's search for garbage while modules load, and
+at the end, would cost 5 % to 15 % more CPU time: 250 ms became 282 ms for `ping` over HTTPS (median of 15 runs). So it
+is rare here; servers set it back (`USUAL`).
 """
 
 import atexit

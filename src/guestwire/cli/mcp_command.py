@@ -2,20 +2,19 @@
 
 import gc
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import on_host
+from guestwire.cli.connecting import find_settings, on_host
 from guestwire.cli.main import USUAL
-from guestwire.cli.options import given_in, json_option
-from guestwire.cli.output import examples, note, to_json, visible
+from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from guestwire.client import GuestInfo, Host
-    from guestwire.client.settings import Settings
     from guestwire.mcp.policy import Policy, Rule
     from guestwire.mcp.tool import Tool
 
@@ -38,7 +37,11 @@ NAME: Final = "mcp"
 @click.option("--policy", metavar="F", help="A policy in TOML instead of the options above; see docs/mcp.md.")
 @click.option("--copy-folder", metavar="DIR", help="Files may be copied to and from this folder of this machine.")
 @click.option("--dry-run", help="Change nothing; show what would be done.", is_flag=True)
-@click.option("--records", metavar="F", help="Where each call leaves a line; default: in ~/.local/state/guestwire.")
+@click.option(
+    "--records",
+    metavar="F",
+    help="A file that gets a line for each call; by default among the state files of your account.",
+)
 @click.option("--http", metavar="[HOST:]PORT", help="Streamable HTTP at /mcp instead of standard input and output.")
 @click.option("--bearer-file", metavar="F", help="The token that HTTP callers need; made when it is not there.")
 @click.option("--allow-host", metavar="NAMES", help="More names that HTTP callers reach this server by.")
@@ -46,23 +49,14 @@ NAME: Final = "mcp"
 @json_option
 @click.pass_context
 def mcp(
-    context: click.Context,
-    *,
-    allow: str | None,
-    ask: str | None,
-    tools: str | None,
-    policy: str | None,
-    copy_folder: str | None,
-    dry_run: bool,
-    records: str | None,
-    http: str | None,
-    bearer_file: str | None,
-    allow_host: str | None,
-    check: bool,
-    json: bool,
-) -> None:
-    """Give an AI assistant tools for guests (Model Context Protocol), under a policy: without options it reads state and changes nothing."""
-    chosen = _policy(policy, allow, ask, tools, copy_folder, dry_run=dry_run)
+    context: click.Context, /, *, policy: str | None, records: str | None, http: str | None, bearer_file: str | None,
+    allow_host: str | None, check: bool, json: bool, **rules: Any,
+) -> None:  # fmt: skip
+    """Serve tools for AI assistants (Model Context Protocol).
+
+    A policy says what an assistant may do; without options it reads the guests' state and changes nothing.
+    """
+    chosen = _policy_of(Path(policy), rules) if policy else _policy(**rules)
     if check:
         _show(chosen, _guests(context, chosen), json=json)
         return
@@ -78,7 +72,9 @@ def mcp(
     from guestwire.mcp.serve import listen, serve_http, serve_stdio  # noqa: PLC0415
 
     gc.set_threshold(*USUAL)  # a server lives long
-    settings = _settings(context)
+    settings = find_settings(context)
+    if not settings.host:
+        raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
     to = Path(records).expanduser() if records else default_path()
     if http is None:
         asyncio.run(serve_stdio(settings, chosen, to))
@@ -89,30 +85,15 @@ def mcp(
     asyncio.run(serve_http(settings, chosen, to, listening))
 
 
-def _settings(context: click.Context) -> "Settings":
-    from guestwire.cli.trust import remembered  # noqa: PLC0415  # as above
-    from guestwire.client.settings import settings_for  # noqa: PLC0415
-
-    given = given_in(context)
-    settings = remembered(settings_for(given.words, profile=given.profile))
-    if not settings.host:
-        raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
-    return settings
-
-
 def _words(text: str | None) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
 
 
 def _policy(
-    file: str | None, allow: str | None, ask: str | None, tools: str | None, copy_folder: str | None, *, dry_run: bool
+    *, allow: str | None, ask: str | None, tools: str | None, copy_folder: str | None, dry_run: bool
 ) -> "Policy":
     from guestwire.mcp.policy import simple_policy  # noqa: PLC0415  # as above
 
-    if file:
-        if allow or ask or tools or copy_folder or dry_run:
-            raise click.BadParameter("With --policy, the file says what is allowed; the other options stay away.")
-        return _policy_of(Path(file))
     if tools not in (None, "few", "every"):
         raise click.BadParameter("--tools is few or every.")
     folder = Path(copy_folder).expanduser().resolve() if copy_folder else None
@@ -139,10 +120,12 @@ def _known(words: list[str]) -> list[str]:
     return words
 
 
-def _policy_of(path: Path) -> "Policy":
+def _policy_of(path: Path, rules: Mapping[str, Any]) -> "Policy":
     from guestwire.mcp.all_tools import TOOLS  # noqa: PLC0415
     from guestwire.mcp.policy_file import read_policy  # noqa: PLC0415  # as above
 
+    if any(rules.values()):
+        raise click.BadParameter("With --policy, the file says what is allowed; the other options stay away.")
     return read_policy(path, TOOLS.levels())
 
 

@@ -1,15 +1,12 @@
-"""What changes a guest as a whole: its file systems' freeze, a password, its power. What disrupts it asks first."""
+"""Commands that change a guest as a whole: freezing, passwords, power. Those that disrupt it ask first."""
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from guestwire.cli.asking import confirm, new_password
-from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.names import guest_argument
-from guestwire.cli.options import json_option, yes_option
-from guestwire.cli.output import Column, examples, note, print_table, to_json
+from guestwire.cli.asking import confirm, new_password, yes_option
+from guestwire.cli.connecting import guest_argument, on_guest, plain
+from guestwire.cli.output import Column, examples, json_option, note, print_table, report, to_json
 from guestwire.cli.units import size
 
 if TYPE_CHECKING:
@@ -23,23 +20,21 @@ TRIMMED: Final = (
 )
 
 
-def _tell(found: Any, words: str, *, as_json: bool) -> None:
-    if as_json:
-        print(to_json(found))
-    else:
-        note(words)
-
-
 @click.command("freeze", epilog=examples("guestwire freeze web && take-a-snapshot; guestwire thaw web"))
 @guest_argument
 @yes_option
 @json_option
 @click.pass_context
 def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None:
-    """Freeze a guest's file systems: everything that writes in it waits until they are thawed. Asks first."""
+    """Freeze a guest's file systems, after a question.
+
+    Everything that writes in the guest waits until they are thawed.
+    """
     confirm(f"Freeze the file systems of guest {guest}? What writes in it waits until you thaw them.", yes=yes)
 
     async def freeze_guest(found: "Guest") -> int:
+        import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the client
+
         from guestwire.client.freezing import freeze  # noqa: PLC0415
 
         try:
@@ -49,7 +44,7 @@ def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None
             raise
 
     count = on_guest(context, guest, freeze_guest)
-    _tell(count, f"{guest}: {count} file systems are frozen; guestwire thaw {guest}", as_json=json)
+    report(count, f"{guest}: {count} file systems are frozen; guestwire thaw {guest}", as_json=json)
 
 
 @click.command("thaw", epilog=examples("guestwire thaw web"))
@@ -66,7 +61,7 @@ def thaw(context: click.Context, guest: str, *, json: bool) -> None:
 
     count = on_guest(context, guest, thaw_guest)
     words = f"{count} file systems were thawed" if count else "no file systems were frozen"
-    _tell(count, f"{guest}: {words}", as_json=json)
+    report(count, f"{guest}: {words}", as_json=json)
 
 
 @click.command("trim", epilog=examples("guestwire trim web"))
@@ -74,7 +69,7 @@ def thaw(context: click.Context, guest: str, *, json: bool) -> None:
 @json_option
 @click.pass_context
 def trim(context: click.Context, guest: str, *, json: bool) -> None:
-    """Give unused blocks of a guest's file systems back to the host."""
+    """Give unused blocks of file systems back to the host."""
     found = plain(on_guest(context, guest, lambda found: found.fstrim()))
     if json:
         print(to_json(found, indent=2))
@@ -85,38 +80,41 @@ def trim(context: click.Context, guest: str, *, json: bool) -> None:
 @click.command("passwd", epilog=examples("guestwire passwd web root", "guestwire passwd --stdin web root < secret"))
 @guest_argument
 @click.argument("user", metavar="USER", help="A user in the guest.")
-@click.option("--stdin", help="Take the first line of standard input.", is_flag=True)
-@click.option("--crypted", help="It is a hash already, as /etc/shadow has it.", is_flag=True)
+@click.option("--stdin", help="Take the first line of standard input as the password.", is_flag=True)
+@click.option("--crypted", help="The password is a hash, as in /etc/shadow.", is_flag=True)
 @json_option
 @click.pass_context
 def passwd(context: click.Context, guest: str, user: str, *, stdin: bool, crypted: bool, json: bool) -> None:
-    """Set the password of a user in a guest; it is asked for, or comes on standard input."""
+    """Set the password of a user in a guest.
+
+    You are asked for it twice, or it comes on standard input.
+    """
     password = new_password(f"{user} in guest {guest}", from_stdin=stdin)
     on_guest(context, guest, lambda found: found.set_user_password(user, password, crypted=crypted))
-    _tell({}, f"{guest}: password of {user} changed", as_json=json)
+    report({}, f"{guest}: password of {user} changed", as_json=json)
 
 
 @click.command("shutdown", epilog=examples("guestwire shutdown --wait 60 web"))
 @guest_argument
-@click.option("--wait", metavar="S", help="Seconds to wait until it is off.", type=click.FloatRange(min=0))
+@click.option("--wait", metavar="S", help="Seconds to wait until the VM is off.", type=click.FloatRange(min=0))
 @yes_option
 @json_option
 @click.pass_context
 def shutdown(context: click.Context, guest: str, *, wait: float | None, yes: bool, json: bool) -> None:
-    """Shut a guest down. Asks first."""
+    """Shut a guest down, after a question."""
     confirm(f"Shut guest {guest} down?", yes=yes)
     on_guest(context, guest, lambda found: found.shutdown(wait=wait))
-    _tell({}, f"{guest}: {'off' if wait is not None else 'shutting down'}", as_json=json)
+    report({}, f"{guest}: {'off' if wait is not None else 'shutting down'}", as_json=json)
 
 
 @click.command("suspend", epilog=examples("guestwire suspend ram web"))
-@click.argument("mode", help="Where its memory is kept.", type=click.Choice(["ram", "disk", "hybrid"]))
+@click.argument("mode", help="The place that keeps the guest's memory.", type=click.Choice(["ram", "disk", "hybrid"]))
 @guest_argument
 @yes_option
 @json_option
 @click.pass_context
 def suspend(context: click.Context, mode: str, guest: str, *, yes: bool, json: bool) -> None:
-    """Suspend a guest to memory, to its disk, or to both. Asks first."""
+    """Suspend a guest to memory, disk or both, after a question."""
     confirm(f"Suspend guest {guest} to {mode}? Its agent does not answer until it is woken.", yes=yes)
 
     async def suspend_guest(found: "Guest") -> None:
@@ -124,7 +122,7 @@ def suspend(context: click.Context, mode: str, guest: str, *, yes: bool, json: b
         await calls[mode]()
 
     on_guest(context, guest, suspend_guest)
-    _tell({}, f"{guest}: suspended to {mode}", as_json=json)
+    report({}, f"{guest}: suspended to {mode}", as_json=json)
 
 
 @click.command("wait", epilog=examples("guestwire wait --timeout 300 web && guestwire exec web -- uptime"))
@@ -133,6 +131,6 @@ def suspend(context: click.Context, mode: str, guest: str, *, yes: bool, json: b
 @json_option
 @click.pass_context
 def wait(context: click.Context, guest: str, timeout: float, *, json: bool) -> None:
-    """Wait until a guest's agent answers, as after the start of its VM."""
+    """Wait until a guest's agent answers, as after a start."""
     on_guest(context, guest, lambda found: found.wait_ready(timeout))
-    _tell({}, f"{guest}: the agent answers", as_json=json)
+    report({}, f"{guest}: the agent answers", as_json=json)

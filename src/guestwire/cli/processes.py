@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
-from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.names import guest_and_path, guest_argument, path_argument
-from guestwire.cli.options import json_option
-from guestwire.cli.output import examples, note, to_json
+from guestwire.cli.connecting import INTERRUPTED, guest_and_path, guest_argument, on_guest, path_argument, plain
+from guestwire.cli.output import examples, json_option, note, to_json
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
@@ -18,15 +16,31 @@ if TYPE_CHECKING:
 
     from guestwire.client import CompletedProcess, Guest
 
-INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C, as shells have it."""
 SIGNALLED: Final = 128
 """A process that signal N ended has this and N."""
 BYTE: Final = 0xFF
 PASSED_ON_WITHIN: Final = 5.0
 """Seconds that Ctrl-C may take on its way into a guest."""
 
-pid_argument = click.argument("pid", metavar="PID", help="As `exec --detach` shows it.", type=int)
+EXIT_CODES: Final = """\
+\b
+Exit codes:
+  0    done
+  1    any other error
+  2    wrong use, or the host refuses a parameter; nothing was done
+  3    the guest or its agent can't do it: stopped, not running, an error of its own
+  4    no such guest
+  5    authentication: no credentials, or bad ones
+  6    a privilege is missing
+  7    a freeze was lost, or could not be ended
+  69   the host can't be reached, or its certificate is not trusted
+  74   a file of this machine can't be used, or what was copied is not what arrived
+  78   configuration: no host, a profile or a file that can't be used
+  124  the time is up
+  130  Ctrl-C
+exec and shell end with the program's own exit code, or with 128 + N after signal N."""
+
+pid_argument = click.argument("pid", metavar="PID", help="The process id that `exec --detach` shows.", type=int)
 
 
 class LeftRunning(GuestwireError):
@@ -41,18 +55,26 @@ class LeftRunning(GuestwireError):
         "guestwire exec web -- systemctl restart nginx",
         "guestwire exec -i web -- tar -xC /srv < site.tar",
         "guestwire exec -e LANG=C -w /srv --timeout 60 web -- make",
-    ),
+    )
+    + f"\n\n{EXIT_CODES}",
     context_settings={"allow_interspersed_args": False},
 )
 @guest_argument
 @click.argument(
-    "argv", metavar="-- ARGV...", help="Program and arguments; no shell is between.", nargs=-1, required=True
+    "argv", metavar="-- ARGV...", help="The program and its arguments; no shell reads them.", nargs=-1, required=True
 )
-@click.option("--stdin", "-i", help="Pass standard input on, when it has ended.", is_flag=True)
-@click.option("--env", "-e", metavar="K=V", help="More environment.", multiple=True)
-@click.option("--cwd", "-w", metavar="DIR", help="Its working directory.")
-@click.option("--timeout", metavar="S", help="Seconds to wait; it runs on.", type=click.FloatRange(min=0))
-@click.option("--detach", help="Show its pid, and do not wait.", is_flag=True)
+@click.option("--stdin", "-i", help="Read standard input to its end, and pass it on.", is_flag=True)
+@click.option(
+    "--env", "-e", metavar="K=V", help="Set an environment variable. Can be given several times.", multiple=True
+)
+@click.option("--cwd", "-w", metavar="DIR", help="The program's working directory.")
+@click.option(
+    "--timeout",
+    metavar="S",
+    help="Seconds to wait for the end; the program runs on after them.",
+    type=click.FloatRange(min=0),
+)
+@click.option("--detach", help="Show the process id, and do not wait.", is_flag=True)
 @json_option
 @click.pass_context
 def execute(
@@ -67,10 +89,10 @@ def execute(
     detach: bool,
     json: bool,
 ) -> None:
-    """Run a program in a guest, and end as it ends.
+    """Run a program, and end with its exit code.
 
-    Both outputs come when it has ended, byte for byte, and the exit code is its own. Ctrl-C is passed on to it; once more leaves
-    it running.
+    Its outputs come byte for byte when it has ended. The first Ctrl-C is passed on to the program, the second leaves it
+    running.
     """
     line = _line(argv)
     options: dict[str, Any] = {
@@ -152,7 +174,7 @@ class Watched:
 
 
 def _line(argv: Sequence[str]) -> list[str]:
-    """What is to be run: behind `--`, if that is there."""
+    """The program and its arguments, which stand behind `--` where that is given."""
     line = list(argv[1:] if argv[0] == "--" else argv)
     if not line:
         raise click.BadParameter("there is no program to run behind '--'.")
@@ -210,9 +232,9 @@ def exit_code(ended: "CompletedProcess") -> int:
 @json_option
 @click.pass_context
 def status(context: click.Context, guest: str, pid: int, *, json: bool) -> None:
-    """Show what became of a process, and what it wrote.
+    """Show how a process ended, and what it wrote.
 
-    Both outputs come byte for byte, when it has ended; standard error says how it did.
+    Both outputs come byte for byte when it has ended; standard error says how it ended.
     """
     state = on_guest(context, guest, lambda found: found.processes.status(pid))
     if json:
@@ -229,7 +251,7 @@ def status(context: click.Context, guest: str, pid: int, *, json: bool) -> None:
 @json_option
 @click.pass_context
 def cat(context: click.Context, path: str, *, json: bool) -> None:
-    """Write a guest's file to standard output, byte for byte."""
+    """Write a guest's file to standard output."""
     name, file = guest_and_path(path)
     if json:
         data = on_guest(context, name, lambda guest: guest.files.read(file))

@@ -1,26 +1,109 @@
-"""`guestwire`, the command."""
+"""`guestwire`, the command: all commands below their headings.
+
+Each is loaded when it is wanted, as click's documentation shows it for lazy groups.
+"""
 
 import contextlib
 import os
 import sys
-from typing import Final
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
 from guestwire.cli.completion import NAME, VARIABLE
-from guestwire.cli.lazy_group import LazyGroup
-from guestwire.cli.options import EXIT_CODES, Given
-from guestwire.cli.output import examples, note
+from guestwire.cli.connecting import INTERRUPTED
+from guestwire.cli.extras import extra_missing
+from guestwire.cli.output import Group, examples, note
+from guestwire.cli.view_names import VIEWS
 from guestwire.errors import GuestwireError, InvalidParameters
 
-INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C, as shells have it."""
+if TYPE_CHECKING:
+    from guestwire.contract import Endpoint
 
-EXAMPLES: Final = examples(
-    "guestwire --host https://pve1:8006 --token-file token ls",
-    "guestwire --host unix:/run/vm/100.qga exec web -- uname -a",
-)
+COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "Look at guests": {"ls": "guests.ls", "memory": "guests.memory", "doctor": "doctor.doctor"},
+    "Work in a guest": {
+        "exec": "processes.execute",
+        "status": "processes.status",
+        "shell": "shell.shell",
+        "cat": "processes.cat",
+        "cp": "copying.copy",
+        "edit": "copying.edit",
+    },
+    "Change a guest": {
+        "freeze": "power.freeze",
+        "thaw": "power.thaw",
+        "trim": "power.trim",
+        "passwd": "power.passwd",
+        "shutdown": "power.shutdown",
+        "suspend": "power.suspend",
+        "wait": "power.wait",
+    },
+    "API and service": {
+        "api": "raw_calls.api",
+        "raw": "raw_calls.raw",
+        "mcp": "mcp_command.mcp",
+        "serve": "serve_command.serve",
+        "access": "access_command.access",
+        "audit": "audit_command.audit",
+        "completion": "completion.completion",
+    },
+}
+"""The commands written by hand: below each heading of the help, the name with its module and function.
+
+The views of endpoints come on top; their records say below which heading.
+"""
+
+PLACES: Final = {name: place for commands in COMMANDS.values() for name, place in commands.items()}
+
+
+class LazyGroup(Group):
+    """All commands."""
+
+    def sections(self, context: click.Context) -> Mapping[str, list[str]]:  # noqa: ARG002  # the same in every context
+        """The headings, and the commands below each: the first one, then the views, then the others."""
+        found = {}
+        for heading, (first, *others) in COMMANDS.items():
+            found[heading] = [first, *(name for name, (section, _) in VIEWS.items() if section == heading), *others]
+        return found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the help."""
+        return [name for names in self.sections(ctx).values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, loaded; None: there is none."""
+        if cmd_name not in self.commands:
+            if cmd_name in VIEWS:
+                from guestwire.cli.views import ViewCommand  # noqa: PLC0415  # as all others, when it is wanted
+
+                self.add_command(ViewCommand(cmd_name, VIEWS[cmd_name][1], lambda: _viewed(cmd_name)))
+            elif cmd_name in PLACES:
+                module, function = PLACES[cmd_name].split(".")
+                self.add_command(getattr(import_module(f"guestwire.cli.{module}"), function))
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Only here is known which command it is that lacks a package.
+
+        Raises:
+            ExtraMissing: the command needs an extra that is not installed.
+        """
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if missing := extra_missing(str(ctx.invoked_subcommand), error):
+                raise missing from error
+            raise
+
+
+def _viewed(name: str) -> "Endpoint":
+    from guestwire.contract.guest_registry import GUEST_ENDPOINTS  # noqa: PLC0415  # `--help` must not wait for it
+
+    return next(endpoint for endpoint in GUEST_ENDPOINTS if endpoint.command and endpoint.command.name == name)
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback
@@ -35,20 +118,15 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
     NAME,
     cls=LazyGroup,
     no_args_is_help=True,
-    epilog=f"{EXAMPLES}\n\n{EXIT_CODES}",
-    context_settings={"max_content_width": 120, "show_default": True},
+    epilog=examples("guestwire --host unix:/run/vm/100.qga exec web -- uname -a")
+    + "\n`guestwire exec --help` lists the exit codes.",
+    context_settings={"show_default": True},
 )
-@click.option(
-    "--host",
-    metavar="TARGET",
-    help="https://HOST:8006 (Proxmox VE or guestwire) or unix:/PATH/TO.qga; or GUESTWIRE_HOST.",
-)
-@click.option("--profile", metavar="P", help="A table in ~/.config/guestwire/config.toml; or GUESTWIRE_PROFILE.")
-@click.option("--token-file", metavar="F", help="Holds an API token; or GUESTWIRE_TOKEN_FILE, or GUESTWIRE_TOKEN.")
-@click.option("--ca", metavar="F", help="The CA whose certificates are trusted; or GUESTWIRE_CA.")
-@click.option(
-    "--fingerprint", metavar="F", help="SHA-256 of the certificate that is trusted; or GUESTWIRE_FINGERPRINT."
-)
+@click.option("--host", metavar="TARGET", help="https://HOST:8006, or unix:/PATH/TO.qga of one guest.")
+@click.option("--profile", metavar="NAME", help="A table of the configuration file.")
+@click.option("--token-file", metavar="F", help="A file with an API token.")
+@click.option("--ca", metavar="F", help="The CA that signed the host's certificate.")
+@click.option("--fingerprint", metavar="F", help="The SHA-256 fingerprint of the host's certificate.")
 @click.option(
     "--insecure",
     is_flag=True,
@@ -57,19 +135,12 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
-@click.pass_context
-def guestwire(
-    context: click.Context,
-    *,
-    host: str | None,
-    profile: str | None,
-    token_file: str | None,
-    ca: str | None,
-    fingerprint: str | None,
-    insecure: bool,
-) -> None:
-    """Reach inside QEMU virtual machines through their guest agents."""
-    context.obj = Given(host, profile, token_file, ca, fingerprint, insecure)
+def guestwire(**_options: object) -> None:
+    """Reach inside QEMU virtual machines through their guest agents.
+
+    Variables such as GUESTWIRE_HOST, or a profile, can stand for the options.
+    """
+    # `connecting.find_settings` reads the options where a host is wanted.
 
 
 def run() -> None:
@@ -116,7 +187,7 @@ def _one_line(error: GuestwireError) -> str:
 
 
 def _usage(error: click.ClickException) -> str:
-    """What was wrong with the words of the command, and where the right ones stand."""
+    """The mistake in the words of a command, and the help that has the right ones."""
     text = " ".join(error.format_message().split())
     text += "." if text and not text.endswith((".", "?")) else ""
     context = getattr(error, "ctx", None)

@@ -5,10 +5,9 @@ from typing import Any, Final
 
 import click
 
-from guestwire.cli.asking import confirm
+from guestwire.cli.asking import confirm, yes_option
 from guestwire.cli.connecting import on_host
-from guestwire.cli.options import json_option, yes_option
-from guestwire.cli.output import Column, examples, show, to_json
+from guestwire.cli.output import Column, examples, json_option, show, to_json
 
 PREFIX: Final = "/api2/json"
 METHODS: Final = ("GET", "POST", "PUT", "DELETE")
@@ -35,12 +34,17 @@ COLUMNS: Final = (
 @json_option
 @click.pass_context
 def raw(context: click.Context, method: str, path: str, *, parameters: tuple[str, ...], yes: bool, json: bool) -> None:  # noqa: ARG001  # the answer is JSON in any case
-    """Make any call of the API, and show what it has under `data`, as JSON. Asks first when it may disrupt a guest."""
+    """Make any call of the API, and show its answer as JSON.
+
+    The answer is what the API has under `data`. You are asked first when the call may disrupt a guest.
+    """
     method, path = method.upper(), "/" + path.removeprefix(PREFIX).lstrip("/")
     if method not in METHODS:
         raise click.BadParameter(f"'{method}' is none of {', '.join(METHODS)}.")
+    from guestwire.client.endpoint_lookup import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
+
     given = _given(parameters)
-    if not yes and _may_disrupt(method, path):
+    if not yes and disrupts(method, path):
         confirm(f"{method} {path} may disrupt a guest. Call it?", yes=False)
     found = on_host(context, lambda host: host.raw(method, path, given))
     print(to_json(found, indent=2))
@@ -59,20 +63,14 @@ def _given(pairs: Sequence[str]) -> dict[str, Any]:
     return given
 
 
-def _may_disrupt(method: str, path: str) -> bool:
-    from guestwire.client.endpoint_lookup import disrupts  # noqa: PLC0415  # `--help` must not wait for the contract
-
-    return disrupts(method, path)
-
-
 @click.command(
     "api", epilog=examples("guestwire api", "guestwire api --json | jq '.[] | select(.effect == \"disrupts\").path'")
 )
 @json_option
 def api(*, json: bool) -> None:
-    """List every endpoint of guestwire's API, with the privileges that it needs and what it does to a guest.
+    """List every endpoint, with its privileges and its effect.
 
-    Any one of the privileges will do. Proxmox VE has those below /nodes/{node}/qemu/{vmid}/agent too.
+    Any one of the privileges suffices. Proxmox VE has the endpoints below /nodes/{node}/qemu/{vmid}/agent too.
     """
     from guestwire.client.endpoint_lookup import every  # noqa: PLC0415  # as above
 

@@ -1,4 +1,7 @@
-"""`guestwire shell`: a line at a time, each in a shell of its own that gets the directory and environment the one before left behind."""
+"""`guestwire shell`: a line at a time.
+
+Each line runs in a shell of its own, which gets the directory and the environment that the one before left behind.
+"""
 
 import os
 import sys
@@ -8,10 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from guestwire.cli.connecting import Connection, connected
-from guestwire.cli.names import guest_argument
-from guestwire.cli.options import json_option
-from guestwire.cli.output import examples, note, to_json, visible
+from guestwire.cli.connecting import Connection, connected, guest_argument
+from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.cli.processes import LeftRunning, Watched, exit_code, fields, pass_on
 from guestwire.errors import GuestwireError
 
@@ -27,7 +28,10 @@ code=$?
 trap 'printf "\n%s %s %s\0" MARK next "$PWD"; export -p; exit "$code"' EXIT
 exit "$code"
 """
-"""$1: directory; $2: environment, as `export -p` wrote it; $3: the line. When that exits, the first trap is still in place."""
+"""$1: directory; $2: environment, as `export -p` wrote it; $3: the line.
+
+When the line exits, the first trap is still in place.
+"""
 
 
 class Unusable(GuestwireError):
@@ -41,10 +45,12 @@ class Unusable(GuestwireError):
 @json_option
 @click.pass_context
 def shell(context: click.Context, guest: str, *, json: bool) -> None:
-    """Run lines in a guest's /bin/sh, one at a time; directory and exported variables are kept.
+    """Run lines in a guest's /bin/sh, one at a time.
 
-    It is no terminal: each line's output comes when it has ended, and programs that need a terminal or input do not work.
-    Ctrl-C is passed on to what runs, and once more leaves it running; Ctrl-D or exit ends. With --json one object a line, as `exec --json` has it.
+    The directory and exported variables are kept from line to line. This is no terminal: a line's output comes when it
+    has ended, and programs that need a terminal or input do not work. The first Ctrl-C is passed on to what runs, the
+    second leaves it running; Ctrl-D or exit ends the shell. With --json, each line makes one object as of `exec
+    --json`.
     """
     with connected(context) as connection:
         found = connection.run(lambda host: _usable(host, guest))

@@ -34,7 +34,9 @@ def expiry(text: str | None) -> int | None:
 
 
 def moment(name: str, text: str | None) -> int | None:
-    """Seconds since the epoch of a date, a date and time, seconds, or how long ago (`90s`, `30m`, `2h`, `7d`, `4w`); None for None.
+    """Seconds since the epoch of a date, a date and time, seconds, or an age; None for None.
+
+    An age is `90s`, `30m`, `2h`, `7d` or `4w`.
 
     Raises:
         InvalidParameters: of the parameter `name`: it is none of them.

@@ -1,6 +1,7 @@
-"""Certificates that people trust by their fingerprints: `known_hosts.toml` beside the profiles, and the question that fills it.
+"""Certificates that people trust by their fingerprints, in `known_hosts.toml` beside the profiles.
 
-The question is asked only on a terminal, and only about an unknown host: another certificate than the known one is an error.
+The question is asked only on a terminal, and only about an unknown host: another certificate than the known one is an
+error.
 """
 
 import json
@@ -21,7 +22,7 @@ from guestwire.errors import ConfigurationError
 NAME: Final = "known_hosts.toml"
 
 
-def remembered(settings: Settings) -> Settings:
+def add_known_fingerprint(settings: Settings) -> Settings:
     """The settings with the fingerprint that was trusted before, unless they say what to trust.
 
     Raises:
@@ -38,8 +39,12 @@ def remembered(settings: Settings) -> Settings:
     return replace(settings, fingerprint=_known().get(str(parse_target(settings.host))))
 
 
-def asked(settings: Settings, error: CertificateNotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]) -> Settings:
-    """The settings with the fingerprint of the host's certificate, after a person at the terminal trusts it; it is remembered.
+def ask_to_trust(
+    settings: Settings, error: CertificateNotTrusted, run: Callable[[Coroutine[Any, Any, str]], str]
+) -> Settings:
+    """The settings with the fingerprint of the host's certificate, when a person at the terminal trusts it.
+
+    It is remembered.
 
     Raises:
         CertificateNotTrusted: there is no terminal to ask on, or the settings say what to trust.

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from guestwire.cli.connecting import on_guest, plain
-from guestwire.cli.names import guest_argument
-from guestwire.cli.options import json_option
-from guestwire.cli.output import examples, to_json
+from guestwire.cli.connecting import guest_argument, on_guest, plain
+from guestwire.cli.output import examples, json_option, to_json
 
 if TYPE_CHECKING:
     from guestwire.contract import Endpoint
@@ -17,8 +15,8 @@ if TYPE_CHECKING:
 class ViewCommand(click.Command):
     """`guestwire NAME GUEST`: calls an endpoint and shows its result.
 
-    `find` gives the endpoint. It is called when the command runs or shows its help, but not for the list of all commands: the records of
-    all endpoints take a fifth of a second to load.
+    `find` gives the endpoint. It is called when the command runs or shows its help, but not for the list of all
+    commands: the records of all endpoints take a fifth of a second to load.
     """
 
     def __init__(self, name: str, help: str, find: Callable[[], "Endpoint"]) -> None:  # noqa: A002  # click's word

@@ -55,10 +55,12 @@ async def examine(host: Host, name: str) -> Diagnosis:
     try:
         if is_server:
             version = await host.version()
-            kind = "guestwire" if "guestwire" in version else "Proxmox VE"
+            server = f"Proxmox VE {version.get('version', '')}"
+            if own := version.get("guestwire"):
+                server = f"guestwire {own} (API of {server})"
             _add_connection(host, diagnosis)
-            diagnosis.add("credentials", "they are good")
-            diagnosis.add("server", f"{kind} {version.get('version', '')}")
+            diagnosis.add("credentials", "accepted")
+            diagnosis.add("server", server)
         await _examine_agent(await host.guest(name), diagnosis, is_server=is_server)
     except CallFailed as error:
         await _add_failure(host, diagnosis, error)
@@ -68,7 +70,7 @@ async def examine(host: Host, name: str) -> Diagnosis:
 def _add_connection(host: Host, diagnosis: Diagnosis) -> None:
     diagnosis.add("address", f"{host.name} answers")
     is_https = host.name.startswith("https:")
-    diagnosis.add("tls", "the certificate is taken" if is_https else "none: the target is http")
+    diagnosis.add("tls", "the certificate is trusted" if is_https else "none: the target is http")
 
 
 async def _examine_agent(guest: Guest, diagnosis: Diagnosis, *, is_server: bool) -> None:
@@ -84,7 +86,7 @@ async def _examine_agent(guest: Guest, diagnosis: Diagnosis, *, is_server: bool)
         raise failed
     diagnosis.add("agent", "it answers")
     info = await guest.info()
-    diagnosis.add("privilege", "you may ask it")
+    diagnosis.add("privilege", "sufficient")
     disabled = sorted(command.name for command in info.supported_commands if not command.enabled)
     is_frozen = False
     if disabled:

@@ -10,13 +10,19 @@ _router = Router(ENDPOINTS)
 
 
 def disrupts(method: str, path: str) -> bool:
-    """True when a call may stop a guest, or what runs in it, from working; of calls that the contract does not have, only a GET can't."""
+    """True when a call may stop a guest, or what runs in it, from working.
+
+    Of the calls that the contract does not have, only a GET can't.
+    """
     found = _router.find(method, path)
     return found.endpoint.effect is Effect.DISRUPTS if found else method != "GET"
 
 
 def every() -> list[dict[str, Any]]:
-    """All endpoints in the order of their paths: `method`, `path`, `name`, `summary`, `privileges`, `effect`, `timeout` in seconds."""
+    """All endpoints in the order of their paths.
+
+    Each has `method`, `path`, `name`, `summary`, `privileges`, `effect`, and `timeout` in seconds.
+    """
     return [
         {
             "method": endpoint.method,

@@ -66,7 +66,8 @@ class CallFailed(GuestwireError):
         self.message = message
         self.http_status = status
         self.hint = hint or self.default_hint
-        super().__init__(f"{context}: {message}" + (f"; {self.hint}" if self.hint else ""))
+        # Proxmox VE shouts: "Authentication failed!"
+        super().__init__(f"{context}: {message.rstrip('!')}; {self.hint}" if self.hint else f"{context}: {message}")
 
 
 class HostClosed(GuestwireError):
@@ -255,8 +256,8 @@ _HINTS: Final = (
     ("s a directory", "name a file in it, or copy it with -r"),
     ("no regular file", "name a regular file"),
     ("another copy", "copy again"),
-    ("Invalid parameter 'pid'", "it is no process that was started by this agent, or its end was told before"),
-    ("PID ", "it is no process that was started by this agent, or its end was told before"),
+    ("Invalid parameter 'pid'", "this agent did not start such a process, or its result was collected before"),
+    ("PID ", "this agent did not start such a process, or its result was collected before"),
 )
 """Hints by what a message of a guest has in it."""
 

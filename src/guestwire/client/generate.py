@@ -1,4 +1,6 @@
-"""`python -m guestwire.client.generate` writes `endpoints.py`: a typed method for each endpoint of a VM; and `sync_endpoints.py`.
+"""`python -m guestwire.client.generate` writes `endpoints.py` and `sync_endpoints.py`.
+
+They have a typed method for each endpoint of a VM.
 
 Made from the contract, so that type checkers and editors see real signatures; a test proves the files fresh.
 """

@@ -95,10 +95,12 @@ class CommandView:
 
     Attributes:
         name: the command.
-        help: one sentence.
+        help: one sentence, of at most 60 characters: it stands on one line of the help of all commands.
         output: how people see the result; `--json` shows it as it is.
+        section: the heading below which that help has it, as in `cli/program.py`.
     """
 
     name: str
     help: str
     output: Table | Facts | Line
+    section: str = "Look at guests"

@@ -1,1 +1,4 @@
-"""The MCP server: guests for AI assistants, as tools, resources and prompts; what they may do is decided before anything happens."""
+"""The MCP server: guests for AI assistants, as tools, resources and prompts.
+
+A policy decides what they may do before anything happens.
+"""

@@ -80,7 +80,10 @@ class Caller:
         self._pace.count(self.id, now)
 
     def should_record_refusal(self, now: float) -> bool:
-        """True when a refusal for too many calls is the first within a minute: a flood must not wash the records away."""
+        """True when a refusal for too many calls is the first within a minute.
+
+        A flood must not wash the records away.
+        """
         if now < self._noted + MINUTE:
             return False
         self._noted = now

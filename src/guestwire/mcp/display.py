@@ -34,7 +34,7 @@ NOT_KEPT: Final = "\n[more was not kept]"
 
 
 def sanitize(text: str) -> str:
-    r"""The text with control characters, escape sequences, invisible and bidirectional characters written out, as `\x1b`."""
+    r"""The text with control, escape, invisible and bidirectional characters written out, as `\x1b`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -46,7 +46,10 @@ def sanitize(text: str) -> str:
 
 
 def beginning(text: str, start: int, room: int) -> tuple[str, int]:
-    """As much from `start` on as takes no more room when it is sanitized, and where it ends: behind one character at least."""
+    """The longest part from `start` on that fits when it is sanitized, and its end.
+
+    It has one character at least.
+    """
     part = text[start : start + room]
     safe = sanitize(part)
     while len(safe) > room and len(part) > 1:
@@ -150,7 +153,10 @@ class TextCache:
         return safe, f"{name}:{end}" if end < len(text) else None
 
     def keep_middle(self, text: str, characters: int) -> tuple[str, str | None]:
-        """Beginning and end of the text, sanitized, and the cursor of what stands between; None when all of it is there."""
+        """The beginning and the end of the text, sanitized, and the cursor of what stands between them.
+
+        The cursor is None when all of the text is there.
+        """
         safe, end = beginning(text, 0, characters)
         if end == len(text):
             return safe, None

@@ -37,7 +37,10 @@ UNABLE: Final = "a person must say yes to this, and your client can't ask; do wi
 
 
 class ApprovalTokens:
-    """Ties a question to the call that it is about, and to the VM that it named: what has the same name later may be another one."""
+    """Ties a question to its call, and to the VM that it named.
+
+    Another VM may have the same name later.
+    """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -49,7 +52,10 @@ class ApprovalTokens:
         return f"{plain}.{self._signature(plain, about)}"
 
     def redeem(self, token: str, about: str, now: float) -> str | None:
-        """Which VM the question named, when it is one of ours, for this call, in time and for the first time; else None."""
+        """The VM that the question named; None for a seal that is not valid.
+
+        A seal is valid once, in time, and for this call only.
+        """
         plain, _, signature = token.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(plain, about).encode()):
             return None
@@ -65,7 +71,7 @@ class ApprovalTokens:
 
 
 def _about(caller: str, params: CallToolRequestParams) -> str:
-    """What a question is about, in a form that is the same only for the same call."""
+    """The call that a question is about, in a form that is the same only for the same call."""
     text = json.dumps([caller, params.name, params.arguments or {}], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -112,7 +118,7 @@ async def ask(
         async with asyncio.timeout(SECONDS):
             _require_yes(await session.elicit_form(str(needed), SCHEMA, context.request_id))
     except TimeoutError:
-        raise Refused("nobody said yes in time; ask the person before you try again") from None
+        raise Refused("there was no yes in time; ask the person before you try again") from None
     return None
 
 

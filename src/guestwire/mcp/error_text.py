@@ -40,7 +40,7 @@ _command = re.compile(r"`?guestwire (?P<name>[a-z]+)(?P<words>[^`;,]*)`?")
 
 
 def describe_error(error: CallFailed) -> str:
-    """What happened where, in whose words, and what to do next."""
+    """Tells an error: the place, the event in the words of its source, and the next step."""
     where, words = sanitize(str(error.context)), sanitize(error.message)[:LONGEST]
     if isinstance(error, HOST_ERRORS):
         return f"{where}: {words}" + (f"; {advice(error)}" if error.hint else "")
@@ -48,7 +48,7 @@ def describe_error(error: CallFailed) -> str:
 
 
 def advice(error: CallFailed) -> str:
-    """What to do next, for one who has tools and no command line."""
+    """The next step, for a caller who has tools and no command line."""
     text = _command.sub(_tool, error.hint)
     return text.removesuffix(", or copy it with -r")
 

@@ -1,4 +1,7 @@
-"""The one way of every call: parameters, policy, a person's yes, limits; then the guest; then the result is made safe to show, and recorded."""
+"""The one way of every call: parameters, policy, a person's yes, limits; then the guest.
+
+Then the result is made safe to show, and recorded.
+"""
 
 import asyncio
 import logging
@@ -42,7 +45,7 @@ class ApprovalRequired(GuestwireError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes to the client: a text, and the same as JSON has it unless the call failed."""
+    """The answer to the client: a text, and the same as JSON has it unless the call failed."""
 
     text: str
     structured: dict[str, Any] | None = None
@@ -196,7 +199,10 @@ class Gate:
 
 
 def offered(tools: Registry, policy: Policy) -> list[Tool]:
-    """The tools that some guest's rule allows, in the policy's selection; those for files on this side need a folder there."""
+    """The tools that some guest's rule allows, in the policy's selection.
+
+    Those for files on this side need a folder there.
+    """
     return [
         tool
         for tool in tools

@@ -43,7 +43,7 @@ MIME_TYPE: Final = "text/plain"
 
 
 class Handlers:
-    """What the protocol's requests are answered with.
+    """The answers to the protocol's requests.
 
     Args:
         gate: lets calls through.
@@ -121,7 +121,7 @@ class Handlers:
     async def read_resource(
         self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
-        """What the tool of the same job answers, under the same policy."""
+        """The answer of the tool for the same job, under the same policy."""
         uri = str(params.uri)
         guest, _, rest = uri.removeprefix("guest://").partition("/")
         arguments = {"guest": unquote(guest)}

@@ -175,7 +175,7 @@ class GuestPattern:
     def covers(self, other: "GuestPattern") -> bool:
         """True if it surely matches all that the other one does.
 
-        With sets (`[a-c]`) in both nobody looks so closely.
+        Patterns that both have sets (`[a-c]`) are not compared so closely.
         """
         if self.text in ("*", "**", other.text):
             return True

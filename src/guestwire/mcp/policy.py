@@ -1,4 +1,4 @@
-"""What an assistant may do: decided here, before anything happens, and without input or output.
+"""The rights of an assistant: decided here, before anything happens, and without input or output.
 
 A policy is a list of rules. The first whose guests match decides; the last one matches every guest.
 """
@@ -47,7 +47,7 @@ class TooMany(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds of one call, characters of one answer, bytes of a file read or written or copied, calls a minute of one caller."""
+    """The limits: seconds of a call, characters of an answer, bytes of a file, calls a minute of a caller."""
 
     seconds: float = 60.0
     characters: int = 20_000
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What may be done in the guests that it names.
+    """The rights in the guests that it names.
 
     Attributes:
         guests: by which it is chosen.
@@ -121,7 +121,9 @@ class Rule:
             raise Refused(f"this program may not be given {what} ({self.source}, run)")
 
     def check_directory(self, cwd: str | None) -> None:
-        """Refuses to choose a working directory where programs are restricted: relative arguments would mean something else there.
+        """Refuses to choose a working directory where programs are restricted.
+
+        Relative arguments would mean something else there.
 
         Raises:
             Refused: they are.
@@ -226,9 +228,9 @@ STEERING: Final = frozenset({
 
 
 def unenforced(rule: Rule) -> Iterator[str]:
-    """What the rule can't keep anybody from, for whoever checks a policy."""
+    """The effects that the rule can't prevent, for a person who checks a policy."""
     if Level.EXEC in rule.levels and rule.run is None:
-        yield "whoever may run any program may do everything in the guest; path rules don't hold against it"
+        yield "a caller that may run any program may do everything in the guest; path rules don't hold against it"
     for pattern in rule.run or ():
         program = pattern.argv[0].rpartition("/")[2]
         if steering := STEERING.intersection(pattern.env):
@@ -242,4 +244,4 @@ def unenforced(rule: Rule) -> Iterator[str]:
         elif pattern.has_path_wildcard:
             yield f"'{pattern}' matches names: links that they lead to are followed by the program"
     if Level.FILES in rule.levels and rule.write is None:
-        yield "whoever may write any file may do everything in the guest, soon or at its next start"
+        yield "a caller that may write any file may do everything in the guest, soon or at its next start"

@@ -1,4 +1,6 @@
-"""The policy file: TOML, read strictly. What is unknown, does not compile, or could never match keeps the server from starting.
+"""The policy file: TOML, read strictly.
+
+A key that is unknown, does not compile, or could never match keeps the server from starting.
 
 allow = ["read"]                      # for guests that no table below names
 [[guest]]
@@ -104,11 +106,11 @@ class _Checked:
         self._table = table
 
     def each(self, key: str, texts: list[S], make: Callable[[S], T]) -> list[T]:
-        """What `make` makes of each."""
+        """The result of `make` for each."""
         return [self.one(key, text, make) for text in texts]
 
     def one(self, key: str, text: S, make: Callable[[S], T]) -> T:
-        """What `make` makes of it; its ValueError becomes the refusal."""
+        """The result of `make`, whose ValueError becomes the refusal."""
         try:
             return make(text)
         except ValueError as error:

@@ -1,4 +1,6 @@
-"""Loads less of the SDK: its packages import client, server and HTTP whole, of which standard input and output need half.
+"""Loads less of the SDK.
+
+Its packages import client, server and HTTP whole, of which standard input and output need half.
 
 A fifth of the time until the server is ready. The packages stand there without having run, so that only the modules
 that are asked for do. Should the SDK change what is relied on here, a test tells.

@@ -32,7 +32,10 @@ ENDS_WITHIN: Final = 3
 
 @dataclass(frozen=True)
 class Http:
-    """A socket that listens, by which name, for which URL; the bearer token, and more names that the server is reached by."""
+    """A socket that listens, with the host name and the URL that callers use.
+
+    With them come the bearer token, and more names that the server is reached by.
+    """
 
     socket: socket.socket
     name: str

@@ -1,4 +1,8 @@
-"""For tests, ours and others': a fake guest that speaks the real bytes, its faults, real agents in sandboxes, and checks for channels."""
+"""For tests, ours and others': guests, agents and checks.
+
+There is a fake guest that speaks the real bytes, with its faults; there are real agents in sandboxes, and conformance
+checks.
+"""
 
 from guestwire.testing.channels import channel_checks, check_channel
 from guestwire.testing.fake import CLOSE, Action, CommandError, Exchange, FakeGuest, Fault

@@ -1,4 +1,6 @@
-"""What any channel must do, as checks without a test framework: each raises `AssertionError` where the channel fails.
+"""The conformance check of channels, without a test framework.
+
+Each check raises `AssertionError` where the channel fails.
 
     for check in channel_checks():
         async with SandboxedAgent(path) as agent:
@@ -31,7 +33,7 @@ UNKNOWN: Final = Command("guest-no-such-command")
 
 
 class AgentControl(Protocol):
-    """What a check does to the agent; `SandboxedAgent` and `FakeGuest` have it."""
+    """The actions of a check on the agent; `SandboxedAgent` and `FakeGuest` have it."""
 
     def pause(self) -> None:
         """Stops the agent where it is; its socket stays."""

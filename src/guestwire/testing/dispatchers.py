@@ -1,4 +1,6 @@
-"""The conformance check of dispatchers, without a test framework: each check raises `AssertionError` where a dispatcher fails.
+"""The conformance check of dispatchers, without a test framework.
+
+Each check raises `AssertionError` where a dispatcher fails.
 
     for check in dispatcher_checks():
         await check(make_dispatcher)
@@ -247,7 +249,7 @@ async def an_endless_call_ends_with_its_time(dispatcher: CheckedDispatcher, prob
     """The endpoint's limit holds, and what it began is cancelled."""
     status, text = await _failure(dispatcher, "POST", "endless")
     _expect((status, "took longer than" in text) == (500, True), f"the end is {status}: {text}")
-    await asyncio.wait_for(probes.cancelled.wait(), WITHIN)  # noqa: TID251  # nobody cancels a check
+    await asyncio.wait_for(probes.cancelled.wait(), WITHIN)  # noqa: TID251  # a check is not cancelled
     if dispatcher.records:
         found = [record.status for record in await _records(dispatcher, "endless")]
         _expect(found == [500], f"records of the call: {found}")
@@ -259,7 +261,7 @@ async def a_call_that_is_cancelled_is_cancelled_to_its_end_and_recorded(
 ) -> None:
     """Cancelling reaches the endpoint's function."""
     call = asyncio.ensure_future(_call(dispatcher, "POST", "wait"))
-    await asyncio.wait_for(probes.running.wait(), WITHIN)  # noqa: TID251  # nobody cancels a check
+    await asyncio.wait_for(probes.running.wait(), WITHIN)  # noqa: TID251  # a check is not cancelled
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     _expect(call.cancelled(), "the call was not cancelled")

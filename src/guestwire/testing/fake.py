@@ -34,7 +34,7 @@ Action = bytes | Close
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, its number on this connection (from 0), and the honest reply to it as bytes (None: there is none)."""
+    """One request, its number on this connection (from 0), and the honest reply as bytes (None: no reply)."""
 
     number: int
     request: dict[str, Any]
@@ -47,7 +47,7 @@ class Exchange:
 
     @property
     def honest(self) -> list[Action]:
-        """What an honest agent does."""
+        """The actions of an honest agent."""
         return [self.reply] if self.reply is not None else []
 
 

@@ -1,4 +1,4 @@
-"""What a guest should never do, as `Fault`s: each function returns one.
+"""Misbehaviour of guests, as `Fault`s: each function returns one.
 
 Syncs are answered honestly unless it says otherwise.
 """

@@ -49,7 +49,7 @@ Function = Callable[[Any, Any], Awaitable[Any]]
 
 
 class _BrokenPipe(GuestwireError):
-    """What a client of Proxmox VE sees where its service stumbles over an agent's words."""
+    """The answer of Proxmox VE where its service stumbles over an agent's words."""
 
     status = 596
 

@@ -37,7 +37,7 @@ _COPIED: Final = ("os-release", "ld.so.cache", "pam.d", "security", "login.defs"
 
 
 def missing_programs() -> list[str]:
-    """What a sandbox needs and this host lacks."""
+    """The programs that a sandbox needs and this host lacks."""
     return [program for program in ("qemu-ga", "bwrap") if not shutil.which(program, path=_path())]
 
 
@@ -143,6 +143,11 @@ class SandboxedAgent:
                 with contextlib.suppress(OSError):
                     found.append(str(link.readlink()))
         return [path for path in found if path.startswith("/root/")]
+
+    def bytes_read(self) -> int:
+        """The number of bytes that the agent has read; it grows with every request that arrives."""
+        facts = (line for pid in self._pids() for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        return sum(int(line.removeprefix("rchar: ")) for line in facts if line.startswith("rchar: "))
 
     def _signal(self, signum: signal.Signals) -> None:
         for pid in self._pids():

@@ -1,4 +1,6 @@
-"""What any store must do, as checks without a test framework: each opens a fresh store and raises `AssertionError` where the store fails.
+"""The conformance check of stores, without a test framework.
+
+Each check opens a fresh store and raises `AssertionError` where the store fails.
 
     for check in store_checks():
         await check(make_store)
@@ -35,7 +37,7 @@ from guestwire.stores import (
 
 
 class CheckedStore(Store, AuditLog, Protocol):
-    """What is checked: both seams."""
+    """The store under test, with both seams."""
 
 
 MakeStore = Callable[[], Awaitable[CheckedStore]]
@@ -114,7 +116,10 @@ ENTRIES: Final = (
     AclEntry("/pool/web", "user", "ben@pve", "PVEVMUser"),
 )
 EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN)
-"""One of each, and more than one ACL entry; what is referred to comes last, since the order within a change does not matter."""
+"""One of each, and more than one ACL entry.
+
+What is referred to comes last, since the order within a change does not matter.
+"""
 
 
 @_check
@@ -365,8 +370,8 @@ async def _audit_is_filtered_by_each_field(store: CheckedStore) -> None:
     for wanted in only:
         _expect(_without_number(await store.audit(wanted)) == [one], f"{wanted} finds one")
     _expect(_without_number(await store.audit(AuditFilter(vmid=100))) == others, "a VM's")
-    for nobody in (AuditFilter(user="ben@pv"), AuditFilter(user=""), AuditFilter(subject="ben@pve")):
-        _expect(await store.audit(nobody) == [], f"{nobody} finds none")
+    for unknown in (AuditFilter(user="ben@pv"), AuditFilter(user=""), AuditFilter(subject="ben@pve")):
+        _expect(await store.audit(unknown) == [], f"{unknown} finds none")
     _expect(await store.audit(AuditFilter(subject="ann@pve", status=403)) == [], "all of a filter's fields count")
 
 

@@ -1,6 +1,6 @@
-"""What carries a call to where it is answered: HTTPS to a server (`https.py`), or a guest agent's own socket (`direct.py`).
+"""The ways of a call: HTTPS to a server (`https.py`), or a guest agent's own socket (`direct.py`).
 
-The two are not handed on from here: whoever needs one should not wait for the other.
+The two are not handed on from here: a caller of one should not wait for the other.
 """
 
 from guestwire.client.carriers.base import Carrier

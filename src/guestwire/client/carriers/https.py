@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -42,7 +44,7 @@ OCTETS: Final = "application/octet-stream"
 
 @dataclass(slots=True)
 class _Ticket:
-    """What a login gave; `was_good` as soon as a call with it was answered."""
+    """The result of a login; `was_good` as soon as a call with it was answered."""
 
     cookie: str = field(repr=False)
     csrf: str = field(repr=False)
@@ -183,7 +185,7 @@ class HttpsCarrier:
         if request.as_bytes:
             kinds["Accept"] = OCTETS
         try:
-            # The API redirects nobody: whoever did would be given credentials that are not for them.
+            # The API never redirects, and the target of a redirection must not get the credentials.
             async with self._session.request(
                 method, url, data=body, headers={**headers, **kinds}, allow_redirects=False
             ) as response:
@@ -200,9 +202,12 @@ class HttpsCarrier:
                 context, f"its certificate is not trusted: {reason}", hint=_instead(reason)
             ) from error
         except aiohttp.ClientConnectorError as error:
-            raise _Lost(str(error.os_error), before_sending=True) from error
+            raise _Lost(_describe_os_error(error.os_error), before_sending=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _Lost(str(error) or type(error).__name__, before_sending=False) from error
+            why = str(error) or type(error).__name__
+            if self._name.startswith("http:") and isinstance(error, aiohttp.ServerDisconnectedError):
+                why = f"{why}: perhaps this port speaks HTTPS alone, and the target is https:"
+            raise _Lost(why, before_sending=False) from error
 
     def _result(self, response: aiohttp.ClientResponse, body: bytes, context: ErrorContext) -> Any:
         if response.status == HTTPStatus.OK and response.headers.get("Content-Type") == OCTETS:
@@ -214,11 +219,22 @@ class HttpsCarrier:
         message = answer.get("message") if isinstance(answer, dict) else None
         errors = answer.get("errors") if isinstance(answer, dict) else None
         words = str(message or response.reason or f"status {response.status}")
+        if response.headers.get("Location", "").startswith("https:") and self._name.startswith("http:"):
+            target = f"https{self._name.removeprefix('http')}"
+            raise CallFailed(context, "this port speaks HTTPS", response.status, hint=f"name the host as {target}")
         if response.status == HTTPStatus.OK:
             raise CallFailed(
                 context, "the answer is none of this API's", response.status, hint="check the address and its port"
             )
         raise failure(context, response.status, words, errors if isinstance(errors, dict) else None)
+
+
+def _describe_os_error(error: OSError) -> str:
+    """The reason in the system's words; asyncio's begin with the name of its own function."""
+    if isinstance(error, socket.gaierror):
+        is_unknown = error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+        return "unknown host name" if is_unknown else str(error.strerror)
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 class _Lost(Exception):
@@ -249,7 +265,7 @@ def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
 
 
 def _instead(reason: str) -> str:
-    """What helps where trusting the CA does not; empty where it does."""
+    """A hint for where trusting the CA does not help; empty where it does."""
     if "expired" in reason:
         return "renew it on the host, or trust this very one by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
     if "mismatch" in reason:
@@ -259,7 +275,7 @@ def _instead(reason: str) -> str:
 
 def _fingerprint(digest: bytes) -> str:
     shown = ":".join(f"{byte:02X}" for byte in digest)
-    return f"somebody may stand between you and it; if it has a new certificate, its fingerprint is {shown}"
+    return f"a man in the middle may show it; if the host has a new certificate, its fingerprint is {shown}"
 
 
 def _ticket_in(data: Any, context: ErrorContext) -> "_Ticket":

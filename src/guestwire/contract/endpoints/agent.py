@@ -142,7 +142,9 @@ async def fsfreeze_freeze(context: GuestContext, parameters: VmParameters) -> Fo
     check=FILE_SYSTEMS_STATE,
     timeout=within(qga.FSFREEZE_STATUS),
     tool=ToolView(core=True),
-    command=CommandView("freeze-status", "Say whether a guest's file systems are frozen or thawed.", Line("text")),
+    command=CommandView(
+        "freeze-status", "Show if file systems are frozen or thawed.", Line("text"), section="Change a guest"
+    ),
 )
 async def fsfreeze_status(context: GuestContext, parameters: VmParameters) -> Forwarded[str]:
     """Says whether the guest's file systems are frozen or thawed."""
@@ -184,9 +186,7 @@ async def fstrim(context: GuestContext, parameters: VmParameters) -> Forwarded[T
     check=AUDIT,
     timeout=within(qga.GET_FSINFO),
     tool=ToolView(core=True, hint="Sizes in bytes; use it when a disk may be full."),
-    command=CommandView(
-        "df", "Show how full a guest's file systems are; those without a size are in JSON only.", FILE_SYSTEMS_TABLE
-    ),
+    command=CommandView("df", "Show how full a guest's file systems are.", FILE_SYSTEMS_TABLE),
 )
 async def get_fsinfo(context: GuestContext, parameters: VmParameters) -> Forwarded[list[FileSystem]]:
     """Lists the guest's file systems with their use and disks."""
@@ -240,7 +240,7 @@ async def get_memory_blocks(context: GuestContext, parameters: VmParameters) -> 
     check=AUDIT,
     timeout=within(qga.GET_OSINFO),
     tool=ToolView(core=True),
-    command=CommandView("osinfo", "Show which operating system a guest runs.", SYSTEM),
+    command=CommandView("osinfo", "Show a guest's operating system.", SYSTEM),
 )
 async def get_osinfo(context: GuestContext, parameters: VmParameters) -> Forwarded[OsInfo]:
     """Says which operating system the guest runs."""
@@ -310,7 +310,7 @@ async def get_vcpus(context: GuestContext, parameters: VmParameters) -> Forwarde
     check=AUDIT,
     timeout=within(qga.INFO),
     tool=ToolView(hint="Use it when a command is refused as disabled."),
-    command=CommandView("info", "Show the agent's version, and which commands it has.", AGENT_COMMANDS),
+    command=CommandView("info", "Show the agent's version and commands.", AGENT_COMMANDS),
 )
 async def info(context: GuestContext, parameters: VmParameters) -> Forwarded[AgentInfo]:
     """Says which version the agent has and which commands it supports."""

@@ -85,12 +85,12 @@ class CreatePool(OnePool, frozen=True, kw_only=True):
 class UpdatePool(CreatePool, frozen=True, kw_only=True):
     """Parameters of a change to a pool."""
 
-    vms: Annotated[str, parameter("VMs, with commas between.", Role.TEXT, format="pve-vmid-list")] | None = None
+    vms: Annotated[str, parameter("VMs, separated by commas.", Role.TEXT, format="pve-vmid-list")] | None = None
     storage: Annotated[str, parameter("There is no storage here.", Role.TEXT, format="pve-storage-id-list")] | None = (
         None
     )
-    delete: Annotated[bool, parameter("Takes the VMs out.")] = False
-    allow_move: Annotated[bool, parameter("Takes VMs from other pools.")] = False
+    delete: Annotated[bool, parameter("Takes the VMs out of the pool instead of putting them in.")] = False
+    allow_move: Annotated[bool, parameter("Takes VMs out of other pools for this one.")] = False
 
 
 async def _members(context: PoolContext, pool: Pool, kind: str | None) -> list[Member]:

@@ -30,7 +30,7 @@ MOST_LINES = 2000
 MOST_WRITTEN = 1024 * 1024
 LONGEST_DIFF = 6000
 MOST_COMPARED = 3000
-"""Lines: whoever chooses them well makes comparing more of them take minutes."""
+"""Lines: comparing more of them can take minutes, if they are chosen for that."""
 
 
 Encoding = Annotated[str, parameter("If not UTF-8.", Role.TEXT, enum=ENCODINGS)]
@@ -160,7 +160,10 @@ class _TextSource:
 
 
 class _BoundedReader:
-    """A file as it is read, up to so many bytes: what it says of its size is not true of devices, nor of what a guest lies about."""
+    """A file as it is read, up to so many bytes.
+
+    Its reported size is not true of devices, nor of files that a guest lies about.
+    """
 
     def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
         self._pieces = cast("AsyncGenerator[bytes, None]", pieces)  # a stream is one
@@ -212,7 +215,7 @@ class WriteTextFile(GuestParameters, frozen=True, kw_only=True):
 
 
 class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What changed, and the name of the old file where it was kept."""
+    """The changes, and the name of the old file where it was kept."""
 
     bytes: int
     created: bool
@@ -223,7 +226,10 @@ class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @tools.tool("write_text_file", WriteTextFile, level=Level.FILES, effect=Effect.WRITES, previews=True)
 async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
-    """Replaces or creates a text file in a guest and shows the diff; the old file stays until the new one is whole; permissions, encoding and line ends are kept."""
+    """Replaces or creates a text file in a guest and shows the diff.
+
+    The old file stays until the new one is whole; permissions, encoding and line ends are kept.
+    """
     path = parameters.path
     old = await _old(call.guest, path)
     data = _encode(parameters, old)
@@ -332,7 +338,10 @@ class Copied(msgspec.Struct, frozen=True):
 
 @tools.tool("copy_file", CopyFile, level=Level.FILES, effect=Effect.WRITES, seconds=3600, previews=True)
 async def copy_file(call: Call, parameters: CopyFile) -> Copied:
-    """Copies a file of any size between this side and a guest, checked by SHA-256; nothing goes through the conversation."""
+    """Copies a file of any size between this side and a guest, checked by SHA-256.
+
+    Nothing goes through the conversation.
+    """
     local, path = Path(parameters.local), parameters.path
     if parameters.direction == "to_guest":
         return await _to_guest(call, local, path)
@@ -392,7 +401,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Listing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is in a folder; `more` entries are not listed."""
+    """The content of a folder; `more` entries are not listed."""
 
     entries: list[Entry]
     more: int = 0

@@ -78,7 +78,7 @@ class Overview(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Answers(NamedTuple):
-    """What a guest said; None for what could not be read."""
+    """The answers of a guest; None for those that could not be read."""
 
     name: HostName | None
     system: OsInfo | None
@@ -174,12 +174,18 @@ class Examined(msgspec.Struct, frozen=True):
 
 @tools.tool("diagnose", AnyGuestParameters, level=Level.READ, effect=Effect.READS)
 async def diagnose(call: Call, parameters: AnyGuestParameters) -> Examined:
-    """Finds out why a guest does not answer: address, certificate, credentials, VM, agent, privilege, disabled commands. Use it after an error."""
+    """Finds out why a guest does not answer. Use it after an error.
+
+    The steps are address, certificate, credentials, VM, agent, privilege, disabled commands.
+    """
     return Examined((await examine(call.caller.host, _guest_to_diagnose(call, parameters.guest))).steps)
 
 
 def _guest_to_diagnose(call: Call, name: str) -> str:
-    """A guest that was not found has no rule: only what lies before it may be examined, even when it could be found by now."""
+    """A guest that was not found has no rule.
+
+    Only the steps before the guest may be examined, even when it could be found by now.
+    """
     if call.caller.host.is_local:
         return name
     return f"{call.chosen.node}/{call.chosen.vmid}" if call.chosen else ""

@@ -62,7 +62,11 @@ class Ran(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @tools.tool("run_command", RunCommand, level=Level.EXEC, effect=Effect.DISRUPTS, idempotent=False)
 async def run_command(call: Call, parameters: RunCommand) -> Ran:
-    """Runs a program in a guest, waits for its end, and returns exit code and both outputs; long ones are shortened in the middle (read_more). When the time is up it is left running, and exec_status tells its end."""
+    """Runs a program in a guest, waits for its end, and returns exit code and both outputs.
+
+    Long outputs are shortened in the middle (read_more). When the time is up the program is left running, and
+    exec_status tells its end.
+    """
     env = _environment(parameters.env or [])
     seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
     try:

@@ -26,8 +26,8 @@ Groupid = Annotated[str, parameter("The group.", Role.TEXT, format="pve-groupid"
 Roleid = Annotated[str, parameter("The role.", Role.TEXT, format="pve-roleid")]
 Expire = Annotated[int, parameter("Seconds since the epoch; 0: never.", ge=0)]
 Comment = Annotated[str, parameter("A comment.", Role.TEXT)]
-Groups = Annotated[str, parameter("Groups, with commas between.", Role.TEXT, format="pve-groupid-list")]
-PrivilegeList = Annotated[str, parameter("Privileges, with commas between.", Role.TEXT, format="pve-priv-list")]
+Groups = Annotated[str, parameter("Groups, separated by commas.", Role.TEXT, format="pve-groupid-list")]
+PrivilegeList = Annotated[str, parameter("Privileges, separated by commas.", Role.TEXT, format="pve-priv-list")]
 Password = Annotated[str, parameter("The password.", Role.SECRET, min_length=8, max_length=64)]
 
 

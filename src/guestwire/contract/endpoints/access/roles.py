@@ -40,7 +40,9 @@ class CreateRole(OneRole, frozen=True, kw_only=True):
 class UpdateRole(CreateRole, frozen=True, kw_only=True):
     """Parameters of a change to a role."""
 
-    append: Annotated[bool, parameter("Adds the privileges.", requires="privs")] = False
+    append: Annotated[bool, parameter("Adds to the role's privileges instead of replacing them.", requires="privs")] = (
+        False
+    )
 
 
 @endpoints.endpoint("GET", "/access/roles", Parameters)

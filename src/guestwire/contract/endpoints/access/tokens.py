@@ -53,7 +53,9 @@ class CreateToken(OneToken, frozen=True, kw_only=True):
 
     comment: Comment | None = None
     expire: Expire | None = None
-    privsep: Annotated[bool, parameter("It has at most what its own permissions give it.")] = True
+    privsep: Annotated[
+        bool, parameter("Limits the token to permissions of its own; otherwise it has all those of its user.")
+    ] = True
 
 
 class NewToken(msgspec.Struct, frozen=True):
@@ -88,7 +90,12 @@ class UpdateToken(OneToken, frozen=True, kw_only=True):
 
     comment: Comment | None = None
     expire: Expire | None = None
-    privsep: Annotated[bool, parameter("It has at most what its own permissions give it.")] | None = None
+    privsep: (
+        Annotated[
+            bool, parameter("Limits the token to permissions of its own; otherwise it has all those of its user.")
+        ]
+        | None
+    ) = None
     delete: Annotated[str, parameter("Settings to remove.", Role.TEXT, format="pve-configid-list")] | None = None
 
 

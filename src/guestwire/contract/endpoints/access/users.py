@@ -106,7 +106,7 @@ class UserFields(Parameters, frozen=True, kw_only=True):
     """What a user can have; what is left out is left as it is."""
 
     userid: Userid
-    enable: Annotated[bool, parameter("May log in.")] | None = None
+    enable: Annotated[bool, parameter("Allows the user to log in.")] | None = None
     expire: Expire | None = None
     firstname: Annotated[str, parameter("The first name.", Role.TEXT, max_length=1024)] | None = None
     lastname: Annotated[str, parameter("The last name.", Role.TEXT, max_length=1024)] | None = None
@@ -130,7 +130,7 @@ _FIELDS: Final = ("enable", "expire", "firstname", "lastname", "email", "comment
 class CreateUser(UserFields, frozen=True, kw_only=True):
     """Parameters of a new user."""
 
-    enable: Annotated[bool, parameter("May log in.")] = True
+    enable: Annotated[bool, parameter("Allows the user to log in.")] = True
     password: Password | None = None
 
 
@@ -161,7 +161,9 @@ async def user_page(context: AccessContext, parameters: OneUser) -> UserInfo:
 class UpdateUser(UserFields, frozen=True, kw_only=True):
     """Parameters of a change to a user."""
 
-    append: Annotated[bool, parameter("Adds the groups.", requires="groups")] = False
+    append: Annotated[bool, parameter("Adds to the user's groups instead of replacing them.", requires="groups")] = (
+        False
+    )
 
 
 @endpoints.endpoint(
