@@ -1,13 +1,23 @@
-"""What the guest agent answers, typed. Fields that an agent may leave out default to None; unknown ones are ignored.
+"""What the guest agent answers, typed. Fields that an agent may leave out have a default; unknown ones are ignored.
 
-Source: the QGA schema; field names are its own with `-` written `_`.
+Only what the first agents with a command sent is required of its answer, whatever the newest schema says: agents of
+0.12 to 11 are in use.
+
+Source: the QGA schema and its history; field names are its own with `-` written `_`.
 """
+
+from typing import Any
 
 import msgspec
 
 
 class Result(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):
     """Base: the schema's names have dashes, and what a guest left out is left out again."""
+
+
+def _empty() -> list[Any]:
+    """No items; unlike `list` it is no default that is left out again."""
+    return []
 
 
 class Done(Result, frozen=True):
@@ -18,15 +28,15 @@ class SupportedCommand(Result, frozen=True):
     """One command of this agent; `success_response` is False for one that says nothing on success."""
 
     name: str
-    enabled: bool
-    success_response: bool = msgspec.field(name="success-response")
+    enabled: bool = True
+    success_response: bool = msgspec.field(name="success-response", default=True)
 
 
 class AgentInfo(Result, frozen=True):
-    """guest-info: the agent's version and what it supports."""
+    """guest-info: the agent's version and what it supports; that of 0.15 does not list its commands."""
 
     version: str
-    supported_commands: list[SupportedCommand] = msgspec.field(name="supported_commands")
+    supported_commands: list[SupportedCommand] = msgspec.field(name="supported_commands", default_factory=_empty)
 
 
 class HostName(Result, frozen=True):
@@ -90,7 +100,7 @@ class FileSystem(Result, frozen=True):
     name: str
     mountpoint: str
     type: str
-    disk: list[DiskAddress]
+    disk: list[DiskAddress] = msgspec.field(default_factory=_empty)
     used_bytes: int | None = None
     total_bytes: int | None = None
     total_bytes_privileged: int | None = None
@@ -150,9 +160,9 @@ class Trimmed(Result, frozen=True):
 
 
 class TrimResult(Result, frozen=True):
-    """guest-fstrim."""
+    """guest-fstrim; agents before 2.4 say nothing of each file system."""
 
-    paths: list[Trimmed]
+    paths: list[Trimmed] = msgspec.field(default_factory=_empty)
 
 
 class ExecStarted(Result, frozen=True):

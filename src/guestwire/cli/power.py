@@ -12,6 +12,9 @@ from guestwire.cli.units import size
 if TYPE_CHECKING:
     from guestwire.client import Guest
 
+NONE_TRIMMED: Final = 3
+"""The exit code when each file system has an error of its own, which is shown."""
+
 TRIMMED: Final = (
     Column("MOUNTED ON", "path"),
     Column("TRIMMED", "trimmed", size),
@@ -75,6 +78,8 @@ def trim(context: click.Context, guest: str, *, json: bool) -> None:
         print(to_json(found, indent=2))
     else:
         print_table(found["paths"], TRIMMED)
+    if found["paths"] and all("error" in one for one in found["paths"]):
+        raise click.exceptions.Exit(NONE_TRIMMED)
 
 
 @click.command("passwd", epilog=examples("guestwire passwd web root", "guestwire passwd --stdin web root < secret"))

@@ -1,0 +1,123 @@
+"""Every command of the API to agents of all ages and systems, through every face."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from calling import site, vm
+from odd_agents import AGENTS
+from reaching import environment, guestwire
+from serving import Serving
+from ways import options_for, over_https
+
+from guestwire import Guest, connect
+from guestwire.client.diagnosis import examine
+from guestwire.client.errors import AgentRefused
+from guestwire.contract import Effect
+from guestwire.contract.endpoints.agent import COMMANDS
+from guestwire.contract.guest_registry import GUEST_ENDPOINTS
+from guestwire.testing import FakeGuest
+
+ASKING = [name for name in COMMANDS if not name.startswith(("shutdown", "suspend"))]
+VIEWS = [
+    "info",
+    "osinfo",
+    "hostname",
+    "time",
+    "timezone",
+    "users",
+    "ip",
+    "df",
+    "vcpus",
+    "memory",
+    "freeze-status",
+    "trim",
+    "thaw",
+]
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    async with Serving.of(site(vm(100, "odd"))) as server:
+        yield server
+
+
+@pytest.fixture(params=AGENTS)
+async def fake(request: pytest.FixtureRequest, server: Serving) -> AsyncIterator[FakeGuest]:
+    async with FakeGuest(server.folder / "100.qga", replies=dict(AGENTS[request.param])) as fake:
+        yield fake
+
+
+@pytest.fixture(params=["unix", "https"])
+async def guest(request: pytest.FixtureRequest, server: Serving, fake: FakeGuest) -> AsyncIterator[Guest]:
+    async with await (connect(f"unix:{fake.path}") if request.param == "unix" else over_https(server)) as host:
+        guest = await host.guest(100)
+        await guest.wait_ready(30)
+        yield guest
+
+
+def knows(fake: FakeGuest, name: str) -> bool:
+    return f"guest-{name}" in {*fake.replies, "guest-ping", "guest-get-host-name"}
+
+
+@pytest.mark.parametrize("name", ASKING)
+async def test_python_has_a_typed_answer_or_says_that_the_agent_lacks_the_command(
+    guest: Guest, fake: FakeGuest, name: str
+) -> None:
+    call = getattr(guest, name.replace("-", "_"))
+    if not knows(fake, name):
+        with pytest.raises(AgentRefused, match="switched off in the guest, or its agent does not know it"):
+            await call()
+        return
+    answer = await call()
+    reply = fake.replies.get(f"guest-{name}")
+    if isinstance(reply, dict | list):
+        _assert_kept(msgspec.to_builtins(answer), reply)
+
+
+def _assert_kept(answer: Any, reply: Any) -> None:
+    """All that is in the answer is as the agent sent it."""
+    if isinstance(answer, dict):
+        for name, value in answer.items():
+            if name in reply:
+                _assert_kept(value, reply[name])
+            else:
+                assert value in ([], {}), f"{name} was made up"
+    elif isinstance(answer, list):
+        assert len(answer) == len(reply)
+        for one, other in zip(answer, reply, strict=True):
+            _assert_kept(one, other)
+    else:
+        assert answer == reply
+
+
+async def test_filesystems_and_doctor_work_with_each(guest: Guest, fake: FakeGuest) -> None:
+    steps = {step["step"]: step for step in (await examine(guest.host, "100")).steps}  # type: ignore[arg-type]
+
+    assert steps["commands"]["result"] == "ok", steps
+    if knows(fake, "get-fsinfo"):
+        assert (await guest.filesystems()).total_bytes in (0, 2, 40 * 2**30)
+
+
+@pytest.mark.parametrize("command", VIEWS)
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.usefixtures("fake")
+async def test_the_command_line_shows_it(server: Serving, tmp_path: Path, command: str, as_json: bool) -> None:
+    more = ["--json"] if as_json else []
+    done = await guestwire(*options_for(server), command, "100", *more, env=environment(tmp_path))
+
+    assert "Traceback" not in done.errors
+    assert done.code in (0, 3), done
+    if done.code:
+        assert "its agent does not know it" in done.line
+        assert "unexpected" not in done.line
+    elif as_json:
+        msgspec.json.decode(done.output)
+
+
+def test_every_endpoint_that_only_asks_is_among_those() -> None:
+    names = {one.name for one in GUEST_ENDPOINTS if one.effect is Effect.READS and one.name in COMMANDS}
+
+    assert names <= set(ASKING)
