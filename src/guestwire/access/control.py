@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from guestwire.access import authentication, checks, engine, keys, passwords, realms, tickets
 from guestwire.access.authentication import Credentials
 from guestwire.access.capabilities import capabilities
@@ -38,8 +40,7 @@ _MODIFY: Final = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool":
 """Who holds this on something below may change its ACL too."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRequest:
+class AccessRequest(msgspec.Struct, frozen=True):
     """A caller with the parameters of a call, and what is decided from; `now` in seconds since the epoch."""
 
     snapshot: Snapshot

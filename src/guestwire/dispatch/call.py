@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from guestwire.access.subject import Subject
 from guestwire.contract.endpoint import Endpoint
+from guestwire.contract.parameters import Parameters, validate
 
 NOBODY: Final = Subject("")
 """The caller of an endpoint that needs no login."""
@@ -39,12 +40,24 @@ def parameters_given(parameters: Mapping[str, Any]) -> ReadParameters:
     return read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
     """An endpoint, and the parameters in the path."""
 
     endpoint: Endpoint
     in_path: dict[str, str]
+    _parameters: Parameters | None = None
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters of a call that has none but those in the path; validated once, for a router remembers routes.
+
+        Raises:
+            InvalidParameters: see `validate`.
+        """
+        if self._parameters is None:
+            self._parameters = validate(self.endpoint.parameters, self.in_path)
+        return self._parameters
 
 
 @dataclass(slots=True)

@@ -159,12 +159,13 @@ class Pipeline:
         if route is None:
             raise NotImplementedHere(call.method, call.path)
         endpoint = route.endpoint
-        call.parameters = merge_path(await call.read(), route.in_path)
+        if given := await call.read():
+            call.parameters = merge_path(given, route.in_path)
         if self._authorise:
             self._authorise(call, endpoint)
         if self._node is not None and (node := route.in_path.get("node", THIS_NODE)) not in (self._node, THIS_NODE):
             raise UnknownNode(node)
-        parameters = validate(endpoint.parameters, call.parameters)
+        parameters = validate(endpoint.parameters, call.parameters) if given else route.parameters
         lease = self._lease(call)
         limit = asyncio.timeout(endpoint.timeout)
         try:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from guestwire.errors import RequestError
 
 MAX_HEADERS: Final = 64
@@ -89,8 +91,7 @@ class Request:
     is_old: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """What a request begins with."""
 
     method: str
@@ -122,14 +123,11 @@ def parse_head(head: bytes) -> Head:
     Raises:
         Refusal: 400, 414 or 431.
     """
-    sizes = list(map(len, head.split(b"\r\n")))
-    if sizes[0] > MAX_LINE:
-        raise Refusal(414, f"the URL is longer than {MAX_LINE} bytes")
-    if len(sizes) - 1 > MAX_HEADERS:
-        raise Refusal(431, f"more than {MAX_HEADERS} headers")
-    if max(sizes) > MAX_LINE:
-        raise Refusal(431, f"a header is longer than {MAX_LINE} bytes")
+    if len(head) > MAX_LINE:  # else no line can be that long
+        _check_lengths(head)
     line, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    if len(lines) > MAX_HEADERS:
+        raise Refusal(431, f"more than {MAX_HEADERS} headers")
     found = _request_line.fullmatch(line)
     if not found:
         raise Refusal(400, "bad request line")
@@ -141,6 +139,14 @@ def parse_head(head: bytes) -> Head:
     options = [option.strip(" \t") for option in headers.get("connection", "").lower().split(",")]
     keeps = "close" not in options and (not is_old or "keep-alive" in options) and "transfer-encoding" not in headers
     return Head(found[1], found[2], headers, int(length), keeps, is_old)
+
+
+def _check_lengths(head: bytes) -> None:
+    first, *others = map(len, head.split(b"\r\n"))
+    if first > MAX_LINE:
+        raise Refusal(414, f"the URL is longer than {MAX_LINE} bytes")
+    if max(others, default=0) > MAX_LINE:
+        raise Refusal(431, f"a header is longer than {MAX_LINE} bytes")
 
 
 def _headers(lines: list[str]) -> dict[str, str]:

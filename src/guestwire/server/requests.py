@@ -108,6 +108,8 @@ async def parameters(request: Request, query: str) -> dict[str, Any]:
     Raises:
         InvalidParameters: the body is not what it says it is.
     """
+    if not (request.length or query or "content-type" in request.headers):
+        return {}
     given: dict[str, Any] = {}
     if request.method in WITH_BODY:
         given = await _body(request)
