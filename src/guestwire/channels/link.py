@@ -105,6 +105,8 @@ STOPPING: Final = "guestwire is stopping"
 class Phase(Enum):
     """See the module."""
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and each command needs several
+
     DOWN = auto()
     CONNECTING = auto()
     SYNCING = auto()

@@ -212,7 +212,8 @@ class Session:
             if (line := self._lines.next_line()) is None:
                 break
             yield from self._line(line)
-        self._check_limit(len(data))
+        if self._lines:
+            self._check_limit(len(data))
 
     def end(self, why: str, *, by_agent: bool) -> Iterator[Event]:
         """The connection is gone: yields the fate of everything in the queue.
