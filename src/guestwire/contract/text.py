@@ -42,14 +42,17 @@ class ByteText:
         return sum(map(len, self.pieces))
 
     def json_sizes(self) -> Iterator[int]:
-        """Bytes of each piece's JSON text, counted: that takes a third of the time that making it does."""
-        return map(_json_size, self.pieces)
+        """Bytes of its JSON text, slice by slice: to count them takes a third of the time that making it does."""
+        return map(_json_size, self._slices())
 
     def json_slices(self) -> Iterator[bytes]:
         """Its JSON text without the quotes, in slices."""
+        return (msgspec.json.encode(part.decode("latin-1"))[1:-1] for part in self._slices())
+
+    def _slices(self) -> Iterator[bytes]:
         for piece in self.pieces:
             for start in range(0, len(piece), SLICE):
-                yield msgspec.json.encode(piece[start : start + SLICE].decode("latin-1"))[1:-1]
+                yield piece[start : start + SLICE]
 
 
 class Base64Text(ByteText):
