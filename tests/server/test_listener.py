@@ -64,7 +64,7 @@ async def test_connections_over_the_limit_end_at_once_until_others_have_ended(
 
 
 async def test_nothing_is_left_of_a_connection_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[weakref.ref[asyncio.BaseProtocol]] = []
+    seen: list[weakref.ref[asyncio.Protocol]] = []
 
     class Seen(listener._Connection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -43,19 +43,13 @@ WARN_EVERY: Final = 60.0
 
 BACKLOG: Final = 512
 
-READ_SIZE: Final = 64 * 1024
-"""Bytes that are read at once."""
-
 END: Final = b"\r\n\r\n"
 
 Handler = Callable[[Request], Awaitable[None]]
 
 
-class _Connection(asyncio.BufferedProtocol):
+class _Connection(asyncio.Protocol):
     """One connection.
-
-    It reads into a buffer that all share, and takes what it gets out of it at once. A plain protocol's bytes cost an
-    allocation of 256 KiB for each read from TLS.
 
     Args:
         handler: answers requests.
@@ -63,7 +57,6 @@ class _Connection(asyncio.BufferedProtocol):
     """
 
     _transport: asyncio.Transport
-    _buffer: Final = memoryview(bytearray(READ_SIZE))
 
     def __init__(self, handler: Handler, connections: "set[_Connection]") -> None:
         self._handler = handler
@@ -106,15 +99,11 @@ class _Connection(asyncio.BufferedProtocol):
         if not self.closed.done():
             self.closed.set_result(None)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the buffer is what it is
-        """Where the next bytes go."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         """Takes what a client sends: the next request, or more of the current one's body."""
         if self._is_ending and not self._unread:
             return
-        self._received += self._buffer[:nbytes]
+        self._received += data
         if self._task is None:
             self._take_request()
             return
@@ -332,7 +321,7 @@ class Listener:
         if rest:
             await asyncio.wait(rest, timeout=CLOSE_WITHIN)
 
-    def _new_connection(self) -> asyncio.BaseProtocol:
+    def _new_connection(self) -> asyncio.Protocol:
         if len(self._connections) < MAX_CONNECTIONS:
             return _Connection(self._gateway, self._connections)
         now = time.monotonic()
