@@ -8,7 +8,6 @@ from guestwire.dispatch.pipeline import (
     Call,
     Dispatcher,
     Pipeline,
-    ReadParameters,
     Recorder,
     Route,
     Router,
@@ -16,15 +15,4 @@ from guestwire.dispatch.pipeline import (
     parameters_given,
 )
 
-__all__ = [
-    "NOBODY",
-    "Call",
-    "Dispatcher",
-    "Pipeline",
-    "ReadParameters",
-    "Recorder",
-    "Route",
-    "Router",
-    "new_id",
-    "parameters_given",
-]
+__all__ = ["NOBODY", "Call", "Dispatcher", "Pipeline", "Recorder", "Route", "Router", "new_id", "parameters_given"]

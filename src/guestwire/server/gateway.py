@@ -17,7 +17,8 @@ from guestwire.contract import Endpoint
 from guestwire.contract.openapi import openapi
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.results import FileContent
-from guestwire.dispatch import Call, Pipeline, ReadParameters, Recorder, Router
+from guestwire.dispatch import Call, Pipeline, Recorder, Router
+from guestwire.dispatch.pipeline import ReadParameters
 from guestwire.errors import Forbidden, GuestwireError, NotAuthenticated
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, http1
