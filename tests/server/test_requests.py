@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestwire.errors import InvalidParameters
-from guestwire.server import requests
-from guestwire.server.http1 import Refusal
-from guestwire.server.requests import Target
+from guestwire.server import http1
+from guestwire.server.http1 import Refusal, Target
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,7 @@ from guestwire.server.requests import Target
     ],
 )
 def test_a_target_is_format_path_and_query(raw: str, target: Target) -> None:
-    assert requests.target(raw) == target
+    assert http1.target(raw) == target
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def test_a_target_is_format_path_and_query(raw: str, target: Target) -> None:
 )
 def test_what_is_no_target_of_the_api_is_refused(raw: str, code: int, text: str) -> None:
     with pytest.raises(Refusal) as refusal:
-        requests.target(raw)
+        http1.target(raw)
 
     assert (refusal.value.code, str(refusal.value)) == (code, text)
 
@@ -67,7 +66,7 @@ def test_what_is_no_target_of_the_api_is_refused(raw: str, code: int, text: str)
     ],
 )
 def test_a_form_is_names_and_values(text: str, given: dict[str, Any]) -> None:
-    assert requests.decode_form(text) == given
+    assert http1.decode_form(text) == given
 
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
@@ -76,24 +75,24 @@ VALUES = st.text(st.characters(codec="utf-8"), max_size=20)
 
 @given(pairs=st.dictionaries(NAMES, VALUES))
 def test_what_a_client_encodes_is_decoded(pairs: dict[str, str]) -> None:
-    assert requests.decode_form(urlencode(pairs)) == pairs
+    assert http1.decode_form(urlencode(pairs)) == pairs
 
 
 @given(name=NAMES, values=st.lists(VALUES, min_size=2, max_size=5))
 def test_a_name_that_comes_more_than_once_is_a_list_in_order(name: str, values: list[str]) -> None:
     text = "&".join(f"{quote_plus(name)}={quote_plus(value)}" for value in values)
 
-    assert requests.decode_form(text) == {name: values}
+    assert http1.decode_form(text) == {name: values}
 
 
 @given(data=st.binary(max_size=30))
 def test_any_bytes_as_a_form_are_decoded_somehow(data: bytes) -> None:
-    assert isinstance(requests.decode_form(data.decode("utf-8", requests.KEEP_BYTES)), dict)
+    assert isinstance(http1.decode_form(data.decode("utf-8", http1.KEEP_BYTES)), dict)
 
 
 @pytest.mark.parametrize(("body", "given"), [(b"{}", {}), (b"null", {}), (b'{"a":[1,null]}', {"a": [1, None]})])
 def test_a_json_object_is_parameters(body: bytes, given: dict[str, Any]) -> None:
-    assert requests.decode_json(body) == given
+    assert http1.decode_json(body) == given
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_a_json_object_is_parameters(body: bytes, given: dict[str, Any]) -> None
 )
 def test_another_body_is_a_wrong_parameter_and_its_content_is_not_repeated(body: bytes) -> None:
     with pytest.raises(InvalidParameters) as refusal:
-        requests.decode_json(body)
+        http1.decode_json(body)
 
     assert list(refusal.value.errors) == ["body"]
     assert len(refusal.value.errors["body"]) < 200

@@ -9,9 +9,10 @@ import hmac
 import re
 import secrets
 import uuid
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
+
+import msgspec
 
 from guestwire.access import keys, tickets
 from guestwire.access.subject import Subject
@@ -30,8 +31,7 @@ _ticket: Final = re.compile(rf"(?:^|\s){TICKET}[= ]([^;]*)")
 _token: Final = re.compile(rf"(?:^|\s){TOKEN}[= ]([^;]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """At most one of the two is set; neither is shown."""
 
     ticket: str = ""

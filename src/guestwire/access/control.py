@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from guestwire.access import authentication, checks, engine, keys, passwords, realms, tickets
 from guestwire.access.authentication import Credentials
 from guestwire.access.capabilities import capabilities
@@ -38,8 +40,7 @@ _MODIFY: Final = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool":
 """Who holds this on something below may change its ACL too."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRequest:
+class AccessRequest(msgspec.Struct, frozen=True):
     """A caller with the parameters of a call, and what is decided from; `now` in seconds since the epoch."""
 
     snapshot: Snapshot
@@ -108,8 +109,14 @@ class Access:
         authentication.check_csrf(self.snapshot, subject, token, self._clock())
 
     def require(self, subject: Subject, check: checks.Check, given: Mapping[str, Any]) -> None:
-        """The one place where access is decided; see `require` below."""
-        require(self._request(subject, given), check)
+        """Returns when the subject has what is needed: the one place where access is decided.
+
+        Raises:
+            Forbidden: it has not.
+            AccessRefused: the call is about a user that is not there.
+        """
+        if refusal := _refusal(AccessRequest(self.snapshot, subject, given, self._clock()), check):
+            raise refusal
 
     def may(self, subject: Subject, path: str, any_of: Iterable[str]) -> bool:
         """True if the subject has one of these privileges on the path."""
@@ -147,8 +154,8 @@ class Access:
                 why = f"Cannot {verb} role '{role}' with propagation - requires 'Permissions.Modify' or propagated superset of privileges."
                 raise InvalidParameters({"role": why})
 
-    def _request(self, subject: Subject, given: Mapping[str, Any] | None = None) -> AccessRequest:
-        return AccessRequest(self.snapshot, subject, given or {}, self._clock())
+    def _request(self, subject: Subject) -> AccessRequest:
+        return AccessRequest(self.snapshot, subject, {}, self._clock())
 
     # What may be seen
 
@@ -170,7 +177,7 @@ class Access:
         if wanted is None or wanted == subject.key:
             return subject.key
         if split(wanted)[0] != subject.key:
-            require(self._request(subject), checks.Privileges("/access", ("Sys.Audit",)))
+            self.require(subject, checks.Privileges("/access", ("Sys.Audit",)), {})
         if wanted not in self.snapshot.users and wanted not in self.snapshot.tokens:
             raise AccessRefused(f"no such user ('{wanted}')")
         return wanted
@@ -281,17 +288,6 @@ class Access:
         """A new token's secret, and what is kept of it."""
         secret = authentication.new_secret()
         return secret, authentication.secret_hash(secret)
-
-
-def require(request: AccessRequest, check: checks.Check) -> None:
-    """Returns when the subject has what is needed.
-
-    Raises:
-        Forbidden: it has not.
-        AccessRefused: the call is about a user that is not there.
-    """
-    if refusal := _refusal(request, check):
-        raise refusal
 
 
 def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  # noqa: PLR0911  # one case each

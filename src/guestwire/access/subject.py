@@ -1,6 +1,6 @@
 """The caller of an endpoint, as permissions know it."""
 
-from dataclasses import dataclass
+import msgspec
 
 
 def split(key: str) -> tuple[str, str | None]:
@@ -9,8 +9,7 @@ def split(key: str) -> tuple[str, str | None]:
     return (userid, token) if mark and "@" not in token else (key, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """A user, by itself or by way of an API token: `key` is `NAME@REALM` or `NAME@REALM!TOKEN`, "" for nobody."""
 
     key: str

@@ -8,6 +8,9 @@ from typing import Final, TextIO
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
+WRITTEN_WITHIN: Final = 0.02
+"""Seconds from a request's answer to its line."""
+
 
 class _Formatter(logging.Formatter):
     """The usual time stamp, put together once a second and not once a line."""
@@ -28,24 +31,24 @@ class _Formatter(logging.Formatter):
         return f"{self._text},{int(record.msecs):03d}"
 
 
-class _AtTheEndOfATurn(logging.StreamHandler[TextIO]):
-    """Writes what one turn of the event loop has to say at once, when the answers are out."""
+class _Together(logging.StreamHandler[TextIO]):
+    """Writes the lines of many requests at once: what is written for each alone costs more than the line itself."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
-        self._lines: list[str] = []
+        self._records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes one record."""
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._lines.append(self.format(record))
+        """Takes one record; its arguments are texts and numbers, so that it may be formatted later."""
+        if not self._records:
+            asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self.flush)
+        self._records.append(record)
 
     def flush(self) -> None:
-        """Writes what is there."""
-        lines, self._lines = self._lines, []
-        if lines:
-            self.stream.write("\n".join(lines) + "\n")
+        """Writes what is there; the end of the process does that, too."""
+        records, self._records = self._records, []
+        if records:
+            self.stream.write("".join(f"{self.format(record)}\n" for record in records))
         super().flush()
 
 
@@ -57,7 +60,7 @@ def log_to_stderr() -> None:
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001  # the HOWTO's own words
-    handler, of_requests = logging.StreamHandler(sys.stderr), _AtTheEndOfATurn()
+    handler, of_requests = logging.StreamHandler(sys.stderr), _Together()
     handler.setFormatter(_Formatter())
     of_requests.setFormatter(_Formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

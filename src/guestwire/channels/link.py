@@ -105,6 +105,8 @@ STOPPING: Final = "guestwire is stopping"
 class Phase(Enum):
     """See the module."""
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and each command needs several
+
     DOWN = auto()
     CONNECTING = auto()
     SYNCING = auto()
@@ -324,6 +326,7 @@ class Link:
         # What is remembered from connection to connection.
         self._is_doubtful = False
         self._hang_ups = 0
+        self._was_useful = False
         self._pauses = Backoff(RECHECK, RECHECK_AT_MOST)
         self._rests = Backoff(REST, REST_AT_MOST)
 
@@ -528,7 +531,13 @@ class Link:
         self._actions.append(Connect())
 
     def _pause(self, now: float) -> None:
-        """Without a caller, connections that come to nothing follow each other more and more slowly."""
+        """Without a caller, connections that come to nothing follow each other more and more slowly.
+
+        One that brought an answer was good for something, and the pauses begin again with the first.
+        """
+        if self._was_useful:
+            self._pauses.reset()
+        self._was_useful = False
         self._look_again(now + self._pauses.next())
 
     def _forgive(self, now: float) -> None:
@@ -585,7 +594,7 @@ class Link:
             if isinstance(event, Answered) and self._session.state is State.READY:
                 self._go_up(now, Input.PING_ANSWERED)
         elif isinstance(event, Answered):
-            self._pauses.reset()
+            self._was_useful = True
             if call := self._sent.pop(event.id, None):
                 self._finish(call, event.reply)
             elif call := self._late.pop(event.id, None):

@@ -204,7 +204,8 @@ class _Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = self._budget.buffer[:nbytes]
         if nbytes <= SMALL and not self._share.is_paused:
-            self._budget.hold(self._share, self.process(data))
+            if (held := self.process(data)) != self._share.held:
+                self._budget.hold(self._share, held)
         else:
             self._budget.received(self._share, data)
 

@@ -12,8 +12,8 @@ import msgspec
 SLICE: Final = 64 * 1024
 """Bytes that are turned into JSON at once: about a quarter of a millisecond."""
 
-_EXTRA: Final = bytes(len(msgspec.json.encode(chr(code))) - len('""') - 1 for code in range(256))
-"""How many bytes more than one each code point takes in JSON: one as UTF-8 or behind a backslash, five as a number."""
+_EXTRA: Final = bytes((1 << len(msgspec.json.encode(chr(code))) - len('""') - 1) - 1 for code in range(256))
+"""As many bits as each code point takes bytes more than one in JSON: one as UTF-8 or behind a backslash, five as a number."""
 
 
 def to_bytes(text: str) -> bytes:
@@ -42,14 +42,17 @@ class ByteText:
         return sum(map(len, self.pieces))
 
     def json_sizes(self) -> Iterator[int]:
-        """Bytes of each piece's JSON text, counted: that takes a sixth of the time that making it does."""
-        return map(_json_size, self.pieces)
+        """Bytes of its JSON text, slice by slice: to count them takes a third of the time that making it does."""
+        return map(_json_size, self._slices())
 
     def json_slices(self) -> Iterator[bytes]:
         """Its JSON text without the quotes, in slices."""
+        return (msgspec.json.encode(part.decode("latin-1"))[1:-1] for part in self._slices())
+
+    def _slices(self) -> Iterator[bytes]:
         for piece in self.pieces:
             for start in range(0, len(piece), SLICE):
-                yield msgspec.json.encode(piece[start : start + SLICE].decode("latin-1"))[1:-1]
+                yield piece[start : start + SLICE]
 
 
 class Base64Text(ByteText):
@@ -74,5 +77,5 @@ class Base64Text(ByteText):
 
 
 def _json_size(piece: bytes) -> int:
-    extra = piece.translate(_EXTRA)
-    return len(piece) + sum(more * extra.count(more) for more in set(_EXTRA) - {0})
+    # A processor counts bits faster than bytes of a kind, of which random ones have one after the other.
+    return len(piece) + int.from_bytes(piece.translate(_EXTRA)).bit_count()

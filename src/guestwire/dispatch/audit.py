@@ -13,7 +13,7 @@ from typing import Final
 from guestwire.contract import rules
 from guestwire.contract.audit_fields import audit_fields
 from guestwire.dispatch.audit_rate import AuditRateLimiter
-from guestwire.dispatch.call import Call
+from guestwire.dispatch.pipeline import Call
 from guestwire.stores import AuditLog, AuditRecord
 
 log = logging.getLogger("guestwire.audit")

@@ -52,6 +52,8 @@ class Body:
     @property
     def is_long(self) -> bool:
         """Whether it takes more than one slice of work."""
+        if len(self.parts) == 1 and isinstance(self.parts[0], bytes):
+            return len(self.parts[0]) > SLICE
         return sum(part.size if isinstance(part, ByteText) else len(part) for part in self.parts) > SLICE
 
     async def size(self) -> int:

@@ -18,10 +18,10 @@ from guestwire.contract.openapi import openapi
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.results import FileContent
 from guestwire.dispatch import Call, Pipeline, Recorder, Router
-from guestwire.dispatch.call import ReadParameters
+from guestwire.dispatch.pipeline import ReadParameters
 from guestwire.errors import Forbidden, GuestwireError, NotAuthenticated
 from guestwire.inventory import Inventory, Lease
-from guestwire.server import answers, requests
+from guestwire.server import answers, http1
 from guestwire.server.http1 import Refusal, Request, Response
 
 log = logging.getLogger("guestwire.requests")
@@ -82,10 +82,10 @@ class Gateway:
     async def _answer(self, request: Request, call: Call) -> Response:
         call.path = request.target.partition("?")[0]
         try:
-            requests.check_http(request)
+            http1.check_http(request)
             target = None
             if call.path != OPENAPI_PATH or request.method != "GET":
-                target = requests.target(request.target)
+                target = http1.target(request.target)
                 call.path, call.read = target.path, parameters_in(request, target.query)
                 self._pipeline.resolve(call)
             self._authenticate(request, call)
@@ -126,7 +126,7 @@ class Gateway:
 
 def parameters_in(request: Request, query: str) -> ReadParameters:
     """Reads the parameters of a request when they are wanted."""
-    return lambda: requests.parameters(request, query)
+    return lambda: http1.parameters(request, query)
 
 
 def _accepts_octets(request: Request) -> bool:

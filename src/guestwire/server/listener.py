@@ -16,8 +16,7 @@ from guestwire.dispatch import new_id
 from guestwire.server import answers
 from guestwire.server.answers import reason_phrase
 from guestwire.server.gateway import Gateway
-from guestwire.server.http1 import MAX_HEAD, Refusal, Request, Response, check_beginning, parse_head
-from guestwire.server.requests import MAX_BODY
+from guestwire.server.http1 import MAX_BODY, MAX_HEAD, Refusal, Request, Response, check_beginning, parse_head
 
 log = logging.getLogger("guestwire.requests")
 

@@ -30,6 +30,8 @@ HARMFUL: Final = (
 
 START_TIMEOUT: Final = 10.0
 
+MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the file system in memory that every Linux has, not a file's name
+
 SMALL: Final = 1024 * 1024
 """Bytes of the file system at /small: what happens when a disk is full can be seen there."""
 
@@ -60,6 +62,9 @@ class SandboxedAgent:
         self._blocked = ",".join((*HARMFUL, *blocked))
         self._folder = Path(tempfile.mkdtemp(prefix="gw-sandbox-"))
         self.home = self._folder / "root"
+        # The agent writes its state, and waits until it is safe, each time it opens a file. In a guest that is below
+        # /run, in memory; on a disk, opening would take longer than reading a megabyte.
+        self._state = Path(tempfile.mkdtemp(prefix="gw-state-", dir=MEMORY if MEMORY.is_dir() else None))
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -117,6 +122,7 @@ class SandboxedAgent:
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._state, ignore_errors=True)
 
     async def kill(self) -> None:
         """Ends the agent at once; it comes up again by itself."""
@@ -176,14 +182,14 @@ class SandboxedAgent:
             "bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--die-with-parent", "--hostname", self._name,
             "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin",
             "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
-            "--bind", str(folder / "etc"), "/etc", "--bind", str(self.home), "/root", "--bind", str(folder / "state"), "/state",
+            "--bind", str(folder / "etc"), "/etc", "--bind", str(self.home), "/root", "--bind", str(self._state), "/state",
             "--bind", str(self.socket.parent), "/qga", "--ro-bind", "/sys", "/sys", "--proc", "/proc", "--dev", "/dev",
             "--tmpfs", "/tmp", "--tmpfs", "/run", "--size", str(SMALL), "--tmpfs", "/small", "--chdir", "/", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",  # noqa: S108  # inside the sandbox
             "sh", "-c", 'trap "" PIPE; exec qemu-ga -m unix-listen -p "$0" -t /state -b "$1"', f"/qga/{self.socket.name}", self._blocked,
         ]  # fmt: skip
 
     def _furnish(self) -> None:
-        for name in ("root", "etc", "state"):
+        for name in ("root", "etc"):
             (self._folder / name).mkdir(mode=0o755, exist_ok=True)
         self._folder.chmod(0o755)
         etc = self._folder / "etc"

@@ -65,6 +65,8 @@ SYNC_ANSWER_LIMIT: Final = 1024
 class State(Enum):
     """Where the conversation stands."""
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and each command needs several
+
     UNSYNCED = auto()
     SYNCING = auto()
     READY = auto()
@@ -73,6 +75,8 @@ class State(Enum):
 
 class Input(Enum):
     """What can happen to it."""
+
+    __hash__ = object.__hash__
 
     SYNC_SENT = auto()
     SYNC_ANSWERED = auto()
@@ -202,13 +206,14 @@ class Session:
                 `end` for what is lost with it.
         """
         self._lines.feed(data)
-        while self.state is not State.CLOSED:
+        while self._lines and self.state is not State.CLOSED:
             if not self._queue or self._queue[0].command is None:
                 self._skip_noise()
             if (line := self._lines.next_line()) is None:
                 break
             yield from self._line(line)
-        self._check_limit(len(data))
+        if self._lines:
+            self._check_limit(len(data))
 
     def end(self, why: str, *, by_agent: bool) -> Iterator[Event]:
         """The connection is gone: yields the fate of everything in the queue.
