@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from guestwire.agent.commands import ABSENT, ABSENT_ELSEWHERE
 from guestwire.client import errors
-from guestwire.client.errors import FROZEN, NO_AGENT_SOCKET, AgentTookTooLong, AgentUnavailable, CallFailed
+from guestwire.client.advice import FROZEN
+from guestwire.client.errors import NO_AGENT_SOCKET, AgentTookTooLong, AgentUnavailable, CallFailed
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host
 
