@@ -265,7 +265,9 @@ async def test_an_agent_that_is_away_for_all_of_the_callers_time_leaves_the_pid(
     await _asked(fake, "guest-exec-status")
     await fake.stop()
 
-    with pytest.raises(OutcomeUnknown, match=r"how process 77 ends is not known: .*`guestwire status GUEST 77`") as lost:
+    with pytest.raises(
+        OutcomeUnknown, match=r"how process 77 ends is not known: .*`guestwire status GUEST 77`"
+    ) as lost:
         await running
     assert lost.value.pid == 77
 
