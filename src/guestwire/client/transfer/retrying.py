@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import CallFailed, ErrorContext, FileRefused, is_passing
-from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, refuse_nul
+from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, check_texts
 from guestwire.client.protocols import HostOfGuest
 from guestwire.client.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
 from guestwire.pacing import Backoff
@@ -129,7 +129,7 @@ class Retrying:
 
         It is a link to the file, where its name is no text, or has letters that Proxmox VE breaks.
         """
-        refuse_nul(self.context, path)
+        check_texts(self.context, path)
         is_wide = max(path, default="") > HIGHEST_ON_PROXMOX and not await self.host.is_guestwire()
         if not is_wide and not is_undecodable(path):
             yield path
