@@ -41,7 +41,7 @@ class GuestwireError(Exception):
     """
 
     status: ClassVar[int] = 500
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ConfigurationError(GuestwireError):

@@ -24,7 +24,7 @@ from guestwire.testing import FakeGuest
 
 WITHIN = 60
 
-WITHOUT_ACCOUNT = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "54321", "--gid", "54321"]
+WITHOUT_ACCOUNT = ("bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "54321", "--gid", "54321")
 """As a container runs it: nothing knows this user."""
 
 
@@ -34,10 +34,10 @@ async def server() -> AsyncIterator[Serving]:
         yield server
 
 
-def run(*words: str, before: list[str] | None = None, **env: str) -> "subprocess.CompletedProcess[bytes]":
+def run(*words: str, before: tuple[str, ...] = (), **env: str) -> "subprocess.CompletedProcess[bytes]":
     """The command as a process, with nothing but this in its environment."""
     return subprocess.run(
-        [*(before or []), sys.executable, "-m", "guestwire", *words],
+        [*before, sys.executable, "-m", "guestwire", *words],
         env={"PATH": os.environ["PATH"], **env}, capture_output=True, check=False, timeout=WITHIN, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -88,8 +88,7 @@ async def test_a_target_with_more_behind_its_name_goes_nowhere(tmp_path: Path) -
 
 
 def test_a_terminal_of_another_encoding_shows_what_it_can(server: Serving, tmp_path: Path) -> None:
-    env = {"HOME": str(tmp_path), "PYTHONIOENCODING": "iso-8859-1", "LC_ALL": "C"}
-    done = run(*options_for(server), "ls", **env)
+    done = run(*options_for(server), "ls", HOME=str(tmp_path), PYTHONIOENCODING="iso-8859-1", LC_ALL="C")
 
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"\u4e16\u754c" in done.stdout

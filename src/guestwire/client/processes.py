@@ -131,7 +131,7 @@ class StillRunning(CallFailed):
                 message = f"process {pid} still runs after {seconds:g} seconds"
             case None:
                 message = f"process {pid} had not ended when it was last asked for, in {seconds:g} seconds"
-            case False:
+            case _:
                 message = f"process {pid} has ended, but what it started holds its outputs after {seconds:g} seconds"
                 hint = (
                     f"`guestwire status GUEST {pid}` gives its output when they are closed; a job that goes on needs"
@@ -303,6 +303,7 @@ class Processes:
         """
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, 1.5)
         failure: CallFailed | None = None
+        state: ProcessState[str]
         failing_since = math.inf
         try:
             async with asyncio.timeout(timeout):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -245,7 +245,7 @@ def _proxy_for(target: Https) -> URL | None:
     proxy = getproxies_environment().get(target.scheme)
     host = target.host.strip("[]")
     is_here = host == "localhost" or host.startswith("127.") or host == "::1"
-    if not proxy or is_here or proxy_bypass_environment(host):
+    if not proxy or is_here or proxy_bypass(host):
         return None
     try:
         url = URL(proxy if "://" in proxy else f"http://{proxy}")
