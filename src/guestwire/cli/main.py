@@ -12,10 +12,9 @@ import os
 import sys
 from typing import Final
 
-USUAL: Final = gc.get_threshold()
-INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C, as shells have it."""
+from guestwire.errors import INTERRUPTED
 
+USUAL: Final = gc.get_threshold()
 RARELY: Final = 50_000
 """Objects that may be made before Python looks for garbage among them."""
 

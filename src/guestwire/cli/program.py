@@ -15,10 +15,9 @@ from click.exceptions import NoArgsIsHelpError
 
 from guestwire.cli.completion import NAME, VARIABLE
 from guestwire.cli.extras import extra_missing
-from guestwire.cli.main import INTERRUPTED
 from guestwire.cli.output import Group, examples, note
 from guestwire.cli.view_names import VIEWS
-from guestwire.errors import GuestwireError, InvalidParameters
+from guestwire.errors import INTERRUPTED, GuestwireError, InvalidParameters
 
 if TYPE_CHECKING:
     from guestwire.contract import Endpoint
