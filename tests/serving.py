@@ -37,11 +37,12 @@ class Serving:
         *,
         killed: bool = False,
         limited: bool = False,
+        strict: bool = False,
     ) -> AsyncIterator[Self]:
         """Serves the configuration that `config` makes for a folder and a port; stops at the end.
 
         `prepare` may write to the state directory before the server's first start. `killed`: the test kills it itself.
-        `limited`: with what Proxmox VE has and no more.
+        `limited`: with what Proxmox VE has and no more; `strict`: in its time, too.
         """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             folder, port = Path(name), free_port()
@@ -49,7 +50,8 @@ class Serving:
             if prepare:
                 (folder / "state").mkdir(mode=0o700)
                 await prepare(folder / "state")
-            server = cls(folder, port, await start(folder, environment or {}, limited=limited), limited)
+            process = await start(folder, environment or {}, limited=limited or strict, strict=strict)
+            server = cls(folder, port, process, limited or strict)
             try:
                 await server.listens()
                 yield server
@@ -102,9 +104,12 @@ class Serving:
             assert await self.process.wait() == 0, self.log
 
 
-async def start(folder: Path, environment: dict[str, str], *, limited: bool = False) -> asyncio.subprocess.Process:
+async def start(
+    folder: Path, environment: dict[str, str], *, limited: bool = False, strict: bool = False
+) -> asyncio.subprocess.Process:
     config = str(folder / "guestwire.toml")
     command = ["guestwire.testing.limited", config] if limited else ["guestwire", "serve", "--config", config]
+    command += ["--strict"] if strict else []
     with (folder / "server.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(
             os.environ.get(PYTHON, sys.executable), "-m", *command,

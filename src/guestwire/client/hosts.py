@@ -20,6 +20,8 @@ log = logging.getLogger("guestwire.client")
 _by_id = re.compile(r"(?:(?P<node>[0-9A-Za-z-]+)/)?(?P<vmid>[0-9]{1,9})")
 
 OFFLINE: Final = "offline"
+TEMPLATE: Final = "template"
+"""The status of a VM that can't be started: others are made from it."""
 
 
 class _Node(msgspec.Struct, frozen=True):
@@ -31,6 +33,7 @@ class _Vm(msgspec.Struct, frozen=True):
     vmid: int
     status: str = "unknown"
     name: str = ""
+    template: bool = False
 
 
 class Host:
@@ -110,7 +113,7 @@ class Host:
 
     async def _guests_on(self, node: str) -> list[GuestInfo]:
         vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])
-        return [GuestInfo(vm.vmid, vm.name or str(vm.vmid), vm.status, node) for vm in vms]
+        return [GuestInfo(vm.vmid, vm.name or str(vm.vmid), TEMPLATE if vm.template else vm.status, node) for vm in vms]
 
     async def _list(self, path: str, shape: Any) -> Any:
         data = await self.raw("GET", path)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class GuestInfo:
-    """One VM; `status` is `running` or `stopped`, or `unknown` when it was named by its id and not looked up."""
+    """One VM; `status` is `running`, `stopped`, `template`, or `unknown` when it was named by its id and not looked up."""
 
     vmid: int
     name: str
