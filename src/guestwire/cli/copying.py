@@ -231,7 +231,7 @@ async def _behind_links(guest: "Guest", path: str) -> str:
 
     Where that can't be found out, the path stays as it is.
     """
-    if _system(path) is not _system("/"):
+    if _system(path) is not _system("/") or not await guest.host.may_run(guest.vmid):
         return path
     try:
         found = await guest.run(["readlink", "-f", "--", path])

@@ -29,3 +29,7 @@ class HostOfGuest(Protocol):
     async def is_guestwire(self) -> bool:
         """See `Host.is_guestwire`."""
         ...
+
+    async def may_run(self, vmid: int) -> bool:
+        """See `Host.may_run`."""
+        ...

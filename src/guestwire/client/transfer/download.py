@@ -42,9 +42,10 @@ class Downloads(FileReader):
             FileRefused: it is no regular file, or can't be read.
             LocalFile: `target` can't be written.
         """
-        with contextlib.suppress(PrivilegeMissing, AgentRefused):
-            # A token may read files and start no process: then what the agent reads is taken for the file.
-            stat = stat or await self.stat(path)
+        # A token may read files and start no process: then what the agent reads is taken for the file.
+        if not stat and await self._host.may_run(self._calls.vmid):
+            with contextlib.suppress(PrivilegeMissing, AgentRefused):
+                stat = await self.stat(path)
         if stat and stat.kind != "f":
             raise FileRefused(
                 self._calls.context, f"{path} is {'a directory' if stat.kind == 'd' else 'no regular file'}"

@@ -128,6 +128,8 @@ class FileReader:
 
     async def _sha256(self, path: str, size: int) -> str | None:
         """The SHA-256 of the first bytes, by a tool of the guest; None where it has none, or none may be started."""
+        if not await self._host.may_run(self._calls.vmid):
+            return None
         try:
             process = await self.retrying.run(system_of(path).sha256(path, size))
         except (AgentRefused, PrivilegeMissing):
