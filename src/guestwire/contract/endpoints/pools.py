@@ -138,8 +138,8 @@ async def pool_page(context: PoolContext, parameters: ShowPool) -> PoolInfo:
 
 
 async def _update(context: PoolContext, parameters: UpdatePool) -> None:
-    if parameters.storage:
-        raise AccessRefused(f"update pool failed: storage '{split_list(parameters.storage)[0]}' does not exist")
+    if storages := split_list(parameters.storage or ""):
+        raise AccessRefused(f"update pool failed: storage '{storages[0]}' does not exist")
     vms = [int(vmid) for vmid in split_list(parameters.vms or "")]
     for vmid in vms:
         if not context.access.may_modify_acl(context.subject, f"/vms/{vmid}"):
