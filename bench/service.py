@@ -69,6 +69,15 @@ def memory_of(pid: int, field: str) -> float:
     return 0.0
 
 
+def holdings_of(pid: int) -> dict[str, float]:
+    """What a process holds now: `MB` of memory, and `fds`, the number of its descriptors.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    return {"MB": memory_of(pid, "VmRSS"), "fds": sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())}
+
+
 @contextlib.asynccontextmanager
 async def serve(folder: Path, vms: Sequence[Vm], *, limited: bool = False) -> AsyncIterator[Service]:
     """Starts the service, waits until it listens, and ends it; `limited` to what Proxmox VE has."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.service import Service, Vm, memory_of, serve
+from bench.service import Service, Vm, holdings_of, serve
 from guestwire.client import connect
 from guestwire.client.errors import (
     CallFailed,
@@ -285,19 +285,16 @@ class Soak:
                     await self._end.wait()
 
     def _measure(self) -> None:
+        for fake in self._fakes.values():
+            fake.received.clear()  # they keep every request
         with contextlib.suppress(OSError):  # the service may be between two starts
             pid = self._service.pid
+            held = {
+                "service": holdings_of(pid),
+                "client": holdings_of(os.getpid()) | {"tasks": len(asyncio.all_tasks())},
+            }
             self.outcome.sizes.append(
-                (
-                    pid,
-                    {
-                        "service MB": memory_of(pid, "VmRSS"),
-                        "service fds": len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208  # only how many
-                        "client MB": memory_of(os.getpid(), "VmRSS"),
-                        "client fds": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
-                        "client tasks": len(asyncio.all_tasks()),
-                    },
-                )
+                (pid, {f"{who} {name}": value for who, values in held.items() for name, value in values.items()})
             )
 
     def line(self) -> str:
