@@ -89,10 +89,14 @@ class Outcome:
     """The service's process, and what it and this one held, at each report."""
 
     def growth(self) -> list[str]:
-        """A line for each figure that grew from the first report of a process of the service to its last."""
+        """A line for each figure that grew, for each process of the service.
+
+        Compared are its last report and the one after a third of its time: results of processes are kept for ten minutes.
+        """
         found = []
         for pid, group in itertools.groupby(self.sizes, key=lambda size: size[0]):
-            (_, first), *_, (_, last) = [*group] * 2
+            reports = [held for _, held in group]
+            first, last = reports[len(reports) // 3], reports[-1]
             limits = {name: first[name] * factor + more for name, (factor, more) in ALLOWED.items()}
             found += [
                 f"{name} grew from {first[name]:.0f} to {last[name]:.0f} (service {pid})"
