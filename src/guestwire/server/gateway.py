@@ -89,6 +89,9 @@ class Gateway:
                 call.path, call.read = target.path, parameters_in(request, target.query)
                 self._pipeline.resolve(call)
             self._authenticate(request, call)
+            if target and not call.subject.key:
+                http1.check_login_size(request)
+                call.read = parameters_in(request, target.query, http1.LOGIN_MAX_PARAMETERS)
         except NotAuthenticated as error:
             await self._pipeline.record(call, error.status, str(error))
             return answers.refusal(error)
@@ -124,9 +127,9 @@ class Gateway:
         self._access.require(call.subject, endpoint.check, call.parameters)
 
 
-def parameters_in(request: Request, query: str) -> ReadParameters:
-    """Reads the parameters of a request when they are wanted."""
-    return lambda: http1.parameters(request, query)
+def parameters_in(request: Request, query: str, most: int = http1.MAX_PARAMETERS) -> ReadParameters:
+    """Reads the parameters of a request, `most` at most, when they are wanted."""
+    return lambda: http1.parameters(request, query, most)
 
 
 def _accepts_octets(request: Request) -> bool:
