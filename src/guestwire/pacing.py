@@ -1,5 +1,6 @@
 """Pacing: pauses that grow, and limits for how often something may happen. Pure: time is passed in."""
 
+import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import Final
@@ -72,3 +73,20 @@ class RateLimiter:
             events.remove(when)
         if not events:
             self._events.pop(key, None)
+
+
+IPV6_PREFIX: Final = 64
+"""Bits: one household or machine has as many addresses as it likes below it."""
+
+
+def network_of(address: str) -> str:
+    """What limits count an address as: itself, or its IPv6 network; an IPv4 one that is written as IPv6 is the IPv4 one."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ import pytest
 from calling import Client, agent, site, vm
 from persons import SECRET, authorization, person, settling
 from serving import Serving
+from waiting import until
 
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
@@ -24,6 +26,7 @@ from guestwire.contract import Endpoint
 from guestwire.contract.endpoints.agent import fsfreeze_thaw
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
+from guestwire.dispatch.stranger_limiter import PER_ADDRESS
 from guestwire.inventory import Inventory
 from guestwire.server import Gateway
 from guestwire.server.http1 import Request, Response
@@ -220,6 +223,40 @@ async def test_a_stranger_is_recorded_without_what_it_brought(server: Serving, c
 
     assert (record["status"], record["subject"], record["result"]) == (401, "", "Authentication failed!")
     assert "planted" not in json.dumps(record)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("proxies", "seen"), [('["127.0.0.0/8"]', "198.51.100.7"), ("[]", "127.0.0.1")])
+async def test_the_client_of_a_trusted_proxy_is_named_in_trail_and_log_and_no_invention(
+    proxies: str, seen: str
+) -> None:
+    async with Serving.of(site(server=f"trusted_proxies = {proxies}")) as server:
+        client = Client(server)
+        forwarded = "X-Forwarded-For: 203.0.113.66, 198.51.100.7"
+        await client.send(client.request("POST", USERS, b"userid=x%40pve", [forwarded, "Content-Type: application/x-www-form-urlencoded"]))  # fmt: skip
+
+        assert (await last(client))["address"] == seen
+        await until(lambda: f"from={seen} subject=root@pam!admin POST" in server.log)
+        assert "203.0.113.66" not in server.log
+
+
+async def test_a_stranger_fills_no_log_and_how_often_it_came_is_said() -> None:
+    async with Serving.of(site(server="tls = false")) as server:
+        client = Client(server, tls=False)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            async with client.connection() as connection:
+                for _ in range(500):
+                    connection.send(b"GET /api2/json/version HTTP/1.1\r\n\r\n")
+                    assert (await connection.answer()).status == 401
+        for _ in range(100):
+            await client.send(b"no request\r\n\r\n")
+        await client.get("/api2/json/version")
+        await server.stop()
+        log = server.log
+
+    assert log.count("from=127.0.0.1 subject=-") <= PER_ADDRESS
+    assert re.search(r"5\d\d more connections and requests without a login, from 127.0.0.1 \(5\d\d\)", log)
+    assert log.count("subject=root@pam!admin") == 1
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ from guestwire import __version__
 from guestwire.access.control import Access
 from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.audit_lines import sink_of
+from guestwire.app.descriptors import share_out
 from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
 from guestwire.app.state import STORE
+from guestwire.channels.budget import shared_budget
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
@@ -49,6 +51,8 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
+    shares = share_out(config)
+    shared_budget().connections.most = shares.guests
     state_dir = Path(config.server.state_dir)
     host, port = config.server.address
     cert = Certificate.in_folder(state_dir) if config.server.tls else None
@@ -60,7 +64,10 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
     stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
-    listener = Listener(make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None)
+    listener = Listener(
+        make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
+        most=shares.clients, proxies=config.server.proxies,
+    )  # fmt: skip
     _collect_rarely()
     try:
         port = await _listen(listener, config)

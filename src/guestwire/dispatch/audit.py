@@ -12,8 +12,8 @@ from typing import Final
 
 from guestwire.contract import rules
 from guestwire.contract.audit_fields import audit_fields
-from guestwire.dispatch.audit_rate import AuditRateLimiter
 from guestwire.dispatch.pipeline import Call
+from guestwire.dispatch.stranger_limiter import StrangerLimiter
 from guestwire.stores import AuditLog, AuditRecord
 
 log = logging.getLogger("guestwire.audit")
@@ -40,7 +40,7 @@ class AuditRecorder:
     def __init__(self, writer: "AuditWriter", *, commands: bool = True) -> None:
         self._writer = writer
         self._commands = commands
-        self._limiter = AuditRateLimiter()
+        self._limiter = StrangerLimiter()
 
     async def record(self, call: Call, status: int, result: str) -> None:
         """See `Recorder.record`. What can't be written stands in the log as an error, and the call goes on."""

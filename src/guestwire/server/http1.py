@@ -83,6 +83,7 @@ class Request:
         address: the client's.
         keeps: the connection stays open after the answer.
         is_old: it is HTTP/1.0.
+        is_known: its caller has shown a login; the gateway says so.
     """
 
     method: str
@@ -94,6 +95,7 @@ class Request:
     address: str = ""
     keeps: bool = True
     is_old: bool = False
+    is_known: bool = False
 
 
 class Head(msgspec.Struct, frozen=True):
