@@ -59,7 +59,7 @@ async def test_more_vms_than_descriptors_leave_room_for_clients_and_that_is_said
 
 @pytest.mark.slow
 async def test_the_limit_is_raised_as_far_as_it_goes() -> None:
-    async with serving("ulimit -Hn 4096 && ulimit -Sn 128") as server:
+    async with serving("ulimit -Sn 128 && ulimit -Hn 4096") as server:
         answers = [await Client(server).post(agent("ping", vmid)) for vmid in VMS]
         assert "open files are allowed" not in server.log
 

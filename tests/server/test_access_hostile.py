@@ -72,7 +72,8 @@ async def test_a_query_of_many_parameters_is_refused_before_login(server: Servin
 
 async def test_a_refusal_names_some_of_many_unknown_parameters(server: Serving) -> None:
     boss = caller(server, "boss@pve")
-    for parameters in ({f"k{number}": 1 for number in range(900)}, {"command": [[]] * 100_000}):
+    many: list[dict[str, Any]] = [{f"k{number}": 1 for number in range(900)}, {"command": [[]] * 100_000}]
+    for parameters in many:
         answer = await boss.post(agent("exec"), **parameters)
 
         assert answer.status == 400
