@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "contract": GUEST | {"stores", "access"},
     "dispatch": LOW | {"pacing", "stores", "access", "contract"},
     "inventory": GUEST | {"toml", "access", "contract"},
-    "server": LOW | {"contract", "stores", "access", "dispatch", "inventory"},
+    "server": LOW | {"pacing", "contract", "stores", "access", "dispatch", "inventory"},
     "app": GUEST | {"stores", "contract", "access", "dispatch", "inventory", "server"},
     "client": GUEST | {"pacing", "access", "contract", "dispatch"},
     "mcp": LOW | {"pacing", "toml", "agent", "access", "contract", "client"},
