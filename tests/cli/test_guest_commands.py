@@ -254,6 +254,21 @@ async def test_ctrl_c_again_leaves_the_process_running_and_says_so(lab: Lab, fak
     assert "process 4711 was left running; `guestwire status fake 4711`" in done.errors
 
 
+async def test_ctrl_c_does_not_say_that_a_process_runs_that_has_ended(lab: Lab) -> None:
+    begun = lab.agent.home / "begun-child"
+    begun.unlink(missing_ok=True)
+    process = await lab.start("web", "exec", "web", "--", "sh", "-c", "sleep 8 & touch /root/begun-child")
+    await until(begun.exists, ANSWERS_WITHIN)
+    before = lab.agent.bytes_read()
+    await until(lambda: lab.agent.bytes_read() > before + SEVERAL_REQUESTS, ANSWERS_WITHIN)
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+
+    assert done.code == 130
+    assert "it did not arrive" in done.errors
+    assert "has ended, and what it started was left running" in done.errors
+
+
 async def test_ctrl_c_leaves_a_process_in_a_windows_guest_running(lab: Lab, fake: FakeGuest) -> None:
     fake.replies |= {"guest-exec": {"pid": 4711}, "guest-exec-status": {"exited": False}}
     fake.replies["guest-get-osinfo"] = {"id": "mswindows"}

@@ -121,3 +121,28 @@ def test_every_endpoint_that_only_asks_is_among_those() -> None:
     names = {one.name for one in GUEST_ENDPOINTS if one.effect is Effect.READS and one.name in COMMANDS}
 
     assert names <= set(ASKING)
+
+
+@pytest.mark.parametrize(
+    ("system", "disabled", "found"),
+    [
+        ("debian", ["guest-get-devices"], "all 1 are enabled; version 8"),
+        ("mswindows", ["guest-set-vcpus", "guest-get-load"], "disabled in the guest: guest-get-load"),
+        ("freebsd", ["guest-fstrim", "guest-get-devices"], "all 1 are enabled; version 8"),
+        (None, ["guest-exec"], "disabled in the guest: guest-exec"),
+    ],
+)
+async def test_doctor_warns_of_no_command_that_the_system_can_not_have(
+    server: Serving, system: str | None, disabled: list[str], found: str
+) -> None:
+    listed = [{"name": name, "enabled": False} for name in disabled]
+    replies: dict[str, Any] = {
+        "guest-info": {"version": "8", "supported_commands": [{"name": "guest-ping", "enabled": True}, *listed]}
+    }
+    if system:
+        replies["guest-get-osinfo"] = {"id": system}
+    async with FakeGuest(server.folder / "100.qga", replies=replies), await over_https(server) as host:
+        await (await host.guest(100)).wait_ready(30)
+        *_, commands = (await examine(host, "100")).steps
+
+    assert (commands["found"], commands["result"]) == (found, "ok" if "all" in found else "warning")

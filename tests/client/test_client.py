@@ -128,6 +128,21 @@ async def test_a_process_ended_by_a_signal_says_which(way: Way) -> None:
     assert (await way.guest.run(["sh", "-c", "kill -9 $$"])).signal == 9
 
 
+async def test_a_child_that_holds_the_outputs_is_not_taken_for_the_process(way: Way) -> None:
+    with pytest.raises(StillRunning, match=r"process \d+ has ended, but what it started holds its outputs") as still:
+        await way.guest.run(["sh", "-c", "sleep 2 & echo started"], timeout=0.5)
+    with pytest.raises(CallFailed, match="has ended; what it started holds its outputs"):
+        await way.guest.processes.interrupt(still.value.pid)
+
+    assert (await way.guest.processes.wait(still.value.pid)).output == "started\n"
+
+
+async def test_an_argument_that_is_too_long_is_said_to_be(way: Way) -> None:
+    with pytest.raises(AgentRefused, match=r"Argument list too long.*pass it as standard input") as refused:
+        await way.guest.run(["true", "x" * 131_072])
+    assert "check the program's name" not in str(refused.value)
+
+
 async def test_a_program_that_is_not_there_is_the_guests_own_error(way: Way) -> None:
     with pytest.raises(AgentRefused, match="No such file or directory"):
         await way.guest.run(["/no/such/program"])

@@ -23,7 +23,8 @@ from guestwire.client.errors import (
     NotReady,
     StillFrozen,
 )
-from guestwire.testing import CLOSE, Action, Exchange, FakeGuest
+from guestwire.client.processes import OutcomeUnknown
+from guestwire.testing import CLOSE, Action, CommandError, Exchange, FakeGuest
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +237,56 @@ async def test_a_frozen_guest_is_said_to_be_frozen(machine: Machine) -> None:
         assert await guest.fsfreeze_status() == "thawed"
 
     assert (commands["step"], commands["result"], "guestwire thaw" in commands["next"]) == ("commands", "warning", True)
+
+
+async def test_a_process_is_waited_for_while_host_and_agent_break_off(there: Guest, fake: FakeGuest) -> None:
+    asked = iter(range(100))
+
+    def status(_: object) -> dict[str, Any]:
+        number = next(asked)
+        return {"exited": True, "exitcode": 7, "out-data": "b2s="} if number > 4 else {"exited": False}
+
+    def hang_up_twice(exchange: Exchange) -> Iterable[Action]:
+        is_status = exchange.request["execute"] == "guest-exec-status"
+        return [CLOSE] if is_status and fake.names().count("guest-exec-status") in (2, 3) else exchange.honest
+
+    fake.replies |= {"guest-exec": {"pid": 77}, "guest-exec-status": status}
+    fake.fault = hang_up_twice
+
+    ended = await there.run(["make"])
+
+    assert (ended.pid, ended.code, ended.stdout) == (77, 7, b"ok")
+    assert fake.names().count("guest-exec") == 1
+
+
+async def test_an_agent_that_is_away_for_all_of_the_callers_time_leaves_the_pid(there: Guest, fake: FakeGuest) -> None:
+    fake.replies |= {"guest-exec": {"pid": 77}, "guest-exec-status": {"exited": False}}
+    running = asyncio.create_task(there.run(["make"], timeout=4))
+    await _asked(fake, "guest-exec-status")
+    await fake.stop()
+
+    with pytest.raises(
+        OutcomeUnknown, match=r"how process 77 ends is not known: .*`guestwire status GUEST 77`"
+    ) as lost:
+        await running
+    assert lost.value.pid == 77
+
+
+async def test_an_agent_that_was_started_again_knows_no_process_of_before(there: Guest, fake: FakeGuest) -> None:
+    def forgotten(_: object) -> dict[str, Any]:
+        raise CommandError("GenericError", "PID ld does not exist")
+
+    fake.replies |= {"guest-exec": {"pid": 77}, "guest-exec-status": forgotten}
+    with pytest.raises(OutcomeUnknown, match="how process 77 ends is not known: its agent knows it no more") as lost:
+        await there.run(["make"])
+    assert (lost.value.pid, lost.value.exit_code) == (77, 3)
+
+
+@pytest.mark.parametrize("error_class", ["CommandNotFound", "GenericError"])
+async def test_an_agent_without_exec_says_so(there: Guest, fake: FakeGuest, error_class: str) -> None:
+    def missing(_: object) -> None:
+        raise CommandError(error_class, "The command guest-exec has not been found")
+
+    fake.replies["guest-exec"] = missing
+    with pytest.raises(AgentRefused, match="has not been found; the command is switched off in the guest"):
+        await there.run(["true"])

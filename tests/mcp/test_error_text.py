@@ -5,6 +5,7 @@ import re
 import pytest
 
 from guestwire.client import CallFailed
+from guestwire.client.advice import hint_for
 from guestwire.client.errors import (
     AgentRefused,
     AgentUnavailable,
@@ -14,7 +15,6 @@ from guestwire.client.errors import (
     NotReady,
     PrivilegeMissing,
     StillFrozen,
-    hint_for,
 )
 from guestwire.client.processes import StillRunning
 from guestwire.mcp.all_tools import TOOLS

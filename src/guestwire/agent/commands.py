@@ -87,3 +87,25 @@ FILE_SEEK: Final[TypedCommand[FilePosition]] = _changes("guest-file-seek", FileP
 FILE_READ: Final[TypedCommand[FilePiece]] = _changes("guest-file-read", FilePiece)
 FILE_WRITE: Final[TypedCommand[FileWritten]] = _changes("guest-file-write", FileWritten)
 FILE_CLOSE: Final[TypedCommand[Done]] = _changes("guest-file-close", Done)
+
+ABSENT: Final[dict[str, frozenset[str]]] = {
+    "mswindows": frozenset(
+        f"guest-{name}"
+        for name in (
+            "suspend-hybrid", "set-vcpus", "get-memory-blocks", "set-memory-blocks", "get-memory-block-info", "get-diskstats",
+            "get-cpustats", "network-get-route", "ssh-get-authorized-keys", "ssh-add-authorized-keys", "ssh-remove-authorized-keys",
+        )
+    ),
+    "freebsd": frozenset(
+        f"guest-{name}"
+        for name in (
+            "get-devices", "fstrim", "get-fsinfo", "get-disks", "suspend-disk", "suspend-ram", "suspend-hybrid", "get-vcpus", "set-vcpus",
+            "get-memory-blocks", "set-memory-blocks", "get-memory-block-info", "get-diskstats", "get-cpustats", "get-load",
+            "network-get-route",
+        )
+    ),
+}  # fmt: skip
+"""Commands that no agent of a system has, by the system's id; the older list them as disabled."""
+
+ABSENT_ELSEWHERE: Final = frozenset({"guest-get-devices"})
+"""As above, for Linux and all others."""

@@ -118,6 +118,7 @@ class Watched:
 
     def __init__(self) -> None:
         self._pid = 0
+        self._left = ""
         self._passing_on: asyncio.Task[None] | None = None
 
     async def run(self, guest: "Guest", line: list[str], **options: Any) -> "CompletedProcess":
@@ -135,7 +136,8 @@ class Watched:
             return await guest.run(line, on_start=self._started, **options)
         except asyncio.CancelledError:
             left = (
-                f"process {self._pid} was left running; `guestwire status {guest.vm.name} {self._pid}` tells how it ends"
+                f"{self._left or f'process {self._pid} was left running'}; `guestwire status {guest.vm.name} {self._pid}`"
+                " tells how it ends"
                 if self._pid
                 else "whether the program was started is not known"
             )
@@ -156,6 +158,8 @@ class Watched:
     async def _pass_on(self, guest: "Guest", job: "asyncio.Task[Any]") -> None:
         import asyncio  # noqa: PLC0415  # as above
 
+        from guestwire.client.processes import ProcessEnded  # noqa: PLC0415  # as above
+
         note(f"guestwire: Ctrl-C goes to process {self._pid}; once more leaves it running")
         try:
             async with asyncio.timeout(PASSED_ON_WITHIN):
@@ -163,6 +167,8 @@ class Watched:
         except (GuestwireError, TimeoutError) as error:
             why = "no answer" if isinstance(error, TimeoutError) else error
             note(f"guestwire: it did not arrive: {why}")
+            if isinstance(error, ProcessEnded):
+                self._left = f"process {self._pid} has ended, and what it started was left running"
             job.cancel()
 
     async def _end(self) -> None:

@@ -4,8 +4,10 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from guestwire.agent.commands import ABSENT, ABSENT_ELSEWHERE
 from guestwire.client import errors
-from guestwire.client.errors import FROZEN, NO_AGENT_SOCKET, AgentTookTooLong, AgentUnavailable, CallFailed
+from guestwire.client.advice import FROZEN
+from guestwire.client.errors import NO_AGENT_SOCKET, AgentTookTooLong, AgentUnavailable, CallFailed
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host
 
@@ -87,17 +89,25 @@ async def _examine_agent(guest: Guest, diagnosis: Diagnosis, *, is_server: bool)
     diagnosis.add("agent", "it answers")
     info = await guest.info()
     diagnosis.add("privilege", "sufficient")
-    disabled = sorted(command.name for command in info.supported_commands if not command.enabled)
+    disabled = {command.name for command in info.supported_commands if not command.enabled}
     is_frozen = False
     if disabled:
+        system = None
+        with contextlib.suppress(CallFailed):
+            system = (await guest.get_osinfo()).id
+        disabled -= ABSENT.get(system or "", ABSENT_ELSEWHERE)
         with contextlib.suppress(CallFailed):
             is_frozen = await guest.fsfreeze_status() == "frozen"
     if is_frozen:
         diagnosis.add("commands", "only those for thawing are enabled", result="warning", hint=FROZEN)
     elif disabled:
-        diagnosis.add("commands", f"disabled in the guest: {', '.join(disabled)}", result="warning", hint=DISABLED)
+        diagnosis.add(
+            "commands", f"disabled in the guest: {', '.join(sorted(disabled))}", result="warning", hint=DISABLED
+        )
     else:
-        diagnosis.add("commands", f"all {len(info.supported_commands)} of version {info.version} are enabled")
+        enabled = sum(command.enabled for command in info.supported_commands)
+        found = f"all {enabled} are enabled" if enabled else "its agent does not list them"
+        diagnosis.add("commands", f"{found}; version {info.version}")
 
 
 async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed) -> None:

@@ -23,7 +23,7 @@ Each says about which guest on which host, in the words of host or guest, and wh
     ├── FileRefused               the guest can't read or write a file
     ├── ChecksumMismatch          the bytes that arrived are not those that were sent
     ├── LocalFile                 the file on this side can't be read or written
-    └── in processes.py           ProcessFailed, StillRunning
+    └── in processes.py           ProcessFailed, StillRunning, ProcessEnded, OutcomeUnknown
     HostClosed (of a SyncHost)    it was closed, belongs to another process, or would wait for itself
 
 The table `_MESSAGES` translates a server's messages; they are those of Proxmox VE, whichever server it is.
@@ -34,6 +34,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from guestwire.client.advice import SWITCHED_OFF, hint_for, is_unknown_command
 from guestwire.errors import GuestwireError
 
 
@@ -170,9 +171,7 @@ class AgentRefused(CallFailed):
     @property
     def is_disabled(self) -> bool:
         """True if the agent does not have the command, or has it switched off."""
-        said = self.description
-        missing = self.error_class == "CommandNotFound" or "has been disabled" in said or "not found" in said
-        return missing and "command" in said.lower()
+        return self.error_class == "CommandNotFound" or is_unknown_command(self.description)
 
 
 class ErrorTextLost(AgentRefused):
@@ -183,6 +182,13 @@ class ErrorTextLost(AgentRefused):
 
     def __init__(self, context: ErrorContext, message: str, status: int | None = None) -> None:
         super().__init__(context, "GenericError", f"the agent refused it, and its words were lost ({message})", status)
+
+
+def is_passing(error: CallFailed) -> bool:
+    """True if connection or agent broke off: the same call may succeed a little later."""
+    if isinstance(error, (Unreachable, AgentUnavailable, AgentTookTooLong)):
+        return not isinstance(error, CertificateNotTrusted)
+    return bool(_broken_off.search(error.message))
 
 
 class NotReady(CallFailed):
@@ -237,35 +243,8 @@ class LocalFile(CallFailed):
     exit_code = 74
 
 
-SWITCHED_OFF: Final = "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
-
-FROZEN: Final = "its file systems are frozen, for a snapshot or backup; when that is done: `guestwire thaw GUEST`"
-
-_HINTS: Final = (
-    ("agent is in frozen state", FROZEN),
-    ("Failed to execute child process", "check the program's name in the guest, or give its path; no shell is between"),
-    ("No space left", "make room in the guest (`guestwire df GUEST` shows where), then copy again"),
-    ("not enough space", "make room in the guest, then copy again"),
-    ("quota", "make room in the guest, then copy again"),
-    ("Read-only file system", "choose another folder, or mount it writable in the guest"),
-    ("No such file or directory", "`guestwire ls GUEST:FOLDER` shows what is there"),
-    ("can't cd to", "`guestwire ls GUEST:FOLDER` shows what is there"),
-    ("ermission denied", "the agent's user may not; see what the guest's SELinux or AppArmor allows its agent"),
-    ("is denied", "the agent's user may not; see the file's permissions in the guest"),
-    ("Could not find", "`guestwire ls GUEST:FOLDER` shows what is there"),
-    ("s a directory", "name a file in it, or copy it with -r"),
-    ("no regular file", "name a regular file"),
-    ("another copy", "copy again"),
-    ("Invalid parameter 'pid'", "this agent did not start such a process, or its result was collected before"),
-    ("PID ", "this agent did not start such a process, or its result was collected before"),
-)
-"""Hints by what a message of a guest has in it."""
-
-
-def hint_for(message: str) -> str:
-    """A hint about what to do after a message of a guest; empty where none is known."""
-    return next((hint for part, hint in _HINTS if part in message), "")
-
+_broken_off = re.compile(r"qga command '.*' failed")
+"""The message of a server whose agent was started again, or broke the protocol, during a command."""
 
 _AGENT_ERROR: Final = "Agent error: "
 

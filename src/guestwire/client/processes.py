@@ -2,15 +2,24 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from guestwire.client.advice import NO_SUCH_PROCESS, hint_for
 from guestwire.client.cancellation import finish_briefly, finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentRefused, CallFailed, ErrorContext, ErrorTextLost, WrongParameters
+from guestwire.client.errors import (
+    AgentRefused,
+    CallFailed,
+    ErrorContext,
+    ErrorTextLost,
+    WrongParameters,
+    is_passing,
+)
 from guestwire.client.protocols import HostOfGuest
 from guestwire.client.systems import (
     UNIX,
@@ -27,6 +36,15 @@ from guestwire.pacing import Backoff
 
 HEAD_START: Final = 0.003
 """Seconds that a process gets before it is asked for: hardly any has ended at once."""
+
+PATIENCE: Final = 60.0
+"""Seconds that a host or agent may be away while a process is waited for that has all the time."""
+
+LOOKS_WITHIN: Final = 5.0
+"""Seconds for looking whether a process is there."""
+
+LONGEST_ARGUMENT: Final = 128 * 1024 - 1
+"""Bytes of one argument of a program on Linux."""
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
@@ -93,17 +111,50 @@ class ProcessFailed(CallFailed):
 
 
 class StillRunning(CallFailed):
-    """The time was up; the process (`pid`) still runs in the guest."""
+    """The time was up; the process (`pid`) was left running in the guest.
+
+    Args:
+        context: which guest.
+        pid: the process's id.
+        seconds: the time.
+        exists: whether the process itself was seen to run; None: nothing could be seen.
+    """
 
     exit_code = 124
 
-    def __init__(self, context: ErrorContext, pid: int, seconds: float) -> None:
+    def __init__(self, context: ErrorContext, pid: int, seconds: float, *, exists: bool | None = True) -> None:
         self.pid = pid
-        super().__init__(
-            context,
-            f"process {pid} still runs after {seconds:g} seconds",
-            hint=f"it was left running; `guestwire status GUEST {pid}` tells how it ends",
-        )
+        self.exists = exists
+        hint = f"it was left running; `guestwire status GUEST {pid}` tells how it ends"
+        match exists:
+            case True:
+                message = f"process {pid} still runs after {seconds:g} seconds"
+            case None:
+                message = f"process {pid} had not ended when it was last asked for, in {seconds:g} seconds"
+            case False:
+                message = f"process {pid} has ended, but what it started holds its outputs after {seconds:g} seconds"
+                hint = (
+                    f"`guestwire status GUEST {pid}` gives its output when they are closed; a job that goes on needs"
+                    " outputs of its own: COMMAND >/dev/null 2>&1 &"
+                )
+        super().__init__(context, message, hint=hint)
+
+
+class ProcessEnded(CallFailed):
+    """The process has ended already; what it started may go on, and holds its outputs."""
+
+
+class OutcomeUnknown(CallFailed):
+    """A process was started (`pid`), and nothing says how it ended, or whether it did; the cause has the reason."""
+
+    def __init__(self, context: ErrorContext, pid: int, cause: CallFailed) -> None:
+        self.pid = pid
+        self.exit_code = cause.exit_code
+        asks = f"`guestwire status GUEST {pid}` asks again"
+        why, hint = cause.message, f"{cause.hint}; {asks}" if cause.hint else asks
+        if hint_for(cause.message) == NO_SUCH_PROCESS:
+            why, hint = f"its agent knows it no more ({cause.message})", "agent or guest were started again meanwhile"
+        super().__init__(context, f"how process {pid} ends is not known: {why}", cause.http_status, hint=hint)
 
 
 class Processes:
@@ -186,7 +237,9 @@ class Processes:
         try:
             return (await self._calls.exec(command, input_data=text)).pid
         except ErrorTextLost as error:
-            why = f"'{argv[0]}' can't be started; most likely: No such file or directory"
+            is_long = max(map(len, map(os.fsencode, command))) > LONGEST_ARGUMENT
+            reason = "Argument list too long" if is_long else "No such file or directory"
+            why = f"'{argv[0]}' can't be started; most likely: Failed to execute child process ({reason})"
             raise AgentRefused(self._calls.context, error.error_class, why, error.http_status) from error
 
     def _check(self, spec: CommandSpec) -> None:
@@ -227,25 +280,45 @@ class Processes:
         """Sends a process, and those that it started, what Ctrl-C sends (SIGINT).
 
         Raises:
+            ProcessEnded: there is none any more to send it to.
             CallFailed: the guest runs Windows, which has no such signal; or see `client.errors`.
         """
         if await self.is_windows():
             raise CallFailed(self._calls.context, "Windows has no signal for Ctrl-C")
-        await self.run(UNIX.interrupt(pid), check=True)
+        if (await self.run(UNIX.interrupt(pid), check=False)).code:
+            raise ProcessEnded(self._calls.context, f"process {pid} has ended; what it started holds its outputs")
 
     async def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> CompletedProcess:
         """Waits until a process ends, asking ever more seldom: after 10 ms first, once a second at last.
 
+        While host or agent break off, it goes on asking: until the time is up, or for a minute without one.
+
         Raises:
             StillRunning: the time is up; the process goes on.
+            OutcomeUnknown: it could not be asked for any more.
         """
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, 1.5)
+        failure: CallFailed | None = None
+        failing_since = math.inf
         try:
             async with asyncio.timeout(timeout):
-                while not (state := await self.status(pid)).exited:  # noqa: ASYNC110  # only asking tells
+                while True:
+                    try:
+                        if (state := await self.status(pid)).exited:
+                            break
+                        failure, failing_since = None, math.inf
+                    except CallFailed as error:
+                        failure, failing_since = error, min(failing_since, time.monotonic())
+                        lasts = time.monotonic() - failing_since
+                        if not is_passing(error) or (timeout is None and lasts > PATIENCE):
+                            raise OutcomeUnknown(self._calls.context, pid, error) from error
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
-            raise StillRunning(self._calls.context, pid, timeout or 0.0) from None
+            if failure:
+                raise OutcomeUnknown(self._calls.context, pid, failure) from failure
+            raise StillRunning(
+                self._calls.context, pid, timeout or 0.0, exists=await finish_briefly(self._exists(pid))
+            ) from None
         return CompletedProcess(
             argv=tuple(argv),
             pid=pid,
@@ -256,6 +329,15 @@ class Processes:
             stdout_truncated=bool(state.out_truncated),
             stderr_truncated=bool(state.err_truncated),
         )
+
+    async def _exists(self, pid: int) -> bool | None:
+        """Looks whether a process is there; None where that can't be seen in a short time."""
+        try:
+            async with asyncio.timeout(LOOKS_WITHIN):
+                system = WINDOWS if await self.is_windows() else UNIX
+                return (await self.run(system.exists(pid))).ok
+        except (CallFailed, TimeoutError):
+            return None
 
     @contextlib.asynccontextmanager
     async def _input_file(self, data: bytes | None) -> AsyncIterator[str | None]:

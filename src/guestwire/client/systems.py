@@ -119,6 +119,10 @@ class System(ABC):
     def timestamp(self, mtime: float | None) -> str:
         """A time as the scripts take it; `mtime` is in seconds since the epoch."""
 
+    def exists(self, pid: int) -> Command:
+        """Ends with 0 where a process of this id is there."""
+        return self.script("exists", str(pid))
+
     # Writing
 
     def create(self, unfinished: str, path: str, *, keep: bool) -> Command:

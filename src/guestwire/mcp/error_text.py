@@ -30,6 +30,7 @@ TOOLS: Final = {
     "api": "agent_index",
     "df": "get_fsinfo",
     "doctor": "diagnose",
+    "exec": "run_command",
     "ls": "list_guests",
     "status": "exec_status",
     "thaw": "fsfreeze_thaw",

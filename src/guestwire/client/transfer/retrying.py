@@ -10,15 +10,7 @@ from typing import Final, TypeVar
 
 from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import (
-    AgentTookTooLong,
-    AgentUnavailable,
-    CallFailed,
-    CertificateNotTrusted,
-    ErrorContext,
-    FileRefused,
-    Unreachable,
-)
+from guestwire.client.errors import CallFailed, ErrorContext, FileRefused, is_passing
 from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, refuse_nul
 from guestwire.client.protocols import HostOfGuest
 from guestwire.client.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
@@ -34,7 +26,7 @@ LONGEST_LIST: Final = 256 * 1024 * 1024
 
 LONGEST_MESSAGE: Final = 300
 
-_transient = re.compile(r"qga command '.*' failed|Handle '\d+' has not been found|Invalid parameter 'pid'|PID \d+ does")
+_forgotten = re.compile(r"[Hh]andle '\d+' has not been found|Invalid parameter 'pid'|PID \S+ does")
 """Messages of an agent that was started again: it does not know what was begun before."""
 
 _tool = re.compile(r"^(?:/bin/)?(?:sh|dd|rm|mv|cat|chmod): (?:line |)?(?:\d+: )?")
@@ -151,10 +143,8 @@ class Retrying:
 
 
 def is_transient(error: CallFailed) -> bool:
-    """True if the same call may succeed a little later: connection or agent broke off."""
-    if isinstance(error, (Unreachable, AgentUnavailable, AgentTookTooLong)):
-        return not isinstance(error, CertificateNotTrusted)
-    return bool(_transient.search(error.message))
+    """True if the same call may succeed a little later, also by an agent that has forgotten what was begun."""
+    return is_passing(error) or bool(_forgotten.search(error.message))
 
 
 def _temporary(path: str) -> str:

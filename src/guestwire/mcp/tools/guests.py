@@ -1,7 +1,9 @@
 """Tools for guests as a whole: which there are, how one is, and why one does not answer."""
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -9,6 +11,7 @@ import msgspec
 from guestwire.agent.results import FileSystem, HostName, Interface, OsInfo, TimeZone, User
 from guestwire.client import CallFailed, Guest
 from guestwire.client.diagnosis import examine
+from guestwire.client.errors import AgentRefused, PrivilegeMissing
 from guestwire.contract import Effect, Level, Parameters, Role, parameter
 from guestwire.mcp.caller import rule_for
 from guestwire.mcp.tool import AnyGuestParameters, Call, GuestParameters, Registry
@@ -16,6 +19,9 @@ from guestwire.mcp.tool import AnyGuestParameters, Call, GuestParameters, Regist
 T = TypeVar("T")
 
 tools = Registry()
+
+AT_ONCE = 2
+"""Calls to one guest."""
 
 MOST_OF_A_KIND = 12
 """Disks, interfaces, users in an overview."""
@@ -95,23 +101,26 @@ async def guest_overview(call: Call, _: GuestParameters) -> Overview:
     problems: dict[str, CallFailed] = {}
     answers = await _collect(call.guest, problems)
     if all(part is None for part in answers):
-        raise problems["time"]
+        raise problems["host name"]
     return _overview(answers, problems)
 
 
 async def _collect(guest: Guest, problems: dict[str, CallFailed]) -> _Answers:
-    first = await asyncio.gather(
-        _part("host name", guest.get_host_name(), problems),
-        _part("system", guest.osinfo(), problems),
-        _part("time", guest.get_time(), problems),
-        _part("zone", guest.get_timezone(), problems),
+    """Asks once, and then for the rest: of a silent guest each call takes seconds, and Proxmox VE has few workers."""
+    name = await _part("host name", guest.get_host_name, problems)
+    error = problems.get("host name")
+    if error and not isinstance(error, AgentRefused | PrivilegeMissing):
+        raise error
+    turn = asyncio.Semaphore(AT_ONCE)
+    rest = await asyncio.gather(
+        _part("system", guest.osinfo, problems, turn),
+        _part("time", guest.get_time, problems, turn),
+        _part("zone", guest.get_timezone, problems, turn),
+        _part("addresses", guest.interfaces, problems, turn),
+        _part("disks", guest.filesystems, problems, turn),
+        _part("users", guest.get_users, problems, turn),
     )
-    second = await asyncio.gather(
-        _part("addresses", guest.interfaces(), problems),
-        _part("disks", guest.filesystems(), problems),
-        _part("users", guest.get_users(), problems),
-    )
-    return _Answers(*first, *second)
+    return _Answers(name, *rest)
 
 
 def _overview(answers: _Answers, problems: dict[str, CallFailed]) -> Overview:
@@ -132,17 +141,28 @@ def _overview(answers: _Answers, problems: dict[str, CallFailed]) -> Overview:
 
 
 def _addresses(interfaces: list[Interface]) -> list[str]:
-    return [
-        f"{one.name} {address.ip_address}/{address.prefix}"
-        for one in interfaces
-        for address in one.ip_addresses or []
-        if one.name != "lo"
-    ]
+    """Those that others can reach it by; where there is none, those of its links, but never of itself.
+
+    A host of containers has dozens of links, each with an address of its own.
+    """
+    found: dict[bool, list[str]] = {False: [], True: []}
+    for one in interfaces:
+        for address in one.ip_addresses or []:
+            try:
+                ip = ip_address(address.ip_address)
+            except ValueError:  # the guest says what it likes
+                continue
+            if not ip.is_loopback:
+                found[ip.is_link_local].append(f"{one.name} {address.ip_address}/{address.prefix}")
+    return found[False] or found[True]
 
 
-async def _part(what: str, work: Awaitable[T], problems: dict[str, CallFailed]) -> T | None:
+async def _part(
+    what: str, ask: Callable[[], Awaitable[T]], problems: dict[str, CallFailed], turn: asyncio.Semaphore | None = None
+) -> T | None:
     try:
-        return await work
+        async with turn or contextlib.nullcontext():
+            return await ask()
     except CallFailed as error:
         problems[what] = error
         return None

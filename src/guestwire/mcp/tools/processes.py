@@ -76,7 +76,7 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
                 on_start=lambda pid: call.tell(f"process {pid} was started; cancelling leaves it running"),
             )  # fmt: skip
     except StillRunning as error:
-        return Ran(still_running=error.pid)
+        return Ran(still_running=error.pid, stdout_note=None if error.exists else error.message)
     texts, room = call.caller.texts, call.limits.characters // 5  # JSON may double it
     stdout, stdout_note = decode_output(ended.stdout, parameters.encoding)
     stderr, stderr_note = decode_output(ended.stderr, parameters.encoding)

@@ -5,7 +5,7 @@ tree() {
   # shellcheck disable=SC2013 # they are numbers, all on one line
   for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done
 }
-kill -0 "$1" 2>/dev/null || { [ ! -d /proc/"$1" ]; exit; }
+kill -0 "$1" 2>/dev/null || exit 1
 # A child that ended since it was listed is no failure.
 # shellcheck disable=SC2046 # each number is a word
 kill -INT $(tree "$1") 2>/dev/null

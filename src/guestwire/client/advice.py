@@ -1,0 +1,69 @@
+"""Advice: what to do next after a message, for each message that guests, agents and servers were seen to send.
+
+The first row that fits counts, so that what says more comes before what says less.
+"""
+
+import re
+from typing import Final
+
+FROZEN: Final = "its file systems are frozen, for a snapshot or backup; when that is done: `guestwire thaw GUEST`"
+
+SWITCHED_OFF: Final = "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
+
+LOOK: Final = "`guestwire ls GUEST:FOLDER` shows what is there"
+MAKE_ROOM: Final = "make room in the guest (`guestwire df GUEST` shows where), then do it again"
+NO_SUCH_PROCESS: Final = "this agent did not start such a process, or its result was collected before"
+TOO_LONG: Final = (
+    "Linux takes 131,071 bytes for one argument, and about 2 MiB for all: pass it as standard input, or in a file"
+)
+
+_NOT_STARTED: Final = r"execute child process .*\("
+
+_TABLE: Final = (
+    # The agent itself
+    (r"the agent is in frozen state", FROZEN),
+    (r"ommand \S+ has been disabled|ommand \S+ has not been found", SWITCHED_OFF),
+    (r"Invalid parameter 'pid'|PID \S+ does not exist", NO_SUCH_PROCESS),
+    (r"limited up to 10 seconds", "Windows ends a freeze after ten seconds: take the snapshot within them"),
+    (r"fsfreeze hook|hook script", "see the guest's /etc/qemu/fsfreeze-hook.d, and run its scripts there by hand"),
+    (r"forbidden characters in username", "a user's name has no ':' and no line end"),
+    (r"forbidden characters in raw password", "take a password without a line end"),
+    (r"set user password|not known to the underlying auth", "is there such a user in the guest, and does its policy take the password?"),
+    (r"unknown guest suspend mode|/sys/power|suspend mode is not supported", "this guest can't be suspended so; see its BIOS, swap and /sys/power/state"),
+    (r"Base64 data", "the content is not base64; encode=1 takes text"),
+    # Programs
+    (_NOT_STARTED + r"Argument list too long|Argument list too long", TOO_LONG),
+    (_NOT_STARTED + r"Permission denied", "make it executable for the agent's user, and see what SELinux or AppArmor allows the agent"),
+    (_NOT_STARTED + r"Exec format error", "it is no program of this system; a script needs its interpreter: sh SCRIPT"),
+    (_NOT_STARTED + r"(?:Cannot allocate memory|Resource temporarily unavailable)", "the guest lacks memory or processes: see `guestwire exec GUEST -- free`"),
+    (r"execute child process", "check the program's name in the guest, or give its path; no shell is between"),
+    # Files
+    (r"No space left|not enough space|quota exceeded", MAKE_ROOM),
+    (r"Read-only file system", "choose another folder, or mount it writable in the guest"),
+    (r"Text file busy", "a program runs from this file: stop it first"),
+    (r"[Rr]esource busy", "something is mounted there, or uses it"),
+    (r"File name too long", "give a shorter name"),
+    (r"Too many levels of symbolic links|ELOOP", "its links lead to each other: name the file itself"),
+    (r"Too many open files", "the guest's agent, or a program of it, has too many files open: start it again"),
+    (r"Input/output error", "it is a device that can't be read so, or the guest's disk has errors: see its kernel's log"),
+    (r"[Oo]peration not permitted", "the guest's system forbids it: see its attributes (lsattr), mount and security module"),
+    (r"Not a directory", "a folder of this path is a file"),
+    (r"[Ii]s a directory", "name a file in it, or copy it with -r"),
+    (r"no regular file", "name a regular file"),
+    (r"No such file or directory|can't cd to|Could not find", LOOK),
+    (r"[Pp]ermission denied", "the agent's user may not; see what the guest's SELinux or AppArmor allows its agent"),
+    (r"is denied", "the agent's user may not; see the file's permissions in the guest"),
+    (r"another copy to", "copy again"),
+)  # fmt: skip
+
+_HINTS: Final = tuple((re.compile(pattern), hint) for pattern, hint in _TABLE)
+
+
+def hint_for(message: str) -> str:
+    """Advice for a message of a guest or its agent; empty where none is known."""
+    return next((hint for pattern, hint in _HINTS if pattern.search(message)), "")
+
+
+def is_unknown_command(message: str) -> bool:
+    """True if an agent says that it lacks a command, or has it switched off."""
+    return hint_for(message) in (SWITCHED_OFF, FROZEN)

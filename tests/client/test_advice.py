@@ -1,0 +1,91 @@
+"""Each message that was seen has its advice, and each advice a message that was seen."""
+
+import pytest
+
+from guestwire.client import advice
+from guestwire.client.advice import FROZEN, LOOK, MAKE_ROOM, NO_SUCH_PROCESS, SWITCHED_OFF, TOO_LONG, hint_for
+from guestwire.client.errors import AgentRefused, ErrorContext, StillFrozen
+
+CONTEXT = ErrorContext("pve1", "web (100)")
+
+SEEN = {
+    "Command guest-exec has been disabled: the agent is in frozen state": FROZEN,
+    "Command guest-exec has been disabled: the command is not allowed": SWITCHED_OFF,
+    "The command guest-get-load has not been found": SWITCHED_OFF,
+    "The command guest-exec has been disabled for this instance": SWITCHED_OFF,
+    "PID ld does not exist": NO_SUCH_PROCESS,
+    "PID 4711 does not exist": NO_SUCH_PROCESS,
+    "Invalid parameter 'pid'": NO_SUCH_PROCESS,
+    "couldn't hold writes: fsfreeze is limited up to 10 seconds: (error: 80042314)": "Windows ends a freeze",
+    "fsfreeze hook has failed with status 1": "fsfreeze-hook.d",
+    "hook script has failed with status: 1": "fsfreeze-hook.d",
+    "forbidden characters in username": "no ':'",
+    "forbidden characters in raw password": "without a line end",
+    "child process has failed to set user password: chpasswd: (user nobodyhere) pam_chauthtok() failed": "is there such a user",
+    "suspend: cannot write to '/sys/power/state': Cannot allocate memory": "can't be suspended so",
+    "unknown guest suspend mode": "can't be suspended so",
+    "Base64 data contains invalid characters": "not base64",
+    "Failed to execute child process “true” (Argument list too long)": TOO_LONG,
+    "sh: 1: /bin/echo: Argument list too long": TOO_LONG,
+    "Guest agent command failed, error was 'Failed to execute child process “/x” (Permission denied)'": "make it executable",
+    "Failed to execute child process “/x” (Exec format error)": "no program of this system",
+    "Failed to execute child process “/x” (Cannot allocate memory)": "lacks memory or processes",
+    "Failed to execute child process “/no/such” (No such file or directory)": "check the program's name",
+    "Guest agent command failed, error was 'Failed to execute child process “/no/such” (No such file or directory)'": "check the program's name",
+    "write failed: No space left on device": MAKE_ROOM,
+    "There is not enough space on the disk.": MAKE_ROOM,
+    "dd: error writing '/root/f': Disk quota exceeded": MAKE_ROOM,
+    "failed to open file '/usr/x' (mode: 'wb'): Read-only file system": "mount it writable",
+    "failed to open file '/bin/x' (mode: 'wb'): Text file busy": "a program runs from this file",
+    "mv: cannot move 'a' to 'b': Device or resource busy": "something is mounted there",
+    "mv: can't rename 'a': Resource busy": "something is mounted there",
+    "failed to open file '/root/xxx' (mode: 'wb'): File name too long": "shorter name",
+    "failed to open file '/root/loop' (mode: 'r'): Too many levels of symbolic links": "lead to each other",
+    "failed to open file '/root/f' (mode: 'r'): Too many open files": "too many files open",
+    "read failed: Input/output error": "can't be read so",
+    "rm: cannot remove 'f': Operation not permitted": "lsattr",
+    "failed to open file '/etc/passwd/x' (mode: 'r'): Not a directory": "a folder of this path is a file",
+    "failed to open file '/root/adir' (mode: 'wb'): Is a directory": "copy it with -r",
+    "failed to read file: Is a directory": "copy it with -r",
+    "/root/adir: is a directory": "copy it with -r",
+    "/dev/null: is no regular file": "name a regular file",
+    "failed to open file '/nope' (mode: 'r'): No such file or directory": LOOK,
+    "sh: 1: cd: can't cd to /nope": LOOK,
+    "Could not find file 'C:\\x'.": LOOK,
+    "failed to open file '/etc/shadow' (mode: 'r'): Permission denied": "SELinux or AppArmor",
+    "Access to the path 'C:\\x' is denied.": "the file's permissions",
+    "/root/x: it is gone; another copy to the same place may have ended": "copy again",
+}  # fmt: skip
+
+WITHOUT = [
+    "tail: f: file truncated",
+    "grep: hook: binary file matches",
+    "sh: 1: foo: not found",
+    "bash: foo: command not found",
+    "value '5' is invalid for argument count",
+    "handle '1000' has not been found",
+]
+"""Messages to which nothing can be said that is sure."""
+
+
+@pytest.mark.parametrize("message", SEEN)
+def test_each_message_has_its_advice(message: str) -> None:
+    assert SEEN[message] in hint_for(message)
+
+
+@pytest.mark.parametrize("message", WITHOUT)
+def test_no_message_has_the_advice_of_another(message: str) -> None:
+    assert hint_for(message) == ""
+
+
+def test_each_advice_has_a_message() -> None:
+    given = {hint_for(message) for message in SEEN}
+
+    assert given == {hint for _, hint in advice._TABLE}
+
+
+def test_a_shell_that_finds_no_command_is_no_agent_that_lacks_one() -> None:
+    assert not AgentRefused(CONTEXT, "GenericError", "sh: guestfoo: command not found").is_disabled
+    assert AgentRefused(CONTEXT, "GenericError", "The command guest-exec has not been found").is_disabled
+    assert AgentRefused(CONTEXT, "CommandNotFound", "nothing that is known").hint == SWITCHED_OFF
+    assert "thaw them at once" in str(StillFrozen(CONTEXT, "x"))
