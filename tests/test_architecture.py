@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "access": LOW | {"pacing", "stores"},
     "contract": GUEST | {"stores", "access"},
     "dispatch": LOW | {"pacing", "stores", "access", "contract"},
-    "inventory": GUEST | {"toml", "access", "contract"},
+    "inventory": GUEST | {"toml", "stores", "access", "contract"},
     "server": LOW | {"pacing", "contract", "stores", "access", "dispatch", "inventory"},
     "app": GUEST | {"stores", "contract", "access", "dispatch", "inventory", "server"},
     "client": GUEST | {"pacing", "access", "contract", "dispatch"},

@@ -8,6 +8,20 @@ from typing import Final
 KEYS: Final = 10_000
 """Keys that a limiter remembers at once; the ones that were quiet longest are forgotten first."""
 
+IPV6_PREFIX: Final = 64
+"""Bits: one household or machine has as many addresses as it likes below it."""
+
+
+def network_of(address: str) -> str:
+    """What an address is counted by: itself, or the network that an IPv6 address is in."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((found.packed, IPV6_PREFIX), strict=False))
+
 
 class Backoff:
     """Pauses in seconds that grow by a factor up to the longest one.
@@ -73,20 +87,3 @@ class RateLimiter:
             events.remove(when)
         if not events:
             self._events.pop(key, None)
-
-
-IPV6_PREFIX: Final = 64
-"""Bits: one household or machine has as many addresses as it likes below it."""
-
-
-def network_of(address: str) -> str:
-    """What limits count an address as: itself, or its IPv6 network; an IPv4 one that is written as IPv6 is the IPv4 one."""
-    if ":" not in address:
-        return address
-    try:
-        found = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))

@@ -13,6 +13,7 @@ from guestwire.access.control import Access
 from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.audit_lines import sink_of
 from guestwire.app.descriptors import share_out
+from guestwire.app.frozen_guests import FrozenGuests
 from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
@@ -20,7 +21,7 @@ from guestwire.app.state import STORE
 from guestwire.channels.budget import shared_budget
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
-from guestwire.inventory import Config, Inventory, read_config
+from guestwire.inventory import Config, Freezes, Inventory, read_config
 from guestwire.server import Certificate, Gateway, Listener
 from guestwire.stores import SqliteStore
 
@@ -61,7 +62,8 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     audit = AuditWriter(store, sink=sink_of(config.audit))
     recorder = AuditRecorder(audit, commands=config.audit.commands)
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
-    inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
+    inventory = Inventory(config.server.node, cert.fingerprint if cert else None, Freezes(store))
+    frozen = FrozenGuests(inventory, access, recorder)
     stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
     listener = Listener(
@@ -80,10 +82,13 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
             port,
         )
         notify("READY=1")
+        reporting = asyncio.create_task(frozen.report(), name="frozen guests")
         await stop.wait()
         notify("STOPPING=1")
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
+        reporting.cancel()
+        await asyncio.gather(reporting, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)

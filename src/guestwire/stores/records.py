@@ -123,6 +123,20 @@ class Pool(Record, frozen=True):
         return self.poolid
 
 
+class Frozen(Record, frozen=True):
+    """A guest whose file systems were frozen; `since` in seconds since the epoch, `count` of file systems, None: not known."""
+
+    vmid: Vmid
+    subject: str
+    since: float
+    count: int | None = None
+
+    @property
+    def key(self) -> int:
+        """The vmid."""
+        return self.vmid
+
+
 class SigningKey(Record, frozen=True):
     """A key that signs tickets or CSRF tokens.
 
@@ -189,10 +203,10 @@ class AuditFilter(Record, frozen=True):
     request_id: str | None = None
 
 
-Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey
-Key = str | AclKey
+Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen
+Key = str | int | AclKey
 
-TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey)
+TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen)
 """Every type of record that a snapshot holds; one that refers to another stands after it."""
 
 

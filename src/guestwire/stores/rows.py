@@ -15,6 +15,7 @@ from guestwire.stores.records import (
     AclEntry,
     AuditFilter,
     AuditRecord,
+    Frozen,
     Group,
     Pool,
     Role,
@@ -37,7 +38,7 @@ def version(connection: Connection) -> int:
 
 def read(connection: Connection) -> Snapshot:
     """Everything; the caller holds a transaction, so that it is of one moment."""
-    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys)
+    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys, _frozen)
     return of(version(connection), (record for reader in readers for record in reader(connection)))
 
 
@@ -82,6 +83,10 @@ def _pools(connection: Connection) -> Iterator[Pool]:
 
 def _keys(connection: Connection) -> Iterator[SigningKey]:
     return (SigningKey(*row) for row in connection.execute("SELECT id, kind, created, private FROM signing_keys"))
+
+
+def _frozen(connection: Connection) -> Iterator[Frozen]:
+    return (Frozen(*row) for row in connection.execute("SELECT vmid, subject, since, count FROM frozen"))
 
 
 def _sets(pairs: Iterable[tuple[str, Any]]) -> defaultdict[str, frozenset[Any]]:
@@ -152,6 +157,10 @@ _TABLES: Final[dict[type[Stored], _Table]] = {
     SigningKey: _Table(
         _upsert("signing_keys", "id", "kind", "created", "private"), msgspec.structs.astuple,
         "DELETE FROM signing_keys WHERE id = ?",
+    ),
+    Frozen: _Table(
+        _upsert("frozen", "vmid", "subject", "since", "count"), msgspec.structs.astuple,
+        "DELETE FROM frozen WHERE vmid = ?",
     ),
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from guestwire.stores import (
     AuditLog,
     AuditRecord,
     Change,
+    Frozen,
     Group,
     Pool,
     Put,
@@ -115,7 +116,8 @@ ENTRIES: Final = (
     AclEntry("/vms", "token", "ann@pve!backup", "Freezer"),
     AclEntry("/pool/web", "user", "ben@pve", "PVEVMUser"),
 )
-EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN)
+FROZEN: Final = Frozen(100, "ann@pve!backup", 1_700_000_000.5, 3)
+EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN, FROZEN, Frozen(101, "", 1.0))
 """One of each, and more than one ACL entry.
 
 What is referred to comes last, since the order within a change does not matter.
