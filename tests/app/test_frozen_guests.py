@@ -44,7 +44,8 @@ def client(server: Serving) -> Client:
 async def frozen(client: Client) -> dict[str, Any] | None:
     """What the list says of VM 100."""
     [found] = [vm for vm in (await client.get(VMS)).data if vm["vmid"] == 100]
-    return found.get("frozen")
+    freeze: dict[str, Any] | None = found.get("frozen")
+    return freeze
 
 
 async def test_a_freeze_is_listed_and_logged_until_it_is_thawed(

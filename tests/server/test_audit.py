@@ -25,12 +25,14 @@ from guestwire.app.state import STORE
 from guestwire.contract import Endpoint
 from guestwire.contract.endpoints.agent import fsfreeze_thaw
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.dispatch import audit
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.dispatch.stranger_limiter import PER_ADDRESS
+from guestwire.errors import StoreError
 from guestwire.inventory import Inventory
 from guestwire.server import Gateway
 from guestwire.server.http1 import Request, Response
-from guestwire.stores import AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User
+from guestwire.stores import BEGUN, AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User
 from guestwire.testing import FakeGuest
 
 AUDIT = "/api2/json/nodes/pve1/guestwire/audit"
@@ -186,6 +188,96 @@ async def test_a_caller_that_leaves_when_all_is_done_leaves_one_record() -> None
     assert (record.status, record.result) == (500, "no such user ('ghost@pve')")
 
 
+async def test_a_kill_leaves_no_effect_without_a_record() -> None:
+    """In the middle of calls: whatever reached the guest had a record before."""
+    for _ in range(5):
+        async with (
+            Serving.of(site(vm(100)), killed=True) as server,
+            FakeGuest(server.folder / "100.qga", replies=dict(REPLIES)) as guest,
+        ):
+            client = Client(server)
+            calls = [asyncio.create_task(client.post(agent("exec"), command=f"c{number}")) for number in range(60)]
+            await until(lambda: guest.names().count("guest-exec") > 5, 20)
+            server.signal(signal.SIGKILL)
+            await server.process.wait()
+            await asyncio.gather(*calls, return_exceptions=True)
+            store = await SqliteStore.open(server.folder / "state" / STORE)
+            records = await store.audit(AuditFilter(vmid=100))
+            await store.close()
+            done = {one["arguments"]["path"] for one in guest.received if one["execute"] == "guest-exec"}
+
+        assert done <= {record.parameters["command"] for record in records}
+        assert {record.status for record in records} <= {BEGUN, 200}
+
+
+async def test_a_call_has_begun_before_it_has_an_effect_and_its_end_takes_that_place() -> None:
+    seen: list[list[AuditRecord]] = []
+
+    async def effect(*_: object) -> object:
+        seen.append(await store.audit())
+        return None
+
+    async def take(_: Response) -> None:
+        seen.append(await store.audit())
+
+    async with in_memory([replace(fsfreeze_thaw, function=effect)]) as (gateway, store):
+        await gateway(request("POST", agent("fsfreeze-thaw"), take))
+
+    assert [[(record.status, record.result) for record in records] for records in seen] == [
+        [(BEGUN, "begun")],
+        [(200, "OK")],
+    ]
+    assert seen[0][0].request_id == seen[1][0].request_id
+    assert seen[0][0].subject == "root@pam!admin"
+
+
+async def test_what_a_full_disk_kept_out_is_written_when_there_is_room(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "RETRY", 0.01)
+    monkeypatch.setattr(audit, "MOST_KEPT", 3)
+
+    class FullDisk(MemoryStore):
+        is_full = True
+
+        async def append_audit(self, records: Sequence[AuditRecord]) -> None:
+            if self.is_full:
+                raise StoreError("database or disk is full")
+            await super().append_audit(records)
+
+    store = FullDisk()
+    writer = AuditWriter(store)
+    async with asyncio.timeout(5):
+        for name, status in (("one", BEGUN), ("one", 200), ("two", 200), ("three", 200)):
+            await writer.write_soon(AuditRecord(0, name, "", "", None, "", {}, status, "OK", 0))
+        store.is_full = False
+        while len(await store.audit()) < 2:
+            await asyncio.sleep(0.01)
+        await writer.write_soon(AuditRecord(0, "four", "", "", None, "", {}, 200, "OK", 0))
+        await writer.close()
+
+    assert [(record.request_id, record.status) for record in await store.audit()] == [
+        ("one", 200),
+        ("two", 200),
+        ("four", 200),
+    ]
+    assert (
+        "not written to the audit trail, kept until it can be (database or disk is full): AuditRecord(" in caplog.text
+    )
+    assert caplog.text.count("lost but for this line") == 1
+    assert "3 audit records are written that could not be since" in caplog.text
+
+
+async def test_what_could_never_be_written_stands_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    writer = AuditWriter(store)
+    await store.close()
+    await writer.write_soon(AuditRecord(0, "one", "", "", None, "", {}, 200, "OK", 0))
+    await writer.close()
+
+    assert "never written to the audit trail: AuditRecord(time=0, request_id='one'" in caplog.text
+
+
 @dataclass
 class Log:
     """An audit log, and a sink, that can't write the first time."""
@@ -311,7 +403,10 @@ async def test_records_are_found_by_each_of_their_fields(server: Serving, client
     for name, value in fields.items():
         assert whole in (await client.get(f"{AUDIT}?{urlencode({name: value})}")).data, name
     assert (await client.get(AUDIT, user="nobody@pve")).data == []
-    assert [record["number"] for record in (await client.get(AUDIT, after=0, limit=2)).data] == [1, 2]
+    assert [record["number"] for record in (await client.get(AUDIT, after=0, limit=2)).data] == [
+        2,
+        4,
+    ]  # what had only begun is gone
 
 
 async def test_the_trail_is_for_auditors(server: Serving) -> None:

@@ -23,7 +23,7 @@ from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Freezes, Inventory, read_config
 from guestwire.server import Certificate, Gateway, Listener
-from guestwire.stores import SqliteStore
+from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
 log = logging.getLogger("guestwire")
 
@@ -61,6 +61,11 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     access = Access(store, usable_realms=await asyncio.to_thread(_usable_realms))
     audit = AuditWriter(store, sink=sink_of(config.audit))
     recorder = AuditRecorder(audit, commands=config.audit.commands)
+    if begun := len(await store.audit(AuditFilter(status=BEGUN))):
+        log.warning(
+            "%d calls had begun when the server was last ended, and what became of them is not known:"
+            " guestwire audit --status %d", begun, BEGUN,
+        )  # fmt: skip
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, Freezes(store))
     frozen = FrozenGuests(inventory, access, recorder)

@@ -3,6 +3,7 @@
 from guestwire.stores.copies import backup, restore
 from guestwire.stores.memory import MemoryStore
 from guestwire.stores.records import (
+    BEGUN,
     AclEntry,
     AuditFilter,
     AuditRecord,
@@ -22,6 +23,7 @@ from guestwire.stores.sqlite import SqliteStore
 from guestwire.stores.store import AuditLog, KeptStore, Store, update
 
 __all__ = [
+    "BEGUN",
     "AclEntry",
     "AuditFilter",
     "AuditLog",

@@ -1,6 +1,6 @@
 """What is stored, as frozen records named and keyed as Proxmox VE has them. Their text forms never show a secret."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -156,6 +156,10 @@ class SigningKey(Record, frozen=True):
         return self.id
 
 
+BEGUN: Final = 102
+"""The status of a record that was written before the effect of its call: there is none of its end yet, or never will be."""
+
+
 class AuditRecord(Record, frozen=True):
     """One call that changed something, or was refused.
 
@@ -167,7 +171,7 @@ class AuditRecord(Record, frozen=True):
         vmid: None when the call was about none.
         endpoint: method and path template.
         parameters: JSON-able, without secrets and content.
-        status: of the HTTP answer.
+        status: of the HTTP answer, or `BEGUN`.
         result: one line.
         duration_ms: milliseconds.
         number: given by the store, rising by time of writing; 0 before that.

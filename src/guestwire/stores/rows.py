@@ -2,15 +2,16 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from guestwire.stores.audit_filter import clamp, conditions
+from guestwire.stores.audit_filter import clamp, conditions, ended_in
 from guestwire.stores.changes import Outcome
 from guestwire.stores.records import (
+    BEGUN,
     TYPES,
     AclEntry,
     AuditFilter,
@@ -188,9 +189,18 @@ def write(connection: Connection, outcome: Outcome, new_version: int) -> None:
 _columns: Final = "time, request_id, subject, address, vmid, endpoint, parameters, status, result, duration_ms"
 
 
-def append_audit(connection: Connection, records: Iterable[AuditRecord]) -> None:
-    """Adds records that are `audit.storable`."""
-    rows = (msgspec.structs.astuple(record)[:-1] for record in records)
+def append_audit(connection: Connection, records: Sequence[AuditRecord]) -> None:
+    """Adds records that are `audit.storable`; the end of a call takes the place of its beginning."""
+    ended = ended_in(records)
+    connection.executemany(
+        f"DELETE FROM audit WHERE request_id = ? AND status = {BEGUN}",  # noqa: S608 - a number
+        [(request_id,) for request_id in ended],
+    )
+    rows = (
+        msgspec.structs.astuple(record)[:-1]
+        for record in records
+        if record.status != BEGUN or record.request_id not in ended
+    )
     connection.executemany(
         f"INSERT INTO audit ({_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
         [(*row[:6], msgspec.json.encode(row[6]).decode(), *row[7:]) for row in rows],

@@ -6,3 +6,7 @@ CREATE TABLE frozen (
     since REAL NOT NULL,
     count INTEGER
 );
+
+-- A call that has begun has a record of status 102, which goes when the record of its end comes.
+
+CREATE INDEX audit_begun ON audit (request_id) WHERE status = 102;
