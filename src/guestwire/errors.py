@@ -31,7 +31,10 @@ Each knows the HTTP status it means (`status`) and the exit code of a command li
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
+
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 
 class GuestwireError(Exception):
@@ -41,7 +44,7 @@ class GuestwireError(Exception):
     """
 
     status: ClassVar[int] = 500
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ConfigurationError(GuestwireError):

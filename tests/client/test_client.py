@@ -100,6 +100,32 @@ async def test_no_path_and_no_password_ends_at_a_nul(way: Way) -> None:
             await work
 
 
+class Text(str):
+    """As many libraries have it: a text that is more than one."""
+
+    __slots__ = ()
+
+
+async def test_texts_of_other_types_and_paths_are_taken(way: Way) -> None:
+    ended = await way.guest.run(["printf", Text("%s|"), Path("/a b"), Text("x")], env={Text("A"): Text("1")})  # type: ignore[list-item]
+
+    assert ended.output == "/a b|x|"
+    with pytest.raises(TypeError, match="bytes is no text"):
+        await way.guest.run(["printf", b"x"])  # type: ignore[list-item]
+
+
+async def test_half_a_character_is_refused_and_not_sent(way: Way) -> None:
+    for work in (
+        way.guest.run(["printf", "\ud800"]),
+        way.guest.run(["cat"], input="\ud800"),
+        way.guest.run(["true"], env={"A": "\ud800"}),
+        way.guest.read_file("/root/\ud800"),
+        way.guest.set_user_password("labuser", "with-\ud800"),
+    ):
+        with pytest.raises(WrongParameters, match=r"'\\ud800' is half a character"):
+            await work
+
+
 async def test_a_line_is_no_command(way: Way) -> None:
     with pytest.raises(TypeError, match="no shell is there to take a line apart"):
         await way.guest.run("ls -l")

@@ -5,10 +5,12 @@ import base64
 import contextlib
 import os
 import random
+import re
 import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO
@@ -368,6 +370,54 @@ async def test_a_tree_keeps_links_permissions_and_times_both_ways(way: Way, tmp_
     assert there == TreeCopy(1, 1, [(str(source / "pipe"), "it is no file, folder or link")])
     assert back == again == TreeCopy(1, 1)
     assert shape(way.agent.home / "linked") == shape(tmp_path / "back") == shape(source)
+
+
+async def test_a_file_that_can_not_be_copied_ends_no_copy_of_a_folder(way: Way, tmp_path: Path) -> None:
+    there, here = way.agent.home / "mixed", tmp_path / "mixed"
+    for folder in (there, here):
+        folder.mkdir()
+        for name in ("a", "grows", "z"):
+            (folder / name).write_text("x" * 100)
+    (there / "grows").write_bytes(b"x" * 3_000_000)
+    growing = asyncio.create_task(asyncio.to_thread(_grow, there / "grows"))
+    try:
+        down = await way.guest.folders.download("/root/mixed", tmp_path / "down")
+    finally:
+        growing.cancel()
+        (there / "stop").touch()
+    (here / "y").mkdir()
+    (here / "y" / "under").write_text("x")
+    (there.parent / "up").mkdir(exist_ok=True)
+    (there.parent / "up" / "a").mkdir(exist_ok=True)  # a folder stands in the place of a file
+    up = await way.guest.folders.upload(here, "/root/up")
+
+    assert (down.files, down.failed, [path for path, _ in down.left_out]) == (2, 1, ["grows"])
+    assert {path.name for path in (tmp_path / "down").iterdir()} == {"a", "z"}
+    assert (up.files, up.failed) == (3, 1)
+    ((left_out, why),) = up.left_out
+    assert (left_out, "is a directory" in why) == (str(here / "a"), True)
+    assert way.leftovers(there, tmp_path / "down") == []
+
+
+def _grow(path: Path) -> None:
+    with path.open("ab") as file:
+        while not path.with_name("stop").exists():
+            file.write(b"y" * 1000)
+            file.flush()
+            time.sleep(0.001)
+
+
+async def test_the_list_of_a_folder_is_not_in_it(way: Way, tmp_path: Path) -> None:
+    await way.guest.run(
+        ["sh", "-c", "mkdir -p /tmp/sub && echo 1 >/tmp/one && echo 2 >/tmp/sub/guestwire-two"], check=True
+    )
+    copied = await way.guest.folders.download("/tmp", tmp_path / "tmp")  # the guest's
+
+    assert (copied.failed, copied.left_out) == (0, [])
+    assert (tmp_path / "tmp/one").read_text() == "1\n"
+    assert (tmp_path / "tmp/sub/guestwire-two").read_text() == "2\n"
+    names = [entry.path for entry in await way.guest.folders.listdir("/tmp")]  # as above
+    assert not [name for name in names if re.fullmatch("guestwire-[0-9a-f]{32}", name)]
 
 
 async def test_special_files_of_a_guest_are_left_out_and_named(way: Way, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,36 @@ async def test_each_call_leaves_a_line_without_secrets_and_content(target: Targe
     assert records[0]["client"].startswith("mcp ")
     assert "planted" not in ai.path.read_text()
     assert ai.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "code"),
+    [
+        ('{"jsonrpc":"2.0","id":5,"method":123}', 5, -32600),
+        ('{"jsonrpc":"2.0","id":"a","method":"tools/list","params":"x"}', "a", -32600),
+        ('{"jsonrpc":"2.0","id":1,"meth', None, -32700),
+        ("[]", None, -32600),
+        ('{"id":7,"method":"x"}', 7, -32600),
+        (b"\xff\xfe", None, -32700),
+    ],
+)
+async def test_what_is_no_message_is_answered_with_an_error(
+    folder: Path, tmp_path: Path, line: str | bytes, number: int | str | None, code: int
+) -> None:
+    words = ["-m", "guestwire", "--host", f"unix:{folder}/none.qga", "mcp", "--records", str(tmp_path / "records")]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write((line.encode() if isinstance(line, str) else line) + b"\n")
+    async with asyncio.timeout(60):
+        answer = json.loads(await process.stdout.readline())
+        process.stdin.close()
+        await process.wait()
+
+    assert (answer["id"], answer["error"]["code"]) == (number, code)
+    assert process.returncode == 0
 
 
 async def test_a_host_that_can_not_be_reached_is_said_and_used_once_it_is_back(folder: Path, tmp_path: Path) -> None:

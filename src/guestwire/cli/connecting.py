@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C, as shells have it."""
-
 COMPLETES_WITHIN: Final = 3.0
 """Seconds that Tab waits for the host at most."""
 
@@ -50,7 +47,7 @@ class Connection:
         self._runner = runner
         self._settings = settings
         self._ask = ask
-        self._host = runner.run(_opened(settings))
+        self._hosts: list[Host] = []
 
     def run(self, job: Callable[["Host"], Awaitable[T]]) -> T:
         """The result of a job on the host.
@@ -62,6 +59,8 @@ class Connection:
         """
         from guestwire.client.errors import CertificateNotTrusted  # noqa: PLC0415
 
+        if not self._hosts:
+            self._runner.run(self._open())
         try:
             return self._run(job)
         except CertificateNotTrusted as error:
@@ -71,7 +70,7 @@ class Connection:
         return self._run(job)
 
     def _run(self, job: Callable[["Host"], Awaitable[T]]) -> T:
-        work = _awaited(job, self._host)
+        work = _awaited(job, self._hosts[0])
         try:
             return self._runner.run(work)
         finally:
@@ -82,11 +81,27 @@ class Connection:
 
         self._settings = ask_to_trust(self._settings, error, self._runner.run)
         self.close()
-        self._host = self._runner.run(_opened(self._settings))
+        self._runner.run(self._open())
+
+    async def _open(self) -> None:
+        """Makes the host. It is kept at once: Ctrl-C may drop the result of what the loop runs."""
+        from guestwire.client.hosts import open_host  # noqa: PLC0415
+
+        if not (self._settings.host or "").startswith("unix:"):
+            _load_https()
+        self._hosts.append(open_host(self._settings))
 
     def close(self) -> None:
-        """Ends connections."""
-        self._runner.run(self._host.close())
+        """Ends connections, also when Ctrl-C comes meanwhile."""
+        interrupted = None
+        while self._hosts:
+            try:
+                self._runner.run(self._hosts[-1].close())
+                self._hosts.pop()
+            except KeyboardInterrupt as error:
+                interrupted = error
+        if interrupted:
+            raise interrupted
 
 
 @contextlib.contextmanager
@@ -122,14 +137,6 @@ def on_guest(context: click.Context, name: str, job: Callable[["Guest"], Awaitab
         return await job(await host.guest(name))
 
     return on_host(context, found)
-
-
-async def _opened(settings: "Settings") -> "Host":
-    from guestwire.client.hosts import open_host  # noqa: PLC0415
-
-    if not (settings.host or "").startswith("unix:"):
-        _load_https()
-    return open_host(settings)
 
 
 def _load_https() -> None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from guestwire.client.systems import System
 
 STANDARD: Final = "-"
+INCOMPLETE: Final = 3
+"""The exit code when files of a folder could not be copied; a note says which, and why."""
+
 PIECE: Final = 1024 * 1024
 EDITORS: Final = ("VISUAL", "EDITOR")
 
@@ -78,6 +81,8 @@ def copy(context: click.Context, source: str, target: str, *, recursive: bool, j
         print(
             to_json({"files": copied.files, "bytes": copied.bytes, "left_out": [path for path, _ in copied.left_out]})
         )
+    if copied.failed:
+        raise click.exceptions.Exit(INCOMPLETE)
 
 
 def _is_of_guest(text: str) -> bool:

@@ -7,9 +7,12 @@ is rare here; servers set it back (`USUAL`).
 
 import atexit
 import gc
+import io
 import os
 import sys
 from typing import Final
+
+from guestwire.errors import INTERRUPTED
 
 USUAL: Final = gc.get_threshold()
 RARELY: Final = 50_000
@@ -21,9 +24,13 @@ def main() -> None:
     gc.set_threshold(RARELY, *USUAL[1:])
     _open_standard_streams()
     atexit.register(gc.freeze)
-    from guestwire.cli.program import run  # noqa: PLC0415  # it loads all that a command needs
+    try:
+        from guestwire.cli.program import run  # noqa: PLC0415  # it loads all that a command needs
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        # While modules were loaded, or a second one while the first was told of.
+        os._exit(INTERRUPTED)
 
 
 def _open_standard_streams() -> None:
@@ -31,3 +38,7 @@ def _open_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # as long as the process lives
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows what it can, and the rest written out.
+            stream.reconfigure(errors="backslashreplace")

@@ -68,6 +68,7 @@ def mcp(
         from guestwire.mcp.sdk_imports import load_lean  # noqa: PLC0415
 
         load_lean()
+    from guestwire.client.settings import expand_home  # noqa: PLC0415
     from guestwire.mcp.call_log import default_path  # noqa: PLC0415
     from guestwire.mcp.serve import listen, serve_http, serve_stdio  # noqa: PLC0415
 
@@ -75,11 +76,11 @@ def mcp(
     settings = find_settings(context)
     if not settings.host:
         raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
-    to = Path(records).expanduser() if records else default_path()
+    to = expand_home(records) if records else default_path()
     if http is None:
         asyncio.run(serve_stdio(settings, chosen, to))
         return
-    bearer = Path(bearer_file).expanduser() if bearer_file else to.with_name("mcp-bearer")
+    bearer = expand_home(bearer_file) if bearer_file else to.with_name("mcp-bearer")
     listening = listen(_address(http), bearer, _words(allow_host))
     note(f"listening on {listening.url}; the bearer token is in {bearer}")
     asyncio.run(serve_http(settings, chosen, to, listening))
@@ -92,11 +93,12 @@ def _words(text: str | None) -> list[str]:
 def _policy(
     *, allow: str | None, ask: str | None, tools: str | None, copy_folder: str | None, dry_run: bool
 ) -> "Policy":
+    from guestwire.client.settings import expand_home  # noqa: PLC0415  # as above
     from guestwire.mcp.policy import simple_policy  # noqa: PLC0415  # as above
 
     if tools not in (None, "few", "every"):
         raise click.BadParameter("--tools is few or every.")
-    folder = Path(copy_folder).expanduser().resolve() if copy_folder else None
+    folder = expand_home(copy_folder).resolve() if copy_folder else None
     if folder and not folder.is_dir():
         raise ConfigurationError(f"{folder}: no such folder")
     try:

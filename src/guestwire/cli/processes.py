@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
-from guestwire.cli.connecting import INTERRUPTED, guest_and_path, guest_argument, on_guest, path_argument, plain
+from guestwire.cli.connecting import guest_and_path, guest_argument, on_guest, path_argument, plain
 from guestwire.cli.output import examples, json_option, note, to_json
-from guestwire.errors import GuestwireError
+from guestwire.errors import INTERRUPTED, GuestwireError
 
 if TYPE_CHECKING:
     import asyncio

@@ -8,20 +8,22 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
 from guestwire.cli.completion import NAME, VARIABLE
-from guestwire.cli.connecting import INTERRUPTED
 from guestwire.cli.extras import extra_missing
 from guestwire.cli.output import Group, examples, note
 from guestwire.cli.view_names import VIEWS
-from guestwire.errors import GuestwireError, InvalidParameters
+from guestwire.errors import INTERRUPTED, GuestwireError, InvalidParameters
 
 if TYPE_CHECKING:
     from guestwire.contract import Endpoint
+
+LOCAL_FAULT: Final = 74
+"""The exit code for a fault of files and streams of this machine."""
 
 COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Look at guests": {"ls": "guests.ls", "memory": "guests.memory", "doctor": "doctor.doctor"},
@@ -160,23 +162,27 @@ def run() -> None:
         _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does.
-        _forget_output()
+        _forget(sys.stdout)
         sys.exit(1)
     except OSError as error:
-        _forget_output()
+        _forget(sys.stdout)
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; check files and standard streams on this machine", 1)
+        _fail(f"{where}{error.strerror or error}; check files and standard streams on this machine", LOCAL_FAULT)
 
 
-def _forget_output() -> None:
+def _forget(stream: TextIO) -> None:
     """Python would complain once more when it flushes at the end."""
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(text: str, code: int) -> None:
-    if text:
-        note(f"{NAME}: {text}")
+    try:
+        if text:
+            note(f"{NAME}: {text}")
+        sys.stderr.flush()
+    except OSError:  # standard error is full or closed: the exit code has to do
+        _forget(sys.stderr)
     sys.exit(code)
 
 

@@ -74,7 +74,10 @@ def _path() -> Path:
 def _known() -> dict[str, str]:
     import tomllib  # noqa: PLC0415  # few calls need it
 
-    path = _path()
+    try:
+        path = _path()
+    except ConfigurationError:
+        return {}  # without a home nothing is remembered
     try:
         found = tomllib.loads(path.read_text())
     except FileNotFoundError:

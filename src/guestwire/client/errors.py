@@ -246,6 +246,8 @@ class LocalFile(CallFailed):
 _broken_off = re.compile(r"qga command '.*' failed")
 """The message of a server whose agent was started again, or broke the protocol, during a command."""
 
+_too_large = re.compile(r"^for data too large|[Ee]ntity [Tt]oo [Ll]arge|content length \d+ too")
+
 _AGENT_ERROR: Final = "Agent error: "
 
 _MESSAGES: Final[tuple[tuple[re.Pattern[str], Callable[[ErrorContext, str, int | None], CallFailed]], ...]] = (
@@ -266,6 +268,8 @@ _STATUSES: Final[Mapping[int, Callable[[ErrorContext, str, int | None], CallFail
 def failure(context: ErrorContext, status: int, message: str, errors: Mapping[str, Any] | None = None) -> CallFailed:
     """The error that a server's refusal means."""
     message = message.strip()
+    if status == 413 or _too_large.search(message):  # noqa: PLR2004  # content too large
+        return WrongParameters(context, f"the request is larger than the host takes ({message}); send less at once")
     if status in _STATUSES:
         return _STATUSES[status](context, message, status)
     if errors or status == 400:  # noqa: PLR2004  # bad request

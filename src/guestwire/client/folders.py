@@ -6,15 +6,17 @@ come last, so that nothing is written through one.
 
 import contextlib
 import os
+import re
 import stat
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from guestwire.client.cancellation import map_ordered, run_in_thread
-from guestwire.client.errors import CallFailed
+from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, FileRefused, LocalFile
 from guestwire.client.systems import UNIX, system_of
 from guestwire.client.transfer.files import Files
 from guestwire.client.transfer.local_files import Progress, report, translate_os_errors
@@ -45,13 +47,21 @@ class Entry:
     link: str = ""
 
 
+_of_all = re.compile(r"No space|not enough space|quota|Read-only file system|frozen|Input/output error")
+"""In errors that the next file would have, too."""
+
+
 @dataclass(slots=True)
 class TreeCopy:
-    """The number of files and bytes of a tree that were copied, and what was left out: paths, and why."""
+    """The number of files and bytes of a tree that were copied, and what was left out: paths, and why.
+
+    `failed` of those could not be copied; the others are no files, folders or links.
+    """
 
     files: int = 0
     bytes: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    failed: int = 0
 
 
 class Folders:
@@ -68,8 +78,8 @@ class Folders:
             FileRefused: there is no such folder, or it can't be read.
             CallFailed: see `client.errors`.
         """
-        texts = (await self._retrying.output(path, system_of(path).listdir(path))).split("\0")
-        return self._entries((text, "") for text in texts if text)
+        output, list_file = await self._retrying.output(path, system_of(path).listdir(path))
+        return self._entries(((text, "") for text in output.split("\0") if text), list_file)
 
     async def walk(self, path: str) -> list[Entry]:
         """Everything below a folder, folders before what is in them; paths are relative to it.
@@ -79,10 +89,12 @@ class Folders:
             CallFailed: see `client.errors`.
         """
         system = system_of(path)
-        texts = iter((await self._retrying.output(path, system.walk(path))).split("\0"))
-        return self._entries((text, next(texts, "") if system is UNIX else "") for text in texts if text)
+        output, list_file = await self._retrying.output(path, system.walk(path))
+        texts = iter(output.split("\0"))
+        return self._entries(((text, next(texts, "") if system is UNIX else "") for text in texts if text), list_file)
 
-    def _entries(self, texts: Iterable[tuple[str, str]]) -> list[Entry]:
+    def _entries(self, texts: Iterable[tuple[str, str]], list_file: str) -> list[Entry]:
+        """The entries of a list, without the file that held the list itself."""
         found = []
         try:
             for text, link in texts:
@@ -91,7 +103,8 @@ class Folders:
                 found.append(Entry(stat.kind, path.removeprefix("./"), stat.size, stat.mode, stat.mtime, link))
         except ValueError as error:
             raise CallFailed(self._retrying.context, f"unexpected answer to a list of files: {error}") from error
-        return sorted((entry for entry in found if entry.path != "."), key=lambda entry: entry.path)
+        wanted = (one for one in found if one.path != "." and one.path.rpartition("/")[2] != (list_file or "/"))
+        return sorted(wanted, key=lambda entry: entry.path)
 
     async def makedirs(self, path: str) -> None:
         """Makes a folder, and those above it.
@@ -122,7 +135,10 @@ class Folders:
         copy.left_out = [(str(entry.path), "it is no file, folder or link") for entry in here if entry.kind == "?"]
         for batch in _batches([(path,), *((there[entry.path],) for entry in folders)]):
             await self._retrying.check(system.makedirs([folder for (folder,) in batch]))
-        uploads = (self._files.upload(entry.path, there[entry.path], progress=total.of_one_file()) for entry in files)
+        uploads = (
+            (str(entry.path), partial(self._files.upload, entry.path, there[entry.path], progress=total.of_one_file()))
+            for entry in files
+        )
         await _copy_all(copy, uploads)
         if system is not UNIX:
             copy.left_out += [(link, "Windows takes no links of a Unix") for _, link in links]
@@ -154,11 +170,15 @@ class Folders:
             await run_in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
         safe = await run_in_thread(_make_folders, entries, target, copy)
         downloads = (
-            self._files.download(
-                system_of(path).join(path, entry.path),
-                target / entry.path,
-                stat=FileStat(entry.kind, entry.size, entry.mode, entry.mtime),
-                progress=total.of_one_file(),
+            (
+                entry.path,
+                partial(
+                    self._files.download,
+                    system_of(path).join(path, entry.path),
+                    target / entry.path,
+                    stat=FileStat(entry.kind, entry.size, entry.mode, entry.mtime),
+                    progress=total.of_one_file(),
+                ),
             )
             for entry in safe
             if entry.kind == "f"
@@ -168,20 +188,28 @@ class Folders:
         return copy
 
 
-async def _copy_all(copy: TreeCopy, jobs: Iterable[Coroutine[Any, Any, int]]) -> None:
-    """Copies files, several at once.
+async def _copy_all(copy: TreeCopy, jobs: Iterable[tuple[str, Callable[[], Awaitable[int]]]]) -> None:
+    """Copies files by their names, several at once; one that can't be copied is left out."""
 
-    A job is made when it is begun: one that is made and never begun would be a warning.
-    """
+    async def copy_one(name: str, job: Callable[[], Awaitable[int]]) -> int | None:
+        try:
+            return await job()
+        except (AgentRefused, ChecksumMismatch, FileRefused, LocalFile) as error:
+            if _of_all.search(error.message):
+                raise
+            copy.left_out.append((name, error.message))
+            copy.failed += 1
+            return None
 
-    async def begun() -> AsyncGenerator[Coroutine[Any, Any, int], None]:
-        for job in jobs:
-            yield job
+    async def begun() -> AsyncGenerator[Coroutine[Any, Any, int | None], None]:
+        for name, job in jobs:
+            yield copy_one(name, job)
 
     async with contextlib.aclosing(map_ordered(begun(), AT_ONCE)) as sizes:
         async for size in sizes:
-            copy.files += 1
-            copy.bytes += size
+            if size is not None:
+                copy.files += 1
+                copy.bytes += size
 
 
 class _Total:

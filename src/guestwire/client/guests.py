@@ -13,7 +13,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, ErrorContext, GuestStopped, NotReady
 from guestwire.client.freezing import freezing
-from guestwire.client.processes import Processes, refuse_nul
+from guestwire.client.processes import Processes, check_texts
 from guestwire.client.protocols import GuestInfo, HostOfGuest
 from guestwire.pacing import Backoff
 
@@ -159,7 +159,7 @@ class Guest(Endpoints):
             password: The new password.
             crypted: The password is a hash already.
         """
-        refuse_nul(self.context, username, password)
+        check_texts(self.context, username, password)
         await super().set_user_password(username, text_of_bytes(password), crypted=crypted)
 
     async def wait_ready(self, timeout: float = 120.0) -> None:

@@ -131,7 +131,7 @@ class StillRunning(CallFailed):
                 message = f"process {pid} still runs after {seconds:g} seconds"
             case None:
                 message = f"process {pid} had not ended when it was last asked for, in {seconds:g} seconds"
-            case False:
+            case _:
                 message = f"process {pid} has ended, but what it started holds its outputs after {seconds:g} seconds"
                 hint = (
                     f"`guestwire status GUEST {pid}` gives its output when they are closed; a job that goes on needs"
@@ -179,7 +179,7 @@ class Processes:
         """Starts a program, and waits for its end.
 
         Args:
-            argv: program and arguments; no shell is between.
+            argv: program and arguments, texts or paths; no shell is between.
             input: its standard input; text goes as UTF-8. What the API does not take at once goes by way of a file in
                 the guest.
             env: more environment variables.
@@ -194,7 +194,9 @@ class Processes:
             StillRunning: the time is up; the process goes on.
             CallFailed: see `client.errors`.
         """
-        data = input.encode() if isinstance(input, str) else input
+        if isinstance(input, str):
+            check_texts(self._calls.context, input, nul=True)
+        data = input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input
         async with self._input_file(data) as path:
 
             async def start() -> int:
@@ -230,7 +232,11 @@ class Processes:
             WrongParameters: a name of a variable, or an argument, can't be one.
             CallFailed: see `client.errors`.
         """
-        spec = CommandSpec(argv, env or {}, cwd, stdin, stdout, stderr)
+        if isinstance(argv, str | bytes):
+            raise TypeError("argv is a list, program and arguments: no shell is there to take a line apart")
+        words = [plain_text(word) for word in argv]
+        variables = {plain_text(name): plain_text(value) for name, value in (env or {}).items()}
+        spec = CommandSpec(words, variables, cwd and plain_text(cwd), stdin, stdout, stderr)
         self._check(spec)
         command = await self._command(spec)
         text = None if input is None else input.decode("latin-1")
@@ -243,14 +249,12 @@ class Processes:
             raise AgentRefused(self._calls.context, error.error_class, why, error.http_status) from error
 
     def _check(self, spec: CommandSpec) -> None:
-        if isinstance(spec.argv, str):
-            raise TypeError("argv is a list, program and arguments: no shell is there to take a line apart")
         if not spec.argv:
             raise WrongParameters(self._calls.context, "there is no program to run")
         for name in spec.env:
             if not name or "=" in name:
                 raise WrongParameters(self._calls.context, f"no variable is called '{name}'")
-        refuse_nul(self._calls.context, *spec.argv, *spec.env, *spec.env.values(), spec.cwd or "")
+        check_texts(self._calls.context, *spec.argv, *spec.env, *spec.env.values(), spec.cwd or "")
 
     async def _command(self, spec: CommandSpec) -> Command:
         """The guest is asked for its system only where that matters."""
@@ -299,6 +303,7 @@ class Processes:
         """
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, 1.5)
         failure: CallFailed | None = None
+        state: ProcessState[str]
         failing_since = math.inf
         try:
             async with asyncio.timeout(timeout):
@@ -366,13 +371,32 @@ class Processes:
                 await self.run(command)
 
 
-def refuse_nul(context: ErrorContext, *texts: str) -> None:
-    """Checks texts for a NUL, at which a guest takes them to end.
+def plain_text(word: "str | os.PathLike[str]") -> str:
+    """A text, or a path as one, of the very type `str`.
 
     Raises:
-        WrongParameters: there is one.
+        TypeError: it is neither.
     """
-    if any("\0" in text for text in texts):
-        raise WrongParameters(
-            context, "there is a NUL in an argument, variable, path or password, where the guest would end it"
-        )
+    text = os.fspath(word)
+    if not isinstance(text, str):
+        raise TypeError(f"{type(word).__name__} is no text; os.fsdecode makes one of bytes")
+    return text if type(text) is str else "".join(text)
+
+
+def check_texts(context: ErrorContext, *texts: str, nul: bool = False) -> None:
+    """Checks that texts arrive as they are: a guest takes one to end at a NUL, which `nul` allows.
+
+    Bytes that are not UTF-8 are well (surrogateescape).
+
+    Raises:
+        WrongParameters: one does not.
+    """
+    for text in texts:
+        if "\0" in text and not nul:
+            raise WrongParameters(
+                context, "there is a NUL in an argument, variable, path or password, where the guest would end it"
+            )
+        try:
+            text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise WrongParameters(context, f"{text[error.start]!a} is half a character, and no text") from None

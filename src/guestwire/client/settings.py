@@ -43,7 +43,7 @@ _TRUST: Final = frozenset({"ca", "fingerprint", "verify"})
 
 PORT: Final = 8006
 
-_https = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+\]|[^/:\s\[\]]+)(?::(?P<port>[0-9]{1,5}))?/?")
+_https = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::(?P<port>[0-9]{1,5}))?/?")
 _token = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff]*")  # more is not known here of what a server takes
 _fingerprint = re.compile(r"(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}")
 
@@ -100,12 +100,41 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigurationError: it is none.
     """
+    how = "write https://HOST:8006 or unix:/PATH/TO.qga"
     if text.startswith("unix:"):
-        return Unix(Path(text.removeprefix("unix:")))
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path or not _is_text(path):
+            raise ConfigurationError(f"{text!a} is no target; {how}")
+        return Unix(Path(path))
     found = _https.fullmatch(text if "://" in text else f"https://{text}")
-    if not found or int(found["port"] or PORT) > 65535:  # noqa: PLR2004  # a TCP port
-        raise ConfigurationError(f"'{text}' is no target; write https://HOST:8006 or unix:/PATH/TO.qga")
+    if not found or not 0 < int(found["port"] or PORT) < 65536:  # noqa: PLR2004  # a TCP port
+        if "@" in text:
+            how = "a user and a password stand in GUESTWIRE_USER and GUESTWIRE_PASSWORD, or in a profile"
+            text = text.rpartition("@")[2]  # what stands before may be a secret
+        raise ConfigurationError(f"{text!a} is no target; {how}")
     return Https(found["scheme"], found["host"], int(found["port"] or PORT))
+
+
+def _is_text(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def expand_home(text: str) -> Path:
+    """A path that may begin with `~` or `~USER`.
+
+    Raises:
+        ConfigurationError: nothing says where that home is, or no path can be so.
+    """
+    if "\0" in text or not _is_text(text):
+        raise ConfigurationError(f"{text!a}: no path can be so")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"{text}: there is no such home folder; write the whole path, or set HOME") from None
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,7 +158,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Raises:
             ConfigurationError: the token is none, or its file can't be read, or everybody can read it.
         """
-        token = self.token or (_read_token(Path(self.token_file).expanduser()) if self.token_file else "")
+        token = self.token or (_read_token(expand_home(self.token_file)) if self.token_file else "")
         if not _token.fullmatch(token):
             where = "GUESTWIRE_TOKEN, or what was given" if self.token else self.token_file
             raise ConfigurationError(f"{where}: this is no token, USER@REALM!NAME=SECRET on one line")
@@ -143,7 +172,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """
         if self.fingerprint and not _fingerprint.fullmatch(self.fingerprint):
             raise ConfigurationError(f"'{self.fingerprint}' is no SHA-256 fingerprint: AA:BB:… with 32 bytes")
-        ca = Path(self.ca).expanduser() if self.ca else None
+        ca = expand_home(self.ca) if self.ca else None
         if ca and not ca.is_file():
             raise ConfigurationError(f"{ca}: no such file; it should hold the CA's certificate")
         return Trust(ca=ca, fingerprint=self.fingerprint or "", verify=self.verify)
@@ -164,6 +193,9 @@ def settings_for(
     chosen = _complete(chosen, in_environment)
     if "host" not in chosen:
         chosen = _complete(chosen, _profile(environ.get("GUESTWIRE_PROFILE"), environ))
+    for setting, value in chosen.items():
+        if isinstance(value, str) and ("\0" in value or not _is_text(value)):
+            raise ConfigurationError(f"{setting}: it holds what is no text")
     try:
         return msgspec.convert(chosen, Settings)
     except msgspec.ValidationError as error:
@@ -185,13 +217,22 @@ def _complete(chosen: dict[str, object], more: Mapping[str, object]) -> dict[str
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where a user's configuration is: `~/.config/guestwire`."""
-    base = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".config"
+    """Where a user's configuration is: `~/.config/guestwire`.
+
+    Raises:
+        ConfigurationError: nothing says where the user's home is.
+    """
+    base = environ.get("XDG_CONFIG_HOME") or expand_home(environ.get("HOME") or "~") / ".config"
     return Path(base) / "guestwire"
 
 
 def _profile(name: str | None, environ: Mapping[str, str]) -> dict[str, object]:
-    path = config_folder(environ) / PROFILES
+    try:
+        path = config_folder(environ) / PROFILES
+    except ConfigurationError:
+        if name:
+            raise
+        return {}  # a service without a home has no profiles
     profiles = _read_profiles(path)
     if profiles is None:
         if name:

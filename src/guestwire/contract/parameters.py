@@ -109,7 +109,7 @@ class Format:
 
 
 REALM: Final = r"[A-Za-z][A-Za-z0-9.\-_]+"
-USERID: Final = rf"[^\s:/@!\x00-\x1f\x7f-\x9f]+@{REALM}"
+USERID: Final = rf"[^\s:/!\x00-\x1f\x7f-\x9f]+@{REALM}"
 TOKENID: Final = r"[A-Za-z][A-Za-z0-9.\-_]+"
 NAME: Final = r"[A-Za-z0-9.\-_]+"
 POOLID: Final = rf"{NAME}(?:/{NAME}){{0,2}}"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from guestwire.client.settings import expand_home
 from guestwire.errors import ConfigurationError
 
 LARGEST: Final = 16 * 1024 * 1024
@@ -21,7 +22,7 @@ LARGEST: Final = 16 * 1024 * 1024
 
 def default_path(environ: dict[str, str] | os._Environ[str] = os.environ) -> Path:
     """`~/.local/state/guestwire/mcp.jsonl`."""
-    base = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".local" / "state"
+    base = environ.get("XDG_STATE_HOME") or expand_home(environ.get("HOME") or "~") / ".local" / "state"
     return Path(base) / "guestwire" / "mcp.jsonl"
 
 

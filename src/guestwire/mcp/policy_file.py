@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from guestwire.client.settings import expand_home
 from guestwire.contract.faces import Level
 from guestwire.mcp.patterns import GuestPattern, PathPattern, ProgramPattern
 from guestwire.mcp.policy import EVERY_GUEST, Limits, Policy, Rule, levels, unreachable
@@ -185,7 +186,7 @@ def _all(key: str, texts: list[S] | None, make: Callable[[S], T], checked: _Chec
 
 
 def _folder(text: str) -> Path:
-    folder = Path(text).expanduser()
+    folder = expand_home(text)
     if not folder.is_absolute() or not folder.is_dir():
         raise ValueError(f"'{text}' is no folder on this machine, named by its absolute path")
     return folder.resolve()

@@ -73,6 +73,8 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
     """
     from mcp.server.stdio import stdio_server  # noqa: PLC0415  # the other way has no need of it
 
+    from guestwire.mcp.stdio import AnsweringStream  # noqa: PLC0415  # as above
+
     gate = Gate(TOOLS, policy, Records(records))
     loop = asyncio.get_running_loop()
     async with connected(settings) as caller:
@@ -81,7 +83,7 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
         ending: list[asyncio.Task[None]] = []
         async with stdio_server() as (reads, writes):
             server = make_server(gate, lambda _: caller)
-            await server.run(reads, writes, server.create_initialization_options())
+            await server.run(AnsweringStream(reads, writes), writes, server.create_initialization_options())
 
 
 async def serve_http(settings: Settings, policy: Policy, records: Path, http: Http) -> None:

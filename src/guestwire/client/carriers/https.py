@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
+from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -35,6 +36,8 @@ RENEW_AFTER: Final = 90 * 60.0
 CONNECT_TIMEOUT: Final = 10.0
 CALL_TIMEOUT: Final = 3700.0
 """Seconds: a freeze may take an hour."""
+
+PROXY_HINT: Final = "HTTPS_PROXY and HTTP_PROXY name it; NO_PROXY=HOST goes without it"
 
 LARGEST_ANSWER: Final = 256 * 1024 * 1024
 
@@ -70,6 +73,7 @@ class HttpsCarrier:
         self._credentials = credentials
         self._ticket: _Ticket | None = None
         self._login = asyncio.Lock()
+        self._proxy = _proxy_for(target)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=_trusting(trust), limit=32),
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
@@ -187,7 +191,7 @@ class HttpsCarrier:
         try:
             # The API never redirects, and the target of a redirection must not get the credentials.
             async with self._session.request(
-                method, url, data=body, headers={**headers, **kinds}, allow_redirects=False
+                method, url, data=body, headers={**headers, **kinds}, allow_redirects=False, proxy=self._proxy
             ) as response:
                 return self._result(response, await _body(response, context), context)
         except aiohttp.ServerFingerprintMismatch as error:
@@ -201,6 +205,8 @@ class HttpsCarrier:
             raise CertificateNotTrusted(
                 context, f"its certificate is not trusted: {reason}", hint=_instead(reason)
             ) from error
+        except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+            raise Unreachable(context, f"the proxy {_describe_proxy(error)}", hint=PROXY_HINT) from error
         except aiohttp.ClientConnectorError as error:
             raise _Lost(_describe_os_error(error.os_error), before_sending=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -227,6 +233,33 @@ class HttpsCarrier:
                 context, "the answer is none of this API's", response.status, hint="check the address and its port"
             )
         raise failure(context, response.status, words, errors if isinstance(errors, dict) else None)
+
+
+def _proxy_for(target: Https) -> URL | None:
+    """The proxy that the environment names for a server; none for this machine itself.
+
+    Raises:
+        ConfigurationError: it is of a kind that can't be used.
+    """
+    variable = f"{target.scheme.upper()}_PROXY"
+    proxy = getproxies_environment().get(target.scheme)
+    host = target.host.strip("[]")
+    is_here = host == "localhost" or host.startswith("127.") or host == "::1"
+    if not proxy or is_here or proxy_bypass(host):
+        return None
+    try:
+        url = URL(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        url = URL()
+    if url.scheme != "http" or not url.host:
+        raise ConfigurationError(f"{variable}: a proxy is http://HOST:PORT; NO_PROXY={host} goes without one")
+    return url
+
+
+def _describe_proxy(error: aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"refuses: {error.status} {error.message}"
+    return f"can't be reached: {_describe_os_error(error.os_error)}"
 
 
 def _describe_os_error(error: OSError) -> str:
@@ -302,7 +335,9 @@ def _quoted(path: str) -> str:
 
 
 def _query(given: Mapping[str, Any]) -> str:
-    words = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in given.items())
+    """Parameters in a URL; one that is a list stands there once for each item."""
+    pairs = [(name, item) for name, value in given.items() for item in (value if isinstance(value, list) else [value])]
+    words = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in pairs)
     return f"?{words}" if words else ""
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import posixpath
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import Final, TypeVar
 from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import CallFailed, ErrorContext, FileRefused, is_passing
-from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, refuse_nul
+from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, check_texts
 from guestwire.client.protocols import HostOfGuest
 from guestwire.client.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
 from guestwire.pacing import Backoff
@@ -92,16 +93,17 @@ class Retrying:
             self.context, _tool.sub("", process.errors.strip().partition("\n")[0] or how)[:LONGEST_MESSAGE]
         )
 
-    async def output(self, path: str, command: Command) -> str:
-        """The output, of any length, of a command in the system of `path`.
+    async def output(self, path: str, command: Command) -> tuple[str, str]:
+        """The output, of any length, of a command in the system of `path`, and the name of a file that held it.
 
-        Proxmox VE loses more than 2.5 MB, the agent what is over 16 MiB.
+        Proxmox VE loses more than 2.5 MB, the agent what is over 16 MiB: such output goes by way of a file, which may
+        stand in what is listed, and is removed.
         """
         is_unix = system_of(path) is UNIX
         if not is_unix or await self.host.is_guestwire():
             process = await self.check(command)
             if not process.stdout_truncated:
-                return process.output
+                return process.output, ""
             if not is_unix:
                 raise FileRefused(self.context, "the list is longer than the agent keeps; list a folder below it")
         file = _temporary(path)
@@ -112,7 +114,7 @@ class Retrying:
                 found = await self.call(partial(self.calls.file_read, file, offset=len(data)))
                 data += found.content.encode("latin-1")
                 if not found.truncated:
-                    return data.decode("utf-8", "surrogateescape")
+                    return data.decode("utf-8", "surrogateescape"), posixpath.basename(file)
         finally:
             await finish_when_cancelled(self.remove_quietly(file))
         raise FileRefused(self.context, f"its list is longer than {LONGEST_LIST} bytes; take a folder below it")
@@ -129,7 +131,7 @@ class Retrying:
 
         It is a link to the file, where its name is no text, or has letters that Proxmox VE breaks.
         """
-        refuse_nul(self.context, path)
+        check_texts(self.context, path)
         is_wide = max(path, default="") > HIGHEST_ON_PROXMOX and not await self.host.is_guestwire()
         if not is_wide and not is_undecodable(path):
             yield path
