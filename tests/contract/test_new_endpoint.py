@@ -23,7 +23,7 @@ from guestwire.contract.openapi import openapi
 from guestwire.contract.reference import reference
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory, VmConfig
-from guestwire.mcp.call_log import Records
+from guestwire.mcp.call_log import CallRecords
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.gate import Answer, Gate
 from guestwire.mcp.policy_file import read_policy
@@ -115,7 +115,7 @@ class Tools:
         (folder / "policy.toml").write_text(policy)
         tools = endpoint_tools(ALL)
         self.records = folder / "records.jsonl"
-        self.gate = Gate(tools, read_policy(folder / "policy.toml", tools.levels()), Records(self.records))
+        self.gate = Gate(tools, read_policy(folder / "policy.toml", tools.levels()), CallRecords(self.records))
         self.caller = Caller(host)
 
     async def __call__(self, name: str, **arguments: Any) -> Answer:

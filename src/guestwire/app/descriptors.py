@@ -1,11 +1,11 @@
 """Open files: the limit is raised as far as it goes, and shared out, so that guests can't take the places of clients."""
 
 import logging
-import resource
 from dataclasses import dataclass
 from typing import Final
 
 from guestwire.inventory import Config
+from guestwire.open_files import raise_limit
 from guestwire.server.listener import MAX_CONNECTIONS
 
 log = logging.getLogger("guestwire")
@@ -15,9 +15,6 @@ RESERVED: Final = 64
 
 CLIENTS: Final = 4
 """Where there are too few descriptors, 1 in so many is for clients."""
-
-MOST: Final = 1024 * 1024
-"""No limit is raised beyond this, where it could be without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +27,7 @@ class Shares:
 
 def share_out(config: Config) -> Shares:
     """Raises the soft limit of open files to the hard one, and says in the log what it allows when that is too little."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    limit = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    limit = raise_limit()
     needed = sum((vm.agent is not None) + (vm.qmp is not None) for vm in config.vm)
     shares = shares_of(limit, needed)
     if shares.guests < needed or shares.clients < MAX_CONNECTIONS:
