@@ -55,7 +55,7 @@ class Served:
 async def served(agent: SandboxedAgent) -> AsyncIterator[Served]:
     store = MemoryStore([User("root@pam"), Token("root@pam", "t", secret_hash("secret"), privsep=False)])
     inventory, writer = Inventory("pve1"), AuditWriter(store)
-    inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}")])
+    await inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}")])
     listener = Listener(Gateway(inventory, Access(store), AuditRecorder(writer), list(ALL)), "127.0.0.1", 0, None)
     port = await listener.start()
     try:

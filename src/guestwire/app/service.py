@@ -70,7 +70,7 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, Freezes(store))
     frozen = FrozenGuests(inventory, access, recorder)
     stop = _heed_signals(path, config, inventory)
-    inventory.apply(config.vm)
+    await inventory.apply(config.vm)
     listener = Listener(
         make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
         most=shares.clients, proxies=config.server.proxies,
@@ -116,7 +116,15 @@ def _heed_signals(path: Path, config: Config, inventory: Inventory) -> asyncio.E
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, path, config, inventory)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(path, config, inventory, turn), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    turn = asyncio.Lock()
+    loop.add_signal_handler(signal.SIGHUP, reload)
     return stop
 
 
@@ -134,15 +142,16 @@ async def _listen(listener: Listener, config: Config) -> int:
         raise ConfigurationError(f"can't listen on {config.server.listen}: {error.strerror}") from error
 
 
-def _reload(path: Path, config: Config, inventory: Inventory) -> None:
-    """Reads the VMs again; a file with mistakes changes nothing."""
-    notify("RELOADING=1")
-    try:
-        new = read_config(path)
-    except ConfigurationError as error:
-        log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
-    else:
-        inventory.apply(new.vm)
-        note = "" if new.server == config.server else "; changes under [server] need a restart"
-        log.info("reloaded: %d VMs%s", len(new.vm), note)
-    notify("READY=1")
+async def _reload(path: Path, config: Config, inventory: Inventory, turn: asyncio.Lock) -> None:
+    """Reads the VMs again, one reload after the other; a file with mistakes changes nothing."""
+    async with turn:
+        notify("RELOADING=1")
+        try:
+            new = await asyncio.to_thread(read_config, path)
+        except ConfigurationError as error:
+            log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
+        else:
+            await inventory.apply(new.vm)
+            note = "" if new.server == config.server else "; changes under [server] need a restart"
+            log.info("reloaded: %d VMs%s", len(new.vm), note)
+        notify("READY=1")

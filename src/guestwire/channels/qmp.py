@@ -53,9 +53,16 @@ class Monitor:
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
 
+    @property
+    def known_state(self) -> bool | None:
+        """True if the VM's QEMU runs, False if it has no socket; None: `is_running` would wait to find out."""
+        if self._running.is_set():
+            return True
+        return None if self._path_exists() else False
+
     async def is_running(self) -> bool:
         """True if the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
-        if not self._running.is_set() and self._path_exists():
+        if self.known_state is None:
             self._wake.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
