@@ -38,11 +38,12 @@ class Serving:
         killed: bool = False,
         limited: bool = False,
         open_files: str = "",
+        strict: bool = False,
     ) -> AsyncIterator[Self]:
         """Serves the configuration that `config` makes for a folder and a port; stops at the end.
 
         `prepare` may write to the state directory before the server's first start. `killed`: the test kills it itself.
-        `limited`: with what Proxmox VE has and no more. `open_files`: shell commands that limit them.
+        `limited`: with what Proxmox VE has and no more; `strict`: in its time, too. `open_files`: shell commands that limit them.
         """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             folder, port = Path(name), free_port()
@@ -50,9 +51,10 @@ class Serving:
             if prepare:
                 (folder / "state").mkdir(mode=0o700)
                 await prepare(folder / "state")
-            server = cls(
-                folder, port, await start(folder, environment or {}, limited=limited, open_files=open_files), limited
+            process = await start(
+                folder, environment or {}, limited=limited or strict, strict=strict, open_files=open_files
             )
+            server = cls(folder, port, process, limited or strict)
             try:
                 await server.listens()
                 yield server
@@ -106,10 +108,11 @@ class Serving:
 
 
 async def start(
-    folder: Path, environment: dict[str, str], *, limited: bool = False, open_files: str = ""
+    folder: Path, environment: dict[str, str], *, limited: bool = False, strict: bool = False, open_files: str = ""
 ) -> asyncio.subprocess.Process:
     config = str(folder / "guestwire.toml")
     command = ["guestwire.testing.limited", config] if limited else ["guestwire", "serve", "--config", config]
+    command += ["--strict"] if strict else []
     shell = ["sh", "-c", f'{open_files} && exec "$@"', "sh"] if open_files else []
     with (folder / "server.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(

@@ -103,7 +103,7 @@ def _on_terminal(line: Sequence[str], answers: Sequence[tuple[str, str]], enviro
     ours, theirs = os.openpty()
     # Whoever begins a session and opens a terminal gets it as its own: passwords are asked on that one.
     own = ["sh", "-c", 'exec <"$0" >"$0" 2>&1; exec "$@"', os.ttyname(theirs), *line]
-    process = subprocess.Popen(own, start_new_session=True, env={**environment, "TERM": "xterm", "COLUMNS": "200"})
+    process = subprocess.Popen(own, start_new_session=True, env={"COLUMNS": "200", **environment, "TERM": "xterm"})
     try:
         os.set_blocking(ours, False)
         shown = _talk(ours, process, list(answers))

@@ -18,7 +18,7 @@ from serving import Serving
 
 from guestwire.testing import FakeGuest, SandboxedAgent
 
-BLOCKED = "guest-get-devices"
+BLOCKED = "guest-get-disks"
 TAKES_SIGNALS = {"exec", "shell", "mcp"}
 """Commands that run in a process of their own."""
 

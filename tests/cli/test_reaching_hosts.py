@@ -375,3 +375,70 @@ async def test_a_reader_that_leaves_early_is_no_trouble(lab: Lab) -> None:
         _, said = await process.communicate()
 
     assert (process.returncode, said) == (1, b"")
+
+
+# What a newcomer does
+
+
+async def test_a_narrow_terminal_has_no_word_and_no_address_cut(lab: Lab, fake: FakeGuest) -> None:
+    fake.replies["guest-network-get-interfaces"] = [
+        {"name": "enp0s31f6", "hardware-address": "52:54:00:12:34:56",
+         "ip-addresses": [{"ip-address": "2001:db8:0:1234:5678:9abc:def0:1", "ip-address-type": "ipv6", "prefix": 64}]},
+    ]  # fmt: skip
+    words = (*lab.options["fake"], "ip", "fake")
+    narrow = await on_terminal(*words, environment={**lab.env, "COLUMNS": "40"})
+    wide = await on_terminal(*words, environment={**lab.env, "COLUMNS": "120"})
+
+    assert narrow.output.replace("\r", "") == (
+        "INTERFACE: enp0s31f6\nMAC: 52:54:00:12:34:56\nADDRESSES: 2001:db8:0:1234:5678:9abc:def0:1/64\n"
+    )
+    assert "INTERFACE" in wide.output.splitlines()[0]
+    assert "ADDRESSES" in wide.output.splitlines()[0]
+
+
+async def test_a_shell_without_terminal_says_where_one_is(lab: Lab) -> None:
+    for words in (("exec", "web", "bash"), ("exec", "-it", "web", "sh")):
+        ended = await terminal(lab, *words)
+        assert ended.code == 2
+        assert "`guestwire shell web` runs lines" in ended.output
+    assert (await lab("web", "exec", "-i", "web", "sh", stdin=b"echo yes")).output == b"yes\n"
+
+
+async def test_edit_without_terminal_and_editor_says_so_and_starts_none(lab: Lab) -> None:
+    env = {name: value for name, value in lab.env.items() if name not in ("EDITOR", "VISUAL")}
+    done = await guestwire(*lab.options["web"], "edit", "web:/etc/hostname", env=env)
+
+    assert done.code == 2
+    assert "edit needs a terminal, or an editor that needs none in EDITOR" in done.line
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"GUESTWIRE_USER": "anna", "GUESTWIRE_PASSWORD": "p"}, "write NAME@REALM, as anna@pve"),
+        ({"GUESTWIRE_USER": "anna@pve"}, "there is no password for anna@pve: set GUESTWIRE_PASSWORD"),
+    ],
+)
+async def test_a_login_that_is_not_complete_goes_nowhere(tmp_path: Path, env: dict[str, str], words: str) -> None:
+    done = await guestwire("--host", "https://127.0.0.1:9", "ls", env=environment(tmp_path, **env))
+
+    assert done.code == 78
+    assert words in done.line
+
+
+async def test_a_password_that_is_missing_is_asked_for_on_a_terminal(tmp_path: Path) -> None:
+    env = environment(tmp_path, GUESTWIRE_USER="anna@pve")
+    ended = await on_terminal(
+        "--host", "https://127.0.0.1:9", "ls", answers=(("Password for anna@pve: ", "secret\n"),), environment=env
+    )
+
+    assert ended.code == 69
+    assert "connection refused" in ended.output
+    assert "secret" not in ended.output
+
+
+async def test_a_fault_of_this_machine_is_named_alone(lab: Lab, tmp_path: Path) -> None:
+    done = await lab("web", "cp", str(tmp_path / "none"), "web:/root/x")
+
+    assert done.code == 74
+    assert done.line.startswith(f"{tmp_path}/none: No such file or directory")

@@ -166,7 +166,7 @@ def test_an_answer_is_data_and_every_refusal_is_described(key: tuple[str, str]) 
     schema = responses["200"]["content"]["application/json"]["schema"]
 
     assert schema["required"] == ["data"]
-    assert responses.keys() == {"200", "400", "401", "403", "500"}
+    assert responses.keys() == {"200", "400", "401", "403", "500", "501"}
     assert all(response["description"] for response in responses.values())
 
 

@@ -42,13 +42,18 @@ def new_password(userid: str, *, from_stdin: bool) -> str:
         return _first_line()
     if not sys.stdin.isatty():
         raise RequestError("there is no terminal to ask for the password on: give it on standard input, with --stdin")
-    password = _ask(f"New password for {visible(userid)}: ")
-    if _ask("The same again: ") != password:
+    password = ask_password(f"New password for {visible(userid)}: ")
+    if ask_password("The same again: ") != password:
         raise RequestError("these are two different passwords; nothing was changed")
     return password
 
 
-def _ask(question: str) -> str:
+def ask_password(question: str) -> str:
+    """A password, typed on the terminal, unseen.
+
+    Raises:
+        RequestError: none was typed.
+    """
     try:
         return getpass.getpass(question, sys.stderr)
     except EOFError:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -37,7 +38,20 @@ def find_settings(context: click.Context) -> "Settings":
     options = context.find_root().params
     values = {name: options.get(name) for name in ("host", "token_file", "ca", "fingerprint")}
     values["verify"] = False if options.get("insecure") else None
-    return add_known_fingerprint(settings_for(values, profile=options.get("profile")))
+    return _with_password(add_known_fingerprint(settings_for(values, profile=options.get("profile"))))
+
+
+def _with_password(settings: "Settings") -> "Settings":
+    """Asks on a terminal for the password of a user that has none."""
+    if not settings.user or "@" not in settings.user or settings.password or settings.token or settings.token_file:
+        return settings
+    if not sys.stdin.isatty():
+        return settings  # which says what is missing
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from guestwire.cli.asking import ask_password  # noqa: PLC0415
+
+    return replace(settings, password=ask_password(f"Password for {settings.user}: "))
 
 
 class Connection:

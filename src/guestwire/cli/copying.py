@@ -33,6 +33,8 @@ INCOMPLETE: Final = 3
 
 PIECE: Final = 1024 * 1024
 EDITORS: Final = ("VISUAL", "EDITOR")
+VI: Final = "vi"
+"""The editor that every Unix has, where these name none."""
 
 _of_guest = re.compile(r"(?:[^/:]+|[0-9A-Za-z-]+/[0-9]{1,9}):")
 
@@ -214,9 +216,12 @@ def edit(context: click.Context, path: str, *, yes: bool) -> None:
     is kept on this machine.
     """
     name, given = guest_and_path(path)
+    editor = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), "")
+    if not editor and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("edit needs a terminal, or an editor that needs none in EDITOR.")
     file = on_guest(context, name, lambda guest: _behind_links(guest, given))
     before = on_guest(context, name, lambda guest: guest.files.read(file))
-    after = _edited(before, _name(file))
+    after = _edited(before, _name(file), editor or VI)
     if after == before:
         note("nothing was changed")
         return
@@ -231,7 +236,7 @@ async def _behind_links(guest: "Guest", path: str) -> str:
 
     Where that can't be found out, the path stays as it is.
     """
-    if _system(path) is not _system("/"):
+    if _system(path) is not _system("/") or not await guest.host.may_run(guest.vmid):
         return path
     try:
         found = await guest.run(["readlink", "-f", "--", path])
@@ -240,8 +245,7 @@ async def _behind_links(guest: "Guest", path: str) -> str:
     return found.output.removesuffix("\n") if found.ok and found.output else path
 
 
-def _edited(content: bytes, name: str) -> bytes:
-    editor = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), "vi")
+def _edited(content: bytes, name: str, editor: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="guestwire-") as folder:
         local = Path(folder) / name
         local.write_bytes(content)

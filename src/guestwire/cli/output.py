@@ -18,6 +18,9 @@ WIDE: Final = 10_000
 """Columns of what is no terminal: nothing is folded there."""
 
 
+NARROW: Final = 60
+"""Columns of a terminal below which a table that does not fit is lines."""
+
 WIDEST: Final = 120
 """Columns of the widest help: longer lines are hard to read."""
 NARROWEST: Final = 30
@@ -66,14 +69,37 @@ def print_table(rows: Iterable[Row], columns: Sequence[Column], *, headings: boo
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    rows = list(rows)
     terminal = sys.stdout.isatty()
     console = Console(force_terminal=terminal, width=None if terminal else WIDE, highlight=False)
+    if terminal and headings and _width(rows, columns) > console.width and console.width < NARROW:
+        _print_records(rows, columns)
+        return
     table = Table(box=None, show_header=headings, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column.heading, overflow="fold", min_width=column.width or None)
     for row in rows:
         table.add_row(*(Text(_cell(row, column)) for column in columns))
     console.print(table, markup=False, emoji=False)
+
+
+def _width(rows: Sequence[Row], columns: Sequence[Column]) -> int:
+    """Columns that a table takes without folding."""
+    return sum(
+        2 + max(len(column.heading), *(len(line) for row in rows for line in _cell(row, column).split("\n")), 0)
+        for column in columns
+    )
+
+
+def _print_records(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """Each row as lines of its own, for a terminal that is too narrow for a table: words and addresses stay whole."""
+    for number, row in enumerate(rows):
+        if number:
+            print()
+        for column in columns:
+            for line in _cell(row, column).split("\n"):
+                if line:
+                    print(f"{column.heading}: {line}" if column.heading else line)
 
 
 def _cell(row: Row, column: Column) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from guestwire.client import CompletedProcess, Guest
 
+SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "fish"})
+
 SIGNALLED: Final = 128
 """A process that signal N ended has this and N."""
 BYTE: Final = 0xFF
@@ -63,6 +65,7 @@ class LeftRunning(GuestwireError):
 @click.argument(
     "argv", metavar="-- ARGV...", help="The program and its arguments; no shell reads them.", nargs=-1, required=True
 )
+@click.option("--tty", "-t", help="No terminal can be had; `guestwire shell` runs lines.", is_flag=True, hidden=True)
 @click.option("--stdin", "-i", help="Read standard input to its end, and pass it on.", is_flag=True)
 @click.option(
     "--env", "-e", metavar="K=V", help="Set an environment variable. Can be given several times.", multiple=True
@@ -82,6 +85,7 @@ def execute(
     guest: str,
     argv: tuple[str, ...],
     *,
+    tty: bool,
     stdin: bool,
     env: tuple[str, ...],
     cwd: str | None,
@@ -95,6 +99,9 @@ def execute(
     running.
     """
     line = _line(argv)
+    is_shell = len(line) == 1 and line[0].rpartition("/")[2] in SHELLS
+    if tty or (is_shell and not stdin and sys.stdin.isatty()):
+        raise click.UsageError(f"exec has no terminal for {line[0]}: `guestwire shell {guest}` runs lines.")
     options: dict[str, Any] = {
         "input": sys.stdin.buffer.read() if stdin else None,
         "env": _environment(env),

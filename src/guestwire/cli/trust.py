@@ -60,7 +60,8 @@ def ask_to_trust(
     from guestwire.client.carriers.https import fingerprint_of  # noqa: PLC0415  # only untrusted hosts need it
 
     fingerprint = run(fingerprint_of(target))
-    note(f"{error.context}: {error.message}. Its SHA-256 fingerprint is\n{fingerprint}")
+    note(f"{error.context}: {error.message}. Its SHA-256 fingerprint is")
+    note(fingerprint)
     confirm("Is it the one that the server's administrator sees? Trust it from now on?", yes=False)
     _remember(str(target), fingerprint)
     note(f"remembered in {_path()}")

@@ -1,15 +1,20 @@
 """The base of the generated methods: one call, its typed result, and the error inside an answer."""
 
+import logging
 from collections.abc import Mapping
-from typing import Any, get_origin
+from typing import Any, Final, get_origin
 
 import msgspec
 
 from guestwire.client.carriers.base import Carrier
-from guestwire.client.errors import AgentRefused, CallFailed, ErrorContext
+from guestwire.client.errors import AgentRefused, AgentTookTooLong, CallFailed, ErrorContext, PrivilegeMissing
 from guestwire.contract import Effect, Endpoint
 from guestwire.contract.endpoint import VM
 from guestwire.contract.results import FileContent, Forwarded, client_result
+
+log = logging.getLogger("guestwire.client")
+
+RUNS: Final = "running"
 
 
 class Calls:
@@ -52,12 +57,30 @@ class Calls:
             AgentRefused: the agent answered with an error.
             CallFailed: see `client.errors`; also when the answer has another shape.
         """
-        data = await self.raw(method, name, parameters, repeatable=repeatable)
+        try:
+            data = await self.raw(method, name, parameters, repeatable=repeatable)
+        except AgentTookTooLong:
+            # Proxmox VE waits for the answer also where a guest has none to give.
+            if not forwarded or answer is not None or not await self._has_left():
+                raise
+            return None
         if forwarded:
             data = data.get("result") if isinstance(data, dict) else None
             if isinstance(data, dict) and isinstance(error := data.get("error"), dict):
                 raise AgentRefused(self.context, str(error.get("class", "GenericError")), str(error.get("desc", "")))
         return None if answer is None else self._convert(name, data, answer)
+
+    async def _has_left(self) -> bool:
+        """Looks whether the VM runs no more, as after a command that suspends it; where that may not be seen, it is so."""
+        try:
+            found = await self.raw("GET", "status/current", repeatable=True)
+        except PrivilegeMissing:
+            log.warning("%s: it gave no answer, as a guest that obeys; VM.Audit lets see whether it did", self.context)
+            return True
+        except CallFailed:
+            return False
+        state = found if isinstance(found, dict) else {}
+        return {RUNS} != {state.get(name, RUNS) for name in ("status", "qmpstatus")}
 
     def _convert(self, name: str, data: Any, answer: Any) -> Any:
         try:

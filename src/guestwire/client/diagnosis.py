@@ -19,11 +19,18 @@ NOT_CONFIGURED: Final = (
     "give the VM an agent channel (Proxmox VE: qm set VMID --agent 1; guestwire: agent = … in its [[vm]]), stop it and"
     " start it"
 )
-NOT_RUNNING: Final = "in the guest: install qemu-guest-agent, and systemctl enable --now qemu-guest-agent"
+NOT_RUNNING: Final = (
+    "in the guest: systemctl restart qemu-guest-agent, which must be installed; one that answered before may hang, or the"
+    " guest be too busy for it"
+)
+SWITCHED_OFF: Final = "the VM's option is off: qm set {vmid} --agent 1, then stop it and start it"
 SILENT: Final = (
     "its file systems may be frozen (guestwire freeze-status), its agent busy or stopped; in the guest: systemctl"
     " restart qemu-guest-agent"
 )
+
+NO_AGENT: Final = "configured"
+"""In the message about a VM that has no agent channel."""
 
 _STEPS: Final = (
     (errors.CertificateNotTrusted, "tls"),
@@ -81,9 +88,12 @@ async def _examine_agent(guest: Guest, diagnosis: Diagnosis, *, is_server: bool)
         await guest.ping()
     except CallFailed as error:
         failed = error
-    # A server looks whether the VM runs before it looks for its agent.
-    if is_server and (failed is None or isinstance(failed, AgentUnavailable | AgentTookTooLong)):
+    # A server looks whether the VM runs before it looks for its agent, and before that into its configuration.
+    runs = failed is None or isinstance(failed, AgentTookTooLong)
+    if is_server and (runs or (isinstance(failed, AgentUnavailable) and NO_AGENT not in failed.message)):
         diagnosis.add("vm", f"VM {guest.vmid} on node {guest.node} is running")
+    if failed and is_server and await _is_switched_off(guest):
+        failed.hint = SWITCHED_OFF.format(vmid=guest.vmid)
     if failed:
         raise failed
     diagnosis.add("agent", "it answers")
@@ -110,6 +120,18 @@ async def _examine_agent(guest: Guest, diagnosis: Diagnosis, *, is_server: bool)
         diagnosis.add("commands", f"{found}; version {info.version}")
 
 
+async def _is_switched_off(guest: Guest) -> bool:
+    """Looks into the VM's configuration on Proxmox VE; False where it may not be seen."""
+    try:
+        config = await guest.raw("GET", "config", repeatable=True)
+    except CallFailed:
+        return False
+    if not isinstance(config, dict) or "digest" not in config:
+        return False
+    value = str(config.get("agent", "0")).partition(",")[0].removeprefix("enabled=")
+    return value in ("0", "no", "off", "false")
+
+
 async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed) -> None:
     """Adds the step that failed, and those before it, which must have been well."""
     step = next((step for kinds, step in _STEPS if isinstance(error, kinds)), "server")
@@ -124,7 +146,9 @@ async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed) -> N
         hint = DISABLED
     elif step == "agent" and isinstance(error, AgentTookTooLong):
         hint = SILENT
-    elif step == "agent" and "configured" in error.message:
+    elif step == "agent" and hint.startswith(SWITCHED_OFF[:10]):
+        pass
+    elif step == "agent" and NO_AGENT in error.message:
         hint = NOT_CONFIGURED
     elif step == "agent":
         hint = NO_AGENT_SOCKET if host.name.startswith("unix:") else NOT_RUNNING

@@ -61,14 +61,17 @@ class CallFailed(GuestwireError):
 
     exit_code = 3
     default_hint: ClassVar[str] = ""
+    is_of_host: ClassVar[bool] = True
+    """False for a fault of this machine, which has nothing to do with the guest."""
 
     def __init__(self, context: ErrorContext, message: str, status: int | None = None, *, hint: str = "") -> None:
         self.context = context
         self.message = message
         self.http_status = status
         self.hint = hint or self.default_hint
+        where = f"{context}: " if self.is_of_host else ""
         # Proxmox VE shouts: "Authentication failed!"
-        super().__init__(f"{context}: {message.rstrip('!')}; {self.hint}" if self.hint else f"{context}: {message}")
+        super().__init__(f"{where}{message.rstrip('!')}; {self.hint}" if self.hint else f"{where}{message}")
 
 
 class HostClosed(GuestwireError):
@@ -241,6 +244,7 @@ class LocalFile(CallFailed):
     """The file on this side can't be read or written."""
 
     exit_code = 74
+    is_of_host = False
 
 
 _broken_off = re.compile(r"qga command '.*' failed")

@@ -20,6 +20,9 @@ log = logging.getLogger("guestwire.client")
 _by_id = re.compile(r"(?:(?P<node>[0-9A-Za-z-]+)/)?(?P<vmid>[0-9]{1,9})")
 
 OFFLINE: Final = "offline"
+RUN_PRIVILEGE: Final = "VM.GuestAgent.Unrestricted"
+TEMPLATE: Final = "template"
+"""The status of a VM that can't be started: others are made from it."""
 
 
 class _Node(msgspec.Struct, frozen=True):
@@ -37,6 +40,7 @@ class _Vm(msgspec.Struct, frozen=True):
     status: str = "unknown"
     name: str = ""
     frozen: _Freeze | None = None
+    template: bool = False
 
 
 class Host:
@@ -52,6 +56,7 @@ class Host:
         self._only_guest = only_guest
         self._version: dict[str, Any] | None = None
         self._nodes: list[str] = []
+        self._may_run: dict[int, bool] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,6 +104,22 @@ class Host:
         """True if it is guestwire, which has none of the limits of Proxmox VE's own service."""
         return self.is_local or "guestwire" in await self.version()
 
+    async def may_run(self, vmid: int) -> bool:
+        """True if the caller may run programs in a VM; asked once, and true where the host does not tell.
+
+        A job that has another way takes that at once, and leaves no refusal behind.
+        """
+        if self.is_local:
+            return True
+        if vmid not in self._may_run:
+            path = f"/vms/{vmid}"
+            try:
+                found = await self.raw("GET", "/access/permissions", path=path)
+                self._may_run[vmid] = RUN_PRIVILEGE in found[path]
+            except (CallFailed, KeyError, TypeError):
+                self._may_run[vmid] = True
+        return self._may_run[vmid]
+
     async def guests(self) -> list[GuestInfo]:
         """All VMs that the caller may see, by name and id, on all nodes that are up.
 
@@ -118,7 +139,7 @@ class Host:
         vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])
         return [
             GuestInfo(
-                vm.vmid, vm.name or str(vm.vmid), vm.status, node,
+                vm.vmid, vm.name or str(vm.vmid), TEMPLATE if vm.template else vm.status, node,
                 frozen_by=vm.frozen.by if vm.frozen else None, frozen_since=vm.frozen.since if vm.frozen else None,
             )
             for vm in vms

@@ -14,6 +14,7 @@ from guestwire.client.cancellation import finish_briefly, finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import (
     AgentRefused,
+    AgentTookTooLong,
     CallFailed,
     ErrorContext,
     ErrorTextLost,
@@ -145,15 +146,25 @@ class ProcessEnded(CallFailed):
 
 
 class OutcomeUnknown(CallFailed):
-    """A process was started (`pid`), and nothing says how it ended, or whether it did; the cause has the reason."""
+    """A process was started (`pid`), and nothing says how it ended, or whether it did.
 
-    def __init__(self, context: ErrorContext, pid: int, cause: CallFailed) -> None:
+    Args:
+        context: which guest.
+        pid: the process's id.
+        cause: the last error of asking for it.
+        unheard: an answer about the process did not arrive in time before.
+    """
+
+    def __init__(self, context: ErrorContext, pid: int, cause: CallFailed, *, unheard: bool = False) -> None:
         self.pid = pid
         self.exit_code = cause.exit_code
         asks = f"`guestwire status GUEST {pid}` asks again"
         why, hint = cause.message, f"{cause.hint}; {asks}" if cause.hint else asks
         if hint_for(cause.message) == NO_SUCH_PROCESS:
             why, hint = f"its agent knows it no more ({cause.message})", "agent or guest were started again meanwhile"
+            if unheard:
+                why = f"its output was lost, for the host did not wait until it had arrived ({cause.message})"
+                hint = "have it write its output to a file in the guest, and copy that"
         super().__init__(context, f"how process {pid} ends is not known: {why}", cause.http_status, hint=hint)
 
 
@@ -304,19 +315,20 @@ class Processes:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, 1.5)
         failure: CallFailed | None = None
         state: ProcessState[str]
-        failing_since = math.inf
+        failing_since, unheard = math.inf, False
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
                         if (state := await self.status(pid)).exited:
                             break
-                        failure, failing_since = None, math.inf
+                        failure, failing_since, unheard = None, math.inf, False
                     except CallFailed as error:
+                        unheard = unheard or isinstance(error, AgentTookTooLong)
                         failure, failing_since = error, min(failing_since, time.monotonic())
                         lasts = time.monotonic() - failing_since
                         if not is_passing(error) or (timeout is None and lasts > PATIENCE):
-                            raise OutcomeUnknown(self._calls.context, pid, error) from error
+                            raise OutcomeUnknown(self._calls.context, pid, error, unheard=unheard) from error
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
             if failure:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class GuestInfo:
-    """One VM; `status` is `running` or `stopped`, or `unknown` when it was named by its id and not looked up.
+    """One VM; `status` is `running`, `stopped`, `template`, or `unknown` when it was named by its id and not looked up.
 
     `frozen_by` is the user or token that froze its file systems, at `frozen_since` in seconds since the epoch; None where
     they are not frozen, or the server does not say.
@@ -34,4 +34,8 @@ class HostOfGuest(Protocol):
 
     async def is_guestwire(self) -> bool:
         """See `Host.is_guestwire`."""
+        ...
+
+    async def may_run(self, vmid: int) -> bool:
+        """See `Host.may_run`."""
         ...

@@ -162,6 +162,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if not _token.fullmatch(token):
             where = "GUESTWIRE_TOKEN, or what was given" if self.token else self.token_file
             raise ConfigurationError(f"{where}: this is no token, USER@REALM!NAME=SECRET on one line")
+        if self.user and not token:
+            if "@" not in self.user:
+                raise ConfigurationError(f"user '{self.user}': write NAME@REALM, as {self.user}@pve or {self.user}@pam")
+            if not self.password:
+                raise ConfigurationError(
+                    f"there is no password for {self.user}: set GUESTWIRE_PASSWORD, or write it into a profile"
+                )
         return Credentials(token=token, user=self.user or "", password=self.password or "")
 
     def trust(self) -> Trust:

@@ -148,6 +148,7 @@ class SyncHost(SyncProxy[Host]):
     guests = blocking(Host.guests)
     version = blocking(Host.version)
     is_guestwire = blocking(Host.is_guestwire)
+    may_run = blocking(Host.may_run)
     raw = blocking(Host.raw)
 
     def guest(self, name: str | int) -> SyncGuest:

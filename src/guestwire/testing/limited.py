@@ -9,8 +9,16 @@ not name guestwire:
   else.
 - exec-status gives the end of a process once, and none with more than 2.5 MB of output.
 - file-read with `decode=0` gives base64 of each MiB, one after the other: padding stands in the middle.
+
+With `--strict` its times, too, which make a slow guest another world:
+
+- Before each call the agent is pinged; without an answer in 3 seconds it is "not running".
+- A command has 5 seconds, whatever its answer's size; what takes longer is lost. Of file-read each MiB has them.
+- Three workers take calls, and one that waits for a guest is held by it; a call that finds none in 5 seconds is status 596.
+- A suspend ends with a time-out, for a guest that obeys has no answer.
 """
 
+import asyncio
 import base64
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,17 +31,23 @@ from msgspec.structs import replace as replace_struct
 from guestwire.access.control import Access
 from guestwire.app.prepare import prepare
 from guestwire.app.service import run
-from guestwire.contract import ByteText, Endpoint, GuestContext, Origin, Parameters
+from guestwire.contract import ByteText, Effect, Endpoint, GuestContext, Origin, Parameters
+from guestwire.contract.endpoints.agent import ping
 from guestwire.contract.endpoints.files import FileRead, file_read
 from guestwire.contract.endpoints.nodes import version
 from guestwire.contract.endpoints.processes import Exec, ExecStatus, exec_status, execute
+from guestwire.contract.parameters import VmParameters
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.results import FileContent, ProcessState, Started
 from guestwire.dispatch import Recorder
-from guestwire.errors import AgentError, CommandTimeout, GuestError, GuestwireError
+from guestwire.errors import AgentError, AgentNotConfigured, AgentNotRunning, CommandTimeout, GuestError, GuestwireError
 from guestwire.inventory import Inventory, read_config
 from guestwire.server import Gateway
 from guestwire.server.http1 import Request
+
+PING_WITHIN: Final = 3.0
+COMMAND_WITHIN: Final = 5.0
+WORKERS: Final = 3
 
 VERSION: Final = {"version": "9.2.6", "release": "9.2", "repoid": "deadbeef00"}
 
@@ -60,7 +74,15 @@ class LimitedGateway(Gateway):
     gives_octets = False
 
     def __init__(self, inventory: Inventory, access: Access, recorder: Recorder) -> None:
-        super().__init__(inventory, access, recorder, [_limit(one) for one in ENDPOINTS if one.origin is Origin.PVE])
+        super().__init__(
+            inventory, access, recorder, [self.limit(one) for one in ENDPOINTS if one.origin is Origin.PVE]
+        )
+
+    @staticmethod
+    def limit(endpoint: Endpoint) -> Endpoint:
+        """An endpoint of Proxmox VE with its limits."""
+        function = _FUNCTIONS.get(endpoint.path, endpoint.function)
+        return replace(endpoint, function=_with_broken_words(_with_narrow_text(function)))
 
     async def __call__(self, request: Request) -> None:
         """Answers one request, and ends its connection."""
@@ -68,9 +90,57 @@ class LimitedGateway(Gateway):
         await super().__call__(request)
 
 
-def _limit(endpoint: Endpoint) -> Endpoint:
-    function = _FUNCTIONS.get(endpoint.path, endpoint.function)
-    return replace(endpoint, function=_with_broken_words(_with_narrow_text(function)))
+class StrictGateway(LimitedGateway):
+    """Answers as Proxmox VE would, in its time."""
+
+    @staticmethod
+    def limit(endpoint: Endpoint) -> Endpoint:
+        """An endpoint of Proxmox VE with its limits and its times."""
+        limited = LimitedGateway.limit(endpoint)
+        return replace(limited, function=_in_time(limited)) if endpoint.is_about_guest else limited
+
+
+_workers: Final = asyncio.Semaphore(WORKERS)
+
+
+def _in_time(endpoint: Endpoint) -> Function:
+    async def in_time(context: GuestContext, parameters: Any) -> Any:
+        try:
+            async with asyncio.timeout(COMMAND_WITHIN):
+                await _workers.acquire()
+        except TimeoutError:
+            raise _BrokenPipe("Connection timed out") from None
+        try:
+            try:
+                async with asyncio.timeout(PING_WITHIN):
+                    await ping.function(context, VmParameters(node=parameters.node, vmid=parameters.vmid))
+            except AgentNotConfigured:
+                raise
+            except (TimeoutError, GuestError):
+                raise AgentNotRunning(f"VM {parameters.vmid}", "no answer to a ping") from None
+            return await _execute(endpoint, context, parameters)
+        finally:
+            _workers.release()
+
+    return in_time
+
+
+async def _execute(endpoint: Endpoint, context: GuestContext, parameters: Any) -> Any:
+    seconds = COMMAND_WITHIN
+    if isinstance(parameters, FileRead):
+        seconds *= max(1, -(-parameters.count // PIECE))
+    elif endpoint.effect is Effect.DISRUPTS and endpoint.name.startswith("fsfreeze"):
+        seconds = endpoint.timeout
+    if endpoint.name.startswith("suspend"):
+        await endpoint.function(context, parameters)
+        raise CommandTimeout(f"VM {parameters.vmid}", f"guest-{endpoint.name}")
+    try:
+        async with asyncio.timeout(seconds):
+            return await endpoint.function(context, parameters)
+    except TimeoutError:
+        if isinstance(parameters, ExecStatus):
+            _reported.add(parameters)  # the agent has told it, and nobody heard
+        raise CommandTimeout(f"VM {parameters.vmid}", f"guest-{endpoint.name}") from None
 
 
 async def _version(_context: object, _parameters: Parameters) -> dict[str, str]:
@@ -103,18 +173,22 @@ class _ReportedEnds:
             raise GuestError(f"Agent error: PID {parameters.pid} does not exist")
         state: ProcessState[ByteText] = await exec_status.function(context, parameters)
         if state.exited:
-            self._ends.add(key)
+            self.add(parameters)
         if sum(text.size for text in (state.out_data, state.err_data) if text) > MAX_OUTPUT:
             raise CommandTimeout(f"VM {parameters.vmid}", "guest-exec-status")
         return state
 
+    def add(self, parameters: ExecStatus) -> None:
+        """From now on the process is not known."""
+        self._ends.add((parameters.vmid, parameters.pid))
 
-_told: Final = _ReportedEnds()
+
+_reported: Final = _ReportedEnds()
 _FUNCTIONS: Final[dict[str, Function]] = {
     version.path: _version,
     file_read.path: _file_read,
-    execute.path: _told.exec,
-    exec_status.path: _told.exec_status,
+    execute.path: _reported.exec,
+    exec_status.path: _reported.exec_status,
 }
 
 
@@ -151,11 +225,11 @@ def _texts(parameters: Any) -> Iterator[tuple[str, str]]:
                 yield name, text
 
 
-def main(config: str) -> None:
-    """Serves until SIGTERM or SIGINT."""
+def main(config: str, *options: str) -> None:
+    """Serves until SIGTERM or SIGINT; `--strict` as above."""
     prepare(read_config(Path(config)))
-    run(Path(config), LimitedGateway)
+    run(Path(config), StrictGateway if "--strict" in options else LimitedGateway)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

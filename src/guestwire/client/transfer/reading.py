@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, PrivilegeMissing
+from guestwire.client.errors import AgentRefused, AgentTookTooLong, CallFailed, ChecksumMismatch, PrivilegeMissing
 from guestwire.client.processes import Processes
 from guestwire.client.protocols import HostOfGuest
 from guestwire.client.systems import digest_in, system_of
@@ -16,6 +16,9 @@ from guestwire.contract.results import FileContent
 
 READ_SIZE: Final = 1024 * 1024
 """Bytes of one file-read; more than that Proxmox VE does not give as one valid base64 text."""
+
+SMALLEST_PIECE: Final = 64 * 1024
+"""Bytes of one file-read of a guest that is slow."""
 
 LARGEST_SIZE: Final = 2**53
 
@@ -54,6 +57,7 @@ class FileReader:
 
     def __init__(self, calls: Endpoints, processes: Processes, host: HostOfGuest) -> None:
         self.retrying = Retrying(calls, processes, host)
+        self._piece = READ_SIZE
         self._calls = calls
         self._host = host
 
@@ -96,12 +100,36 @@ class FileReader:
         await self.retrying.check(system_of(path).remove(path))
 
     async def _read_at(self, path: str, offset: int) -> FileContent[bytes]:
-        return await self.retrying.call(partial(self._calls.read_bytes, path, offset=offset, count=READ_SIZE))
+        """The next `READ_SIZE` bytes; in smaller pieces where guest or host are too slow for one.
+
+        Proxmox VE gives a piece of any size five seconds.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            wanted = min(self._piece, READ_SIZE - size)
+            try:
+                found = await self.retrying.call(
+                    partial(self._calls.read_bytes, path, offset=offset + size, count=wanted),
+                    gives_up_on=AgentTookTooLong if wanted > SMALLEST_PIECE else None,
+                )
+            except AgentTookTooLong:
+                if wanted <= SMALLEST_PIECE:
+                    raise
+                self._piece = max(SMALLEST_PIECE, min(self._piece, wanted) // 2)
+                continue
+            size += found.bytes_read
+            pieces.append(found.content)
+            if size >= READ_SIZE or not found.truncated or not found.bytes_read:
+                content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return FileContent(content, size, found.truncated)
 
     # Checking
 
     async def _sha256(self, path: str, size: int) -> str | None:
         """The SHA-256 of the first bytes, by a tool of the guest; None where it has none, or none may be started."""
+        if not await self._host.may_run(self._calls.vmid):
+            return None
         try:
             process = await self.retrying.run(system_of(path).sha256(path, size))
         except (AgentRefused, PrivilegeMissing):

@@ -50,8 +50,12 @@ class Retrying:
         """Which guest on which host, for errors."""
         return self.calls.context
 
-    async def call(self, function: Callable[[], Awaitable[T]]) -> T:
+    async def call(self, function: Callable[[], Awaitable[T]], *, gives_up_on: type[CallFailed] | None = None) -> T:
         """The result of a call that may be made twice.
+
+        Args:
+            function: makes the call.
+            gives_up_on: an error after which the caller has something better to do.
 
         Raises:
             CallFailed: it failed for good, or in every attempt; see `client.errors`.
@@ -61,7 +65,7 @@ class Retrying:
             try:
                 return await function()
             except CallFailed as error:
-                if not is_transient(error):
+                if not is_transient(error) or (gives_up_on and isinstance(error, gives_up_on)):
                     raise
                 await asyncio.sleep(backoff.next())
         result = await function()

@@ -1,0 +1,121 @@
+"""The client over Proxmox VE's times, on a guest that reads and writes 200 KB a second."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from calling import site, vm
+from serving import Serving
+from ways import over_https
+
+from guestwire import Guest
+from guestwire.client.errors import AgentUnavailable
+from guestwire.client.processes import OutcomeUnknown
+from guestwire.testing import FakeGuest, SandboxedAgent
+
+pytestmark = [pytest.mark.agent, pytest.mark.slow]
+
+BYTES_A_SECOND = 200_000
+SLICE = 4_000
+
+
+class SlowLine:
+    """Between a server and an agent: each way takes its time."""
+
+    def __init__(self, agent: Path) -> None:
+        self._agent = agent
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        there_reads, there_writes = await asyncio.open_unix_connection(self._agent)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # the test is over
+                await asyncio.gather(self._pass(reader, there_writes), self._pass(there_reads, writer))
+        finally:
+            for one in (writer, there_writes):
+                one.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(SLICE):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(len(data) / BYTES_A_SECOND)
+        writer.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> None:
+    """The line to the agent works on in the background until the last test."""
+
+
+@pytest.fixture(scope="module")
+async def slow() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
+    async with Serving.of(site(vm(100, "slow"), vm(101, "fake")), strict=True) as server:
+        behind = server.folder / "behind.qga"
+        async with SandboxedAgent(behind, name="slow") as agent:
+            line = await asyncio.start_unix_server(SlowLine(behind).serve, server.folder / "100.qga")
+            async with line:
+                yield server, agent
+
+
+@pytest.fixture
+async def guest(slow: tuple[Serving, SandboxedAgent]) -> AsyncIterator[Guest]:
+    async with await over_https(slow[0]) as host:
+        found = await host.guest(100)
+        await found.wait_ready(60)
+        yield found
+
+
+async def test_a_file_comes_and_goes_whole(guest: Guest, slow: tuple[Serving, SandboxedAgent], tmp_path: Path) -> None:
+    data = os.urandom(1_500_000)
+    (tmp_path / "here").write_bytes(data)
+
+    await guest.files.upload(tmp_path / "here", "/root/there")
+    assert await asyncio.to_thread((slow[1].home / "there").read_bytes) == data
+    await guest.files.download("/root/there", tmp_path / "back")
+
+    assert (tmp_path / "back").read_bytes() == data
+
+
+async def test_a_program_runs_and_a_short_output_arrives(guest: Guest) -> None:
+    ended = await guest.run(["sh", "-c", "sleep 6; seq 1000"])
+
+    assert (ended.code, ended.output.splitlines()[-1]) == (0, "1000")
+
+
+async def test_output_that_takes_longer_than_the_host_waits_is_said_to_be_lost(guest: Guest) -> None:
+    with pytest.raises(OutcomeUnknown, match="its output was lost, for the host did not wait") as lost:
+        await guest.run(["head", "-c", "2000000", "/dev/zero"])
+    assert "have it write its output to a file in the guest" in str(lost.value)
+
+
+async def test_several_calls_at_once_have_three_workers(guest: Guest) -> None:
+    names = await asyncio.gather(*(guest.get_host_name() for _ in range(12)))
+
+    assert {name.host_name for name in names} == {"slow"}
+
+
+async def test_a_suspend_that_ends_with_a_time_out_is_not_taken_for_a_failure(
+    slow: tuple[Serving, SandboxedAgent],
+) -> None:
+    async with FakeGuest(slow[0].folder / "101.qga") as fake, await over_https(slow[0]) as host:
+        fake.no_reply |= {"guest-suspend-hybrid"}
+        found = await host.guest(101)
+        await found.wait_ready(60)
+        # This server has no status/current, as a host whose state can't be seen.
+        with pytest.raises(Exception, match="got timeout"):
+            await found.suspend_ram()
+        assert "guest-suspend-ram" in fake.names()
+
+
+async def test_a_silent_agent_is_not_running_after_three_seconds(slow: tuple[Serving, SandboxedAgent]) -> None:
+    async with FakeGuest(slow[0].folder / "101.qga") as fake, await over_https(slow[0]) as host:
+        found = await host.guest(101)
+        await found.wait_ready(60)
+        fake.pause()
+        with pytest.raises(AgentUnavailable, match="QEMU guest agent is not running"):
+            await found.get_host_name()
