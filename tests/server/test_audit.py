@@ -210,6 +210,22 @@ async def test_a_kill_leaves_no_effect_without_a_record() -> None:
         assert {record.status for record in records} <= {BEGUN, 200}
 
 
+async def test_calls_that_a_kill_broke_off_are_counted_at_the_next_start() -> None:
+    async with (
+        Serving.of(site(vm(100))) as server,
+        FakeGuest(server.folder / "100.qga", replies=dict(REPLIES), delay={"guest-exec": 60}) as guest,
+    ):
+        client = Client(server)
+        call = asyncio.create_task(client.post(agent("exec"), command="broken-off"))
+        await until(lambda: "guest-exec" in guest.names())
+        await server.restart()
+        await asyncio.gather(call, return_exceptions=True)
+        found = (await client.get(AUDIT, status=BEGUN)).data
+
+        assert "1 calls had begun when the server was last ended" in server.log
+        assert [(record["parameters"]["command"], record["result"]) for record in found] == [("broken-off", "begun")]
+
+
 async def test_a_call_has_begun_before_it_has_an_effect_and_its_end_takes_that_place() -> None:
     seen: list[list[AuditRecord]] = []
 

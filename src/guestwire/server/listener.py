@@ -74,7 +74,8 @@ class _Connection(asyncio.Protocol):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self.address = address
-        self.connecting: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._has_begun = False
         self._received = bytearray()
         self._unread: float = 0
         """Bytes of the current request's body that are still to be taken from what is received."""
@@ -97,20 +98,30 @@ class _Connection(asyncio.Protocol):
         """See `Place.is_idle`."""
         return self._task is None
 
-    async def connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Takes over a socket that was accepted; when this returns, it is connected or has ended."""
-        try:
-            await self._loop.connect_accepted_socket(
-                lambda: self, sock, ssl=tls,
-                ssl_handshake_timeout=FIRST_WITHIN if tls else None,
-                ssl_shutdown_timeout=CLOSE_WITHIN if tls else None,
-            )  # fmt: skip
-        except OSError:  # what was sent was no TLS, or the client left: there is nobody to tell
-            self.connection_lost(None)
-        except asyncio.CancelledError:  # by `abort`: an end as any other
-            self.connection_lost(None)
-        finally:
-            self.connecting = None
+    def connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Takes over a socket that was accepted."""
+        self._connecting = self._loop.create_task(self._connect(sock, tls))
+        self._connecting.add_done_callback(lambda task: self._on_connected(task, sock))
+
+    async def _connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        self._has_begun = True
+        await self._loop.connect_accepted_socket(
+            lambda: self, sock, ssl=tls,
+            ssl_handshake_timeout=FIRST_WITHIN if tls else None,
+            ssl_shutdown_timeout=CLOSE_WITHIN if tls else None,
+        )  # fmt: skip
+
+    def _on_connected(self, task: asyncio.Task[None], sock: socket.socket) -> None:
+        """It is connected, or has ended: what was sent is no TLS, the client left, or it had to make room."""
+        self._connecting = None
+        error = None if task.cancelled() else task.exception()
+        if not task.cancelled() and not error:
+            return
+        if error and not isinstance(error, OSError):
+            log.error("unexpected error", exc_info=error)
+        if not self._has_begun:  # a task that is cancelled before its first step runs nothing: the socket is still ours
+            sock.close()
+        self.connection_lost(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TLS handshake is behind it."""
@@ -293,7 +304,7 @@ class _Connection(asyncio.Protocol):
     def finish(self) -> bool:
         """Takes no more requests; False when there is a call in flight, after which it ends."""
         self._is_ending = True
-        if self.connecting:
+        if self._connecting:
             self.abort()
         elif self._task is None:
             self._transport.close()
@@ -302,8 +313,8 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Ends at once."""
         self._is_ending = True
-        if self.connecting:
-            self.connecting.cancel()
+        if self._connecting:
+            self._connecting.cancel()
         else:
             self._transport.abort()
 
@@ -397,8 +408,7 @@ class Listener:
                     log.warning("from=%s connection refused: %s", address, why)
                 continue
             sock.settimeout(0)
-            connection = _Connection(self._gateway, self._limits, address)
-            connection.connecting = asyncio.get_running_loop().create_task(connection.connect(sock, self._tls))
+            _Connection(self._gateway, self._limits, address).connect(sock, self._tls)
 
     def _wait_for_resources(self, listening: socket.socket, error: OSError) -> None:
         """The socket stays readable, so it is left alone for a moment: what waits in it is not lost."""
