@@ -16,6 +16,7 @@ from guestwire.channels.link import (
     MAX_WAITING,
     MOST_AHEAD,
     OPEN_TIMEOUT,
+    PING_AFTER,
     RECHECK,
     RECHECK_AT_MOST,
     REST,
@@ -32,6 +33,7 @@ from guestwire.wire import Command, LocalProtocolError
 
 READ = Command("guest-get-users", repeatable=True)
 CHANGE = Command("guest-fstrim")
+LONG = Command("guest-fsfreeze-freeze", timeout=3600)
 NO_REPLY = Command("guest-shutdown", answers=False)
 SYNC = "guest-sync-delimited"
 NOISE = b"{}\n"
@@ -463,8 +465,58 @@ def test_a_breach_fails_what_was_under_way_and_what_waited(rig: Rig) -> None:
     assert rig.link.buffered == 0
 
 
-def test_a_wrong_answer_to_a_command_is_met_with_a_sync_and_a_ping(rig: Rig) -> None:
+def test_a_command_that_reads_is_repeated_once_after_an_answer_to_something_else(rig: Rig) -> None:
     call = rig.call(READ)
+    rig.owed.clear()
+    rig.say(NOISE)
+    rig.answer()
+    rig.answer()
+    assert rig.sent.count(READ.name) == 2
+    rig.owed.clear()
+    rig.say(NOISE)
+
+    assert isinstance(rig.outcomes[call], CommandFailed)
+    assert rig.sent.count(READ.name) == 2
+
+
+def test_an_agent_that_was_started_again_during_a_long_command_is_found_out_by_a_ping(rig: Rig) -> None:
+    freeze = rig.call(LONG)
+    rig.wait(PING_AFTER)
+    assert rig.sent[-2:] == [LONG.name, "guest-ping"]
+    rig.wait(PING_AFTER)
+    assert rig.sent.count("guest-ping") == 1
+    del rig.owed[0]  # the agent that had it is no more
+    rig.answer()
+
+    assert isinstance(rig.outcomes[freeze], CommandFailed)
+
+
+def test_a_long_command_ends_with_its_own_answer_whatever_follows_it(rig: Rig) -> None:
+    freeze = rig.call(LONG)
+    rig.wait(PING_AFTER)
+    rig.answer()
+    rig.answer()
+
+    assert rig.outcomes[freeze] == b'{"of": %d}' % (freeze.id or 0)
+    assert rig.phase is Phase.UP
+    rig.wait(10 * PING_AFTER)
+    assert rig.sent.count("guest-ping") == 1
+
+
+def test_nothing_follows_a_large_or_a_silent_command(rig: Rig) -> None:
+    large = rig.call(LONG, {"content": "x" * MOST_AHEAD})
+    rig.wait(5 * PING_AFTER)
+    assert "guest-ping" not in rig.sent
+    rig.answer()
+    assert large in rig.outcomes
+    rig.call(Command("guest-shutdown", answers=False, timeout=600))
+    rig.wait(5 * PING_AFTER)
+
+    assert "guest-ping" not in rig.sent
+
+
+def test_a_wrong_answer_to_a_command_is_met_with_a_sync_and_a_ping(rig: Rig) -> None:
+    call = rig.call(CHANGE)
     rig.owed.clear()
     rig.say(NOISE)
     assert isinstance(rig.outcomes[call], CommandFailed)

@@ -12,11 +12,13 @@ The rules
 4. After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing
    else. Then the link is up only when a guest-ping of our own is answered, too.
 5. A call fails at once while the agent is known not to answer (SILENT, RESTING). The link asks again by itself.
-6. A command that only reads is sent a second time, once, when the agent hangs up before answering it. A changing one
-   never is.
+6. A command that only reads is sent a second time, once, when the agent hangs up before answering it, or answers
+   something else because it was started again. A changing one never is.
 7. An agent that breaks the protocol is disconnected and left alone, each time twice as long, up to `REST_AT_MOST`. It
    is forgiven when a connection was good for `BEHAVED` seconds; nothing that the guest can do by itself ends a rest.
-8. Every call ends exactly once: with a value, with an error, or because its caller went away.
+8. While a command takes long (a freeze may take an hour), a ping follows it: an agent that was started again answers
+   the ping, and has lost the command.
+9. Every call ends exactly once: with a value, with an error, or because its caller went away.
 
 The phases ---------- `TRANSITIONS` below is the whole machine; what it doesn't list is our own mistake
 (`LocalProtocolError`), never the guest's.
@@ -95,6 +97,9 @@ STALLED: Final = 1.0
 
 MAX_EXTENSIONS: Final = 12
 """How often the time of a command is extended because its answer is arriving."""
+
+PING_AFTER: Final = 10.0
+"""Seconds without a byte after which a ping follows a command that has more time than that."""
 
 MAX_PROBES: Final = 30
 """Unanswered syncs on one connection; then a new one is opened, for a full buffer keeps them from the agent."""
@@ -323,6 +328,8 @@ class Link:
         self._probes = 0
         # When the phase ends by itself or wants a look.
         self._look_at = now
+        # When a look at a command that takes long is due.
+        self._ping_at = math.inf
         # What is remembered from connection to connection.
         self._is_doubtful = False
         self._hang_ups = 0
@@ -362,7 +369,9 @@ class Link:
             raise CommandFailed(self._guest, command.name, f"{MAX_WAITING} calls are waiting for this guest already")
         call = Call(command, arguments, now + command.timeout, on_late_reply)
         self._waiting.append(call)
-        self.wake_at = min(self.wake_at, call.deadline)
+        if command.timeout > PING_AFTER:
+            self._ping_at = min(self._ping_at, now + PING_AFTER)
+        self.wake_at = min(self.wake_at, call.deadline, self._ping_at)
         if self.phase is Phase.UP:
             self._flush()
         elif self.phase is Phase.DOWN:
@@ -490,9 +499,11 @@ class Link:
         for call in [call for call in (*self._sent.values(), *self._waiting) if call.deadline <= now]:
             if not call.has_ended:
                 self._time_is_up(now, call)
+        if now >= self._ping_at:
+            self._ping_behind(now)
         deadlines = (call.deadline for call in (*self._sent.values(), *self._waiting))
         self.wake_at = min(deadlines, default=math.inf)
-        self.wake_at = min(self.wake_at, self._look_at)
+        self.wake_at = min(self.wake_at, self._look_at, self._ping_at)
 
     # Phases
 
@@ -563,6 +574,17 @@ class Link:
         elif not self._sent:
             self._end_connection(Input.RECONNECT, "no answer to a sync", by_agent=False)
 
+    def _ping_behind(self, now: float) -> None:
+        """Rule 8. An agent that answers without ids could not be told apart, nor a command that travels alone (rule 2)."""
+        takes_long = [call for call in (*self._sent.values(), *self._waiting) if call.command.timeout > PING_AFTER]
+        self._ping_at = now + PING_AFTER if takes_long else math.inf
+        is_quiet = now - self._last_byte >= PING_AFTER and not self.reading_paused
+        may_follow = self._ping_id is None and self._session.echoes_ids and self._may_send(Call(PING, {}, now))
+        if self.phase is Phase.UP and self._sent and is_quiet and may_follow:
+            self._ping_id, data = self._session.send(PING, {})
+            self._ahead[self._ping_id] = len(data)
+            self._actions.append(Send(data))
+
     def _go_up(self, now: float, what: Input) -> None:
         self._move(what)
         self._is_doubtful = False
@@ -601,7 +623,7 @@ class Link:
                 self._actions.append(HandLate(call, event.reply))
         elif call := self._sent.pop(event.id, None):
             why = event.why if isinstance(event, Lost) else ""
-            self._settle(call, why, may_repeat=False, succeeded=isinstance(event, Unanswered))
+            self._settle(call, why, may_repeat=isinstance(event, Lost), succeeded=isinstance(event, Unanswered))
         else:
             self._late.pop(event.id, None)
 
