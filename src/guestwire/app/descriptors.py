@@ -10,8 +10,8 @@ from guestwire.server.listener import MAX_CONNECTIONS
 
 log = logging.getLogger("guestwire")
 
-RESERVED: Final = 64
-"""For the store, logs, files and the loop's own."""
+RESERVED: Final = 128
+"""For the store, logs, files, the loop's own, and connections that are just being closed to make room for others."""
 
 CLIENTS: Final = 4
 """Where there are too few descriptors, 1 in so many is for clients."""
