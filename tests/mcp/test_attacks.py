@@ -609,7 +609,7 @@ async def test_only_own_processes_are_asked_about_where_programs_are_restricted(
 ) -> None:
     async with assistant(tmp_path, options_for(server), "--allow", "all", "--tools", "every") as other:
         pid = (await other.did("exec", guest="web", command=["echo", "somebody else's"]))["pid"]
-        policy = 'allow = ["read", "exec"]\nrun = [["echo", "mine"], ["sleep", "30"]]\n'
+        policy = '[[guest]]\nguest = ["*"]\nallow = ["read", "exec"]\nrun = [["echo", "mine"], ["sleep", "30"]]\n'
         async with under_policy(tmp_path, options_for(server), policy) as ai:
             own = (await ai.did("exec", guest="web", command=["echo", "mine"]))["pid"]
             sleeping = (await ai.did("run_command", guest="web", command=["sleep", "30"], seconds=1))["still_running"]
