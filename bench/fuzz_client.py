@@ -53,7 +53,7 @@ class Fuzzer:
     """Makes tries from one seed; what it finds is in `finds`."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self._random = random.Random(seed)  # noqa: S311  # nothing secret
+        self._random = random.Random(seed)  # nothing secret
         self._folder = folder
         self.codes: Counter[int] = Counter()
         self.finds: list[str] = []
@@ -61,20 +61,20 @@ class Fuzzer:
     def word(self) -> str:
         """One word of a command line."""
         kind = self._random.random()
-        if kind < 0.35:  # noqa: PLR2004
+        if kind < 0.35:
             return self._random.choice(WORDS)
-        if kind < 0.75:  # noqa: PLR2004
+        if kind < 0.75:
             return self._random.choice(ODD)
-        if kind < 0.85:  # noqa: PLR2004
+        if kind < 0.85:
             return self._random.choice(TARGETS)
         return os.fsdecode(bytes(self._random.choices(range(1, 256), k=self._random.randrange(1, 12))))
 
     def line(self) -> list[str]:
         """A command line: options, a command, and words."""
         words: list[str] = []
-        if self._random.random() < 0.8:  # noqa: PLR2004
+        if self._random.random() < 0.8:
             words += ["--host", self._random.choice(TARGETS)]
-        if self._random.random() < 0.6:  # noqa: PLR2004  # most people write no stray options
+        if self._random.random() < 0.6:  # most people write no stray options
             count = self._random.choice((0, 1, 1, 2, 2, 3))
             return [*words, self._random.choice(COMMANDS), *(self._random.choice(ODD) for _ in range(count))]
         words += [self.word() for _ in range(self._random.choice((0, 0, 0, 1, 2)))]
@@ -86,7 +86,7 @@ class Fuzzer:
         env = {"PATH": os.environ["PATH"], "XDG_CONFIG_HOME": str(self._folder), "XDG_STATE_HOME": str(self._folder)}
         for name in self._random.sample(VARIABLES, self._random.choice((0, 0, 1, 2, 4))):
             value = self.word().replace("\0", "")
-            if self._random.random() < 0.2:  # noqa: PLR2004
+            if self._random.random() < 0.2:
                 env.pop(name, None)
             else:
                 env[name] = value
