@@ -3,11 +3,10 @@
 Each address has a minute's worth; refusals beyond it are counted, and the count stands in the address's next record.
 """
 
-import ipaddress
 from collections import OrderedDict
 from typing import Final
 
-from guestwire.pacing import KEYS, RateLimiter
+from guestwire.pacing import KEYS, RateLimiter, network_of
 
 WINDOW: Final = 60.0
 """Seconds."""
@@ -17,9 +16,6 @@ IN_ALL: Final = 300
 """Records in a window."""
 
 ADDRESSES: Final = KEYS
-
-IPV6_PREFIX: Final = 64
-"""Bits: one household or machine has as many addresses as it likes below it."""
 
 
 class AuditRateLimiter:
@@ -32,7 +28,7 @@ class AuditRateLimiter:
 
     def allow(self, address: str, now: float) -> int | None:
         """The number of refusals of this address that were left out since its last record; None: leave this one out, too. `now` in seconds."""
-        network = _network(address)
+        network = network_of(address)
         if self._addresses.wait(network, now) or self._all.wait("", now):
             self._skipped[network] = self._skipped.pop(network, 0) + 1
             while len(self._skipped) > ADDRESSES:
@@ -41,12 +37,3 @@ class AuditRateLimiter:
         self._addresses.count(network, now)
         self._all.count("", now)
         return self._skipped.pop(network, 0)
-
-
-def _network(address: str) -> str:
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.ip_network((address.partition("%")[0], IPV6_PREFIX), strict=False))
-    except ValueError:
-        return address
