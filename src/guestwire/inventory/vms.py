@@ -9,9 +9,10 @@ from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
-from guestwire.contract import VmSummary
+from guestwire.contract import HostFigures, VmSummary
 from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
 from guestwire.inventory.config import VmConfig
+from guestwire.inventory.host import HostLoad
 
 
 class Vm:
@@ -70,6 +71,7 @@ class Inventory:
         self.node = node
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
+        self.host = HostLoad()
         self._kept = ExitStatusCache()
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
@@ -154,6 +156,10 @@ class Lease:
             VmSummary(vmid=vm.config.vmid, name=vm.config.name, status="running" if runs else "stopped")
             for vm, runs in zip(vms, running, strict=True)
         ]
+
+    async def figures(self) -> HostFigures:
+        """See `NodeContext.figures`."""
+        return await asyncio.to_thread(self._inventory.host.read)
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         """See `NodeContext.may`."""
