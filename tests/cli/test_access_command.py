@@ -225,6 +225,19 @@ async def test_a_token_has_what_was_said_of_it_and_can_be_changed(site: Site) ->
     assert changed in await site.json("token", "list", "root@pam")
 
 
+async def test_a_token_gets_a_new_secret_that_is_shown_once(site: Site) -> None:
+    before = (await site.done("token", "add", "root@pam", "job")).strip()
+
+    ended = await site.access("token", "change", "root@pam", "job", "--regenerate")
+
+    name, _, secret = ended.output.rstrip("\n").partition("=")
+    assert (ended.code, name, len(secret)) == (0, "root@pam!job", 36)
+    assert ended.output.strip() != before
+    assert ended.errors == "token root@pam!job: changed; this is the only time that it is shown\n"
+    made = await site.json("token", "change", "root@pam", "job", "--regenerate", "--comment", "c")
+    assert made == {"full-tokenid": name, "value": made["value"], "privsep": 1, "expire": 0, "comment": "c"}
+
+
 async def test_a_secret_is_shown_once_and_kept_nowhere(site: Site) -> None:
     secret = (await site.done("token", "add", "root@pam", "job")).strip().partition("=")[2]
     other = (await site.json("token", "add", "root@pam", "other"))["value"]

@@ -235,6 +235,17 @@ async def test_access_paths_of_the_current_release_are_taken(boss: As, path: str
     assert (await boss.call("PUT", f"{ACCESS}/acl", **(given | {"path": f"{path}/x/y/z"}))).status == 400
 
 
+async def test_the_acl_of_a_path_is_shown_to_auditors_and_to_those_who_may_change_it(server: Serving, boss: As) -> None:
+    userid = await made_user(boss, "acl-of-access")
+    await boss.call("POST", f"{ACCESS}/roles", roleid="Giver", privs="Permissions.Modify")
+    await boss.call("PUT", f"{ACCESS}/acl", path="/access", roles="Giver", users=userid)
+    giver = await made_token(boss, userid, privsep=0)
+
+    assert all(entry["path"].startswith("/access") for entry in (await giver.get(f"{ACCESS}/acl")).data)
+    paths = {entry["path"] for entry in (await As(server, "auditor@pve").get(f"{ACCESS}/acl")).data}
+    assert paths >= {"/", "/access", "/vms/100"}
+
+
 async def test_entries_of_a_path_that_means_nothing_can_be_removed(boss: As) -> None:
     given: dict[str, object] = {"path": "/nowhere", "roles": "Small", "users": "nobody@pve"}
 

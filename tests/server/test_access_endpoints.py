@@ -100,6 +100,8 @@ async def test_a_user_that_cannot_be_is_refused(boss: As, parameters: dict[str, 
         ("keeper@pve", "PUT", "/users/ghost@pve", {}, "no such user ('ghost@pve')"),
         ("nobody@pve", "GET", "/users/boss@pve", {}, "Permission check failed"),
         ("nobody@pve", "POST", "/users/boss@pve/token/x", {}, "Permission check failed"),
+        ("boss@pve", "GET", "/users/ghost@pve/token", {}, "Permission check failed"),
+        ("boss@pve", "PUT", "/users/ghost@pve/token/tok", {}, "Permission check failed"),
         ("nobody@pve", "POST", "/groups", {"groupid": "x"}, "Permission check failed (/access/groups, Group.Allocate)"),
         ("auditor@pve", "POST", "/roles", {"roleid": "x"}, "Permission check failed (/access, Sys.Modify)"),
         ("auditor@pve", "PUT", "/acl", {"path": "/vms/100", "roles": "Small", "users": "nobody@pve"}, "Permission check failed (/vms/100, Permissions.Modify|VM.Allocate)"),
@@ -230,6 +232,7 @@ async def test_somebody_with_a_ticket_changes_the_password_and_logs_in_with_it(b
     changed = await gina.call("PUT", f"{ACCESS}/password", userid=userid, password="another-pass-1")
 
     assert (changed.data, others.status) == (None, 403)
+    assert others.reason == "Permission check failed (/access/realm/pve, Realm.AllocateUser)"
     await logged_in(boss.server, userid, "another-pass-1")
     refused = await stranger(boss.server).post(f"{ACCESS}/ticket", username=userid, password=PASSWORD)
     assert (refused.status, refused.reason) == (401, "authentication failure")

@@ -7,6 +7,7 @@ Source: what Proxmox VE's schema calls `permissions`; its order of checks.
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -328,8 +329,14 @@ def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  
 
 
 def _any_of(request: AccessRequest, check: checks.AnyOf) -> Forbidden | None:
-    allowed = any(_refusal(request, part) is None for part in check.checks)
-    return None if allowed else Forbidden()
+    """As Proxmox VE: several that are needed together say what is missing; of other alternatives nothing is said."""
+    for part in check.checks:
+        if isinstance(part, checks.AllOf):
+            return _refusal(request, part)
+        with contextlib.suppress(AccessRefused):
+            if _refusal(request, part) is None:
+                return None
+    return Forbidden()
 
 
 def modify_refusal(request: AccessRequest, path: str) -> Forbidden | None:

@@ -34,7 +34,7 @@ class ListedAcl(msgspec.Struct, frozen=True):
 async def acl(context: AccessContext, _parameters: Parameters) -> list[ListedAcl]:
     """Lists the ACL entries that the caller may see."""
     access, subject = context.access, context.subject
-    sees_all = access.may(subject, "/access", ("Sys.Audit", "Permissions.Modify"))
+    sees_all = access.may(subject, "/access", ("Sys.Audit",))
     return [
         ListedAcl(entry.path, entry.kind, entry.subject, entry.roleid, int(entry.propagate))
         for _, entry in sorted(access.snapshot.acl.items())
