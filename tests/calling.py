@@ -96,9 +96,10 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int, tls: ssl.SSLContext | None) -> AsyncIterator[Connection]:
-    """A connection, closed at the end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, limit=LIMIT)
+async def connected(port: int, tls: ssl.SSLContext | None, source: str | None = None) -> AsyncIterator[Connection]:
+    """A connection, closed at the end; `source` is an address below 127, as another machine's."""
+    local = (source, 0) if source else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, limit=LIMIT, local_addr=local)
     try:
         yield Connection(reader, writer)
     finally:

@@ -37,11 +37,12 @@ class Serving:
         *,
         killed: bool = False,
         limited: bool = False,
+        open_files: str = "",
     ) -> AsyncIterator[Self]:
         """Serves the configuration that `config` makes for a folder and a port; stops at the end.
 
         `prepare` may write to the state directory before the server's first start. `killed`: the test kills it itself.
-        `limited`: with what Proxmox VE has and no more.
+        `limited`: with what Proxmox VE has and no more. `open_files`: shell commands that limit them.
         """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             folder, port = Path(name), free_port()
@@ -49,7 +50,9 @@ class Serving:
             if prepare:
                 (folder / "state").mkdir(mode=0o700)
                 await prepare(folder / "state")
-            server = cls(folder, port, await start(folder, environment or {}, limited=limited), limited)
+            server = cls(
+                folder, port, await start(folder, environment or {}, limited=limited, open_files=open_files), limited
+            )
             try:
                 await server.listens()
                 yield server
@@ -102,12 +105,15 @@ class Serving:
             assert await self.process.wait() == 0, self.log
 
 
-async def start(folder: Path, environment: dict[str, str], *, limited: bool = False) -> asyncio.subprocess.Process:
+async def start(
+    folder: Path, environment: dict[str, str], *, limited: bool = False, open_files: str = ""
+) -> asyncio.subprocess.Process:
     config = str(folder / "guestwire.toml")
     command = ["guestwire.testing.limited", config] if limited else ["guestwire", "serve", "--config", config]
+    shell = ["sh", "-c", f'{open_files} && exec "$@"', "sh"] if open_files else []
     with (folder / "server.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(
-            os.environ.get(PYTHON, sys.executable), "-m", *command,
+            *shell, os.environ.get(PYTHON, sys.executable), "-m", *command,
             stdout=log, stderr=log, env=os.environ | environment,
         )  # fmt: skip
 

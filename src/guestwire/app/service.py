@@ -12,15 +12,18 @@ from guestwire import __version__
 from guestwire.access.control import Access
 from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.audit_lines import sink_of
+from guestwire.app.descriptors import share_out
+from guestwire.app.frozen_guests import FrozenGuests
 from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
 from guestwire.app.state import STORE
+from guestwire.channels.budget import shared_budget
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
-from guestwire.inventory import Config, Inventory, read_config
+from guestwire.inventory import Config, Freezes, Inventory, read_config
 from guestwire.server import Certificate, Gateway, Listener
-from guestwire.stores import SqliteStore
+from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
 log = logging.getLogger("guestwire")
 
@@ -49,6 +52,8 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
+    shares = share_out(config)
+    shared_budget().connections.most = shares.guests
     state_dir = Path(config.server.state_dir)
     host, port = config.server.address
     cert = Certificate.in_folder(state_dir) if config.server.tls else None
@@ -56,11 +61,20 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     access = Access(store, usable_realms=await asyncio.to_thread(_usable_realms))
     audit = AuditWriter(store, sink=sink_of(config.audit))
     recorder = AuditRecorder(audit, commands=config.audit.commands)
+    if begun := len(await store.audit(AuditFilter(status=BEGUN))):
+        log.warning(
+            "%d calls had begun when the server was last ended, and what became of them is not known:"
+            " guestwire audit --status %d", begun, BEGUN,
+        )  # fmt: skip
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
-    inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
+    inventory = Inventory(config.server.node, cert.fingerprint if cert else None, Freezes(store))
+    frozen = FrozenGuests(inventory, access, recorder)
     stop = _heed_signals(path, config, inventory)
     inventory.apply(config.vm)
-    listener = Listener(make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None)
+    listener = Listener(
+        make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
+        most=shares.clients, proxies=config.server.proxies,
+    )  # fmt: skip
     _collect_rarely()
     try:
         port = await _listen(listener, config)
@@ -73,10 +87,13 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
             port,
         )
         notify("READY=1")
+        reporting = asyncio.create_task(frozen.report(), name="frozen guests")
         await stop.wait()
         notify("STOPPING=1")
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
+        reporting.cancel()
+        await asyncio.gather(reporting, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)

@@ -1,6 +1,14 @@
 """The contract: every endpoint of the API as a record, from which everything else follows; all of them together are `registry.ENDPOINTS`."""
 
-from guestwire.contract.context import AccessContext, GuestContext, HostFigures, NodeContext, PoolContext, VmSummary
+from guestwire.contract.context import (
+    AccessContext,
+    FreezeNote,
+    GuestContext,
+    HostFigures,
+    NodeContext,
+    PoolContext,
+    VmSummary,
+)
 from guestwire.contract.endpoint import Effect, Endpoint, Kind, Origin, Registry
 from guestwire.contract.faces import CommandView, Level, ToolView
 from guestwire.contract.parameters import Parameters, Role, VmParameters, join_lists, parameter, rules, validate
@@ -12,6 +20,7 @@ __all__ = [
     "CommandView",
     "Effect",
     "Endpoint",
+    "FreezeNote",
     "GuestContext",
     "HostFigures",
     "Kind",

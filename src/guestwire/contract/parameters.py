@@ -7,6 +7,7 @@ without a role does not load.
 Source: PVE::JSONSchema as its answers show it (recorded cases `bool/`, `bool-json/`, `vmid=`, `file-read/count=`, …).
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -292,6 +293,10 @@ def _is_item(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
+MAX_ERRORS: Final = 32
+"""Parameters that a refusal names: an answer is not much larger than the request, whatever that is."""
+
+
 def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
     """The struct, made of what a client gave: texts, or JSON values.
 
@@ -310,7 +315,8 @@ def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
         elif rule.required:
             errors[name] = MISSING
     if not parameters.ignore_unknown:
-        errors.update((name, UNKNOWN) for name in given if name not in known)
+        unknown = (name for name in given if name not in known)
+        errors.update((name, UNKNOWN) for name in itertools.islice(unknown, max(MAX_ERRORS - len(errors), 0)))
     if errors:
         raise InvalidParameters(errors)
     return parameters(**values)
@@ -339,6 +345,8 @@ def _array(rule: Rule, value: Any, errors: dict[str, str]) -> list[str]:
             texts.append(_without_nul(rule, _text("string", item)))
         except ValueError as error:
             errors[f"{rule.name}[{position}]"] = str(error)
+            if len(errors) >= MAX_ERRORS:
+                break
     return texts
 
 

@@ -124,6 +124,10 @@ class Dispatcher(Protocol):
 class Recorder(Protocol):
     """Keeps what became of calls."""
 
+    async def begin(self, call: Call) -> None:
+        """Returns when it is safe that the call has begun: whatever happens next, its effect will not be without a record."""
+        ...
+
     async def record(self, call: Call, status: int, result: str) -> None:
         """Returns when the record is safe; a call is recorded once, later outcomes of the same one are left out."""
         ...
@@ -287,6 +291,8 @@ class Pipeline:
         if self._node is not None and (node := route.in_path.get("node", THIS_NODE)) not in (self._node, THIS_NODE):
             raise UnknownNode(node)
         parameters = validate(endpoint.parameters, call.parameters) if given else route.parameters
+        if self._recorder and endpoint.effect is not Effect.READS:
+            await self._recorder.begin(call)
         lease = self._lease(call)
         limit = asyncio.timeout(endpoint.timeout)
         try:

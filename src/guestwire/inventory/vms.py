@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from guestwire.access import Subject
 from guestwire.access.control import Access
@@ -9,10 +10,12 @@ from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
-from guestwire.contract import HostFigures, VmSummary
+from guestwire.contract import FreezeNote, HostFigures, VmSummary
 from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
 from guestwire.inventory.config import VmConfig
+from guestwire.inventory.freezes import Freezes
 from guestwire.inventory.host import HostLoad
+from guestwire.stores import MemoryStore
 
 
 class Vm:
@@ -65,10 +68,11 @@ class Vm:
 
 
 class Inventory:
-    """All VMs of one node."""
+    """All VMs of one node; without `freezes`, which guests are frozen is forgotten at the end."""
 
-    def __init__(self, node: str, fingerprint: str | None = None) -> None:
+    def __init__(self, node: str, fingerprint: str | None = None, freezes: Freezes | None = None) -> None:
         self.node = node
+        self.freezes = freezes or Freezes(MemoryStore())
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
         self.host = HostLoad()
@@ -148,14 +152,31 @@ class Lease:
             raise VmNotRunning(vmid)
         return vm.agent
 
+    async def note_sent(self, vmid: int, command: str) -> None:
+        """See `GuestContext.note_sent`."""
+        await self._inventory.freezes.note_sent(vmid, self.subject, command)
+
+    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+        """See `GuestContext.note_answer`."""
+        await self._inventory.freezes.note_answer(vmid, self.subject, command, answer)
+
     async def vms(self) -> list[VmSummary]:
         """See `NodeContext.vms`."""
         vms = [vm for _, vm in sorted(self._inventory.vms.items())]
         running = await asyncio.gather(*(vm.is_running() for vm in vms))
         return [
-            VmSummary(vmid=vm.config.vmid, name=vm.config.name, status="running" if runs else "stopped")
+            VmSummary(
+                vmid=vm.config.vmid,
+                name=vm.config.name,
+                status="running" if runs else "stopped",
+                frozen=self._freeze_of(vm.config.vmid) if runs else None,
+            )
             for vm, runs in zip(vms, running, strict=True)
         ]
+
+    def _freeze_of(self, vmid: int) -> FreezeNote | None:
+        found = self._inventory.freezes.frozen.get(vmid)
+        return FreezeNote(found.subject, found.since, found.count) if found else None
 
     async def figures(self) -> HostFigures:
         """See `NodeContext.figures`."""

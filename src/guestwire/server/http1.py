@@ -83,6 +83,7 @@ class Request:
         address: the client's.
         keeps: the connection stays open after the answer.
         is_old: it is HTTP/1.0.
+        is_known: its caller has shown a login; the gateway says so.
     """
 
     method: str
@@ -94,6 +95,7 @@ class Request:
     address: str = ""
     keeps: bool = True
     is_old: bool = False
+    is_known: bool = False
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -182,6 +184,13 @@ METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 WITH_BODY: Final = frozenset({"POST", "PUT"})
 MAX_BODY: Final = 512 * 1024
 
+MAX_PARAMETERS: Final = 1000
+"""Of a query or a form; they are counted before any is decoded."""
+
+LOGIN_MAX_BODY: Final = 16 * 1024
+LOGIN_MAX_PARAMETERS: Final = 64
+"""The same for endpoints that need no login: their callers may be anyone."""
+
 LONGEST_REMEMBERED: Final = 256
 REMEMBERED: Final = 1024
 """Targets that need not be taken apart again, and their length."""
@@ -261,12 +270,22 @@ def check_http(request: Request) -> None:
         raise Refusal(506, f"upload 'Content-Type '{kind}' not implemented")
 
 
+def check_login_size(request: Request) -> None:
+    """Refuses a long body of a caller that needs no login, before any of it is read.
+
+    Raises:
+        Refusal: 501, as for every body that is too long.
+    """
+    if request.length > LOGIN_MAX_BODY:
+        raise Refusal(501, "for data too large")
+
+
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-async def parameters(request: Request, query: str) -> dict[str, Any]:
-    """All parameters that a client gave; the query wins over the body.
+async def parameters(request: Request, query: str, most: int = MAX_PARAMETERS) -> dict[str, Any]:
+    """All parameters that a client gave, at most `most` in each part; the query wins over the body.
 
     Raises:
         InvalidParameters: the body is not what it says it is.
@@ -275,18 +294,18 @@ async def parameters(request: Request, query: str) -> dict[str, Any]:
         return {}
     given: dict[str, Any] = {}
     if request.method in WITH_BODY:
-        given = await _parameters_in_body(request)
+        given = await _parameters_in_body(request, most)
     if query:
-        given |= decode_form(query)
+        given |= decode_form(query, most)
     given.pop(CACHE_BUSTER, None)
     return given
 
 
-async def _parameters_in_body(request: Request) -> dict[str, Any]:
+async def _parameters_in_body(request: Request, most: int) -> dict[str, Any]:
     body = await _read_body(request) if request.length else b""
     if _media_type(request.headers.get("content-type", "")) == JSON:
-        return decode_json(body)
-    return decode_form(body.decode("utf-8", KEEP_BYTES))
+        return decode_json(body, most)
+    return decode_form(body.decode("utf-8", KEEP_BYTES), most)
 
 
 async def _read_body(request: Request) -> bytes:
@@ -300,8 +319,8 @@ async def _read_body(request: Request) -> bytes:
 _json = msgspec.json.Decoder()
 
 
-def decode_json(body: bytes) -> dict[str, Any]:
-    """A JSON object as parameters; `null` stands for none.
+def decode_json(body: bytes, most: int = MAX_PARAMETERS) -> dict[str, Any]:
+    """A JSON object as at most `most` parameters; `null` stands for none.
 
     Raises:
         InvalidParameters: it is something else.
@@ -316,14 +335,28 @@ def decode_json(body: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(given, dict):
         raise InvalidParameters({"body": "a JSON object is needed"})
+    if len(given) > most:
+        raise too_many(most)
     return given
+
+
+def too_many(most: int) -> InvalidParameters:
+    """The refusal of more than `most` parameters: it names none of them, and so is short."""
+    return InvalidParameters({"body": f"more than {most} parameters"})
 
 
 _separator = re.compile(r"[&;]")
 
 
-def decode_form(text: str) -> dict[str, Any]:
-    """Parameters of a query or a form: a key that comes twice is a list, one without `=` is absent (None)."""
+def decode_form(text: str, most: int = MAX_PARAMETERS) -> dict[str, Any]:
+    """Parameters of a query or a form: a key that comes twice is a list, one without `=` is absent (None).
+
+    Raises:
+        InvalidParameters: they are more than `most`.
+    """
+    # Counted first, and cheaply: the caller may be anyone, and taking 95,000 of them apart holds everybody up.
+    if text.count("&") + text.count(";") >= most:
+        raise too_many(most)
     given: dict[str, Any] = {}
     for pair in _separator.split(text):
         key, equals, value = pair.partition("=")

@@ -2,19 +2,21 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from guestwire.stores.audit_filter import clamp, conditions
+from guestwire.stores.audit_filter import clamp, conditions, ended_in
 from guestwire.stores.changes import Outcome
 from guestwire.stores.records import (
+    BEGUN,
     TYPES,
     AclEntry,
     AuditFilter,
     AuditRecord,
+    Frozen,
     Group,
     Pool,
     Role,
@@ -37,7 +39,7 @@ def version(connection: Connection) -> int:
 
 def read(connection: Connection) -> Snapshot:
     """Everything; the caller holds a transaction, so that it is of one moment."""
-    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys)
+    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys, _frozen)
     return of(version(connection), (record for reader in readers for record in reader(connection)))
 
 
@@ -82,6 +84,10 @@ def _pools(connection: Connection) -> Iterator[Pool]:
 
 def _keys(connection: Connection) -> Iterator[SigningKey]:
     return (SigningKey(*row) for row in connection.execute("SELECT id, kind, created, private FROM signing_keys"))
+
+
+def _frozen(connection: Connection) -> Iterator[Frozen]:
+    return (Frozen(*row) for row in connection.execute("SELECT vmid, subject, since, count FROM frozen"))
 
 
 def _sets(pairs: Iterable[tuple[str, Any]]) -> defaultdict[str, frozenset[Any]]:
@@ -155,6 +161,10 @@ _TABLES: Final[dict[type[Stored], _Table]] = {
         _upsert("signing_keys", "id", "kind", "created", "private"), msgspec.structs.astuple,
         "DELETE FROM signing_keys WHERE id = ?",
     ),
+    Frozen: _Table(
+        _upsert("frozen", "vmid", "subject", "since", "count"), msgspec.structs.astuple,
+        "DELETE FROM frozen WHERE vmid = ?",
+    ),
 }  # fmt: skip
 
 
@@ -181,9 +191,18 @@ def write(connection: Connection, outcome: Outcome, new_version: int) -> None:
 _columns: Final = "time, request_id, subject, address, vmid, endpoint, parameters, status, result, duration_ms"
 
 
-def append_audit(connection: Connection, records: Iterable[AuditRecord]) -> None:
-    """Adds records that are `audit.storable`."""
-    rows = (msgspec.structs.astuple(record)[:-1] for record in records)
+def append_audit(connection: Connection, records: Sequence[AuditRecord]) -> None:
+    """Adds records that are `audit.storable`; the end of a call takes the place of its beginning."""
+    ended = ended_in(records)
+    connection.executemany(
+        f"DELETE FROM audit WHERE request_id = ? AND status = {BEGUN}",  # noqa: S608 - a number
+        [(request_id,) for request_id in ended],
+    )
+    rows = (
+        msgspec.structs.astuple(record)[:-1]
+        for record in records
+        if record.status != BEGUN or record.request_id not in ended
+    )
     connection.executemany(
         f"INSERT INTO audit ({_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
         [(*row[:6], msgspec.json.encode(row[6]).decode(), *row[7:]) for row in rows],

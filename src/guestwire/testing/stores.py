@@ -17,11 +17,13 @@ import msgspec
 
 from guestwire.errors import StoreConflict, StoreError, StoreRefused
 from guestwire.stores import (
+    BEGUN,
     AclEntry,
     AuditFilter,
     AuditLog,
     AuditRecord,
     Change,
+    Frozen,
     Group,
     Pool,
     Put,
@@ -118,7 +120,8 @@ ENTRIES: Final = (
     AclEntry("/vms", "token", "ann@pve!backup", "Freezer"),
     AclEntry("/pool/web", "user", "ben@pve", "PVEVMUser"),
 )
-EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN)
+FROZEN: Final = Frozen(100, "ann@pve!backup", 1_700_000_000.5, 3)
+EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN, FROZEN, Frozen(101, "", 1.0))
 """One of each, and more than one ACL entry.
 
 What is referred to comes last, since the order within a change does not matter.
@@ -359,6 +362,18 @@ async def _audit_records_come_back_as_they_were_and_in_order(store: CheckedStore
     _expect(_without_number(found) == written, "all of them, oldest first")
     numbers = [record.number for record in found]
     _expect(numbers == sorted(set(numbers)) and numbers[0] > 0, "numbers rise")
+
+
+@_check
+async def _the_end_of_a_call_takes_the_place_of_its_beginning(store: CheckedStore) -> None:
+    begun = [_record(number, status=BEGUN) for number in range(3)]
+    await store.append_audit(begun)
+    _expect(_without_number(await store.audit()) == begun, "what has begun is there")
+    await store.append_audit([_record(1)])
+    await store.append_audit([_record(4, status=BEGUN), _record(2), _record(4)])
+    found = await store.audit()
+    _expect(_without_number(found) == [begun[0], _record(1), _record(2), _record(4)], "one record a call")
+    _expect(found[1].number > begun[2].number + 3, "an end has a number of its own, for those who follow")
 
 
 @_check

@@ -34,6 +34,12 @@ class _OneGuest:
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
 
+    async def note_sent(self, vmid: int, command: str) -> None:
+        """Nobody would read it: a server notes who froze what."""
+
+    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+        """As above."""
+
     async def vms(self) -> list[VmSummary]:
         return [self.vm]
 

@@ -1,6 +1,6 @@
-"""A limit for audit records of strangers: callers without a login must not be able to push the records of others out of the trail.
+"""A limit for records and lines about strangers: callers without a login must not push others' records out, nor fill the disk.
 
-Each address has a minute's worth; refusals beyond it are counted, and the count stands in the address's next record.
+Each address has a minute's worth; what is beyond it is counted.
 """
 
 from collections import OrderedDict
@@ -18,7 +18,7 @@ IN_ALL: Final = 300
 ADDRESSES: Final = KEYS
 
 
-class AuditRateLimiter:
+class StrangerLimiter:
     """One for a server."""
 
     def __init__(self) -> None:
@@ -37,3 +37,8 @@ class AuditRateLimiter:
         self._addresses.count(network, now)
         self._all.count("", now)
         return self._skipped.pop(network, 0)
+
+    def take_skipped(self) -> dict[str, int]:
+        """How much was left out for each address, which is forgotten with that."""
+        skipped, self._skipped = self._skipped, OrderedDict()
+        return skipped
