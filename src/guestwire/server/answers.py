@@ -165,6 +165,8 @@ def refusal(error: Refusal | NotAuthenticated) -> Response:
     if isinstance(error, NotAuthenticated):
         return Response(error.status, reason, BARE_HEADERS)
     headers = TEXT_HEADERS if error.body else BARE_HEADERS
+    if error.location:
+        headers = headers | {"Location": error.location}
     return Response(error.code, reason, headers, error.body.encode("utf-8", "backslashreplace"), closes=True)
 
 

@@ -34,10 +34,18 @@ _length: Final = re.compile(r"[0-9]{1,18}")
 
 
 class Refusal(RequestError):
-    """What is refused as plain HTTP, outside of the API's formats: status, reason phrase, and the same as text unless `body` is given."""
+    """What is refused as plain HTTP, outside of the API's formats.
 
-    def __init__(self, status: int, reason: str, body: str | None = None) -> None:
+    Args:
+        status: of the answer.
+        reason: its phrase.
+        body: text; the phrase unless it is given.
+        location: where to go instead.
+    """
+
+    def __init__(self, status: int, reason: str, body: str | None = None, *, location: str = "") -> None:
         self.code = status
+        self.location = location
         self.body = reason if body is None else body
         super().__init__(reason)
 
