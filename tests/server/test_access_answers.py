@@ -200,6 +200,18 @@ async def test_members_that_do_not_exist_are_left_out_and_do_not_keep_a_pool(bos
     assert (await boss.call("DELETE", f"{POOLS}/ghosts")).data is None
 
 
+async def test_a_pool_is_listed_to_those_who_may_look_at_it(boss: As) -> None:
+    userid = await made_user(boss, "pooler")
+    await boss.call("POST", f"{ACCESS}/roles", roleid="Allocator", privs="Pool.Allocate")
+    await boss.call("PUT", f"{ACCESS}/acl", path="/pool/lab", roles="Allocator", users=userid)
+    client = await made_token(boss, userid, privsep=0)
+    assert (await client.get(POOLS)).data == []
+
+    await boss.call("PUT", f"{ACCESS}/acl", path="/pool/lab", roles="PVEPoolUser", users=userid)
+
+    assert [pool["poolid"] for pool in (await client.get(POOLS)).data] == ["lab", "lab/inner"]
+
+
 @pytest.mark.parametrize("storage", ["\n", ",", " ", ""])
 async def test_a_list_of_no_storage_is_no_error(boss: As, storage: str) -> None:
     assert (await boss.call("PUT", POOLS, poolid="lab/inner", storage=storage)).data is None

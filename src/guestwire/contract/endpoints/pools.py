@@ -20,7 +20,6 @@ endpoints = Registry()
 
 AUDIT: Final = Privileges("/pool/{poolid}", ("Pool.Audit",))
 ALLOCATE: Final = Privileges("/pool/{poolid}", ("Pool.Allocate",))
-SEES: Final = ("Pool.Allocate", "Pool.Audit")
 
 Poolid = Annotated[str, parameter("The pool.", Role.TEXT, format="pve-poolid")]
 Kind = Annotated[str, parameter("Only members of this kind.", Role.TEXT, enum=("qemu", "lxc", "storage"))]
@@ -118,7 +117,7 @@ async def pools(context: PoolContext, parameters: ListPools) -> list[ListedPool]
     return [
         ListedPool(poolid, pool.comment or None)
         for poolid, pool in sorted(snapshot.pools.items())
-        if context.access.may(context.subject, f"/pool/{poolid}", SEES)
+        if context.access.may(context.subject, f"/pool/{poolid}", AUDIT.any_of)
     ]
 
 
