@@ -123,7 +123,7 @@ async def test_a_parameter_that_cannot_be_is_named(
 
 
 async def test_lists_are_taken_as_arrays(boss: As) -> None:
-    userid = await made_user(boss, "ann", groups=["staff", "others"])
+    userid = await made_user(boss, "ann", groups=["staff", "others"], password=PASSWORD)
     await boss.call("POST", f"{ACCESS}/roles", roleid="Two", privs=["VM.Audit", "VM.PowerMgmt"])
     entry = {"path": "/vms/101", "roles": ["Two", "Small"], "users": [userid], "groups": ["staff"]}
     assert (await boss.call("PUT", f"{ACCESS}/acl", **entry, tokens=["boss@pve!tok"])).data is None
@@ -135,6 +135,10 @@ async def test_lists_are_taken_as_arrays(boss: As) -> None:
     assert len(entries) == 6
     members = (await boss.call("GET", f"{POOLS}/lab")).data["members"]
     assert [member["vmid"] for member in members] == [100, 101, 102]
+    wanted: dict[str, object] = {"path": "/vms/101", "privs": ["VM.Audit", "VM.PowerMgmt"]}
+    guest = As(boss.server, secret="X-None: 1")
+    login = await guest.call("POST", f"{ACCESS}/ticket", username=userid, password=PASSWORD, **wanted)
+    assert login.data["username"] == userid
     await boss.call("PUT", f"{POOLS}/lab", vms=[101, 102], delete=1)
     emptied = await boss.call("PUT", f"{ACCESS}/users/{userid}", groups=[])
     assert (emptied.data, (await boss.call("GET", f"{ACCESS}/users/{userid}")).data["groups"]) == (None, [])
