@@ -109,7 +109,7 @@ async def connected(port: int, tls: ssl.SSLContext | None, source: str | None = 
 
 def _head(data: bytes) -> tuple[int, str, dict[str, str]]:
     line, *lines = data.decode("latin-1").rstrip().split("\r\n")
-    found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) ?([\x20-\x7e]*)", line)
+    found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) ?([\x20-\x7e\xa0-\xff]*)", line)
     assert found, line
     pairs = (line.split(": ", 1) for line in lines)
     return int(found[1]), found[2], {name.lower(): value for name, value in pairs}

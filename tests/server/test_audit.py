@@ -14,6 +14,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 import pytest
+from access_calls import stranger
 from calling import Client, agent, site, vm
 from persons import SECRET, authorization, person, settling
 from serving import Serving
@@ -369,7 +370,7 @@ async def test_a_stranger_fills_no_log_and_how_often_it_came_is_said() -> None:
 
 @pytest.mark.slow
 async def test_a_failed_login_is_recorded_with_the_name_that_was_tried(client: Client) -> None:
-    await client.post("/api2/json/access/ticket", username="ann@pve", password="planted-password")
+    await stranger(client.server).post("/api2/json/access/ticket", username="ann@pve", password="planted-password")
 
     record = await last(client)
 

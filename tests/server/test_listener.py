@@ -148,6 +148,43 @@ async def test_a_burst_of_more_than_there_are_places_leaves_nothing_of_those_tha
         await until(lambda: all(one.closed.done() for one in seen))
 
 
+@pytest.mark.parametrize(
+    ("request_line", "host", "status", "location"),
+    [
+        (b"GET /api2/json/version?a=b", b"pve1:8006", 301, "https://pve1:8006/api2/json/version?a=b"),
+        (b"POST /", b"[2001:db8::1]:8006", 301, "https://[2001:db8::1]:8006/"),
+        (b"GET /", b"", 400, None),
+        (b"GET /", b"evil.example/@pve1", 400, None),
+        (b"GET http://other.example/", b"pve1", 400, None),
+    ],
+)
+async def test_plain_http_where_tls_is_expected_is_told_where_to_go(
+    folder: Path, request_line: bytes, host: bytes, status: int, location: str | None
+) -> None:
+    ensure_certificate(folder, "pve1", "127.0.0.1")
+    async with listening(8, Certificate.in_folder(folder).context()) as port, connected(port, None) as client:
+        client.send(request_line + b" HTTP/1.1\r\nHost: " + host + b"\r\nAuthorization: x\r\n\r\n")
+        answer = await client.answer()
+
+        assert (answer.status, answer.headers.get("location")) == (status, location)
+        assert answer.reason == ("Moved Permanently" if location else "this port speaks HTTPS")
+        assert await client.rest() == b""
+
+
+async def test_clients_that_leave_or_stay_silent_before_their_first_byte_leave_nothing(folder: Path) -> None:
+    ensure_certificate(folder, "pve1", "127.0.0.1")
+    trusted = ssl.create_default_context(cafile=str(folder / "server.pem"))
+    async with listening(8, Certificate.in_folder(folder).context()) as port:
+        for _ in range(20):
+            async with connected(port, None) as client:
+                client.drop()
+        async with connected(port, None) as silent:  # it is still there when the server stops
+            async with connected(port, trusted) as client:
+                client.send(LOGGED_IN)
+                assert (await client.answer()).status == 200
+            assert not silent.reader.at_eof()
+
+
 PROXIES = ConnectionLimits(10, [ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
 
 

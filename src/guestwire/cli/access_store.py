@@ -134,7 +134,8 @@ def add_or_change(
         if as_json:
             show(made, (), as_json=True)
         else:
-            note(f"token {made['full-tokenid']}: added; this is the only time that it is shown")
+            done = "changed" if call[0] == "PUT" else "added"
+            note(f"token {made['full-tokenid']}: {done}; this is the only time that it is shown")
             print(f"{made['full-tokenid']}={made['value']}")
     elif as_json:
         show(found, resource.columns, as_json=True)

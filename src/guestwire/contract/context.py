@@ -33,6 +33,18 @@ class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     frozen: FreezeNote | None = None
 
 
+class HostFigures(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The load of a node: bytes, seconds, and `cpu` as a share of all processors from 0 to 1."""
+
+    cpu: float | None = None
+    maxcpu: int | None = None
+    mem: int | None = None
+    maxmem: int | None = None
+    disk: int | None = None
+    maxdisk: int | None = None
+    uptime: int | None = None
+
+
 class GuestContext(Protocol):
     """The guests of a node, for one call."""
 
@@ -70,6 +82,10 @@ class NodeContext(Protocol):
 
     async def vms(self) -> list[VmSummary]:
         """All VMs of the node, by id, for any caller."""
+        ...
+
+    async def figures(self) -> HostFigures:
+        """The node's load, for any caller; empty where it is not known."""
         ...
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:

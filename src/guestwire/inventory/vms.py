@@ -11,10 +11,11 @@ from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
-from guestwire.contract import FreezeNote, VmSummary
+from guestwire.contract import FreezeNote, HostFigures, VmSummary
 from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
+from guestwire.inventory.host import HostLoad
 from guestwire.stores import MemoryStore
 
 SLICE: Final = 100
@@ -88,6 +89,7 @@ class Inventory:
         self.freezes = freezes or Freezes(MemoryStore())
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
+        self.host = HostLoad()
         self._kept = ExitStatusCache()
         self._turn = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Vm] = {}
@@ -212,6 +214,10 @@ class Lease:
     def _freeze_of(self, vmid: int) -> FreezeNote | None:
         found = self._inventory.freezes.frozen.get(vmid)
         return FreezeNote(found.subject, found.since, found.count) if found else None
+
+    async def figures(self) -> HostFigures:
+        """See `NodeContext.figures`."""
+        return await asyncio.to_thread(self._inventory.host.read)
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         """See `NodeContext.may`."""

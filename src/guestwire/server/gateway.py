@@ -119,10 +119,11 @@ class Gateway:
 
     def _authenticate(self, request: Request, call: Call) -> None:
         """Finds out who calls; nobody, where no login is needed."""
-        if call.route and isinstance(call.route.endpoint.check, Everybody):
-            return
         headers = request.headers
         found = parse_credentials(headers.get("cookie", ""), headers.get("authorization", ""))
+        call.has_token = bool(found.token)
+        if call.route and isinstance(call.route.endpoint.check, Everybody):
+            return
         call.subject = self._access.authenticate(found)
         if found.ticket and request.method != "GET":
             self._access.check_csrf(call.subject, headers.get("csrfpreventiontoken", ""))
@@ -140,7 +141,7 @@ class Gateway:
         )  # fmt: skip
 
     def _authorise(self, call: Call, endpoint: Endpoint) -> None:
-        if not endpoint.tokens and call.subject.token is not None:
+        if not endpoint.tokens and call.has_token:
             raise Forbidden(why=f"URI '{call.path}' not available with API token, need proper ticket.")
         self._access.require(call.subject, endpoint.check, call.parameters)
 

@@ -26,7 +26,7 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of request line and headers together."""
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # the token of RFC 9110, section 5.6.2
-_request_line: Final = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.([01])")
+_request_line: Final = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 # Possessive: without going back, work is linear.
 _header: Final = re.compile(rf"({_TOKEN}):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _beginning: Final = re.compile(rb"[^\x00-\x1f\x7f]*\r?")
@@ -34,10 +34,18 @@ _length: Final = re.compile(r"[0-9]{1,18}")
 
 
 class Refusal(RequestError):
-    """What is refused as plain HTTP, outside of the API's formats: status, reason phrase, and the same as text unless `body` is given."""
+    """What is refused as plain HTTP, outside of the API's formats.
 
-    def __init__(self, status: int, reason: str, body: str | None = None) -> None:
+    Args:
+        status: of the answer.
+        reason: its phrase.
+        body: text; the phrase unless it is given.
+        location: where to go instead.
+    """
+
+    def __init__(self, status: int, reason: str, body: str | None = None, *, location: str = "") -> None:
         self.code = status
+        self.location = location
         self.body = reason if body is None else body
         super().__init__(reason)
 
@@ -61,7 +69,7 @@ class Response:
         return (
             f"HTTP/1.1 {self.status} {self.reason}\r\n{lines}Content-Length: {length}\r\n"
             f"Date: {_date(int(time.time()))}\r\n{ending}\r\n"
-        ).encode("ascii")
+        ).encode("latin-1")
 
 
 async def no_body() -> bytes:
@@ -128,7 +136,7 @@ def parse_head(head: bytes) -> Head:
     """Reads a head, without the empty line at its end.
 
     Raises:
-        Refusal: 400, 414 or 431.
+        Refusal: 400, 414, 431 or 506.
     """
     if len(head) > MAX_LINE:  # else no line can be that long
         _check_lengths(head)
@@ -138,14 +146,17 @@ def parse_head(head: bytes) -> Head:
     found = _request_line.fullmatch(line)
     if not found:
         raise Refusal(400, "bad request line")
+    method, target, major, minor = found.groups()
+    if major != "1":
+        raise Refusal(506, f"http protocol version {major}.{minor} not supported")
     headers = _headers(lines)
-    is_old = found[3] == "0"
+    is_old = minor == "0"
     length = headers.get("content-length", "0")
     if not _length.fullmatch(length):
         raise Refusal(400, "bad Content-Length")
     options = [option.strip(" \t") for option in headers.get("connection", "").lower().split(",")]
     keeps = "close" not in options and (not is_old or "keep-alive" in options) and "transfer-encoding" not in headers
-    return Head(found[1], found[2], headers, int(length), keeps, is_old)
+    return Head(method, target, headers, int(length), keeps, is_old)
 
 
 def _check_lengths(head: bytes) -> None:

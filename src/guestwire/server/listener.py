@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import math
+import re
 import socket
 import ssl
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from guestwire.server import answers
 from guestwire.server.answers import reason_phrase
 from guestwire.server.connection_limits import ConnectionLimits, Network
 from guestwire.server.gateway import Gateway
-from guestwire.server.http1 import MAX_BODY, MAX_HEAD, Refusal, Request, Response, check_beginning, parse_head
+from guestwire.server.http1 import MAX_BODY, MAX_HEAD, Head, Refusal, Request, Response, check_beginning, parse_head
 
 log = logging.getLogger("guestwire.requests")
 
@@ -57,6 +58,11 @@ ACCEPT_AGAIN: Final = 0.2
 
 END: Final = b"\r\n\r\n"
 
+HANDSHAKE: Final = b"\x16"
+"""The first byte of TLS. No request of HTTP begins with it."""
+
+_host: Final = re.compile(r"[A-Za-z0-9.\-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
+
 
 class _Connection(asyncio.Protocol):
     """One connection.
@@ -86,6 +92,8 @@ class _Connection(asyncio.Protocol):
         self._is_paused = False
         self._is_ending = False
         self._is_answered = False
+        self._is_on_wrong_port = False
+        """It speaks plain HTTP where TLS is expected: it is told where to go, and nothing else."""
         self._deadline = self._loop.time() + FIRST_WITHIN
         self._timer = self._loop.call_at(self._deadline, self._end_if_idle)
         self.closed = self._loop.create_future()
@@ -105,6 +113,8 @@ class _Connection(asyncio.Protocol):
 
     async def _connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         self._has_begun = True
+        if tls and await self._first_byte(sock) not in (HANDSHAKE, b""):
+            self._is_on_wrong_port, tls = True, None
         await self._loop.connect_accepted_socket(
             lambda: self, sock, ssl=tls,
             ssl_handshake_timeout=FIRST_WITHIN if tls else None,
@@ -122,6 +132,19 @@ class _Connection(asyncio.Protocol):
         if not self._has_begun:  # a task that is cancelled before its first step runs nothing: the socket is still ours
             sock.close()
         self.connection_lost(None)
+
+    async def _first_byte(self, sock: socket.socket) -> bytes:
+        """What the client begins with, left in the socket; empty when it has left. Closes the socket when that fails."""
+        readable = self._loop.create_future()
+        self._loop.add_reader(sock, _wake, readable)
+        try:
+            await readable
+            self._loop.remove_reader(sock)
+            return sock.recv(1, socket.MSG_PEEK)
+        except BaseException:
+            self._loop.remove_reader(sock)  # before it is closed: the loop knows it by its number
+            sock.close()
+            raise
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TLS handshake is behind it."""
@@ -179,6 +202,8 @@ class _Connection(asyncio.Protocol):
                 check_beginning(self._received)
                 return
             head = parse_head(bytes(self._received[:end]))
+            if self._is_on_wrong_port:
+                raise _elsewhere(head)
         except Refusal as refused:
             if self._gateway.refusals.allow(self.address):
                 reason = reason_phrase(str(refused))
@@ -317,6 +342,14 @@ class _Connection(asyncio.Protocol):
             self._connecting.cancel()
         else:
             self._transport.abort()
+
+
+def _elsewhere(head: Head) -> Refusal:
+    """The refusal of a request in the clear: the same place behind TLS, as far as the request says where it is."""
+    host = head.headers.get("host", "")
+    if not (_host.fullmatch(host) and head.target.startswith("/")):
+        return Refusal(400, "this port speaks HTTPS")
+    return Refusal(301, "Moved Permanently", location=f"https://{host}{head.target}")
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

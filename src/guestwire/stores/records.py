@@ -31,10 +31,11 @@ class Record(msgspec.Struct, frozen=True):
 class User(Record, frozen=True):
     """A user, `name@realm`.
 
-    `password_hash` is for realm pve alone, in the hash's own text format; None: no password.
+    `password_hash` is for realm pve alone, in the hash's own text format; None: no password. Tickets are signed together
+    with `ticket_version`: another one ends them all.
     """
 
-    secret = frozenset({"keys", "password_hash"})
+    secret = frozenset({"keys", "password_hash", "ticket_version"})
 
     userid: Name
     enable: bool = True
@@ -45,6 +46,7 @@ class User(Record, frozen=True):
     comment: str = ""
     keys: str = ""
     password_hash: str | None = None
+    ticket_version: str = ""
 
     @property
     def key(self) -> str:

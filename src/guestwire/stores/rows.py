@@ -45,7 +45,7 @@ def read(connection: Connection) -> Snapshot:
 
 def _users(connection: Connection) -> Iterator[User]:
     rows = connection.execute(
-        "SELECT userid, enable, expire, firstname, lastname, email, comment, keys, password_hash FROM users"
+        "SELECT userid, enable, expire, firstname, lastname, email, comment, keys, password_hash, ticket_version FROM users"
     )
     return (User(userid, bool(enable), *rest) for userid, enable, *rest in rows)
 
@@ -128,7 +128,9 @@ class _Table:
     delete_parts: str = ""
 
 
-_USER: Final = ("enable", "expire", "firstname", "lastname", "email", "comment", "keys", "password_hash")
+_USER: Final = (
+    "enable", "expire", "firstname", "lastname", "email", "comment", "keys", "password_hash", "ticket_version",
+)  # fmt: skip
 
 _TABLES: Final[dict[type[Stored], _Table]] = {
     User: _Table(_upsert("users", "userid", *_USER), msgspec.structs.astuple, "DELETE FROM users WHERE userid = ?"),

@@ -104,7 +104,10 @@ async def _put(store: Store, *records: Any) -> Snapshot:
     return await store.change(store.snapshot.version, [Put(record) for record in records])
 
 
-ANN: Final = User("ann@pve", True, 1_900_000_000, "Ann", "Ω", "ann@example.org", "née Ångström\n", "", "$argon2id$…")  # noqa: FBT003 - a record's fields
+ANN: Final = User(
+    "ann@pve", expire=1_900_000_000, firstname="Ann", lastname="Ω", email="ann@example.org",
+    comment="née Ångström\n", password_hash="$argon2id$…", ticket_version="v1",  # noqa: S106 - it is none
+)  # fmt: skip
 BEN: Final = User("ben@pve", enable=False)
 TOKEN: Final = Token("ann@pve", "backup", b"\0\xffhash", False, 5, "nightly")  # noqa: FBT003 - a record's fields
 OPS: Final = Group("ops", "who is on duty", frozenset({"ann@pve", "ben@pve"}))

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import msgspec
 
 import guestwire
-from guestwire.contract.context import NodeContext, VmSummary
+from guestwire.contract.context import HostFigures, NodeContext, VmSummary
 from guestwire.contract.endpoint import Registry
 from guestwire.contract.parameters import NodeParameters, Parameters, parameter
 from guestwire.contract.results import Subdirectory
@@ -32,13 +32,14 @@ class Version(msgspec.Struct, frozen=True):
     guestwire: str
 
 
-class Node(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One node; `status` is `unknown` as long as there are no statistics of it."""
+class Node(HostFigures, frozen=True, omit_defaults=True, kw_only=True):
+    """One node. Its load is for those with `Sys.Audit` on it; `level` is that of a subscription."""
 
     node: str
     id: str
     type: str = msgspec.field(default_factory=lambda: "node")
-    status: str = msgspec.field(default_factory=lambda: "unknown")
+    status: str = msgspec.field(default_factory=lambda: "online")
+    level: str = msgspec.field(default_factory=lambda: "")
     ssl_fingerprint: str | None = None
 
 
@@ -64,7 +65,9 @@ async def version(_context: object, _parameters: Parameters) -> Version:
 @endpoints.endpoint("GET", "/nodes", Parameters)
 async def nodes(context: NodeContext, _parameters: Parameters) -> list[Node]:
     """Lists the nodes."""
-    return [Node(node=context.node, id=f"node/{context.node}", ssl_fingerprint=context.fingerprint)]
+    may_see_load = context.may(f"/nodes/{context.node}", ("Sys.Audit",))
+    load = msgspec.structs.asdict(await context.figures()) if may_see_load else {}
+    return [Node(node=context.node, id=f"node/{context.node}", ssl_fingerprint=context.fingerprint, **load)]
 
 
 @endpoints.endpoint("GET", "/nodes/{node}/qemu", VmList)
