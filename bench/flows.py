@@ -64,7 +64,8 @@ async def ping_over_http(agent: SandboxedAgent) -> None:
     inventory, writer = Inventory("pve1"), AuditWriter(store)
     await inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}", running=True)])
     listener = Listener(Gateway(inventory, Access(store), AuditRecorder(writer)), "127.0.0.1", 0, None)
-    port = await listener.start()
+    await listener.bind()
+    port = listener.start()
     request = f"POST /api2/json/nodes/pve1/qemu/100/agent/ping HTTP/1.1\r\nHost: x\r\nAuthorization: PVEAPIToken={TOKEN}\r\n\r\n"
     reader, sender = await asyncio.open_connection("127.0.0.1", port)
     for turn in range(3):  # what is loaded or remembered by a first call is no part of the others

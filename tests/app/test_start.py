@@ -97,7 +97,10 @@ async def test_an_address_in_use_is_one_line(folder: Path) -> None:
         ended = await serve(folder, listen(port, folder))
 
     assert (ended.code, ended.output, ended.errors.count("\n")) == (78, "", 1)
-    assert ended.errors.startswith(f"guestwire: can't listen on 127.0.0.1:{port}: ")
+    assert ended.errors.startswith(
+        f"guestwire: can't listen on 127.0.0.1:{port}: address already in use; another server"
+    )
+    assert ended.errors.count("\n") == 1, "nothing is told of guests before"
     assert "address already in use" in ended.errors.lower()
 
 

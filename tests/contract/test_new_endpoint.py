@@ -57,7 +57,8 @@ async def served(agent: SandboxedAgent) -> AsyncIterator[Served]:
     inventory, writer = Inventory("pve1"), AuditWriter(store)
     await inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}")])
     listener = Listener(Gateway(inventory, Access(store), AuditRecorder(writer), list(ALL)), "127.0.0.1", 0, None)
-    port = await listener.start()
+    await listener.bind()
+    port = listener.start()
     try:
         async with await connect(f"http://127.0.0.1:{port}", token=TOKEN) as host:
             yield Served(store, port, host)

@@ -101,6 +101,29 @@ async def test_a_written_file_is_recorded_with_its_size_and_digest(
     }
 
 
+async def test_a_file_that_is_read_is_recorded_once_a_minute(client: Client, guest: FakeGuest) -> None:
+    guest.files |= {"/etc/hostname": bytearray(b"web\n"), "/etc/motd": bytearray(b"hello")}
+    await client.get(agent("file-read"), file="/etc/hostname")
+    await until_recorded(client, "/etc/hostname")
+    record = await last(client)
+    for offset in (0, 1, 2):
+        await client.get(agent("file-read"), file="/etc/hostname", offset=offset)
+    await client.get(agent("file-read"), file="/etc/motd")
+    await until_recorded(client, "/etc/motd")
+    records = (await client.get(AUDIT)).data
+
+    assert record["parameters"] == {"vmid": "100", "file": "/etc/hostname"}
+    assert (record["subject"], record["status"], record["result"]) == ("root@pam!admin", 200, "OK, 4 bytes")
+    assert [one["parameters"].get("file") for one in records].count("/etc/hostname") == 1
+
+
+async def until_recorded(client: Client, file: str) -> None:
+    """A read does not wait for its record."""
+    async with asyncio.timeout(10):
+        while (await last(client))["parameters"].get("file") != file:
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.usefixtures("guest")
 async def test_a_password_leaves_only_the_name_of_its_user(client: Client) -> None:
     await client.post(agent("set-user-password"), username="labuser", password="planted-password")

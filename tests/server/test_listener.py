@@ -43,7 +43,8 @@ async def listening(most: int = 100, tls: ssl.SSLContext | None = None, *proxies
     gateway = Gateway(inventory, Access(store), AuditRecorder(writer))
     server = Listener(gateway, "127.0.0.1", 0, tls, most=most, proxies=map(ip_network, proxies))
     try:
-        yield await server.start()
+        await server.bind()
+        yield server.start()
     finally:
         await server.stop()
         await writer.close()

@@ -1,8 +1,10 @@
 """The service: configuration, inventory, access and server, and the signals that reload and stop it."""
 
 import asyncio
+import errno
 import gc
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -70,14 +72,15 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, Freezes(store))
     frozen = FrozenGuests(inventory, access, recorder)
     stop = _heed_signals(path, config, inventory)
-    await inventory.apply(config.vm)
     listener = Listener(
         make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
         most=shares.clients, proxies=config.server.proxies,
     )  # fmt: skip
     _collect_rarely()
     try:
-        port = await _listen(listener, config)
+        await _bind(listener, config)
+        await inventory.apply(config.vm)
+        port = listener.start()
         log.info(
             "guestwire %s serves %d VMs of node %s on %s port %d",
             __version__,
@@ -135,11 +138,18 @@ def _collect_rarely() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _listen(listener: Listener, config: Config) -> int:
+async def _bind(listener: Listener, config: Config) -> None:
+    """Before anything is told of guests: who starts a second server wants to know that, and no more."""
     try:
-        return await listener.start()
+        await listener.bind()
     except OSError as error:
-        raise ConfigurationError(f"can't listen on {config.server.listen}: {error.strerror}") from error
+        hint = (
+            "another server uses it; end that one, or" if error.errno == errno.EADDRINUSE else "to use another address,"
+        )
+        raise ConfigurationError(
+            f"can't listen on {config.server.listen}: {os.strerror(error.errno or 0).lower()}; {hint} change listen under"
+            " [server]"
+        ) from error
 
 
 async def _reload(path: Path, config: Config, inventory: Inventory, turn: asyncio.Lock) -> None:

@@ -1,5 +1,6 @@
 """The parts that commands on the store share: finding the store, opening it, and showing results."""
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,8 +124,13 @@ def add_or_change(
     given: Mapping[str, Any],
     *,
     as_json: bool,
+    out: Path | None = None,
 ) -> None:
-    """Makes one or changes it; tells so, or shows it as the list has it."""
+    """Makes one or changes it; tells so, or shows it as the list has it. The secret of a token goes to the file `out`."""
+    if out and (out.exists() or not out.parent.is_dir()):
+        raise click.UsageError(
+            f"--out {out}: {'the file is there already' if out.exists() else 'there is no such folder'}."
+        )
 
     async def job(admin: "OfflineAdmin") -> tuple[Any, Row]:
         return await admin.call(*call, {**ident, **given}), await resource.row(admin, ident)
@@ -136,7 +142,12 @@ def add_or_change(
         else:
             done = "changed" if call[0] == "PUT" else "added"
             note(f"token {made['full-tokenid']}: {done}; this is the only time that it is shown")
-            print(f"{made['full-tokenid']}={made['value']}")
+            secret = f"{made['full-tokenid']}={made['value']}\n"
+            if out:
+                with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                    file.write(secret)
+            else:
+                print(secret, end="")
     elif as_json:
         show(found, resource.columns, as_json=True)
     else:

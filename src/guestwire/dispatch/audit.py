@@ -1,4 +1,4 @@
-"""The audit trail: one record for each call that changes a guest or access, and for each refusal.
+"""The audit trail: one record for each call that changes a guest or access, for each refusal, and for files that are read.
 
 A change has a record on the disk before it happens, and the record of its end takes that one's place before the answer
 is sent: no change is missing, whenever the process is killed. Records that come together are written together: a
@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from guestwire.contract import rules
+from guestwire.contract import Effect, Endpoint, rules
 from guestwire.contract.audit_fields import audit_fields
 from guestwire.dispatch.pipeline import Call
 from guestwire.dispatch.stranger_limiter import StrangerLimiter
 from guestwire.errors import StoreError
-from guestwire.pacing import Backoff
+from guestwire.pacing import Backoff, RateLimiter
 from guestwire.stores import BEGUN, AuditLog, AuditRecord
 
 log = logging.getLogger("guestwire.audit")
@@ -33,7 +33,11 @@ RETRY: Final = 0.5
 RETRY_AT_MOST: Final = 5.0
 """Seconds until it is tried again."""
 
+OK: Final = 200
 UNAUTHENTICATED: Final = 401
+
+READS_WINDOW: Final = 60.0
+"""Seconds in which reads of one file by one caller are one record."""
 
 LONGEST_RESULT: Final = 200
 LONGEST_PATH: Final = 200
@@ -55,6 +59,7 @@ class AuditRecorder:
         self._writer = writer
         self._commands = commands
         self._limiter = StrangerLimiter()
+        self._reads = RateLimiter(1, READS_WINDOW)
 
     async def begin(self, call: Call) -> None:
         """See `Recorder.begin`."""
@@ -75,12 +80,32 @@ class AuditRecorder:
         if call.is_recorded:
             return None
         call.is_recorded = True
+        if (
+            status == OK
+            and call.route
+            and call.route.endpoint.effect is Effect.READS
+            and not self._is_first(call.route.endpoint, call)
+        ):
+            return None
         if status == UNAUTHENTICATED and not call.subject.key:
             skipped = self._limiter.allow(call.address, time.monotonic())
             if skipped is None:
                 return None
             result = f"{result} (and {skipped} more before it)" if skipped else result
         return self._record_of(call, status, result)
+
+    def _is_first(self, endpoint: Endpoint, call: Call) -> bool:
+        """True for the first read of a file by a caller within a minute: a large file is read in a thousand pieces."""
+        now = time.monotonic()
+        key = (
+            call.actor or call.subject.key,
+            call.parameters.get("vmid"),
+            *map(call.parameters.get, endpoint.read_paths),
+        )
+        if self._reads.wait(key, now):
+            return False
+        self._reads.count(key, now)
+        return True
 
     def _record_of(self, call: Call, status: int, result: str) -> AuditRecord:
         endpoint = call.route.endpoint if call.route else None

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 from guestwire.access.subject import Subject
 from guestwire.access.values import canonical
 from guestwire.contract import Effect, Endpoint, Parameters, join_lists, validate
+from guestwire.contract.results import FileContent
 from guestwire.errors import GuestError, GuestwireError, InvalidParameters, NotImplementedHere, UnknownNode
 
 NOBODY: Final = Subject("")
@@ -270,6 +271,8 @@ class Pipeline:
             await self.record(call, 500, "internal error")
             raise
         await self.record(call, 200, "OK")
+        if self._recorder and isinstance(result, FileContent):
+            self._recorder.record_soon(call, 200, f"OK, {result.bytes_read} bytes")
         return result
 
     async def record(self, call: Call, status: int, result: str) -> None:

@@ -381,8 +381,8 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._warned_at = -WARN_EVERY
 
-    async def start(self) -> int:
-        """Begins to listen; returns the port.
+    async def bind(self) -> None:
+        """Takes the address; clients wait until `start`.
 
         Raises:
             OSError: the address is taken, or not ours.
@@ -395,9 +395,12 @@ class Listener:
         except OSError:
             self._stop_listening()
             raise
+
+    def start(self) -> int:
+        """Begins to answer; returns the port."""
         for sock in self._sockets:
             sock.settimeout(0)
-            loop.add_reader(sock, self._accept, sock)
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
         return int(self._sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
