@@ -104,6 +104,18 @@ async def test_an_address_in_use_is_one_line(folder: Path) -> None:
     assert "address already in use" in ended.errors.lower()
 
 
+async def test_a_configuration_is_checked_without_serving_it(folder: Path) -> None:
+    (folder / "guestwire.toml").write_text(listen(8006, folder))
+    good = await guestwire("serve", "--check", "--config", str(folder / "guestwire.toml"))
+    (folder / "guestwire.toml").write_text("[server]\nnope = 1\n")
+    bad = await guestwire("serve", "--check", "--config", str(folder / "guestwire.toml"))
+
+    assert (good.code, good.output) == (0, "")
+    assert "VMs of node" in good.errors
+    assert (bad.code, "nope" in bad.errors) == (78, True)
+    assert not (folder / "state" / "server.pem").exists()
+
+
 async def test_an_address_of_another_host_is_one_line(folder: Path) -> None:
     ended = await serve(folder, listen(8006, folder).replace("127.0.0.1", "192.0.2.1"))
 

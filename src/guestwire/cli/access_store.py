@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import Column, Row, note, show
@@ -20,8 +21,9 @@ T = TypeVar("T")
 config_option = click.option(
     "--config",
     metavar="FILE",
+    envvar="GUESTWIRE_CONFIG",
     type=click.Path(path_type=Path),
-    help="The server's configuration file; without it, /etc/guestwire/guestwire.toml if that exists.",
+    help="The server's configuration file; else GUESTWIRE_CONFIG, or /etc/guestwire/guestwire.toml if that exists.",
 )
 state_option = click.option(
     "--state-dir",
@@ -39,7 +41,8 @@ class Where:
     state_dir: Path | None
 
     def __post_init__(self) -> None:
-        if self.config and self.state_dir:
+        source = click.get_current_context().get_parameter_source("config")
+        if self.config and self.state_dir and source is ParameterSource.COMMANDLINE:
             raise RequestError("give --config or --state-dir, not both")
 
 
@@ -52,7 +55,7 @@ def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
     from guestwire.app.state import state_location  # noqa: PLC0415
 
     async def on_store() -> T:
-        async with open_offline(state_location(where.config, where.state_dir)) as admin:
+        async with open_offline(state_location(None if where.state_dir else where.config, where.state_dir)) as admin:
             return await job(admin)
 
     return asyncio.run(on_store())

@@ -34,7 +34,7 @@ ENTRIES: Final = (
 def ls(context: click.Context, *, path: str | None, json: bool) -> None:
     """List the guests that you may see, or a folder in one of them."""
     if path is None:
-        guests = on_host(context, lambda host: host.guests())
+        guests = sorted(on_host(context, lambda host: host.guests()), key=lambda guest: guest.vmid)
         columns = (*GUESTS, FROZEN) if any(guest.frozen_by is not None for guest in guests) else GUESTS
         show([_fields(guest) for guest in guests], columns, as_json=json)
         if not guests:
