@@ -22,7 +22,7 @@ from guestwire.client.settings import Settings
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory, VmConfig
 from guestwire.mcp.all_tools import TOOLS
-from guestwire.mcp.call_log import Records
+from guestwire.mcp.call_log import CallRecords
 from guestwire.mcp.gate import Gate
 from guestwire.mcp.handlers import make_server
 from guestwire.mcp.policy import simple_policy
@@ -62,9 +62,10 @@ async def ping_over_http(agent: SandboxedAgent) -> None:
     """The server's side of a ping; TLS is not in guestwire's own code."""
     store = MemoryStore([User("root@pam"), Token("root@pam", "t", secret_hash("secret"), privsep=False)])
     inventory, writer = Inventory("pve1"), AuditWriter(store)
-    inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}", running=True)])
+    await inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}", running=True)])
     listener = Listener(Gateway(inventory, Access(store), AuditRecorder(writer)), "127.0.0.1", 0, None)
-    port = await listener.start()
+    await listener.bind()
+    port = listener.start()
     request = f"POST /api2/json/nodes/pve1/qemu/100/agent/ping HTTP/1.1\r\nHost: x\r\nAuthorization: PVEAPIToken={TOKEN}\r\n\r\n"
     reader, sender = await asyncio.open_connection("127.0.0.1", port)
     for turn in range(3):  # what is loaded or remembered by a first call is no part of the others
@@ -106,7 +107,7 @@ async def call_of_an_assistant(service: Service, folder: Path) -> None:
     address = service.address
     settings = Settings(host=f"https://127.0.0.1:{address.port}", token=address.token, ca=str(address.certificate))
     async with connected(settings) as caller:
-        server = make_server(Gate(TOOLS, simple_policy(["read"]), Records(folder / "records")), lambda _: caller)
+        server = make_server(Gate(TOOLS, simple_policy(["read"]), CallRecords(folder / "records")), lambda _: caller)
         async with Client(server) as client:
             await client.call_tool("ping", {"guest": "100"})
             with traced("a call of an assistant", 20):

@@ -32,17 +32,18 @@ VIEW: Final[Snapshot] = of(
 
 GENUINE: Final = (
     f"PVEAPIToken={USER}!tok={SECRET}",
-    f"PVEAuthCookie={make_ticket(KEY, USER, NOW)}",
-    f"PVEAuthCookie={quote(make_ticket(KEY, USER, NOW))}",
+    f"PVEAuthCookie={make_ticket(KEY, USER, '', NOW)}",
+    f"PVEAuthCookie={quote(make_ticket(KEY, USER, '', NOW))}",
 )
 WRONG: Final = (
     f"PVEAPIToken=gone@pve!tok={SECRET}",
     f"PVEAPIToken={USER}!old={SECRET}",
-    f"PVEAuthCookie={make_ticket(KEY, 'gone@pve', NOW)}",
-    f"PVEAuthCookie={make_ticket(KEY, 'old@pve', NOW)}",
-    f"PVEAuthCookie={make_ticket(KEY, USER, NOW - 7200)}",
-    f"PVEAuthCookie={make_ticket(KEY, USER, NOW + 301)}",
-    f"PVEAuthCookie={make_ticket(b'x' * 32, 'root@pam', NOW)}",
+    f"PVEAuthCookie={make_ticket(KEY, 'gone@pve', '', NOW)}",
+    f"PVEAuthCookie={make_ticket(KEY, 'old@pve', '', NOW)}",
+    f"PVEAuthCookie={make_ticket(KEY, USER, '', NOW - 7200)}",
+    f"PVEAuthCookie={make_ticket(KEY, USER, '', NOW + 301)}",
+    f"PVEAuthCookie={make_ticket(KEY, USER, 'of-the-password-before', NOW)}",
+    f"PVEAuthCookie={make_ticket(b'x' * 32, 'root@pam', '', NOW)}",
     f"PVEAuthCookie={make_csrf(KEY, USER, NOW)}",
 )
 ALPHABET: Final = "aA0=!@:/+ ;,%\t\0\n\x7f\xe9\u0430\u2028\udcff"

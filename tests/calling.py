@@ -96,9 +96,10 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int, tls: ssl.SSLContext | None) -> AsyncIterator[Connection]:
-    """A connection, closed at the end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, limit=LIMIT)
+async def connected(port: int, tls: ssl.SSLContext | None, source: str | None = None) -> AsyncIterator[Connection]:
+    """A connection, closed at the end; `source` is an address below 127, as another machine's."""
+    local = (source, 0) if source else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, limit=LIMIT, local_addr=local)
     try:
         yield Connection(reader, writer)
     finally:
@@ -108,7 +109,7 @@ async def connected(port: int, tls: ssl.SSLContext | None) -> AsyncIterator[Conn
 
 def _head(data: bytes) -> tuple[int, str, dict[str, str]]:
     line, *lines = data.decode("latin-1").rstrip().split("\r\n")
-    found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) ?([\x20-\x7e]*)", line)
+    found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) ?([\x20-\x7e\xa0-\xff]*)", line)
     assert found, line
     pairs = (line.split(": ", 1) for line in lines)
     return int(found[1]), found[2], {name.lower(): value for name, value in pairs}

@@ -37,12 +37,13 @@ class Serving:
         *,
         killed: bool = False,
         limited: bool = False,
+        open_files: str = "",
         strict: bool = False,
     ) -> AsyncIterator[Self]:
         """Serves the configuration that `config` makes for a folder and a port; stops at the end.
 
         `prepare` may write to the state directory before the server's first start. `killed`: the test kills it itself.
-        `limited`: with what Proxmox VE has and no more; `strict`: in its time, too.
+        `limited`: with what Proxmox VE has and no more; `strict`: in its time, too. `open_files`: shell commands that limit them.
         """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             folder, port = Path(name), free_port()
@@ -50,7 +51,9 @@ class Serving:
             if prepare:
                 (folder / "state").mkdir(mode=0o700)
                 await prepare(folder / "state")
-            process = await start(folder, environment or {}, limited=limited or strict, strict=strict)
+            process = await start(
+                folder, environment or {}, limited=limited or strict, strict=strict, open_files=open_files
+            )
             server = cls(folder, port, process, limited or strict)
             try:
                 await server.listens()
@@ -105,14 +108,15 @@ class Serving:
 
 
 async def start(
-    folder: Path, environment: dict[str, str], *, limited: bool = False, strict: bool = False
+    folder: Path, environment: dict[str, str], *, limited: bool = False, strict: bool = False, open_files: str = ""
 ) -> asyncio.subprocess.Process:
     config = str(folder / "guestwire.toml")
     command = ["guestwire.testing.limited", config] if limited else ["guestwire", "serve", "--config", config]
     command += ["--strict"] if strict else []
+    shell = ["sh", "-c", f'{open_files} && exec "$@"', "sh"] if open_files else []
     with (folder / "server.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(
-            os.environ.get(PYTHON, sys.executable), "-m", *command,
+            *shell, os.environ.get(PYTHON, sys.executable), "-m", *command,
             stdout=log, stderr=log, env=os.environ | environment,
         )  # fmt: skip
 

@@ -25,6 +25,7 @@ GUEST = LOW | {"wire", "channels", "agent"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "open_files": set(),
     "pacing": set(),
     "toml": {"errors"},
     "wire": LOW,
@@ -34,11 +35,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "access": LOW | {"pacing", "stores"},
     "contract": GUEST | {"stores", "access"},
     "dispatch": LOW | {"pacing", "stores", "access", "contract"},
-    "inventory": GUEST | {"toml", "access", "contract"},
-    "server": LOW | {"contract", "stores", "access", "dispatch", "inventory"},
-    "app": GUEST | {"stores", "contract", "access", "dispatch", "inventory", "server"},
+    "inventory": GUEST | {"toml", "stores", "access", "contract"},
+    "server": LOW | {"pacing", "contract", "stores", "access", "dispatch", "inventory"},
+    "app": GUEST | {"open_files", "stores", "contract", "access", "dispatch", "inventory", "server"},
     "client": GUEST | {"pacing", "access", "contract", "dispatch"},
-    "mcp": LOW | {"pacing", "toml", "agent", "access", "contract", "client"},
+    "mcp": LOW | {"open_files", "pacing", "toml", "agent", "access", "contract", "client"},
     "cli": LOW | {"access", "contract", "app", "client", "mcp"},
     "__main__": {"cli"},
     "": {"_lazy"},

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
+    # Every end is an end by Ctrl-C, which ends guest and server, and removes what they leave.
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         failed = asyncio.run(_demo(console, options.agent, once=options.once))
     except KeyboardInterrupt:

@@ -88,8 +88,19 @@ class Server:
     async def __aenter__(self) -> Self:
         self._write_config()
         with self.log.open("wb") as log:
+            # Where the demo is killed, its server ends too.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "guestwire", "serve", "--config", str(self._config), stdout=log, stderr=log
+                "setpriv",
+                "--pdeathsig",
+                "TERM",
+                sys.executable,
+                "-m",
+                "guestwire",
+                "serve",
+                "--config",
+                str(self._config),
+                stdout=log,
+                stderr=log,
             )
         await self._wait()
         context = ssl.create_default_context(cafile=str(self.state_dir / "server.pem"))

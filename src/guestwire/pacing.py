@@ -1,11 +1,26 @@
 """Pacing: pauses that grow, and limits for how often something may happen. Pure: time is passed in."""
 
+import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import Final
 
 KEYS: Final = 10_000
 """Keys that a limiter remembers at once; the ones that were quiet longest are forgotten first."""
+
+IPV6_PREFIX: Final = 64
+"""Bits: one household or machine has as many addresses as it likes below it."""
+
+
+def network_of(address: str) -> str:
+    """What an address is counted by: itself, or the network that an IPv6 address is in."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((found.packed, IPV6_PREFIX), strict=False))
 
 
 class Backoff:

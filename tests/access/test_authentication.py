@@ -15,13 +15,18 @@ from guestwire.stores import MemoryStore, Put, User
 from guestwire.stores.snapshot import empty
 
 
+def version(_userid: str) -> str:
+    """The version of a user's tickets."""
+    return "v1"
+
+
 @given(st.integers(0, 2**32))
 def test_no_forgery_comes_in(seed: int) -> None:
     assert play(50, seed).total() == 50
 
 
 def test_a_token_and_a_ticket_come_in() -> None:
-    ticket = make_ticket(KEY, USER, NOW)
+    ticket = make_ticket(KEY, USER, VIEW.users[USER].ticket_version, NOW)
 
     assert authenticate(VIEW, Credentials(token=f"{USER}!tok={SECRET}"), NOW) == Subject(f"{USER}!tok")
     assert authenticate(VIEW, parse_credentials(f"a=b; PVEAuthCookie={ticket}", ""), NOW) == Subject(USER)
@@ -45,18 +50,18 @@ def test_nothing_is_no_ticket() -> None:
     [(0, True), (LIFETIME - 1, True), (LIFETIME, False), (-CLOCK_GRACE + 1, True), (-CLOCK_GRACE, False)],
 )
 def test_a_ticket_lives_two_hours_and_may_come_five_minutes_early(age: int, valid: bool) -> None:  # a column of a table
-    ticket, csrf = make_ticket(KEY, USER, NOW - age), make_csrf(KEY, USER, NOW - age)
+    ticket, csrf = make_ticket(KEY, USER, "v1", NOW - age), make_csrf(KEY, USER, NOW - age)
 
-    assert (user_of_ticket([KEY], ticket, NOW) == USER) is valid
+    assert (user_of_ticket([KEY], ticket, NOW, version) == USER) is valid
     assert is_csrf_of([KEY], USER, csrf, NOW) is valid
 
 
 def test_a_ticket_of_the_key_before_is_valid_and_one_of_a_key_that_is_gone_is_not() -> None:
     old, new = b"o" * 32, b"n" * 32
-    ticket = make_ticket(old, USER, NOW)
+    ticket = make_ticket(old, USER, "v1", NOW)
 
-    assert user_of_ticket([new, old], ticket, NOW) == USER
-    assert user_of_ticket([new], ticket, NOW) is None
+    assert user_of_ticket([new, old], ticket, NOW, version) == USER
+    assert user_of_ticket([new], ticket, NOW, version) is None
 
 
 def test_a_csrf_token_is_one_users() -> None:
@@ -114,7 +119,9 @@ async def test_keys_of_a_clock_that_jumped_do_not_stay() -> None:
     assert keys_of(store.snapshot, "ticket") != jumped
 
 
-async def test_an_account_of_the_host_that_is_no_user_is_not_asked_about() -> None:
-    access = Access(MemoryStore())
+def test_a_ticket_of_another_version_is_not_valid() -> None:
+    for before, after in (("v1", "v2"), ("", "v1"), ("v1", "")):
+        ticket = make_ticket(KEY, USER, before, NOW)
 
-    assert not await access._is_login("root@pam", "anything")
+        assert user_of_ticket([KEY], ticket, NOW, lambda _, now=before: now) == USER  # type: ignore[misc]
+        assert user_of_ticket([KEY], ticket, NOW, lambda _, now=after: now) is None  # type: ignore[misc]

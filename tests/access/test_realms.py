@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guestwire.access.passwords import hash_password, is_password
-from guestwire.access.realms import is_login
+from guestwire.access.realms import NO_ACCOUNT, is_login
 
 PASSWORD = "lab-password-1"
 HASH = "$6$guestwiresalt$ZmcGQJk5MmpRordhgXEE9L/PA9jZ/YTFCQgHPwt61p/Ot.ROXryUGoCd7mYCW0dGclW2DOEyWE6k3IeTgVvwY/"
@@ -27,16 +27,34 @@ asyncio.run(main())
 """
 
 
-async def ask_pam(folder: Path, *cases: tuple[str, str]) -> list[bool]:
+LOG_IN = """
+import asyncio, json, sys
+from guestwire.access.control import Access
+from guestwire.access.throttle import Throttle
+from guestwire.errors import NotAuthenticated
+from guestwire.stores import MemoryStore, User
+async def main():
+    access, answers = Access(MemoryStore([User("locked@pam")]), throttle=Throttle(0.01)), []
+    for user, word in json.loads(sys.argv[1]):
+        try:
+            await access.login(user, word, "192.0.2.1")
+        except NotAuthenticated:
+            answers.append(False)
+    print(json.dumps([None, *answers]))
+asyncio.run(main())
+"""
+
+
+async def ask_pam(folder: Path, *cases: tuple[str, str], script: str = ASK, rules: str = RULES) -> list[bool]:
     """What PAM says in a sandbox with accounts of its own."""
-    files = {"/etc/shadow": SHADOW, "/etc/passwd": PASSWD, "/etc/pam.d/login": RULES}
-    binds: list[str] = []
+    files = {"/etc/shadow": SHADOW, "/etc/passwd": PASSWD, "/etc/pam.d/login": rules}
+    binds = ["--bind", str(folder), str(folder)]
     for number, (place, text) in enumerate(files.items()):
         (folder / str(number)).write_text(text)
         binds += ["--bind", str(folder / str(number)), place]
     process = await asyncio.create_subprocess_exec(
         "bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--ro-bind", "/", "/", "--dev", "/dev", *binds,
-        sys.executable, "-c", ASK, json.dumps(cases), stdout=asyncio.subprocess.PIPE,
+        sys.executable, "-c", script, json.dumps(cases), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     async with asyncio.timeout(60):
         output, _ = await process.communicate()
@@ -62,6 +80,19 @@ async def test_accounts_of_the_host_log_in_with_their_passwords_and_nobody_else_
     )
 
     assert answers == [True] + [False] * 7
+
+
+@pytest.mark.agent
+async def test_of_an_account_that_is_no_user_pam_is_asked_about_another_name(tmp_path: Path) -> None:
+    """It takes as long as for a user, and no stranger can lock an account of the host."""
+    asked = tmp_path / "asked"
+    asked.touch()
+    rules = f"auth optional pam_exec.so log={asked} /usr/bin/printenv PAM_USER\n{RULES}"
+    cases = ("labuser@pam", PASSWORD), ("locked@pam", PASSWORD)
+    answers = await ask_pam(tmp_path, *cases, script=LOG_IN, rules=rules)
+
+    assert answers == [False, False]
+    assert [line for line in asked.read_text().splitlines() if not line.startswith("***")] == [NO_ACCOUNT, "locked"]
 
 
 async def test_realm_pam_lets_nobody_in_where_it_is_off() -> None:

@@ -40,7 +40,7 @@ def listen(port: int, folder: Path) -> str:
 async def test_an_unknown_key_is_refused_with_its_line_and_name(folder: Path) -> None:
     ended = await serve(folder, '[server]\nlisten = "127.0.0.1:0"\nlisen = "127.0.0.1:1"\n')
 
-    known = "listen, node, tls, state_dir"
+    known = "listen, node, tls, state_dir, trusted_proxies"
     assert ended == Ended(
         78, "", f"guestwire: {folder}/guestwire.toml, line 3: unknown key 'lisen'; known are {known}\n"
     )
@@ -97,8 +97,23 @@ async def test_an_address_in_use_is_one_line(folder: Path) -> None:
         ended = await serve(folder, listen(port, folder))
 
     assert (ended.code, ended.output, ended.errors.count("\n")) == (78, "", 1)
-    assert ended.errors.startswith(f"guestwire: can't listen on 127.0.0.1:{port}: ")
+    assert ended.errors.startswith(
+        f"guestwire: can't listen on 127.0.0.1:{port}: address already in use; another server"
+    )
+    assert ended.errors.count("\n") == 1, "nothing is told of guests before"
     assert "address already in use" in ended.errors.lower()
+
+
+async def test_a_configuration_is_checked_without_serving_it(folder: Path) -> None:
+    (folder / "guestwire.toml").write_text(listen(8006, folder))
+    good = await guestwire("serve", "--check", "--config", str(folder / "guestwire.toml"))
+    (folder / "guestwire.toml").write_text("[server]\nnope = 1\n")
+    bad = await guestwire("serve", "--check", "--config", str(folder / "guestwire.toml"))
+
+    assert (good.code, good.output) == (0, "")
+    assert "VMs of node" in good.errors
+    assert (bad.code, "nope" in bad.errors) == (78, True)
+    assert not (folder / "state" / "server.pem").exists()
 
 
 async def test_an_address_of_another_host_is_one_line(folder: Path) -> None:

@@ -391,6 +391,21 @@ def test_an_agent_that_hangs_up_for_ever_is_connected_to_more_and_more_seldom() 
     assert len(rig.connects) < 200 * RECHECK / RECHECK_AT_MOST + 10
 
 
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_an_agent_that_never_answers_is_one_change_of_state_in_an_hour(*, hangs_up: bool) -> None:
+    rig = Rig()
+    for _ in range(3600):
+        rig.wait(1)
+        if hangs_up:
+            rig.hang_up()
+
+    assert rig.states == ["silent"]
+    rig.reachable = False
+    rig.hang_up()
+    rig.wait(REST_AT_MOST)
+    assert rig.states == ["silent", "gone"]
+
+
 # Breaking the protocol
 
 

@@ -92,18 +92,23 @@ FINGERS_TAKE = 0.5
 
 
 async def on_terminal(
-    *arguments: str, answers: Sequence[tuple[str, str]] = (), environment: Mapping[str, str] | None = None
+    *arguments: str,
+    answers: Sequence[tuple[str, str]] = (),
+    environment: Mapping[str, str] | None = None,
+    columns: int = 200,
 ) -> Ended:
     """Runs `guestwire` on a terminal of its own. Each answer is typed when its question is there; all that is shown is `output`."""
     line = [sys.executable, "-m", "guestwire", *arguments]
-    return await asyncio.to_thread(_on_terminal, line, answers, environment or os.environ)
+    return await asyncio.to_thread(
+        _on_terminal, line, answers, {**(environment or os.environ), "COLUMNS": str(columns)}
+    )
 
 
 def _on_terminal(line: Sequence[str], answers: Sequence[tuple[str, str]], environment: Mapping[str, str]) -> Ended:
     ours, theirs = os.openpty()
     # Whoever begins a session and opens a terminal gets it as its own: passwords are asked on that one.
     own = ["sh", "-c", 'exec <"$0" >"$0" 2>&1; exec "$@"', os.ttyname(theirs), *line]
-    process = subprocess.Popen(own, start_new_session=True, env={"COLUMNS": "200", **environment, "TERM": "xterm"})
+    process = subprocess.Popen(own, start_new_session=True, env={**environment, "TERM": "xterm"})
     try:
         os.set_blocking(ours, False)
         shown = _talk(ours, process, list(answers))

@@ -100,32 +100,33 @@ async def test_another_expiry_is_refused_with_what_is_allowed(site: Site, given:
     ("arguments", "says"),
     [
         (("user", "add", "anna"), "userid: invalid format - value 'anna' does not look like a valid user name"),
-        (("user", "add", "anna@none"), "domain 'none' does not exist"),
+        (("user", "add", "anna@none"), "create user failed: domain 'none' does not exist"),
         (("user", "add", "root@pam"), "create user failed: user 'root@pam' already exists"),
-        (("user", "add", "a@pve", "--groups", "none"), "no such group 'none'"),
+        (("user", "add", "a@pve", "--groups", "none"), "create user failed: no such group 'none'"),
         (("user", "add", "a@pve", "--email", "x"), "email: invalid format - value does not look like a valid email address"),
-        (("user", "change", "none@pve"), "no such user ('none@pve')"),
-        (("user", "change", "root@pam", "--append"), "groups: missing property - 'append' requires this property"),
-        (("user", "remove", "none@pve", "--yes"), "no such user ('none@pve')"),
+        (("user", "change", "none@pve"), "update user failed: no such user ('none@pve')"),
+        (("user", "change", "root@pam", "--append"), "groups: missing property required by 'append'"),
+        (("user", "remove", "none@pve", "--yes"), "delete user failed: no such user ('none@pve')"),
         (("user", "remove", "root@pam", "--yes"), "delete user failed: 'root@pam' can't be removed"),
         (("token", "list", "none@pve"), "no such user ('none@pve')"),
         (("token", "add", "none@pve", "job"), "no such user ('none@pve')"),
         (("token", "add", "root@pam", "admin"), "tokenid: Token already exists."),
         (("token", "add", "root@pam", "1"), "tokenid: value does not match the regex pattern"),
         (("token", "remove", "root@pam", "none", "--yes"), "no such token 'none' for user 'root@pam'"),
-        (("group", "change", "none", "--comment", "x"), "group 'none' does not exist"),
-        (("group", "remove", "none", "--yes"), "group 'none' does not exist"),
-        (("role", "add", "PVEAdmin"), "create role failed: role 'PVEAdmin' already exists"),
-        (("role", "add", "r", "--privs", "VM.None"), "invalid privilege 'VM.None'"),
+        (("group", "change", "none", "--comment", "x"), "update group failed: group 'none' does not exist"),
+        (("group", "remove", "none", "--yes"), "delete group failed: group 'none' does not exist"),
+        (("role", "add", "NoAccess"), "create role failed: role 'NoAccess' already exists"),
+        (("role", "add", "pveX"), "roleid: cannot use role ID starting with the (case-insensitive) 'PVE' namespace"),
+        (("role", "add", "r", "--privs", "VM.None"), "privs: invalid format - invalid privilege 'VM.None'"),
         (("role", "change", "PVEAdmin", "--privs", "VM.Audit"), "auto-generated role 'PVEAdmin' cannot be modified"),
         (("role", "remove", "PVEAdmin", "--yes"), "auto-generated role 'PVEAdmin' cannot be deleted"),
         (("acl", "add", "/vm/100", "PVEAdmin", "--user", "root@pam"), "path: invalid ACL path '/vm/100'"),
-        (("acl", "add", "/", "None", "--user", "root@pam"), "role 'None' does not exist"),
-        (("acl", "add", "/", "PVEAdmin"), "ACL update failed: give users, groups or tokens"),
+        (("acl", "add", "/", "None", "--user", "root@pam"), "ACL update failed: role 'None' does not exist"),
+        (("acl", "add", "/", "PVEAdmin"), "users, groups, tokens: either 'users', 'groups' or 'tokens' is required."),
         (("acl", "remove", "/", "PVEAdmin", "--user", "root@pam", "--yes"),
          "there is no such ACL entry; guestwire access acl list shows all there are"),
-        (("pool", "change", "none", "--vms", "100"), "pool 'none' does not exist"),
-        (("pool", "remove", "none", "--yes"), "pool 'none' does not exist"),
+        (("pool", "change", "none", "--vms", "100"), "update pools failed: pool 'none' does not exist"),
+        (("pool", "remove", "none", "--yes"), "delete pool failed: pool 'none' does not exist"),
         (("permissions", "--user", "none@pve"), "no such user ('none@pve')"),
         (("permissions", "--user", "root@pam", "--path", "vm 1"), "path: invalid ACL path 'vm 1'"),
         (("user", "none"), "No such command 'none'. See 'guestwire access user --help'."),
@@ -153,7 +154,7 @@ async def test_a_refused_removal_leaves_a_record_with_status_words_and_operator(
 
     [record] = await site.audit_json()
     assert (record["endpoint"], record["status"]) == ("DELETE /access/users/{userid}", 500)
-    assert (record["result"], record["subject"]) == ("no such user ('nobody@pve')", OPERATOR)
+    assert (record["result"], record["subject"]) == ("delete user failed: no such user ('nobody@pve')", OPERATOR)
     assert record["parameters"] == {"userid": "nobody@pve"}
     assert "no such user ('nobody@pve')" in (await site.audit()).output
 
@@ -222,6 +223,19 @@ async def test_a_token_has_what_was_said_of_it_and_can_be_changed(site: Site) ->
 
     assert changed == {"tokenid": "job", "privsep": 1, "expire": 0}
     assert changed in await site.json("token", "list", "root@pam")
+
+
+async def test_a_token_gets_a_new_secret_that_is_shown_once(site: Site) -> None:
+    before = (await site.done("token", "add", "root@pam", "job")).strip()
+
+    ended = await site.access("token", "change", "root@pam", "job", "--regenerate")
+
+    name, _, secret = ended.output.rstrip("\n").partition("=")
+    assert (ended.code, name, len(secret)) == (0, "root@pam!job", 36)
+    assert ended.output.strip() != before
+    assert ended.errors == "token root@pam!job: changed; this is the only time that it is shown\n"
+    made = await site.json("token", "change", "root@pam", "job", "--regenerate", "--comment", "c")
+    assert made == {"full-tokenid": name, "value": made["value"], "privsep": 1, "expire": 0, "comment": "c"}
 
 
 async def test_a_secret_is_shown_once_and_kept_nowhere(site: Site) -> None:
@@ -293,7 +307,8 @@ async def test_a_pool_is_listed_with_its_vms_and_removed_when_it_is_empty(site: 
     await site.done("pool", "add", "other")
     assert "allow-move is not set" in await site.refused("pool", "change", "other", "--vms", "100")
     await site.done("pool", "change", "other", "--vms", "100", "--allow-move")
-    assert await site.refused("pool", "remove", "other", "--yes") == "delete pool failed: pool 'other' is not empty"
+    text = await site.refused("pool", "remove", "other", "--yes")
+    assert text == "delete pool failed: pool 'other' is not empty (contains VM 100)"
     await site.done("pool", "change", "other", "--vms", "100", "--delete")
     await site.done("pool", "remove", "other", "--yes")
 
@@ -424,7 +439,9 @@ async def test_nothing_that_is_shown_steers_a_terminal(full: Site, words: tuple[
 
 
 async def test_a_mistake_with_control_characters_stays_one_line(site: Site) -> None:
-    assert await site.refused("user", "remove", "a\nb\x1b@pve", "--yes") == (r"no such user ('a\nb\x1b@pve')")
+    assert await site.refused("user", "remove", "a\nb\x1b@pve", "--yes") == (
+        r"userid: invalid format - value 'a\nb\x1b@pve' does not look like a valid user name"
+    )
 
 
 ASKS = {"remove", "restore", "freeze", "shutdown", "suspend", "raw", "edit"}

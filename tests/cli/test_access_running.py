@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from access_calls import stranger
 from calling import Client
 from calling import site as site_config
 from commands import Site
@@ -79,7 +80,7 @@ async def test_a_password_set_here_logs_in_there(server: Serving, running: Site)
     await running.done("user", "change", "ben@pve", "--comment", "ready")
 
     await there_is(server, "users", lambda users: "ready" in [user.get("comment") for user in users])
-    answer = await Client(server).post("/api2/json/access/ticket", username="ben@pve", password="Tr0ub4dor&3")
+    answer = await stranger(server).post("/api2/json/access/ticket", username="ben@pve", password="Tr0ub4dor&3")
 
     assert answer.data["username"] == "ben@pve"
 

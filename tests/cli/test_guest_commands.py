@@ -95,7 +95,7 @@ async def test_what_a_guest_tells_is_words_for_people_and_the_apis_fields_in_jso
 async def test_ls_lists_guests(lab: Lab) -> None:
     found = (await lab("web", "ls", "--json")).json
 
-    assert all(row.keys() == {"vmid", "name", "status", "node"} for row in found)
+    assert all(row.keys() == {"vmid", "name", "status", "node", "frozen_by", "frozen_since"} for row in found)
     names = {row["name"]: row["status"] for row in found}
     assert names == (
         {"web": "running"}

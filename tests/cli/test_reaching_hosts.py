@@ -386,8 +386,8 @@ async def test_a_narrow_terminal_has_no_word_and_no_address_cut(lab: Lab, fake: 
          "ip-addresses": [{"ip-address": "2001:db8:0:1234:5678:9abc:def0:1", "ip-address-type": "ipv6", "prefix": 64}]},
     ]  # fmt: skip
     words = (*lab.options["fake"], "ip", "fake")
-    narrow = await on_terminal(*words, environment={**lab.env, "COLUMNS": "40"})
-    wide = await on_terminal(*words, environment={**lab.env, "COLUMNS": "120"})
+    narrow = await on_terminal(*words, environment=lab.env, columns=40)
+    wide = await on_terminal(*words, environment=lab.env, columns=120)
 
     assert narrow.output.replace("\r", "") == (
         "INTERFACE: enp0s31f6\nMAC: 52:54:00:12:34:56\nADDRESSES: 2001:db8:0:1234:5678:9abc:def0:1/64\n"

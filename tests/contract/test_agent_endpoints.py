@@ -49,6 +49,14 @@ class OneVm:
             raise AgentNotConfigured(vmid)
         return self._agent
 
+    async def note_sent(self, vmid: int, command: str) -> None:
+        assert vmid == 100
+        self.noted = [command]
+
+    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+        assert vmid == 100
+        self.noted += [command, answer]
+
     async def vms(self) -> list[VmSummary]:
         return [VmSummary(100, "running")]
 

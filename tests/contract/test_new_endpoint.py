@@ -23,7 +23,7 @@ from guestwire.contract.openapi import openapi
 from guestwire.contract.reference import reference
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory, VmConfig
-from guestwire.mcp.call_log import Records
+from guestwire.mcp.call_log import CallRecords
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.gate import Answer, Gate
 from guestwire.mcp.policy_file import read_policy
@@ -55,9 +55,10 @@ class Served:
 async def served(agent: SandboxedAgent) -> AsyncIterator[Served]:
     store = MemoryStore([User("root@pam"), Token("root@pam", "t", secret_hash("secret"), privsep=False)])
     inventory, writer = Inventory("pve1"), AuditWriter(store)
-    inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}")])
+    await inventory.apply([VmConfig(vmid=100, name="web", agent=f"unix:{agent.socket}")])
     listener = Listener(Gateway(inventory, Access(store), AuditRecorder(writer), list(ALL)), "127.0.0.1", 0, None)
-    port = await listener.start()
+    await listener.bind()
+    port = listener.start()
     try:
         async with await connect(f"http://127.0.0.1:{port}", token=TOKEN) as host:
             yield Served(store, port, host)
@@ -115,7 +116,7 @@ class Tools:
         (folder / "policy.toml").write_text(policy)
         tools = endpoint_tools(ALL)
         self.records = folder / "records.jsonl"
-        self.gate = Gate(tools, read_policy(folder / "policy.toml", tools.levels()), Records(self.records))
+        self.gate = Gate(tools, read_policy(folder / "policy.toml", tools.levels()), CallRecords(self.records))
         self.caller = Caller(host)
 
     async def __call__(self, name: str, **arguments: Any) -> Answer:

@@ -11,7 +11,7 @@ from guestwire import __version__
 from guestwire.access import Subject
 from guestwire.access.control import Access
 from guestwire.agent.guest import GuestAgent
-from guestwire.contract import VmSummary, validate
+from guestwire.contract import HostFigures, VmSummary, validate
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import VmNotFound
 from guestwire.stores import AclEntry, MemoryStore, Put, User
@@ -33,6 +33,9 @@ class TwoVms:
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         return self.access.may(self.subject, path, any_of)
+
+    async def figures(self) -> HostFigures:
+        return HostFigures(cpu=0.5, uptime=7)
 
     async def vms(self) -> list[VmSummary]:
         return [VmSummary(100, "running", "web"), VmSummary(101, "stopped")]
@@ -62,12 +65,21 @@ async def test_the_version_is_one_that_clients_can_compare_and_says_who_answers(
 
 async def test_the_list_of_nodes_is_this_one() -> None:
     assert await get("/nodes", TwoVms("AA:BB")) == [
-        {"node": "pve1", "id": "node/pve1", "type": "node", "status": "unknown", "ssl_fingerprint": "AA:BB"}
+        {
+            "node": "pve1",
+            "id": "node/pve1",
+            "type": "node",
+            "status": "online",
+            "level": "",
+            "ssl_fingerprint": "AA:BB",
+            "cpu": 0.5,
+            "uptime": 7,
+        }
     ]
 
 
 async def test_without_tls_a_node_has_no_fingerprint() -> None:
-    assert await get("/nodes") == [{"node": "pve1", "id": "node/pve1", "type": "node", "status": "unknown"}]
+    assert "ssl_fingerprint" not in (await get("/nodes"))[0]
 
 
 @pytest.mark.parametrize("given", [{}, {"full": "0"}, {"full": "1"}])

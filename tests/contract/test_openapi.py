@@ -44,6 +44,16 @@ def found(reference: str) -> Any:
     return place
 
 
+@each_endpoint
+def test_each_operation_names_its_refusals_and_what_they_say(key: tuple[str, str]) -> None:
+    responses = OPERATIONS[key]["responses"]
+
+    assert responses.keys() == {"200", "400", "401", "403", "500", "501"}
+    for code in ("400", "403", "500", "501"):
+        reference = responses[code]["content"]["application/json"]["schema"]["$ref"]
+        assert found(reference)["properties"].keys() == {"data", "message", "errors"}
+
+
 def body_schemas(operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
     content: dict[str, Any] = operation.get("requestBody", {"content": {}})["content"]
     return {kind: media["schema"] for kind, media in content.items()}
@@ -156,7 +166,7 @@ def test_an_answer_is_data_and_every_refusal_is_described(key: tuple[str, str]) 
     schema = responses["200"]["content"]["application/json"]["schema"]
 
     assert schema["required"] == ["data"]
-    assert responses.keys() == {"200", "400", "401", "403", "500"}
+    assert responses.keys() == {"200", "400", "401", "403", "500", "501"}
     assert all(response["description"] for response in responses.values())
 
 

@@ -81,7 +81,8 @@ async def http(registry: Registry) -> AsyncIterator[CheckedDispatcher]:
     store = MemoryStore([WEAK, Token(WEAK.userid, "t", secret_hash("secret"), privsep=False)])
     inventory, writer = Inventory("pve1"), AuditWriter(store)
     listener = Listener(Gateway(inventory, Access(store), AuditRecorder(writer), list(registry)), "127.0.0.1", 0, None)
-    port = await listener.start()
+    await listener.bind()
+    port = listener.start()
     carrier = HttpsCarrier(Https("http", "127.0.0.1", port), Credentials(f"{WEAK.userid}!t=secret"), Trust())
 
     async def call(method: str, template: str, given: Any) -> Any:

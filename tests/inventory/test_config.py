@@ -141,6 +141,20 @@ def test_any_other_address_is_refused(refusal: Refusal, listen: str) -> None:
     )
 
 
+def test_trusted_proxies_are_addresses_and_networks(read: Read) -> None:
+    proxies = read('[server]\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n').server.proxies
+
+    assert list(map(str, proxies)) == ["10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize("network", ["", "10.0.0.1/8", "localhost", "10.0.0.0/33"])
+def test_another_proxy_is_refused(refusal: Refusal, network: str) -> None:
+    said = refusal(f'[server]\ntrusted_proxies = ["{network}"]\n')
+
+    assert said.startswith("line 2: 'trusted_proxies': ")
+    assert said.endswith(": write an address, or a network as 10.0.0.0/8")
+
+
 @pytest.mark.parametrize("node", ["", "-a", "a-", "a_b", "a.b", "ä", "a b", "a\\n"])
 def test_a_node_is_letters_digits_and_dashes(refusal: Refusal, node: str) -> None:
     assert "line 2: 'node': " in refusal(f'[server]\nnode = "{node}"\n')
@@ -181,10 +195,16 @@ def test_a_vm_may_stand_in_the_file_once(refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("[server]\nfoo = 1\n", "line 2: unknown key 'foo'; known are listen, node, tls, state_dir"),
-        ("\n[ server ]\n\n  foo = 1\n", "line 4: unknown key 'foo'; known are listen, node, tls, state_dir"),
-        ('[server]\n"foo" = 1\n', "line 2: unknown key 'foo'; known are listen, node, tls, state_dir"),
-        ("[server]\nListen = 1\n", "line 2: unknown key 'Listen'; known are listen, node, tls, state_dir"),
+        ("[server]\nfoo = 1\n", "line 2: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies"),
+        (
+            "\n[ server ]\n\n  foo = 1\n",
+            "line 4: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies",
+        ),
+        ('[server]\n"foo" = 1\n', "line 2: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies"),
+        (
+            "[server]\nListen = 1\n",
+            "line 2: unknown key 'Listen'; known are listen, node, tls, state_dir, trusted_proxies",
+        ),
         ("foo = 1\n", "line 1: unknown key 'foo'; known are server, audit, vm"),
         ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, audit, vm"),
         ("[server]\n\n[[vms]]\nvmid = 100\n", "line 3: unknown key 'vms'; known are server, audit, vm"),

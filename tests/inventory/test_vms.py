@@ -17,6 +17,7 @@ from guestwire.channels import ChannelState
 from guestwire.contract import VmSummary
 from guestwire.errors import AgentNotConfigured, AgentNotRunning, CommandFailed, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease, VmConfig
+from guestwire.inventory.vms import SLICE
 from guestwire.stores import MemoryStore
 from guestwire.testing import FakeGuest
 
@@ -72,7 +73,7 @@ def at(guest: FakeGuest, vmid: int = 100, name: str | None = None, *, running: b
 
 async def test_a_call_reaches_the_agent_of_its_vm(inventory: Inventory, guest: FakeGuest, folder: Path) -> None:
     async with FakeGuest(folder / "other.qga") as other:
-        inventory.apply([at(guest, 100), at(other, 101)])
+        await inventory.apply([at(guest, 100), at(other, 101)])
 
         await ping(inventory, 101)
 
@@ -80,7 +81,7 @@ async def test_a_call_reaches_the_agent_of_its_vm(inventory: Inventory, guest: F
 
 
 async def test_an_unknown_vm_is_worded_as_a_missing_file(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
 
     with pytest.raises(VmNotFound) as refusal:
         await ping(inventory, 999)
@@ -91,7 +92,7 @@ async def test_an_unknown_vm_is_worded_as_a_missing_file(inventory: Inventory, g
 async def test_a_vm_without_agent_says_so_whether_it_runs_or_not(
     inventory: Inventory, running: bool | None
 ) -> None:  # a column of a table
-    inventory.apply([VmConfig(vmid=102, running=running)])
+    await inventory.apply([VmConfig(vmid=102, running=running)])
 
     with pytest.raises(AgentNotConfigured) as refusal:
         await ping(inventory, 102)
@@ -99,7 +100,7 @@ async def test_a_vm_without_agent_says_so_whether_it_runs_or_not(
 
 
 async def test_a_stopped_vm_says_so(inventory: Inventory, folder: Path) -> None:
-    inventory.apply([VmConfig(vmid=101, agent=f"unix:{folder}/none.qga")])
+    await inventory.apply([VmConfig(vmid=101, agent=f"unix:{folder}/none.qga")])
 
     with pytest.raises(VmNotRunning) as refusal:
         await ping(inventory, 101)
@@ -107,7 +108,7 @@ async def test_a_stopped_vm_says_so(inventory: Inventory, folder: Path) -> None:
 
 
 async def test_a_running_vm_whose_agent_is_not_there_has_no_running_agent(inventory: Inventory, folder: Path) -> None:
-    inventory.apply([VmConfig(vmid=105, agent=f"unix:{folder}/none.qga", running=True)])
+    await inventory.apply([VmConfig(vmid=105, agent=f"unix:{folder}/none.qga", running=True)])
 
     with pytest.raises(AgentNotRunning) as refusal:
         await ping(inventory, 105)
@@ -115,7 +116,7 @@ async def test_a_running_vm_whose_agent_is_not_there_has_no_running_agent(invent
 
 
 async def is_running(inventory: Inventory, config: VmConfig) -> bool:
-    inventory.apply([config])
+    await inventory.apply([config])
     return await inventory.vms[config.vmid].is_running()
 
 
@@ -149,7 +150,7 @@ async def test_a_vm_of_which_nothing_is_said_does_not_run(inventory: Inventory) 
 
 
 async def test_a_vm_that_is_said_to_be_stopped_is_not_asked(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([at(guest, running=False)])
+    await inventory.apply([at(guest, running=False)])
 
     with pytest.raises(VmNotRunning):
         await ping(inventory)
@@ -193,13 +194,39 @@ async def test_a_vm_runs_while_its_qmp_answers(inventory: Inventory, folder: Pat
 
 
 async def test_vms_are_listed_by_id_with_what_is_known_of_them(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([VmConfig(vmid=300, running=True), at(guest, 100, "web"), VmConfig(vmid=101, name="db")])
+    await inventory.apply([VmConfig(vmid=300, running=True), at(guest, 100, "web"), VmConfig(vmid=101, name="db")])
 
     assert await Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms() == [
         VmSummary(vmid=100, status="running", name="web"),
         VmSummary(vmid=101, status="stopped", name="db"),
         VmSummary(vmid=300, status="running"),
     ]
+
+
+async def test_ten_thousand_vms_are_listed_and_made_while_the_loop_runs(inventory: Inventory) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    many = [VmConfig(vmid=100 + number, running=True) for number in range(10_000)]
+    other = asyncio.create_task(others())
+    try:
+        for work in (
+            inventory.apply(many),
+            Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms(),
+            inventory.apply(many),
+        ):
+            before = turns
+            await work
+            assert turns - before >= len(many) // SLICE - 1
+    finally:
+        other.cancel()
+
+    assert len(inventory.vms) == len(many)
 
 
 async def test_no_vms_are_an_empty_list(inventory: Inventory) -> None:
@@ -216,11 +243,11 @@ async def test_a_lease_knows_the_node(inventory: Inventory) -> None:
 
 
 async def test_a_vm_that_is_reached_as_before_keeps_its_connection(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     await ping(inventory)
     vm = inventory.vms[100]
 
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     await ping(inventory)
 
     assert inventory.vms[100] is vm
@@ -229,17 +256,17 @@ async def test_a_vm_that_is_reached_as_before_keeps_its_connection(inventory: In
 
 
 async def test_a_reload_changes_name_and_state_without_a_new_connection(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([at(guest, name="old")])
+    await inventory.apply([at(guest, name="old")])
     await ping(inventory)
 
-    inventory.apply([at(guest, name="new", running=False)])
+    await inventory.apply([at(guest, name="new", running=False)])
 
     assert await Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms() == [
         VmSummary(vmid=100, status="stopped", name="new")
     ]
     with pytest.raises(VmNotRunning):
         await ping(inventory)
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     await ping(inventory)
     assert connections(guest) == 1
 
@@ -248,11 +275,11 @@ async def test_a_vm_that_is_reached_another_way_gets_a_new_channel(
     inventory: Inventory, guest: FakeGuest, folder: Path
 ) -> None:
     async with FakeGuest(folder / "other.qga") as other:
-        inventory.apply([at(guest)])
+        await inventory.apply([at(guest)])
         await ping(inventory)
         old = inventory.vms[100]
 
-        inventory.apply([at(other)])
+        await inventory.apply([at(other)])
         await ping(inventory)
 
         assert inventory.vms[100] is not old
@@ -261,10 +288,10 @@ async def test_a_vm_that_is_reached_another_way_gets_a_new_channel(
 
 
 async def test_a_vm_that_is_removed_is_unknown_and_its_connection_ends(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([at(guest), VmConfig(vmid=101)])
+    await inventory.apply([at(guest), VmConfig(vmid=101)])
     await ping(inventory)
 
-    inventory.apply([VmConfig(vmid=101)])
+    await inventory.apply([VmConfig(vmid=101)])
 
     assert list(inventory.vms) == [101]
     with pytest.raises(VmNotFound):
@@ -274,11 +301,11 @@ async def test_a_vm_that_is_removed_is_unknown_and_its_connection_ends(inventory
 
 async def test_a_call_in_flight_ends_well_when_its_vm_is_removed(inventory: Inventory, guest: FakeGuest) -> None:
     guest.delay["guest-ping"] = 0.1
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     call = asyncio.create_task(ping(inventory))
     await until(lambda: guest.names() == ["guest-ping"])
 
-    inventory.apply([])
+    await inventory.apply([])
 
     assert list(inventory.vms) == []
     assert await call == Done()
@@ -288,10 +315,10 @@ async def test_a_call_in_flight_ends_well_when_its_vm_is_removed(inventory: Inve
 async def test_a_lease_may_go_on_with_a_vm_that_was_removed_until_it_is_released(
     inventory: Inventory, guest: FakeGuest
 ) -> None:
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     with lease(inventory) as held:
         agent = await held.agent(100)
-        inventory.apply([])
+        await inventory.apply([])
 
         assert await agent.execute(PING) == Done()
         assert await agent.execute(PING) == Done()
@@ -303,13 +330,13 @@ async def test_a_lease_may_go_on_with_a_vm_that_was_removed_until_it_is_released
 
 
 async def test_the_last_of_several_leases_ends_a_vm_that_was_removed(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     with lease(inventory) as first:
         agent = await first.agent(100)
         with lease(inventory) as second:
             await second.agent(100)
             await second.agent(100)
-            inventory.apply([])
+            await inventory.apply([])
         assert await agent.execute(PING) == Done()
     await until(lambda: not tasks("retire"))
 
@@ -318,11 +345,11 @@ async def test_a_vm_that_comes_back_while_its_old_self_is_in_use_is_a_new_one(
     inventory: Inventory, guest: FakeGuest
 ) -> None:
     guest.concurrent = True
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     with lease(inventory) as held:
         old = await held.agent(100)
-        inventory.apply([])
-        inventory.apply([at(guest)])
+        await inventory.apply([])
+        await inventory.apply([at(guest)])
 
         await ping(inventory)
         assert await old.execute(PING) == Done()
@@ -331,23 +358,23 @@ async def test_a_vm_that_comes_back_while_its_old_self_is_in_use_is_a_new_one(
 
 
 async def test_a_call_that_is_refused_holds_nothing(inventory: Inventory, folder: Path) -> None:
-    inventory.apply([VmConfig(vmid=101, agent=f"unix:{folder}/none.qga")])
+    await inventory.apply([VmConfig(vmid=101, agent=f"unix:{folder}/none.qga")])
     with pytest.raises(VmNotRunning):
         await ping(inventory, 101)
 
-    inventory.apply([])
+    await inventory.apply([])
 
     await until(lambda: not tasks("retire") and not tasks("watch"))
 
 
 async def test_a_lease_may_be_released_again(inventory: Inventory, guest: FakeGuest) -> None:
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     with lease(inventory) as other:
         agent = await other.agent(100)
         with lease(inventory) as held:
             await held.agent(100)
             held.release()
-        inventory.apply([])
+        await inventory.apply([])
 
         assert await agent.execute(PING) == Done()
 
@@ -357,7 +384,7 @@ async def test_a_lease_may_be_released_again(inventory: Inventory, guest: FakeGu
 
 async def test_closing_ends_every_channel_and_leaves_no_task(guest: FakeGuest, folder: Path) -> None:
     inventory = Inventory("pve1")
-    inventory.apply([at(guest), VmConfig(vmid=101, agent=f"unix:{folder}/none", qmp=f"unix:{folder}/none.qmp")])
+    await inventory.apply([at(guest), VmConfig(vmid=101, agent=f"unix:{folder}/none", qmp=f"unix:{folder}/none.qmp")])
     await ping(inventory)
     assert guest.connections == 1
     assert tasks("monitor") == ["monitor VM 101"]
@@ -371,7 +398,7 @@ async def test_closing_ends_every_channel_and_leaves_no_task(guest: FakeGuest, f
 async def test_closing_ends_a_call_in_flight(guest: FakeGuest) -> None:
     guest.no_reply.add("guest-ping")
     inventory = Inventory("pve1")
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     call = asyncio.create_task(ping(inventory))
     await until(lambda: guest.names() == ["guest-ping"])
 
@@ -383,10 +410,10 @@ async def test_closing_ends_a_call_in_flight(guest: FakeGuest) -> None:
 
 async def test_closing_does_not_wait_for_leases_on_removed_vms(guest: FakeGuest) -> None:
     inventory = Inventory("pve1")
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     with lease(inventory) as held:
         await held.agent(100)
-        inventory.apply([])
+        await inventory.apply([])
         await until(lambda: tasks("retire") == ["retire VM 100"])
         await asyncio.sleep(0)
 
@@ -397,11 +424,11 @@ async def test_closing_does_not_wait_for_leases_on_removed_vms(guest: FakeGuest)
 
 async def test_closing_right_after_a_vm_was_removed_leaves_no_task(guest: FakeGuest) -> None:
     inventory = Inventory("pve1")
-    inventory.apply([at(guest)])
+    await inventory.apply([at(guest)])
     await ping(inventory)
     vm = inventory.vms[100]
     try:
-        inventory.apply([])
+        await inventory.apply([])
         await inventory.close()
 
         assert tasks("retire") + tasks("watch") == []

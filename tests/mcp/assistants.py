@@ -12,6 +12,8 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult
 
+from guestwire.mcp.call_log import refused_path
+
 ALL = ("--allow", "all", "--tools", "every")
 
 
@@ -47,7 +49,10 @@ class Assistant:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        """Of all calls, in order: those of what was done, and those of what was refused or asked."""
+        files = [path for path in (self.path, refused_path(self.path)) if path.exists()]
+        found = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+        return sorted(found, key=lambda record: str(record["time"]))
 
 
 def text_of(result: CallToolResult) -> str:

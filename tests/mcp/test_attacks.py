@@ -603,6 +603,24 @@ async def test_that_a_shell_may_do_everything_is_said(server: Serving, tmp_path:
     assert "note" not in shown.output
 
 
+@pytest.mark.usefixtures("served_agent")
+async def test_only_own_processes_are_asked_about_where_programs_are_restricted(
+    server: Serving, tmp_path: Path
+) -> None:
+    async with assistant(tmp_path, options_for(server), "--allow", "all", "--tools", "every") as other:
+        pid = (await other.did("exec", guest="web", command=["echo", "somebody else's"]))["pid"]
+        policy = '[[guest]]\nguest = ["*"]\nallow = ["read", "exec"]\nrun = [["echo", "mine"], ["sleep", "30"]]\n'
+        async with under_policy(tmp_path, options_for(server), policy) as ai:
+            own = (await ai.did("exec", guest="web", command=["echo", "mine"]))["pid"]
+            sleeping = (await ai.did("run_command", guest="web", command=["sleep", "30"], seconds=1))["still_running"]
+
+            assert "none that you started here" in await ai.refused("exec_status", guest="web", pid=pid)
+            assert "none that you started here" in await ai.refused("exec_status", guest="web", pid=1)
+            assert "pid" not in await ai.did("exec_status", guest="web", pid=own)
+            assert (await ai.did("exec_status", guest="web", pid=sleeping))["exited"] == 0
+        assert "somebody else's" in str(await other.did("exec_status", guest="web", pid=pid))
+
+
 # Calls
 
 

@@ -36,6 +36,20 @@ async def test_servers_that_share_a_file_move_it_away_once(tmp_path: Path, monke
         assert lines(path.with_name(f"{path.name}.1")) == [-1] * 101
 
 
+async def test_refused_calls_push_no_record_of_what_was_done_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_log, "LARGEST", 1000)
+    records = call_log.CallRecords(tmp_path / "mcp.jsonl")
+    await records.write({"n": 1})
+    for number in range(500):
+        await records.refused.write({"n": number})
+
+    assert lines(tmp_path / "mcp.jsonl") == [1]
+    assert lines(tmp_path / "mcp.refused.jsonl")[-1] == 499
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mcp.jsonl", "mcp.refused.jsonl", "mcp.refused.jsonl.1"]
+
+
 LIMITED = """\
 import asyncio, sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 """A person's yes: asked for in both generations of the protocol, for exactly what is done, and once."""
 
+import json
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -135,13 +136,12 @@ async def test_a_client_that_can_not_ask_is_refused_with_the_reason(
 
 
 async def test_a_person_sees_all_that_would_be_done_and_no_password(asking: Asking) -> None:
-    hidden = ["echo", "x" * 5000, "; the end of a long argument"]
+    long_one = ["echo", "x" * 5000, "; rm -rf /srv", "y" * 3000]
     questions = []
     for tool, arguments in (
         ("run_command", {"command": ["sh"], "input": "rm -rf /srv", "env": ["LD_PRELOAD=/evil.so"], "cwd": "/srv"}),
-        ("run_command", {"command": hidden}),
+        ("run_command", {"command": long_one}),
         ("run_command", {"command": ["echo", "\u202egnp.exe\x1b[2J"]}),
-        ("run_command", {"command": ["echo", *(f"argument {number}" for number in range(1000))]}),
         ("write_text_file", {"path": "/root/x", "content": "the new content"}),
         ("set_user_password", {"username": "root", "password": "planted-secret"}),
     ):
@@ -149,17 +149,35 @@ async def test_a_person_sees_all_that_would_be_done_and_no_password(asking: Aski
         _, asked = await asking.answered(NOT_YES["no"], tool, guest="web", **given)
         questions += asked
 
-    given_more, long, steering, many, written, password = questions
+    given_more, long, steering, written, password = questions
     for part in ("rm -rf /srv", "LD_PRELOAD=/evil.so", "/srv"):
         assert part in given_more
-    assert "more …" in long
-    assert hidden[2] in long
+    assert json.dumps(long_one, separators=(",", ":")) in long
     assert "\\u202e" in steering
     assert steering.isprintable()
-    assert "characters more, not shown" in many
     assert "the new content" in written
     assert "root" in password
     assert "planted-secret" not in password
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("run_command", {"command": ["echo", *(f"argument {number}" for number in range(1000))]}),
+        ("run_command", {"command": ["echo", "x" * 6000, "; rm -rf /srv", "y" * 6000]}),
+        ("write_text_file", {"path": "/root/x", "content": "line\n" * 2000}),
+        ("write_text_file", {"path": "/root/x", "content": "\u202e" * 2000}),
+    ],
+)
+async def test_what_a_person_can_not_be_shown_whole_is_refused_and_not_asked(
+    asking: Asking, ran: Path, tool: str, arguments: dict[str, Any]
+) -> None:
+    result, asked = await asking.answered(YES, tool, guest="web", **arguments)
+
+    assert not asked
+    assert "can be shown 10000 characters" in text_of(result)
+    assert asking.ai.records[-1]["outcome"] == "refused"
+    assert not ran.exists()
 
 
 async def test_tools_about_no_guest_and_resources_are_no_way_around_a_question(server: Serving) -> None:

@@ -121,7 +121,7 @@ async def token_for(server: Serving, role: str, privileges: str) -> Path:
     text = text.replace("VM.Audit,VM.GuestAgent.Audit", privileges.replace(" ", ","))
     text = text.replace("/vms/100", "/vms").replace("AssistantRead", role).replace("assistant@pve", f"{role}@pve")
     access = f"{sys.executable} -m guestwire access --state-dir {server.folder}/state"
-    text = text.replace("guestwire access", access).replace("> assistant.token", f"> {role}.token")
+    text = text.replace("guestwire access", access).replace("--out assistant.token", f"--out {role}.token")
     process = await asyncio.create_subprocess_exec("sh", "-euc", f"umask 077\n{text}", cwd=server.folder)
     assert await process.wait() == 0
     return server.folder / f"{role}.token"

@@ -25,11 +25,15 @@ from guestwire.client.hosts import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
 from guestwire.mcp.elicitation import KEY
-from guestwire.mcp.http import MOST_CALLERS, OWN_TOKEN, Callers, in_url
+from guestwire.mcp.http import MOST_CALLERS, OWN_TOKEN, SESSIONS_OF_CALLER, Callers, in_url
 from guestwire.testing import SandboxedAgent
 
 pytestmark = pytest.mark.agent
 
+INITIALIZE = json.dumps({
+    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}},
+}).encode()  # fmt: skip
 ANN, EVE = (f"{name}@pve!{TOKEN}={SECRET}" for name in ("ann", "eve"))
 PEOPLE = settling(person("ann@pve", ("/vms/100", "Administrator")), person("eve@pve", ("/vms/101", "Administrator")))
 
@@ -170,11 +174,11 @@ async def test_what_is_no_token_is_refused(shared: Listening, token: str) -> Non
 
 
 async def test_a_wrong_token_gets_nothing(shared: Listening) -> None:
-    async with shared.client(f"ann@pve!{TOKEN}=wrong-secret") as ai:
-        for tool in ("list_guests", "ping"):
-            said = await ai.refused(tool, **({} if tool == "list_guests" else {"guest": "web"}))
-            assert "token" in said
-            assert "wrong-secret" not in said
+    for token in (f"ann@pve!{TOKEN}=wrong-secret", f"nobody@pve!{TOKEN}={SECRET}"):
+        answer = await shared.post(shared.headers(token), INITIALIZE)
+
+        assert (answer.status_code, "X-PVE-Token" in answer.text) == (403, True)
+        assert token.partition("=")[2] not in answer.text
     assert "wrong-secret" not in shared.log + (shared.folder / "records.jsonl").read_text()
 
 
@@ -235,6 +239,43 @@ async def test_a_session_is_no_other_caller_s(shared: Listening) -> None:
             headers = shared.headers(EVE) | session | {"Accept": "application/json, text/event-stream"}
             assert (await http.request(method, shared.url, headers=headers)).status_code == 404
     assert (await shared.post(shared.headers(ANN) | session, listing)).status_code == 200
+
+
+async def test_an_invented_token_gets_no_session_and_keeps_nobody_out(shared: Listening) -> None:
+    answers = await asyncio.gather(
+        *(shared.post(shared.headers(f"ann@pve!t{number}={SECRET}"), INITIALIZE) for number in range(40))
+    )
+    async with shared.client(ANN) as ann:
+        assert await ann.did("list_guests")
+
+    assert {answer.status_code for answer in answers} == {403}
+    assert all("does not accept the token" in answer.text for answer in answers)
+    assert not any("mcp-session-id" in answer.headers for answer in answers)
+
+
+async def test_a_caller_has_some_sessions_and_another_those_of_their_own(people: Serving) -> None:
+    options = ["--host", f"https://127.0.0.1:{people.port}", "--ca", ca_of(people)]
+    async with listening(options) as server:
+        opened = [await server.post(server.headers(ANN), INITIALIZE) for _ in range(SESSIONS_OF_CALLER)]
+        over = await server.post(server.headers(ANN), INITIALIZE)
+        other = await server.post(server.headers(EVE), INITIALIZE)
+        async with httpx2.AsyncClient() as http:
+            ended = {"Mcp-Session-Id": opened[0].headers["mcp-session-id"]} | server.headers(ANN)
+            assert (await http.delete(server.url, headers=ended)).status_code == 200
+        again = await server.post(server.headers(ANN), INITIALIZE)
+
+    assert {answer.status_code for answer in opened} == {200}
+    assert (over.status_code, other.status_code, again.status_code) == (503, 200, 200)
+    assert "sessions of this caller are open" in over.text
+
+
+async def test_a_host_that_is_not_there_is_said_and_no_session_begins(people: Serving) -> None:
+    options = ["--host", f"https://127.0.0.1:{free_port()}", "--ca", ca_of(people)]
+    async with listening(options) as server:
+        answer = await server.post(server.headers(ANN), INITIALIZE)
+
+    assert answer.status_code == 503
+    assert "127.0.0.1" in answer.text
 
 
 async def test_limits_count_each_caller_for_themselves(people: Serving, tmp_path: Path) -> None:

@@ -1,23 +1,18 @@
 """The endpoints of `/access` and `/pools`: what they do, who may, and that it holds from the next request on."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import pytest
-from calling import Answer, Client, agent, site, vm
-from persons import SECRET, authorization, person, settling
+from access_calls import ACCESS, PASSWORD, POOLS, As, logged_in, made_token, made_user, stranger
+from calling import Client, agent, site, vm
+from persons import SECRET, person, settling
 from serving import Serving
 
-from guestwire.stores import AclEntry, Group, Put, Role
+from guestwire.stores import AclEntry, Group, Pool, Put, Role
 from guestwire.testing import FakeGuest
-
-ACCESS = "/api2/json/access"
-POOLS = "/api2/json/pools"
-PASSWORD = "correct-horse-9"
 
 PEOPLE = settling(
     person("boss@pve", ("/", "Administrator")),
@@ -26,6 +21,7 @@ PEOPLE = settling(
     person("owner@pve", ("/vms/100", "PVEVMAdmin")),
     person("nobody@pve"),
     [Put(Group("staff", members=frozenset({"nobody@pve"}))), Put(Group("others"))],
+    [Put(Pool("1000"))],
     [Put(Role("Small", frozenset({"VM.Audit"}))), Put(AclEntry("/vms/101", "group", "staff", "Small"))],
 )
 
@@ -36,37 +32,9 @@ async def server() -> AsyncIterator[Serving]:
         yield server
 
 
-@dataclass
-class As(Client):
-    """Calls as somebody."""
-
-    def __init__(self, server: Serving, userid: str = "boss@pve", secret: str = "") -> None:
-        super().__init__(server)
-        self.authorization = secret or authorization(userid)
-
-    async def call(self, method: str, path: str, /, **parameters: object) -> Answer:
-        if method == "GET":
-            return await self.get(f"{path}?{urlencode(parameters)}" if parameters else path)
-        body = json.dumps(parameters).encode() if method != "DELETE" else None
-        return await self.send(self.request(method, path, body, ["Content-Type: application/json"] if body else []))
-
-
 @pytest.fixture
 def boss(server: Serving) -> As:
     return As(server)
-
-
-async def made_user(boss: As, name: str, **fields: object) -> str:
-    userid = f"{name}@pve"
-    assert (await boss.call("POST", f"{ACCESS}/users", userid=userid, **fields)).data is None
-    return userid
-
-
-async def made_token(boss: As, userid: str, name: str = "t1", **fields: object) -> As:
-    """A client with a new token of the user."""
-    answer = await boss.call("POST", f"{ACCESS}/users/{userid}/token/{name}", **fields)
-    header = f"Authorization: PVEAPIToken={answer.data['full-tokenid']}={answer.data['value']}"
-    return As(boss.server, secret=header)
 
 
 # Users
@@ -106,8 +74,8 @@ async def test_a_list_of_users_never_holds_a_secret(boss: As) -> None:
     ("parameters", "reason"),
     [
         ({"userid": "boss@pve"}, "create user failed: user 'boss@pve' already exists"),
-        ({"userid": "x@none"}, "domain 'none' does not exist"),
-        ({"userid": "x@pve", "groups": "ghosts"}, "no such group 'ghosts'"),
+        ({"userid": "x@none"}, "create user failed: domain 'none' does not exist"),
+        ({"userid": "x@pve", "groups": "ghosts"}, "create user failed: no such group 'ghosts'"),
         ({"userid": "x@pam", "password": PASSWORD}, "realm 'pam' keeps its passwords elsewhere: change it on the host, with passwd"),
         ({"userid": "x y@pve"}, "Parameter verification failed."),
         ({"userid": "x@pve", "password": "short"}, "Parameter verification failed."),
@@ -125,11 +93,15 @@ async def test_a_user_that_cannot_be_is_refused(boss: As, parameters: dict[str, 
         ("nobody@pve", "POST", "/users", {"userid": "z@pve"}, "Permission check failed (/access/realm/pve, Realm.AllocateUser)"),
         ("keeper@pve", "POST", "/users", {"userid": "z@pve"}, "Permission check failed (/access/groups, User.Modify)"),
         ("keeper@pve", "POST", "/users", {"userid": "z@pve", "groups": "others"}, "Permission check failed (/access/groups/others, User.Modify)"),
-        ("keeper@pve", "PUT", "/users/boss@pve", {"comment": "x"}, "Permission check failed"),
+        ("keeper@pve", "PUT", "/users/boss@pve", {"comment": "x"}, "Permission check failed (/access/groups, User.Modify)"),
+        ("keeper@pve", "PUT", "/users/boss@pve", {"groups": "staff"}, "Permission check failed"),
+        ("nobody@pve", "PUT", "/users/boss@pve", {"comment": "x"}, "Permission check failed (/access/groups, User.Modify)"),
         ("keeper@pve", "PUT", "/users/nobody@pve", {"groups": "others"}, "Permission check failed (/access/groups/others, User.Modify)"),
         ("keeper@pve", "PUT", "/users/ghost@pve", {}, "no such user ('ghost@pve')"),
         ("nobody@pve", "GET", "/users/boss@pve", {}, "Permission check failed"),
         ("nobody@pve", "POST", "/users/boss@pve/token/x", {}, "Permission check failed"),
+        ("boss@pve", "GET", "/users/ghost@pve/token", {}, "Permission check failed"),
+        ("boss@pve", "PUT", "/users/ghost@pve/token/tok", {}, "Permission check failed"),
         ("nobody@pve", "POST", "/groups", {"groupid": "x"}, "Permission check failed (/access/groups, Group.Allocate)"),
         ("auditor@pve", "POST", "/roles", {"roleid": "x"}, "Permission check failed (/access, Sys.Modify)"),
         ("auditor@pve", "PUT", "/acl", {"path": "/vms/100", "roles": "Small", "users": "nobody@pve"}, "Permission check failed (/vms/100, Permissions.Modify|VM.Allocate)"),
@@ -149,7 +121,8 @@ async def test_a_keeper_of_a_group_makes_and_changes_its_users(server: Serving) 
     keeper = As(server, "keeper@pve")
 
     assert (await keeper.call("POST", f"{ACCESS}/users", userid="staffer@pve", groups="staff")).data is None
-    assert (await keeper.call("PUT", f"{ACCESS}/users/staffer@pve", comment="new")).data is None
+    changed = await keeper.call("PUT", f"{ACCESS}/users/staffer@pve", comment="new", groups="staff", append=1)
+    assert changed.data is None
     assert {user["userid"] for user in (await keeper.call("GET", f"{ACCESS}/users")).data} == {
         "nobody@pve",
         "staffer@pve",
@@ -216,7 +189,7 @@ async def test_a_token_is_not_its_user_and_cannot_get_what_its_user_may(boss: As
 
 async def test_a_user_makes_tokens_of_its_own(boss: As) -> None:
     userid = await made_user(boss, "frida", password=PASSWORD)
-    ticket, csrf = await logged_in(boss, userid, PASSWORD)
+    ticket, csrf = await logged_in(boss.server, userid, PASSWORD)
     frida = As(boss.server, secret=f"Cookie: PVEAuthCookie={quote(ticket)}\r\nCSRFPreventionToken: {csrf}")
 
     made = await frida.call("POST", f"{ACCESS}/users/{userid}/token/t1")
@@ -249,23 +222,19 @@ async def test_a_password_is_not_changed_with_a_token(boss: As) -> None:
 # Tickets
 
 
-async def logged_in(boss: As, userid: str, password: str) -> tuple[str, str]:
-    answer = await boss.post(f"{ACCESS}/ticket", username=userid, password=password)
-    return answer.data["ticket"], answer.data["CSRFPreventionToken"]
-
-
 @pytest.mark.slow
 async def test_somebody_with_a_ticket_changes_the_password_and_logs_in_with_it(boss: As) -> None:
     userid = await made_user(boss, "gina", password=PASSWORD)
-    ticket, csrf = await logged_in(boss, userid, PASSWORD)
+    ticket, csrf = await logged_in(boss.server, userid, PASSWORD)
     gina = As(boss.server, secret=f"Cookie: PVEAuthCookie={quote(ticket)}\r\nCSRFPreventionToken: {csrf}")
 
-    changed = await gina.call("PUT", f"{ACCESS}/password", userid=userid, password="another-pass-1")
     others = await gina.call("PUT", f"{ACCESS}/password", userid="boss@pve", password="another-pass-1")
+    changed = await gina.call("PUT", f"{ACCESS}/password", userid=userid, password="another-pass-1")
 
     assert (changed.data, others.status) == (None, 403)
-    await logged_in(boss, userid, "another-pass-1")
-    refused = await boss.post(f"{ACCESS}/ticket", username=userid, password=PASSWORD)
+    assert others.reason == "Permission check failed (/access/realm/pve, Realm.AllocateUser)"
+    await logged_in(boss.server, userid, "another-pass-1")
+    refused = await stranger(boss.server).post(f"{ACCESS}/ticket", username=userid, password=PASSWORD)
     assert (refused.status, refused.reason) == (401, "authentication failure")
 
 
@@ -273,9 +242,10 @@ async def test_somebody_with_a_ticket_changes_the_password_and_logs_in_with_it(b
 async def test_failed_logins_wait_and_hold_up_nobody_else(boss: As) -> None:
     userid = await made_user(boss, "hugo", password=PASSWORD)
     wrong = [
-        asyncio.create_task(boss.post(f"{ACCESS}/ticket", username="boss@pve", password="wrong")) for _ in range(20)
+        asyncio.create_task(stranger(boss.server).post(f"{ACCESS}/ticket", username="boss@pve", password="wrong"))
+        for _ in range(20)
     ]
-    await logged_in(boss, userid, PASSWORD)
+    await logged_in(boss.server, userid, PASSWORD)
     assert (await boss.get("/api2/json/version")).status == 200
     assert not any(attempt.done() for attempt in wrong)
 
@@ -284,7 +254,7 @@ async def test_failed_logins_wait_and_hold_up_nobody_else(boss: As) -> None:
 
 async def test_a_ticket_of_a_user_who_was_disabled_is_refused(boss: As) -> None:
     userid = await made_user(boss, "ida", password=PASSWORD)
-    ticket, _ = await logged_in(boss, userid, PASSWORD)
+    ticket, _ = await logged_in(boss.server, userid, PASSWORD)
     ida = As(boss.server, secret=f"Authorization: PVEAuthCookie={ticket}")
     assert (await ida.get("/api2/json/version")).status == 200
 
@@ -319,9 +289,9 @@ async def test_roles_are_made_shown_changed_and_removed(boss: As) -> None:
     unknown = await boss.call("PUT", f"{ACCESS}/roles/Freezer", privs="VM.Fly")
 
     assert shown == {"VM.Audit": 1, "VM.GuestAgent.FileSystemMgmt": 1}
-    assert (built_in.status, unknown.status) == (500, 500)
+    assert (built_in.status, unknown.status) == (500, 400)
     assert built_in.reason == "auto-generated role 'PVEAdmin' cannot be deleted"
-    assert unknown.reason == "invalid privilege 'VM.Fly'"
+    assert unknown.json["errors"] == {"privs": "invalid format - invalid privilege 'VM.Fly'\n"}
     listed = {role["roleid"]: role for role in (await boss.call("GET", f"{ACCESS}/roles")).data}
     assert listed["Freezer"]["special"] == 0
     assert listed["PVEAuditor"]["special"] == 1
@@ -356,11 +326,26 @@ async def test_the_acl_is_changed_and_shown(boss: As) -> None:
     ("parameters", "reason"),
     [
         ({"path": "/nowhere", "roles": "Small", "users": "nobody@pve"}, "Parameter verification failed."),
-        ({"path": "/vms/100", "roles": "Ghost", "users": "nobody@pve"}, "role 'Ghost' does not exist"),
-        ({"path": "/vms/100", "roles": "Small", "users": "ghost@pve"}, "no such user ('ghost@pve')"),
-        ({"path": "/vms/100", "roles": "Small", "groups": "ghosts"}, "group 'ghosts' does not exist"),
-        ({"path": "/vms/100", "roles": "Small", "tokens": "boss@pve!none"}, "no such token 'none' for user 'boss@pve'"),
-        ({"path": "/vms/100", "roles": "Small"}, "ACL update failed: give users, groups or tokens"),
+        (
+            {"path": "/vms/100", "roles": "Ghost", "users": "nobody@pve"},
+            "ACL update failed: role 'Ghost' does not exist",
+        ),
+        (
+            {"path": "/vms/100", "roles": "Small", "users": "ghost@pve"},
+            "ACL update failed: user 'ghost@pve' does not exist",
+        ),
+        (
+            {"path": "/vms/100", "roles": "Small", "groups": "ghosts"},
+            "ACL update failed: group 'ghosts' does not exist",
+        ),
+        (
+            {"path": "/vms/100", "roles": "Small", "tokens": "boss@pve!none"},
+            "ACL update failed: no such token 'none' for user 'boss@pve'",
+        ),
+        (
+            {"path": "/vms/100", "roles": "Small", "tokens": "ghost@pve!none"},
+            "ACL update failed: no such user ('ghost@pve')",
+        ),
     ],
 )
 async def test_an_acl_entry_that_cannot_be_is_refused(boss: As, parameters: dict[str, Any], reason: str) -> None:
@@ -432,7 +417,9 @@ async def test_a_pool_gives_its_vms_to_whoever_has_the_pool(server: Serving, bos
     assert [(member["id"], member["node"], member["vmid"]) for member in shown["members"]] == [
         ("qemu/101", "pve1", 101)
     ]
-    assert (await boss.call("DELETE", f"{POOLS}/lab")).reason == "delete pool failed: pool 'lab' is not empty"
+    assert shown["poolid"] == "lab"
+    refused = await boss.call("DELETE", f"{POOLS}/lab")
+    assert refused.reason == "delete pool failed: pool 'lab' is not empty (contains VM 101)"
     await boss.call("PUT", POOLS, poolid="lab", vms="101", delete=1)
     assert (await boss.call("DELETE", f"{POOLS}?poolid=lab")).data is None
     assert (await boss.call("GET", f"{POOLS}/lab")).reason == "pool 'lab' does not exist"
@@ -445,7 +432,7 @@ async def test_a_list_of_storages_without_any_changes_a_pool_as_if_it_was_not_th
         assert (await boss.call("PUT", f"{POOLS}/empty", storage=storage, comment="new")).data is None
         assert (await boss.call("GET", f"{POOLS}/empty")).data["comment"] == "new"
         refused = await boss.call("PUT", f"{POOLS}/empty", storage=f"{storage}local")
-        assert refused.reason == "update pool failed: storage 'local' does not exist"
+        assert refused.reason == "update pools failed: storage 'local' does not exist"
     finally:
         await boss.call("DELETE", f"{POOLS}/empty")
 
@@ -478,7 +465,6 @@ async def test_a_vm_is_taken_only_from_a_pool_that_one_may_change(boss: As) -> N
 
 async def test_a_number_is_the_pool_that_it_names_and_no_other(boss: As) -> None:
     userid = await made_user(boss, "pia")
-    await boss.call("POST", POOLS, poolid="1000")
     await boss.call("PUT", f"{ACCESS}/acl", path="/pool/1000.0", roles="PVEPoolAdmin", users=userid)
     pia = await made_token(boss, userid, privsep=0)
 
@@ -509,7 +495,7 @@ async def test_a_vm_moves_between_pools_only_when_that_is_said(boss: As) -> None
 async def test_no_secret_is_in_the_log_or_in_clear_in_the_store(server: Serving, boss: As) -> None:
     userid = await made_user(boss, "lena", password=PASSWORD)
     made = await boss.call("POST", f"{ACCESS}/users/{userid}/token/t1")
-    ticket, csrf = await logged_in(boss, userid, PASSWORD)
+    ticket, csrf = await logged_in(boss.server, userid, PASSWORD)
     await boss.post(f"{ACCESS}/ticket?username={userid}&password=planted-in-query")
 
     written = [path.read_bytes() for path in (server.folder / "state").iterdir() if path.name.startswith("access.db")]

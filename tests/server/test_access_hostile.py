@@ -33,6 +33,56 @@ def caller(server: Serving, userid: str) -> Client:
     return made
 
 
+FORM = "Content-Type: application/x-www-form-urlencoded"
+MANY = "&".join(f"k{number}" for number in range(95_000)).encode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ([FORM], MANY[: 512 * 1024], 501),
+        ([FORM], MANY[: 16 * 1024], 400),
+        ([FORM], MANY[: 16 * 1024].replace(b"&", b";"), 400),
+        (["Content-Type: application/json"], json.dumps(dict.fromkeys(map(str, range(1000)))).encode(), 400),
+    ],
+)
+async def test_a_login_of_many_parameters_is_refused_in_fewer_bytes_than_it_has(
+    server: Serving, headers: list[str], body: bytes, status: int
+) -> None:
+    stranger = Client(server, tls=False)
+    stranger.authorization = "X: y"
+    request = stranger.request("POST", f"{ACCESS}/ticket", body, headers)
+    async with stranger.connection() as connection:
+        connection.send(request)
+        answer = await connection.answer()
+
+    assert answer.status == status
+    assert len(answer.body) + len(answer.reason) < 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_query_of_many_parameters_is_refused_before_login(server: Serving, method: str) -> None:
+    stranger = Client(server, tls=False)
+    stranger.authorization = "X: y"
+    answer = await stranger.send(stranger.request(method, f"{ACCESS}/ticket?{'&'.join('abcdefgh' * 500)}"))
+
+    assert (answer.status, answer.json["errors"]) == (400, {"body": "more than 64 parameters"})
+    assert len(answer.body) < 200
+
+
+async def test_a_refusal_names_some_of_many_unknown_parameters(server: Serving) -> None:
+    boss = caller(server, "boss@pve")
+    many: list[dict[str, Any]] = [{f"k{number}": 1 for number in range(900)}, {"command": [[]] * 100_000}]
+    for parameters in many:
+        answer = await boss.post(agent("exec"), **parameters)
+
+        assert answer.status == 400
+        assert 1 < len(answer.json["errors"]) <= 32
+
+    answer = await boss.post(agent("exec"), **{f"k{number}": 1 for number in range(1001)})
+    assert answer.json["errors"] == {"body": "more than 1000 parameters"}
+
+
 NAMES = st.sampled_from(
     [
         "nobody@pve", "boss@pve", "root@pam", "nobody@pve!tok", "boss@pve!tok", "ghost@pve", "..", "{userid}", "nobody@pve/../boss@pve", "%2e%2e",

@@ -17,7 +17,7 @@ from guestwire.server.http1 import Refusal
 def test_any_text_gives_a_legal_reason_phrase(text: str) -> None:
     phrase = answers.reason_phrase(text)
 
-    assert phrase.isascii()
+    assert max(phrase, default=" ") <= "\xff"
     assert phrase.isprintable()
     assert len(phrase) == len(text.partition("\n")[0])
 
@@ -28,12 +28,12 @@ def test_any_text_gives_a_legal_reason_phrase(text: str) -> None:
         ("QEMU guest agent is not running", "QEMU guest agent is not running"),
         ("Agent error: no \u201cfile\u201d of \u2018mine\u2019", "Agent error: no \"file\" of 'mine'"),
         ("two\nlines", "two"),
-        ("a\rb\tc\x00d\x7f", "a?b?c?d?"),
-        ("h\xe9llo \u4e2d\U0001f600", "h?llo ??"),
+        ("a\rb\tc\x00d\x7f\x85\x9f", "a?b?c?d???"),
+        ("h\xe9llo \u4e2d\U0001f600", "h\xe9llo ??"),
         ("", ""),
     ],
 )
-def test_a_reason_phrase_is_the_first_line_in_ascii(text: str, phrase: str) -> None:
+def test_a_reason_phrase_is_the_first_line_in_latin_1(text: str, phrase: str) -> None:
     assert answers.reason_phrase(text) == phrase
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,11 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 import pytest
+from access_calls import stranger
 from calling import Client, agent, site, vm
 from persons import SECRET, authorization, person, settling
 from serving import Serving
+from waiting import until
 
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
@@ -23,11 +26,14 @@ from guestwire.app.state import STORE
 from guestwire.contract import Endpoint
 from guestwire.contract.endpoints.agent import fsfreeze_thaw
 from guestwire.contract.registry import ENDPOINTS
+from guestwire.dispatch import audit
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
+from guestwire.dispatch.stranger_limiter import PER_ADDRESS
+from guestwire.errors import StoreError
 from guestwire.inventory import Inventory
 from guestwire.server import Gateway
 from guestwire.server.http1 import Request, Response
-from guestwire.stores import AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User
+from guestwire.stores import BEGUN, AuditFilter, AuditLog, AuditRecord, MemoryStore, SqliteStore, Token, User
 from guestwire.testing import FakeGuest
 
 AUDIT = "/api2/json/nodes/pve1/guestwire/audit"
@@ -93,6 +99,29 @@ async def test_a_written_file_is_recorded_with_its_size_and_digest(
         "content-sha256": hashlib.sha256(b"planted-content").hexdigest(),
         "encode": encode,
     }
+
+
+async def test_a_file_that_is_read_is_recorded_once_a_minute(client: Client, guest: FakeGuest) -> None:
+    guest.files |= {"/etc/hostname": bytearray(b"web\n"), "/etc/motd": bytearray(b"hello")}
+    await client.get(agent("file-read"), file="/etc/hostname")
+    await until_recorded(client, "/etc/hostname")
+    record = await last(client)
+    for offset in (0, 1, 2):
+        await client.get(agent("file-read"), file="/etc/hostname", offset=offset)
+    await client.get(agent("file-read"), file="/etc/motd")
+    await until_recorded(client, "/etc/motd")
+    records = (await client.get(AUDIT)).data
+
+    assert record["parameters"] == {"vmid": "100", "file": "/etc/hostname"}
+    assert (record["subject"], record["status"], record["result"]) == ("root@pam!admin", 200, "OK, 4 bytes")
+    assert [one["parameters"].get("file") for one in records].count("/etc/hostname") == 1
+
+
+async def until_recorded(client: Client, file: str) -> None:
+    """A read does not wait for its record."""
+    async with asyncio.timeout(10):
+        while (await last(client))["parameters"].get("file") != file:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.usefixtures("guest")
@@ -197,6 +226,112 @@ async def test_a_caller_that_leaves_when_all_is_done_leaves_one_record() -> None
     assert (record.status, record.result) == (500, "no such user ('ghost@pve')")
 
 
+async def test_a_kill_leaves_no_effect_without_a_record() -> None:
+    """In the middle of calls: whatever reached the guest had a record before."""
+    for _ in range(5):
+        async with (
+            Serving.of(site(vm(100)), killed=True) as server,
+            FakeGuest(server.folder / "100.qga", replies=dict(REPLIES)) as guest,
+        ):
+            client = Client(server)
+            calls = [asyncio.create_task(client.post(agent("exec"), command=f"c{number}")) for number in range(60)]
+            await until(lambda: guest.names().count("guest-exec") > 5, 20)
+            server.signal(signal.SIGKILL)
+            await server.process.wait()
+            await asyncio.gather(*calls, return_exceptions=True)
+            store = await SqliteStore.open(server.folder / "state" / STORE)
+            records = await store.audit(AuditFilter(vmid=100))
+            await store.close()
+            done = {one["arguments"]["path"] for one in guest.received if one["execute"] == "guest-exec"}
+
+        assert done <= {record.parameters["command"] for record in records}
+        assert {record.status for record in records} <= {BEGUN, 200}
+
+
+async def test_calls_that_a_kill_broke_off_are_counted_at_the_next_start() -> None:
+    async with (
+        Serving.of(site(vm(100))) as server,
+        FakeGuest(server.folder / "100.qga", replies=dict(REPLIES), delay={"guest-exec": 60}) as guest,
+    ):
+        client = Client(server)
+        call = asyncio.create_task(client.post(agent("exec"), command="broken-off"))
+        await until(lambda: "guest-exec" in guest.names())
+        await server.restart()
+        await asyncio.gather(call, return_exceptions=True)
+        found = (await client.get(AUDIT, status=BEGUN)).data
+
+        assert "1 calls had begun when the server was last ended" in server.log
+        assert [(record["parameters"]["command"], record["result"]) for record in found] == [("broken-off", "begun")]
+
+
+async def test_a_call_has_begun_before_it_has_an_effect_and_its_end_takes_that_place() -> None:
+    seen: list[list[AuditRecord]] = []
+
+    async def effect(*_: object) -> object:
+        seen.append(await store.audit())
+        return None
+
+    async def take(_: Response) -> None:
+        seen.append(await store.audit())
+
+    async with in_memory([replace(fsfreeze_thaw, function=effect)]) as (gateway, store):
+        await gateway(request("POST", agent("fsfreeze-thaw"), take))
+
+    assert [[(record.status, record.result) for record in records] for records in seen] == [
+        [(BEGUN, "begun")],
+        [(200, "OK")],
+    ]
+    assert seen[0][0].request_id == seen[1][0].request_id
+    assert seen[0][0].subject == "root@pam!admin"
+
+
+async def test_what_a_full_disk_kept_out_is_written_when_there_is_room(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "RETRY", 0.01)
+    monkeypatch.setattr(audit, "MOST_KEPT", 3)
+
+    class FullDisk(MemoryStore):
+        is_full = True
+
+        async def append_audit(self, records: Sequence[AuditRecord]) -> None:
+            if self.is_full:
+                raise StoreError("database or disk is full")
+            await super().append_audit(records)
+
+    store = FullDisk()
+    writer = AuditWriter(store)
+    async with asyncio.timeout(5):
+        for name, status in (("one", BEGUN), ("one", 200), ("two", 200), ("three", 200)):
+            await writer.write_soon(AuditRecord(0, name, "", "", None, "", {}, status, "OK", 0))
+        store.is_full = False
+        while len(await store.audit()) < 2:
+            await asyncio.sleep(0.01)
+        await writer.write_soon(AuditRecord(0, "four", "", "", None, "", {}, 200, "OK", 0))
+        await writer.close()
+
+    assert [(record.request_id, record.status) for record in await store.audit()] == [
+        ("one", 200),
+        ("two", 200),
+        ("four", 200),
+    ]
+    assert (
+        "not written to the audit trail, kept until it can be (database or disk is full): AuditRecord(" in caplog.text
+    )
+    assert caplog.text.count("lost but for this line") == 1
+    assert "3 audit records are written that could not be since" in caplog.text
+
+
+async def test_what_could_never_be_written_stands_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    writer = AuditWriter(store)
+    await store.close()
+    await writer.write_soon(AuditRecord(0, "one", "", "", None, "", {}, 200, "OK", 0))
+    await writer.close()
+
+    assert "never written to the audit trail: AuditRecord(time=0, request_id='one'" in caplog.text
+
+
 @dataclass
 class Log:
     """An audit log, and a sink, that can't write the first time."""
@@ -237,8 +372,42 @@ async def test_a_stranger_is_recorded_without_what_it_brought(server: Serving, c
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("proxies", "seen"), [('["127.0.0.0/8"]', "198.51.100.7"), ("[]", "127.0.0.1")])
+async def test_the_client_of_a_trusted_proxy_is_named_in_trail_and_log_and_no_invention(
+    proxies: str, seen: str
+) -> None:
+    async with Serving.of(site(server=f"trusted_proxies = {proxies}")) as server:
+        client = Client(server)
+        forwarded = "X-Forwarded-For: 203.0.113.66, 198.51.100.7"
+        await client.send(client.request("POST", USERS, b"userid=x%40pve", [forwarded, "Content-Type: application/x-www-form-urlencoded"]))  # fmt: skip
+
+        assert (await last(client))["address"] == seen
+        await until(lambda: f"from={seen} subject=root@pam!admin POST" in server.log)
+        assert "203.0.113.66" not in server.log
+
+
+async def test_a_stranger_fills_no_log_and_how_often_it_came_is_said() -> None:
+    async with Serving.of(site(server="tls = false")) as server:
+        client = Client(server, tls=False)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            async with client.connection() as connection:
+                for _ in range(500):
+                    connection.send(b"GET /api2/json/version HTTP/1.1\r\n\r\n")
+                    assert (await connection.answer()).status == 401
+        for _ in range(100):
+            await client.send(b"no request\r\n\r\n")
+        await client.get("/api2/json/version")
+        await server.stop()
+        log = server.log
+
+    assert log.count("from=127.0.0.1 subject=-") <= PER_ADDRESS
+    assert re.search(r"5\d\d more connections and requests without a login, from 127.0.0.1 \(5\d\d\)", log)
+    assert log.count("subject=root@pam!admin") == 1
+
+
+@pytest.mark.slow
 async def test_a_failed_login_is_recorded_with_the_name_that_was_tried(client: Client) -> None:
-    await client.post("/api2/json/access/ticket", username="ann@pve", password="planted-password")
+    await stranger(client.server).post("/api2/json/access/ticket", username="ann@pve", password="planted-password")
 
     record = await last(client)
 
@@ -288,7 +457,10 @@ async def test_records_are_found_by_each_of_their_fields(server: Serving, client
     for name, value in fields.items():
         assert whole in (await client.get(f"{AUDIT}?{urlencode({name: value})}")).data, name
     assert (await client.get(AUDIT, user="nobody@pve")).data == []
-    assert [record["number"] for record in (await client.get(AUDIT, after=0, limit=2)).data] == [1, 2]
+    assert [record["number"] for record in (await client.get(AUDIT, after=0, limit=2)).data] == [
+        2,
+        4,
+    ]  # what had only begun is gone
 
 
 async def test_the_trail_is_for_auditors(server: Serving) -> None:

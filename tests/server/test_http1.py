@@ -56,13 +56,18 @@ def test_white_space_after_credentials_is_kept_and_dropped_elsewhere() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"", b"GET", b"GET /", b"GET  / HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET / HTTP/2.0", b"GET / HTTP/0.9", b"GET / http/1.1",
+        b"", b"GET", b"GET /", b"GET  / HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET / HTTP/", b"GET / http/1.1",
         b"GET /\tx HTTP/1.1", b"GET /a b HTTP/1.1", b"GET /\x00 HTTP/1.1", b"GET /\xe9 HTTP/1.1", b"G\xcbT / HTTP/1.1", b"G(T / HTTP/1.1",
         b"GET / HTTP/1.1\nX: y", b"GET / HTTP/1.1\r", b"GET / HTTP/1.10", b"\x16\x03\x01\x02",
     ],
 )  # fmt: skip
 def test_another_request_line_is_refused(line: bytes) -> None:
     assert refused(line=line) == (400, "bad request line")
+
+
+@pytest.mark.parametrize("version", ["2.0", "0.9", "3.1"])
+def test_another_version_of_the_protocol_is_named(version: str) -> None:
+    assert refused(line=f"GET / HTTP/{version}".encode()) == (506, f"http protocol version {version} not supported")
 
 
 @pytest.mark.parametrize(

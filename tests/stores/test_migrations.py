@@ -14,7 +14,8 @@ from guestwire.testing.stores import check_store
 NEWEST = migrations()[-1].number
 
 ROWS = """
-INSERT INTO users VALUES ('ann@pve', 1, 0, 'Ann', '', '', '', '', NULL);
+INSERT INTO users (userid, enable, expire, firstname, lastname, email, comment, keys)
+    VALUES ('ann@pve', 1, 0, 'Ann', '', '', '', '');
 INSERT INTO groups VALUES ('ops', '');
 INSERT INTO group_members VALUES ('ops', 'ann@pve');
 INSERT INTO tokens VALUES ('ann@pve!t', 'ann@pve', 't', x'00ff', 1, 0, '');

@@ -49,6 +49,33 @@ def contents(snapshot: Snapshot) -> set[object]:
     return {record for table in snapshot.tables().values() for record in table.values()}
 
 
+@pytest.mark.parametrize("content", [None, b""])
+async def test_a_store_that_vanished_is_not_made_anew_unless_that_is_wanted(path: Path, content: bytes | None) -> None:
+    store = await SqliteStore.open(path)
+    whole = await fill(store)
+    await store.backup(path.with_name("copy.db"))
+    await store.close()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(StoreDamaged, match="put a backup in its place") as refused:
+        await SqliteStore.open(path)
+
+    assert f"it is {'missing' if content is None else 'empty'}, and there was a store" in str(refused.value)
+    assert path.exists() == (content is not None)
+    restore(path.with_name("copy.db"), path)
+    store = await SqliteStore.open(path)
+    assert contents(store.snapshot) == contents(whole)
+    await store.close()
+
+    path.unlink()
+    path.with_name("access.db.lock").unlink()
+    store = await SqliteStore.open(path)
+    assert not store.snapshot.users
+    await store.close()
+
+
 def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 

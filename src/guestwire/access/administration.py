@@ -1,22 +1,40 @@
 """Changes to users, groups, tokens, roles, ACLs and pools: each function takes the snapshot as it is and returns what to change in it.
 
-Pure, so that the API and the command line do the same. Refusals are worded as Proxmox VE words them.
+Pure, so that the API and the command line do the same. Refusals are worded as Proxmox VE words them: what was wrong is
+said here, what failed by it (`failing`) by the endpoint. Clients look for both.
 """
 
+import contextlib
+import itertools
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from guestwire.access.engine import SUPERUSER
 from guestwire.access.paths import is_known, normalize
-from guestwire.access.privileges import ALL
 from guestwire.access.roles import refuse_built_in, roles
 from guestwire.errors import AccessRefused, InvalidParameters
 from guestwire.stores.records import AclEntry, Change, Group, Pool, Put, Remove, Role, SubjectKind, Token, User
 from guestwire.stores.snapshot import Snapshot
 
 Changes = list[Change]
+
+_reserved: Final = re.compile("PVE", re.IGNORECASE)
+
+
+@contextlib.contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Puts what failed before the text of a refusal.
+
+    Args:
+        what: for example "create user failed".
+    """
+    try:
+        yield
+    except AccessRefused as error:
+        raise AccessRefused(f"{what}: {error}") from error
 
 
 def existing_user(snapshot: Snapshot, userid: str) -> User:
@@ -33,7 +51,7 @@ def existing_user(snapshot: Snapshot, userid: str) -> User:
 def add_user(snapshot: Snapshot, user: User, groups: Collection[str] = ()) -> Changes:
     """A new user, in these groups."""
     if user.userid in snapshot.users or user.userid == SUPERUSER:
-        raise AccessRefused(f"create user failed: user '{user.userid}' already exists")
+        raise AccessRefused(f"user '{user.userid}' already exists")
     return [Put(user), *_memberships(snapshot, user.userid, groups, append=True)]
 
 
@@ -64,7 +82,7 @@ def _memberships(snapshot: Snapshot, userid: str, groups: Collection[str], *, ap
 def remove_user(snapshot: Snapshot, userid: str) -> Changes:
     """A user goes, with tokens, memberships and ACL entries."""
     if userid == SUPERUSER:
-        raise AccessRefused(f"delete user failed: '{SUPERUSER}' can't be removed")
+        raise AccessRefused(f"'{SUPERUSER}' can't be removed")
     existing_user(snapshot, userid)
     return [Remove(User, userid)]
 
@@ -113,7 +131,7 @@ def existing_group(snapshot: Snapshot, groupid: str) -> Group:
 def add_group(snapshot: Snapshot, group: Group) -> Changes:
     """A new group."""
     if group.groupid in snapshot.groups:
-        raise AccessRefused(f"create group failed: group '{group.groupid}' already exists")
+        raise AccessRefused(f"group '{group.groupid}' already exists")
     return [Put(group)]
 
 
@@ -139,17 +157,19 @@ def existing_role(snapshot: Snapshot, roleid: str) -> frozenset[str]:
 
 
 def add_role(snapshot: Snapshot, role: Role) -> Changes:
-    """A new role."""
+    """A new role; names that begin with PVE are kept for built-in ones of later releases."""
+    if _reserved.match(role.roleid):
+        raise InvalidParameters({"roleid": "cannot use role ID starting with the (case-insensitive) 'PVE' namespace"})
     if role.roleid in roles(snapshot):
-        raise AccessRefused(f"create role failed: role '{role.roleid}' already exists")
-    return [Put(_with_known_privileges(role))]
+        raise AccessRefused(f"role '{role.roleid}' already exists")
+    return [Put(role)]
 
 
 def change_role(snapshot: Snapshot, roleid: str, privileges: Collection[str], *, append: bool = False) -> Changes:
     """Other privileges for an own role, or more of them (`append`)."""
     before = _own_role(snapshot, roleid, "modified")
     kept = before.privileges if append else frozenset()
-    return [Put(_with_known_privileges(Role(roleid, kept | frozenset(privileges))))]
+    return [Put(Role(roleid, kept | frozenset(privileges)))]
 
 
 def remove_role(snapshot: Snapshot, roleid: str) -> Changes:
@@ -163,21 +183,18 @@ def _own_role(snapshot: Snapshot, roleid: str, what: str) -> Role:
     return snapshot.roles[roleid]
 
 
-def _with_known_privileges(role: Role) -> Role:
-    for privilege in sorted(role.privileges):
-        if privilege not in ALL:
-            raise AccessRefused(f"invalid privilege '{privilege}'")
-    return role
-
-
-def acl_path(path: str) -> str:
+def acl_path(path: str, *, is_removal: bool = False) -> str:
     """The path as ACL entries have it.
 
+    Args:
+        path: as it was given.
+        is_removal: entries on a path that means nothing may still be there, and go.
+
     Raises:
-        InvalidParameters: it means nothing.
+        InvalidParameters: it is no path, or one that means nothing.
     """
     found = normalize(path)
-    if found is None or not is_known(found):
+    if found is None or not (is_removal or is_known(found)):
         raise InvalidParameters({"path": f"invalid ACL path '{path}'"})
     return found
 
@@ -186,37 +203,36 @@ def add_acl(
     snapshot: Snapshot, path: str, subjects: Iterable[tuple[SubjectKind, str]], given: Iterable[str], *, propagate: bool
 ) -> Changes:
     """These subjects have these roles on the path."""
-    return [Put(entry) for entry in _acl_entries(snapshot, path, subjects, given, propagate=propagate)]
+    return [Put(entry) for entry in _acl_entries(snapshot, acl_path(path), subjects, given, propagate=propagate)]
 
 
 def remove_acl(
     snapshot: Snapshot, path: str, subjects: Iterable[tuple[SubjectKind, str]], given: Iterable[str]
 ) -> Changes:
     """These subjects have these roles on the path no more; those that had none stay without."""
-    entries = _acl_entries(snapshot, path, subjects, given, propagate=True)
+    entries = _acl_entries(snapshot, acl_path(path, is_removal=True), subjects, given, propagate=True)
     return [Remove(AclEntry, entry.key) for entry in entries if entry.key in snapshot.acl]
 
 
 def _acl_entries(
     snapshot: Snapshot, path: str, subjects: Iterable[tuple[SubjectKind, str]], given: Iterable[str], *, propagate: bool
 ) -> Iterator[AclEntry]:
-    path, subjects = acl_path(path), list(subjects)
-    for kind, subject in subjects:
-        _check_subject(snapshot, kind, subject)
+    subjects = list(subjects)
     for role in given:
         existing_role(snapshot, role)
         for kind, subject in subjects:
+            _check_subject(snapshot, kind, subject)
             yield AclEntry(path, kind, subject, role, propagate)
 
 
 def _check_subject(snapshot: Snapshot, kind: SubjectKind, subject: str) -> None:
-    if kind == "user":
-        existing_user(snapshot, subject)
-    elif kind == "group":
-        existing_group(snapshot, subject)
-    else:
+    if kind == "token":
         userid, _, tokenid = subject.partition("!")
         existing_token(snapshot, userid, tokenid)
+    elif kind == "group":
+        existing_group(snapshot, subject)
+    elif subject not in snapshot.users:
+        raise AccessRefused(f"user '{subject}' does not exist")
 
 
 def existing_pool(snapshot: Snapshot, poolid: str) -> Pool:
@@ -233,7 +249,12 @@ def existing_pool(snapshot: Snapshot, poolid: str) -> Pool:
 def add_pool(snapshot: Snapshot, pool: Pool) -> Changes:
     """A new pool."""
     if pool.poolid in snapshot.pools:
-        raise AccessRefused(f"create pool failed: pool '{pool.poolid}' already exists")
+        raise AccessRefused(f"pool '{pool.poolid}' already exists")
+    if not pool.poolid[0].isalpha():
+        raise AccessRefused("pool name must start with a letter")
+    parent = pool.poolid.rpartition("/")[0]
+    if parent and parent not in snapshot.pools:
+        raise AccessRefused(f"parent '{parent}' of pool '{pool.poolid}' does not exist")
     return [Put(pool)]
 
 
@@ -248,28 +269,32 @@ def change_pool(
 ) -> Changes:
     """Another comment for a pool, VMs more or less; a VM of another pool is taken from there only with `move`."""
     pool = existing_pool(snapshot, poolid)
-    losers = _losing_pools(snapshot, poolid, add, move=move)
+    owners = {vmid: snapshot.pool_of.get(vmid) for vmid in (*add, *remove)}
     for vmid in remove:
-        if vmid not in pool.vms:
-            raise AccessRefused(f"update pool failed: VM {vmid} is not a member of pool '{poolid}'")
+        if owners[vmid] != poolid:
+            raise AccessRefused(f"VM {vmid} is not a pool member")
+    for vmid in add:
+        if owners[vmid] == poolid:
+            raise AccessRefused(f"VM {vmid} is already a pool member")
+        if owners[vmid] and not move:
+            raise AccessRefused(f"VM {vmid} belongs already to pool '{owners[vmid]}' and allow-move is not set")
+    losers = (snapshot.pools[owner] for owner in sorted({owner for owner in owners.values() if owner} - {poolid}))
     vms = (pool.vms | frozenset(add)) - frozenset(remove)
     changed = replace(pool, vms=vms, comment=pool.comment if comment is None else comment)
-    return [*losers, Put(changed)]
+    return [*(Put(replace(other, vms=other.vms - frozenset(add))) for other in losers), Put(changed)]
 
 
-def _losing_pools(snapshot: Snapshot, poolid: str, vms: Collection[int], *, move: bool) -> Changes:
-    owners = {snapshot.pool_of[vmid] for vmid in vms if vmid in snapshot.pool_of} - {poolid}
-    for vmid in vms:
-        if not move and snapshot.pool_of.get(vmid, poolid) != poolid:
-            raise AccessRefused(
-                f"update pool failed: VM {vmid} belongs already to pool '{snapshot.pool_of[vmid]}' and allow-move is not set"
-            )
-    pools = (snapshot.pools[owner] for owner in sorted(owners))
-    return [Put(replace(pool, vms=pool.vms - frozenset(vms))) for pool in pools]
+def remove_pool(snapshot: Snapshot, poolid: str, vms: Collection[int]) -> Changes:
+    """An empty pool goes, with the ACL entries on its path.
 
-
-def remove_pool(snapshot: Snapshot, poolid: str) -> Changes:
-    """An empty pool goes, with the ACL entries on its path."""
-    if existing_pool(snapshot, poolid).vms:
-        raise AccessRefused(f"delete pool failed: pool '{poolid}' is not empty")
+    Args:
+        snapshot: the store's.
+        poolid: which one.
+        vms: those that exist; others don't count.
+    """
+    pool = existing_pool(snapshot, poolid)
+    inner = (f"pool '{other}'" for other in sorted(snapshot.pools) if other.startswith(f"{poolid}/"))
+    members = (f"VM {vmid}" for vmid in sorted(pool.vms & frozenset(vms)))
+    if content := next(itertools.chain(inner, members), None):
+        raise AccessRefused(f"pool '{poolid}' is not empty (contains {content})")
     return [Remove(Pool, poolid)]

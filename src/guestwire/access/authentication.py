@@ -60,7 +60,7 @@ def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Su
         NotAuthenticated: nobody; or nobody who may come in.
     """
     if credentials.ticket:
-        key = userid = tickets.user_of_ticket(keys.keys_of(snapshot, "ticket"), credentials.ticket, now)
+        key = userid = user_of_ticket(snapshot, credentials.ticket, now)
     elif credentials.token:
         key, userid = _token_owner(snapshot, credentials.token, now)
     else:
@@ -68,6 +68,19 @@ def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Su
     if not key or not userid or not may_come_in(snapshot, userid, now):
         raise NotAuthenticated(FAILED)
     return Subject(key)
+
+
+def user_of_ticket(snapshot: Snapshot, ticket: str, now: float) -> str | None:
+    """The user of a valid ticket; None for any other text."""
+    return tickets.user_of_ticket(
+        keys.keys_of(snapshot, "ticket"), ticket, now, lambda user: version_of(snapshot, user)
+    )
+
+
+def version_of(snapshot: Snapshot, userid: str) -> str:
+    """The version of a user's tickets; a user who is not there has none."""
+    user = snapshot.users.get(userid)
+    return user.ticket_version if user else ""
 
 
 def check_csrf(snapshot: Snapshot, subject: Subject, token: str, now: float) -> None:

@@ -7,6 +7,7 @@ Source: what Proxmox VE's schema calls `permissions`; its order of checks.
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,9 +21,10 @@ from guestwire.access.authentication import Credentials
 from guestwire.access.capabilities import capabilities
 from guestwire.access.paths import normalize
 from guestwire.access.realms import PVE, REALMS, Realm
-from guestwire.access.roles import Roles, roles
+from guestwire.access.roles import NO_ACCESS, Roles, roles
 from guestwire.access.subject import Subject, split
 from guestwire.access.throttle import FAILED, Throttle
+from guestwire.access.values import canonical, split_list
 from guestwire.errors import AccessRefused, Forbidden, InvalidParameters, NotAuthenticated
 from guestwire.stores.records import AuditFilter, AuditRecord, Change
 from guestwire.stores.snapshot import Snapshot
@@ -49,9 +51,9 @@ class AccessRequest(msgspec.Struct, frozen=True):
     now: float
 
     def text(self, name: str) -> str:
-        """A parameter, when it is a text; else the empty one, which nothing is allowed on."""
+        """A parameter, when it is a text or a number; else the empty text, which nothing is allowed on."""
         value = self.given.get(name)
-        return value if isinstance(value, str) else ""
+        return canonical(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
     def refusal(self, path: str, any_of: Iterable[str]) -> Forbidden | None:
         """The refusal, unless the subject has one of these privileges on the path."""
@@ -146,6 +148,8 @@ class Access:
             return
         verb = "remove" if delete else "add"
         for role in given:
+            if role == NO_ACCESS:  # it has no privileges to compare, and takes all of them away
+                raise InvalidParameters({"role": f"Cannot {verb} role '{role}' - requires 'Permissions.Modify'"})
             needed = roles(self.snapshot).get(role, frozenset())
             if needed - held.keys():
                 why = f"Cannot {verb} role '{role}' - requires 'Permissions.Modify' or superset of privileges."
@@ -168,18 +172,17 @@ class Access:
         return frozenset({subject.key}).union(*members)
 
     def visible_subject(self, subject: Subject, wanted: str | None) -> str:
-        """Whose permissions are shown: the caller's own, to a user its tokens', or anybody's to an auditor.
+        """The subject whose permissions are shown: the caller itself, one of its tokens, or any to an auditor.
+
+        There need be no such user or token.
 
         Raises:
             Forbidden: not these.
-            AccessRefused: there is no such user or token.
         """
         if wanted is None or wanted == subject.key:
             return subject.key
         if split(wanted)[0] != subject.key:
             self.require(subject, checks.Privileges("/access", ("Sys.Audit",)), {})
-        if wanted not in self.snapshot.users and wanted not in self.snapshot.tokens:
-            raise AccessRefused(f"no such user ('{wanted}')")
         return wanted
 
     def permissions(self, subject: str, path: str | None) -> dict[str, dict[str, int]]:
@@ -198,7 +201,10 @@ class Access:
 
     # Logins
 
-    async def login(self, username: str, password: str, address: str, wanted: Wanted | None = None) -> Login:
+    async def login(
+        self, username: str, password: str, address: str, wanted: Wanted | None = None, *,
+        has_second_factor: bool = False,
+    ) -> Login:  # fmt: skip
         """Logs a user in, by its password or by a ticket that is still valid.
 
         Args:
@@ -206,34 +212,42 @@ class Access:
             password: or a ticket.
             address: the client's; failed logins are counted by it.
             wanted: the login fails when the user lacks one of these privileges.
+            has_second_factor: one came with the password; the login fails, for there are none.
 
         Raises:
             NotAuthenticated: no; after three seconds.
         """
+        # A password that is changed while it is checked here ends the ticket that is made for it.
+        version = authentication.version_of(self.snapshot, username)
         async with self._throttle.attempt(address, username):
-            if not await self._is_login(username, password) or not self._holds(username, wanted):
+            is_right = authentication.user_of_ticket(self.snapshot, password, self._clock()) == username
+            if not is_right:
+                is_right = await self._is_password(username, password, address) and not has_second_factor
+            if not (is_right and authentication.may_come_in(self.snapshot, username, self._clock())):
                 raise NotAuthenticated(FAILED)
-        return await self._new_login(username)
+            if not self._holds(username, wanted):
+                raise NotAuthenticated(FAILED)
+        return await self._new_login(username, version)
 
-    async def _is_login(self, username: str, password: str) -> bool:
-        now = self._clock()
-        if tickets.user_of_ticket(keys.keys_of(self.snapshot, "ticket"), password, now) == username:
-            return authentication.may_come_in(self.snapshot, username, now)
+    async def _is_password(self, username: str, password: str, address: str) -> bool:
+        """The same work whether there is such a user or not: the time it takes must not tell."""
         user = self.snapshot.users.get(username)
-        if user is None and username.endswith(f"@{realms.PAM}"):
-            return False  # an account of the host that nobody made a user is not asked about
-        is_right = await realms.is_login(username, password, user.password_hash if user else None, self._usable())
-        return is_right and authentication.may_come_in(self.snapshot, username, now)
+        is_pam = username.endswith(f"@{realms.PAM}")
+        asked = username if user or not is_pam else f"{realms.NO_ACCOUNT}@{realms.PAM}"
+        turns = self._throttle.accounts if is_pam else self._throttle.passwords
+        async with turns.turn(address):
+            return await realms.is_login(asked, password, user.password_hash if user else None, self._usable())
 
     def _holds(self, username: str, wanted: Wanted | None) -> bool:
         subject = Subject(username)
         return wanted is None or all(self.may(subject, wanted[0], (privilege,)) for privilege in wanted[1])
 
-    async def _new_login(self, username: str) -> Login:
+    async def _new_login(self, username: str, version: str) -> Login:
         await self.rotate_keys()
         now = self._clock()
         ticket_key, csrf_key = (keys.keys_of(self.snapshot, kind)[0] for kind in keys.KINDS)
-        return Login(tickets.make_ticket(ticket_key, username, now), tickets.make_csrf(csrf_key, username, now))
+        ticket = tickets.make_ticket(ticket_key, username, version, now)
+        return Login(ticket, tickets.make_csrf(csrf_key, username, now))
 
     async def rotate_keys(self) -> None:
         """Makes new keys and throws old ones away, when it is time."""
@@ -314,14 +328,15 @@ def _refusal(request: AccessRequest, check: checks.Check) -> Forbidden | None:  
             return next(filter(None, found), None)
 
 
-def canonical(value: object) -> str:
-    """A value as the contract will take it, when it takes it: what is decided about must be what is done (JSON's 1e3 names the pool 1000)."""
-    return format(value, ".15g") if isinstance(value, float) else str(value)
-
-
 def _any_of(request: AccessRequest, check: checks.AnyOf) -> Forbidden | None:
-    allowed = any(_refusal(request, part) is None for part in check.checks)
-    return None if allowed else Forbidden()
+    """As Proxmox VE: several that are needed together say what is missing; of other alternatives nothing is said."""
+    for part in check.checks:
+        if isinstance(part, checks.AllOf):
+            return _refusal(request, part)
+        with contextlib.suppress(AccessRefused):
+            if _refusal(request, part) is None:
+                return None
+    return Forbidden()
 
 
 def modify_refusal(request: AccessRequest, path: str) -> Forbidden | None:
@@ -334,7 +349,8 @@ def modify_refusal(request: AccessRequest, path: str) -> Forbidden | None:
 
 def _over_user(request: AccessRequest, check: checks.OverUser) -> Forbidden | None:
     userid = request.text("userid")
-    if check.groups != "create" and userid not in request.snapshot.users:
+    # Root may do everything: what it does fails by itself, and in other words.
+    if check.groups != "create" and userid not in request.snapshot.users and request.subject.key != engine.SUPERUSER:
         raise AccessRefused(f"no such user ('{userid}')")
     refusal = request.refusal(GROUPS, check.any_of)
     if refusal is None:
@@ -348,9 +364,9 @@ def _over_user(request: AccessRequest, check: checks.OverUser) -> Forbidden | No
 
 
 def _named_groups(request: AccessRequest, check: checks.OverUser) -> Forbidden | None:
-    """The refusal for the groups that the parameter names; a new user has to be in one."""
-    named = request.text("groups").replace(",", " ").replace(";", " ").split()
-    if not named and (check.groups == "create" or "groups" in request.given):
+    """The refusal for the groups that the parameter names; it has to name one, of a user that is there, too."""
+    named = split_list(request.text("groups"))
+    if not named:
         return Forbidden(GROUPS, check.any_of)
     refusals = (request.refusal(f"{GROUPS}/{group}", check.any_of) for group in named)
     return next(filter(None, refusals), None)

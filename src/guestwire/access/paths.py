@@ -13,7 +13,8 @@ _slashes = re.compile(r"/+")
 _name = r"[A-Za-z0-9._-]+"
 _known = re.compile(
     rf"/|/access(/(groups|realm)(/{_name})?)?|/nodes(/{_name})?|/pool(/{_name}){{0,3}}|/storage(/{_name})?"
-    rf"|/sdn(/(zones(/{_name}(/{_name}(/[1-9][0-9]{{0,3}})?)?)?|fabrics(/{_name})?))?"
+    rf"|/sdn(/(zones(/{_name}(/{_name}(/[1-9][0-9]{{0,3}})?)?)?"
+    rf"|(fabrics|controllers|prefix-lists|route-maps|ipams|dns)(/{_name})?))?"
     rf"|/vms(/[1-9][0-9]{{2,}})?|/mapping(/{_name}(/{_name})?)?"
 )
 

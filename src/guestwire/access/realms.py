@@ -16,10 +16,11 @@ PAM: Final = "pam"
 PAM_SERVICES: Final = ("guestwire", "login")
 """The first that the host has in /etc/pam.d: an administrator may write rules for guestwire of its own."""
 
-PAM_AT_ONCE: Final = 2
 PAM_TIMEOUT: Final = 30.0
 
-_turn: Final = asyncio.Semaphore(PAM_AT_ONCE)
+NO_ACCOUNT: Final = "guestwire-no-account"
+"""A name that no host has. PAM is asked about it for an account that nobody made a user: that takes as long as for one
+that is a user, and no stranger can lock the account by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ async def _is_pam_login(name: str, password: str) -> bool:
     if "\0" in password or "\0" in name:
         return False
     try:
-        async with _turn, asyncio.timeout(PAM_TIMEOUT):
+        async with asyncio.timeout(PAM_TIMEOUT):
             return await asyncio.to_thread(_ask_pam, name, password)
     except TimeoutError:
         return False

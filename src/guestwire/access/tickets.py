@@ -1,8 +1,11 @@
 """Tickets and CSRF tokens in Proxmox VE's text format, signed with keys that rotate.
 
 A ticket is `PVE:USERID:HEXTIME::BASE64SIGNATURE`, a CSRF token `HEXTIME:BASE64DIGEST` and bound to a user. Proxmox VE
-signs tickets with RSA, so that nodes which may not issue them can check them. Whoever checks ours has the store and so
-the key: HMAC-SHA-256 does, at a hundredth of the time, and needs no library.
+signs tickets with RSA, so that nodes which may not issue them can check them. Those who check ours have the store and
+so the key: HMAC-SHA-256 does, at a hundredth of the time, and needs no library.
+
+A signature covers the user's ticket version, too, which the text does not show. It is another one when the user was
+removed and made again, or has another password: tickets end with what they were given for.
 
 Source: PVE::Ticket as its answers show it (recorded cases `ticket/`, `auth/ticket/`).
 """
@@ -11,7 +14,8 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+import secrets
+from collections.abc import Callable, Iterable
 from typing import Final
 
 LIFETIME: Final = 2 * 3600
@@ -28,19 +32,43 @@ _ticket: Final = re.compile(
 _csrf: Final = re.compile(r"(?P<time>[0-9A-F]{8}):(?P<digest>[A-Za-z0-9+/]+)", re.ASCII)
 
 
-def make_ticket(key: bytes, user: str, now: float) -> str:
-    """A ticket for `user` (`NAME@REALM`), valid for two hours from `now` (seconds since the epoch)."""
+def new_version() -> str:
+    """A ticket version that no user ever had."""
+    return secrets.token_hex(8)
+
+
+def make_ticket(key: bytes, user: str, version: str, now: float) -> str:
+    """A ticket for `user` (`NAME@REALM`), valid for two hours from `now` (seconds since the epoch).
+
+    Args:
+        key: signs it.
+        user: the userid.
+        version: of the user's tickets.
+        now: seconds since the epoch.
+    """
     text = f"PVE:{user}:{int(now):08X}"
-    return f"{text}::{_signature(key, text)}"
+    return f"{text}::{_signature(key, _versioned(text, version))}"
 
 
-def user_of_ticket(keys: Iterable[bytes], ticket: str, now: float) -> str | None:
-    """Whose valid ticket this is; None for one that is not, for whatever reason."""
+def user_of_ticket(keys: Iterable[bytes], ticket: str, now: float, version_of: Callable[[str], str]) -> str | None:
+    """The user of a valid ticket; None for any other text.
+
+    Args:
+        keys: that sign tickets.
+        ticket: as it was sent.
+        now: seconds since the epoch.
+        version_of: gives the version of a user's tickets.
+    """
     found = _ticket.fullmatch(ticket) if len(ticket) <= LONGEST else None
     if not found or not _is_fresh(found["time"], now):
         return None
-    text = ticket.partition("::")[0]
-    return found["user"] if _is_signed(keys, text, found["signature"]) else None
+    user = found["user"]
+    text = _versioned(ticket.partition("::")[0], version_of(user))
+    return user if _is_signed(keys, text, found["signature"]) else None
+
+
+def _versioned(text: str, version: str) -> str:
+    return f"{text}\0{version}"
 
 
 def make_csrf(key: bytes, user: str, now: float) -> str:

@@ -16,11 +16,13 @@ import msgspec
 
 from guestwire import stores
 from guestwire.access import Subject
+from guestwire.access.administration import existing_token, existing_user
 from guestwire.access.control import Access
 from guestwire.access.engine import SUPERUSER
 from guestwire.access.explanation import explain
+from guestwire.access.subject import split
 from guestwire.app.state import StateLocation, user_name
-from guestwire.contract import Endpoint, VmSummary
+from guestwire.contract import Endpoint, HostFigures, VmSummary
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Recorder, Route, Router, new_id, parameters_given
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
@@ -50,8 +52,12 @@ class _StoreContext:
         raise VmNotFound(vmid, self.node)
 
     async def vms(self) -> list[VmSummary]:
-        """See `NodeContext.vms`: which VMs run is the server's to know."""
-        return []
+        """See `NodeContext.vms`: the store knows those in pools, and not whether they run."""
+        return [VmSummary(vmid=vmid, status="") for vmid in sorted(self.access.snapshot.pool_of)]
+
+    async def figures(self) -> HostFigures:
+        """See `NodeContext.figures`."""
+        return HostFigures()
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         """See `NodeContext.may`."""
@@ -108,8 +114,10 @@ class OfflineAdmin:
             AccessRefused: there is no such user or token.
             InvalidParameters: there can be no such path.
         """
-        subject = self._access.visible_subject(ROOT, subject)
-        return explain(self._access.snapshot, subject, path, time.time())
+        snapshot = self._access.snapshot
+        userid, tokenid = split(subject)
+        existing_user(snapshot, userid) if tokenid is None else existing_token(snapshot, userid, tokenid)
+        return explain(snapshot, subject, path, time.time())
 
 
 @contextlib.asynccontextmanager

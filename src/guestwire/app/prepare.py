@@ -23,6 +23,17 @@ SMALL: Final = {
 system at once; the 256 KiB that uvloop asks for with each read from TLS are not."""
 
 
+def describe(path: Path) -> str:
+    """What a configuration file means, in a sentence.
+
+    Raises:
+        ConfigurationError: it can't be used.
+    """
+    config = read_config(path)
+    server = config.server
+    return f"{path}: {len(config.vm)} VMs of node {server.node}, on {server.listen}, with state in {server.state_dir}"
+
+
 def serve(path: Path) -> NoReturn:
     """Prepares, then becomes the service (`python -m guestwire.app`), which needs less memory than what prepares it.
 

@@ -1,8 +1,10 @@
 """The service: configuration, inventory, access and server, and the signals that reload and stop it."""
 
 import asyncio
+import errno
 import gc
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -12,15 +14,18 @@ from guestwire import __version__
 from guestwire.access.control import Access
 from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.audit_lines import sink_of
+from guestwire.app.descriptors import share_out
+from guestwire.app.frozen_guests import FrozenGuests
 from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
 from guestwire.app.state import STORE
+from guestwire.channels.budget import shared_budget
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
-from guestwire.inventory import Config, Inventory, read_config
+from guestwire.inventory import Config, Freezes, Inventory, read_config
 from guestwire.server import Certificate, Gateway, Listener
-from guestwire.stores import SqliteStore
+from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
 log = logging.getLogger("guestwire")
 
@@ -49,6 +54,8 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
+    shares = share_out(config)
+    shared_budget().connections.most = shares.guests
     state_dir = Path(config.server.state_dir)
     host, port = config.server.address
     cert = Certificate.in_folder(state_dir) if config.server.tls else None
@@ -56,14 +63,24 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     access = Access(store, usable_realms=await asyncio.to_thread(_usable_realms))
     audit = AuditWriter(store, sink=sink_of(config.audit))
     recorder = AuditRecorder(audit, commands=config.audit.commands)
+    if begun := len(await store.audit(AuditFilter(status=BEGUN))):
+        log.warning(
+            "%d calls had begun when the server was last ended, and what became of them is not known:"
+            " guestwire audit --status %d", begun, BEGUN,
+        )  # fmt: skip
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
-    inventory = Inventory(config.server.node, cert.fingerprint if cert else None)
+    inventory = Inventory(config.server.node, cert.fingerprint if cert else None, Freezes(store))
+    frozen = FrozenGuests(inventory, access, recorder)
     stop = _heed_signals(path, config, inventory)
-    inventory.apply(config.vm)
-    listener = Listener(make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None)
+    listener = Listener(
+        make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
+        most=shares.clients, proxies=config.server.proxies,
+    )  # fmt: skip
     _collect_rarely()
     try:
-        port = await _listen(listener, config)
+        await _bind(listener, config)
+        await inventory.apply(config.vm)
+        port = listener.start()
         log.info(
             "guestwire %s serves %d VMs of node %s on %s port %d",
             __version__,
@@ -73,10 +90,13 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
             port,
         )
         notify("READY=1")
+        reporting = asyncio.create_task(frozen.report(), name="frozen guests")
         await stop.wait()
         notify("STOPPING=1")
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
+        reporting.cancel()
+        await asyncio.gather(reporting, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
@@ -99,7 +119,15 @@ def _heed_signals(path: Path, config: Config, inventory: Inventory) -> asyncio.E
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, path, config, inventory)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(path, config, inventory, turn), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    turn = asyncio.Lock()
+    loop.add_signal_handler(signal.SIGHUP, reload)
     return stop
 
 
@@ -110,22 +138,30 @@ def _collect_rarely() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _listen(listener: Listener, config: Config) -> int:
+async def _bind(listener: Listener, config: Config) -> None:
+    """Before anything is told of guests: who starts a second server wants to know that, and no more."""
     try:
-        return await listener.start()
+        await listener.bind()
     except OSError as error:
-        raise ConfigurationError(f"can't listen on {config.server.listen}: {error.strerror}") from error
+        hint = (
+            "another server uses it; end that one, or" if error.errno == errno.EADDRINUSE else "to use another address,"
+        )
+        raise ConfigurationError(
+            f"can't listen on {config.server.listen}: {os.strerror(error.errno or 0).lower()}; {hint} change listen under"
+            " [server]"
+        ) from error
 
 
-def _reload(path: Path, config: Config, inventory: Inventory) -> None:
-    """Reads the VMs again; a file with mistakes changes nothing."""
-    notify("RELOADING=1")
-    try:
-        new = read_config(path)
-    except ConfigurationError as error:
-        log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
-    else:
-        inventory.apply(new.vm)
-        note = "" if new.server == config.server else "; changes under [server] need a restart"
-        log.info("reloaded: %d VMs%s", len(new.vm), note)
-    notify("READY=1")
+async def _reload(path: Path, config: Config, inventory: Inventory, turn: asyncio.Lock) -> None:
+    """Reads the VMs again, one reload after the other; a file with mistakes changes nothing."""
+    async with turn:
+        notify("RELOADING=1")
+        try:
+            new = await asyncio.to_thread(read_config, path)
+        except ConfigurationError as error:
+            log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
+        else:
+            await inventory.apply(new.vm)
+            note = "" if new.server == config.server else "; changes under [server] need a restart"
+            log.info("reloaded: %d VMs%s", len(new.vm), note)
+        notify("READY=1")

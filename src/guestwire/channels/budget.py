@@ -11,6 +11,7 @@ loop:
   Beyond that, reading is paused for those that hold more, and resumed in order as others give theirs back. One of them
   at a time is let through all the same, or two halves of replies could wait for each other for ever; it is disconnected
   when it uses that badly.
+* **Connections.** All of them together hold `connections.most` descriptors, so that others keep some.
 """
 
 import asyncio
@@ -70,6 +71,7 @@ class Share:
         is_paused: whether its reading is paused, for one of two reasons: `backlog` or `waits_for_memory`.
         backlog: bytes that were read and wait for their turn.
         waits_for_memory: whether it holds much while all hold too much.
+        is_released: whether it has ended.
         debt: seconds of work that it took and that have not been forgiven, at the time `as_of`.
     """
 
@@ -78,8 +80,31 @@ class Share:
     is_paused: bool = False
     backlog: bytes = b""
     waits_for_memory: bool = False
+    is_released: bool = False
     debt: float = 0.0
     as_of: float = 0.0
+
+
+class ConnectionBudget:
+    """Connections to guests, as far as descriptors are left to them; `most` is None where there is no limit."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+        self._open = 0
+
+    def take(self) -> None:
+        """One more.
+
+        Raises:
+            OSError: all are in use.
+        """
+        if self.most is not None and self._open >= self.most:
+            raise OSError(f"all {self.most} connections to guests that the limit of open files allows are in use")
+        self._open += 1
+
+    def give_back(self) -> None:
+        """One has ended."""
+        self._open -= 1
 
 
 class ReadBudget:
@@ -93,6 +118,7 @@ class ReadBudget:
     Attributes:
         buffer: what all connections read into, one after the other.
         held: bytes that are held on to now, as far as they count.
+        connections: to all guests.
     """
 
     def __init__(
@@ -100,6 +126,7 @@ class ReadBudget:
     ) -> None:
         self.buffer = memoryview(bytearray(READ_SIZE))
         self.held = 0
+        self.connections = ConnectionBudget()
         self._memory = memory
         self._turn = turn
         self._clock = clock
@@ -111,11 +138,20 @@ class ReadBudget:
         self._patience: asyncio.TimerHandle | None = None
 
     def share(self, reader: Reader) -> Share:
-        """A new connection takes part."""
+        """A new connection takes part.
+
+        Raises:
+            OSError: there are too many.
+        """
+        self.connections.take()
         return Share(reader)
 
     def release(self, share: Share) -> None:
-        """The connection has ended."""
+        """The connection has ended; may be said twice."""
+        if share.is_released:
+            return
+        share.is_released = True
+        self.connections.give_back()
         share.backlog = b""
         self._deferred.discard(share)
         if share.waits_for_memory:

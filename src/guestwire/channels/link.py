@@ -513,7 +513,9 @@ class Link:
         except KeyError:
             raise LocalProtocolError(f"{what.name} in phase {self.phase.name}") from None
         state = _KNOWN.get(self.phase, self.state)
-        if state is not self.state:
+        # An agent that hangs up instead of answering is no more gone than before: the next connection will tell.
+        hangs_up_again = what is Input.HUNG_UP and self.state is ChannelState.SILENT
+        if state is not self.state and not hangs_up_again:
             self.state = state
             self._actions.append(StateChanged(state, self._why))
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
 
+from guestwire.channels.budget import shared_budget
 from guestwire.channels.channel import Channel, GuestEvent
 from guestwire.pacing import Backoff
 
@@ -47,13 +48,21 @@ class Monitor:
         self._guest = guest
         self._agent = agent
         self._channel = channel
+        self._connections = shared_budget().connections
         self._running = asyncio.Event()
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
 
+    @property
+    def known_state(self) -> bool | None:
+        """True if the VM's QEMU runs, False if it has no socket; None: `is_running` would wait to find out."""
+        if self._running.is_set():
+            return True
+        return None if self._path_exists() else False
+
     async def is_running(self) -> bool:
         """True if the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
-        if not self._running.is_set() and self._path_exists():
+        if self.known_state is None:
             self._wake.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -81,7 +90,16 @@ class Monitor:
 
     async def _attend(self) -> bool:
         """One connection from beginning to end; False when there was none."""
-        client = QMPClient(self._guest)
+        try:
+            self._connections.take()
+        except OSError:
+            return False
+        try:
+            return await self._attend_to(QMPClient(self._guest))
+        finally:
+            self._connections.give_back()
+
+    async def _attend_to(self, client: QMPClient) -> bool:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await client.connect(str(self._path))

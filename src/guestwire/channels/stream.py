@@ -142,14 +142,17 @@ class StreamChannel:
         self._perform()
 
     async def _connect(self) -> None:
-        connection = self._connection = _Connection(self.link, self._perform, self._budget)
+        connection: _Connection | None = None
         try:
-            await self._stream_connect(lambda: connection)
+            connection = made = self._connection = _Connection(self.link, self._perform, self._budget)
+            await self._stream_connect(lambda: made)
         except OSError as error:
-            if not connection.is_over:
+            if connection and connection.is_over:
+                return
+            if connection:
                 connection.end()
-                self.link.connect_failed(self._loop.time(), str(error))
-                self._perform()
+            self.link.connect_failed(self._loop.time(), str(error))
+            self._perform()
 
     def _disconnect(self) -> None:
         for task in self._connecting:

@@ -1,6 +1,5 @@
 """`guestwire access acl`: who has which role on which path."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -105,19 +104,16 @@ def _parameters(path: str, roles: str, names: Mapping[str, Names]) -> dict[str, 
 def _select(entries: Sequence[Row], given: Mapping[str, Any]) -> list[Row]:
     """The entries that a change is about."""
     from guestwire.access.administration import acl_path  # noqa: PLC0415  # `--help` must not wait for it
+    from guestwire.access.values import split_list  # noqa: PLC0415  # as above
 
-    path, roles = acl_path(given["path"]), _items(given["roles"])
+    path, roles = acl_path(given["path"]), split_list(given["roles"])
     named = {"user": "users", "group": "groups", "token": "tokens"}
-    subjects = {(kind, name) for kind, field in named.items() for name in _items(given.get(field, ""))}
+    subjects = {(kind, name) for kind, field in named.items() for name in split_list(given.get(field, ""))}
     return [
         entry
         for entry in entries
         if entry["path"] == path and entry["roleid"] in roles and (entry["type"], entry["ugid"]) in subjects
     ]
-
-
-def _items(text: str) -> list[str]:
-    return re.split(r"[,;\s]+", text)
 
 
 def _entry_words(entry: Row) -> str:

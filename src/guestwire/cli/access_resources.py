@@ -4,6 +4,7 @@ The commands are made from one table of resources and the records of their endpo
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -132,6 +133,13 @@ POOLS: Final = Resource(
 METHODS: Final = {"list": "GET", "add": "POST", "change": "PUT", "remove": "DELETE"}
 HIDDEN: Final = frozenset({"keys", "password", "storage"})
 """Parameters that are no options: the first and last do nothing, and a secret is no argument; see `password`."""
+out_option = click.option(
+    "--out",
+    metavar="FILE",
+    help="Write the secret to a new file that its owner alone can read.",
+    type=click.Path(path_type=Path),
+)
+
 METAVARS: Final = {
     "email": "ADDRESS",
     "firstname": "NAME",
@@ -159,7 +167,8 @@ class ResourceCommand(click.Command):
         """The keys, the other parameters of the endpoint, and what all commands have."""
         if not self.params:
             self.params = list(self._made())
-            for option in (*([yes_option] if self._action == "remove" else []), json_option):
+            has_secret = self._resource is TOKENS and self._action in ("add", "change")
+            for option in (*[yes_option] * (self._action == "remove"), *[out_option] * has_secret, json_option):
                 option(self)
         return super().get_params(ctx)
 
@@ -204,7 +213,7 @@ class ResourceCommand(click.Command):
         is_required = self._resource is ROLES and self._action == "change"
         return click.Option([flag], metavar=METAVARS.get(rule.name, "TEXT"), help=about, required=is_required)
 
-    def _run(self, *, json: bool, yes: bool = False, **values: Any) -> None:
+    def _run(self, *, json: bool, yes: bool = False, out: Path | None = None, **values: Any) -> None:
         where, resource, action = click.get_current_context().obj, self._resource, self._action
         given = {name.replace("_", "-"): value for name, value in values.items()}
         ident = {key: given.pop(key) for key in resource.keys if key in given}
@@ -213,7 +222,9 @@ class ResourceCommand(click.Command):
         elif action == "remove":
             remove(where, resource, ident, yes=yes, as_json=json)
         else:
-            add_or_change(where, resource, (METHODS[action], resource.path(action)), ident, given, as_json=json)
+            add_or_change(
+                where, resource, (METHODS[action], resource.path(action)), ident, given, as_json=json, out=out
+            )
 
 
 def resource_group(resource: Resource) -> Group:

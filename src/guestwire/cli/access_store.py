@@ -1,11 +1,13 @@
 """The parts that commands on the store share: finding the store, opening it, and showing results."""
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import Column, Row, note, show
@@ -19,8 +21,9 @@ T = TypeVar("T")
 config_option = click.option(
     "--config",
     metavar="FILE",
+    envvar="GUESTWIRE_CONFIG",
     type=click.Path(path_type=Path),
-    help="The server's configuration file; without it, /etc/guestwire/guestwire.toml if that exists.",
+    help="The server's configuration file; else GUESTWIRE_CONFIG, or /etc/guestwire/guestwire.toml if that exists.",
 )
 state_option = click.option(
     "--state-dir",
@@ -38,7 +41,8 @@ class Where:
     state_dir: Path | None
 
     def __post_init__(self) -> None:
-        if self.config and self.state_dir:
+        source = click.get_current_context().get_parameter_source("config")
+        if self.config and self.state_dir and source is ParameterSource.COMMANDLINE:
             raise RequestError("give --config or --state-dir, not both")
 
 
@@ -51,7 +55,7 @@ def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
     from guestwire.app.state import state_location  # noqa: PLC0415
 
     async def on_store() -> T:
-        async with open_offline(state_location(where.config, where.state_dir)) as admin:
+        async with open_offline(state_location(None if where.state_dir else where.config, where.state_dir)) as admin:
             return await job(admin)
 
     return asyncio.run(on_store())
@@ -123,8 +127,13 @@ def add_or_change(
     given: Mapping[str, Any],
     *,
     as_json: bool,
+    out: Path | None = None,
 ) -> None:
-    """Makes one or changes it; tells so, or shows it as the list has it."""
+    """Makes one or changes it; tells so, or shows it as the list has it. The secret of a token goes to the file `out`."""
+    if out and (out.exists() or not out.parent.is_dir()):
+        raise click.UsageError(
+            f"--out {out}: {'the file is there already' if out.exists() else 'there is no such folder'}."
+        )
 
     async def job(admin: "OfflineAdmin") -> tuple[Any, Row]:
         return await admin.call(*call, {**ident, **given}), await resource.row(admin, ident)
@@ -134,8 +143,14 @@ def add_or_change(
         if as_json:
             show(made, (), as_json=True)
         else:
-            note(f"token {made['full-tokenid']}: added; this is the only time that it is shown")
-            print(f"{made['full-tokenid']}={made['value']}")
+            done = "changed" if call[0] == "PUT" else "added"
+            note(f"token {made['full-tokenid']}: {done}; this is the only time that it is shown")
+            secret = f"{made['full-tokenid']}={made['value']}\n"
+            if out:
+                with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                    file.write(secret)
+            else:
+                print(secret, end="")
     elif as_json:
         show(found, resource.columns, as_json=True)
     else:

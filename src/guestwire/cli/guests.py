@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from guestwire.client import Guest
 
 GUESTS: Final = (Column("VMID", "vmid"), Column("NAME", "name"), Column("STATUS", "status"), Column("NODE", "node"))
+FROZEN: Final = Column("FROZEN SINCE", "frozen_since", day_and_time)
+"""Shown when a guest is; who froze it stands in the log and in JSON."""
+
 ENTRIES: Final = (
     Column("MODE", "mode"),
     Column("SIZE", "size"),
@@ -31,8 +34,9 @@ ENTRIES: Final = (
 def ls(context: click.Context, *, path: str | None, json: bool) -> None:
     """List the guests that you may see, or a folder in one of them."""
     if path is None:
-        guests = on_host(context, lambda host: host.guests())
-        show([_fields(guest) for guest in guests], GUESTS, as_json=json)
+        guests = sorted(on_host(context, lambda host: host.guests()), key=lambda guest: guest.vmid)
+        columns = (*GUESTS, FROZEN) if any(guest.frozen_by is not None for guest in guests) else GUESTS
+        show([_fields(guest) for guest in guests], columns, as_json=json)
         if not guests:
             note("guestwire: there is no guest that you may see: the user or token needs VM.Audit")
         return

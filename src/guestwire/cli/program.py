@@ -188,7 +188,10 @@ def _fail(text: str, code: int) -> None:
 
 def _one_line(error: GuestwireError) -> str:
     if isinstance(error, InvalidParameters):
-        return "; ".join(f"{name}: {text.strip()}" for name, text in error.errors.items())
+        names: dict[str, list[str]] = {}
+        for name, text in error.errors.items():
+            names.setdefault(text.strip(), []).append(name)
+        return "; ".join(f"{', '.join(wrong)}: {text}" for text, wrong in names.items())
     return str(error)
 
 

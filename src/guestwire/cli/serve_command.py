@@ -5,18 +5,25 @@ from pathlib import Path
 
 import click
 
+from guestwire.cli.access_store import config_option
 from guestwire.cli.main import USUAL
-from guestwire.cli.output import examples
+from guestwire.cli.output import examples, note
 
 
-@click.command("serve", epilog=examples("guestwire serve --config guestwire.toml"))
-@click.option(
-    "--config", help="The configuration file.", metavar="FILE", type=click.Path(path_type=Path), required=True
-)
-def serve(config: Path) -> None:
+@click.command("serve", epilog=examples("guestwire serve --config guestwire.toml", "guestwire serve --check"))
+@config_option
+@click.option("--check", is_flag=True, help="Read the configuration, say what it means, and end.")
+def serve(config: Path | None, *, check: bool) -> None:
     """Serve the guest agent API of Proxmox VE."""
     # Loading the server takes 0.3 s, which `--help` doesn't need to wait for.
     from guestwire.app import prepare  # noqa: PLC0415
+    from guestwire.app.state import DEFAULT_CONFIG  # noqa: PLC0415
 
+    if config is None and not DEFAULT_CONFIG.exists():
+        raise click.UsageError(f"Missing option '--config': there is no {DEFAULT_CONFIG}.")
+    path = config or DEFAULT_CONFIG
+    if check:
+        note(prepare.describe(path))
+        return
     gc.set_threshold(*USUAL)  # a server lives long
-    prepare.serve(config)
+    prepare.serve(path)

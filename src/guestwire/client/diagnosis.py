@@ -20,8 +20,8 @@ NOT_CONFIGURED: Final = (
     " start it"
 )
 NOT_RUNNING: Final = (
-    "in the guest: systemctl restart qemu-guest-agent, which must be installed; one that answered before may hang, or the"
-    " guest be too busy for it"
+    "in the guest: install qemu-guest-agent, or restart it (systemctl restart qemu-guest-agent): one that answered before"
+    " may hang, or the guest be too busy for it"
 )
 SWITCHED_OFF: Final = "the VM's option is off: qm set {vmid} --agent 1, then stop it and start it"
 SILENT: Final = (

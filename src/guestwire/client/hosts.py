@@ -30,10 +30,16 @@ class _Node(msgspec.Struct, frozen=True):
     status: str = "unknown"
 
 
+class _Freeze(msgspec.Struct, frozen=True):
+    by: str = ""
+    since: float | None = None
+
+
 class _Vm(msgspec.Struct, frozen=True):
     vmid: int
     status: str = "unknown"
     name: str = ""
+    frozen: _Freeze | None = None
     template: bool = False
 
 
@@ -131,7 +137,13 @@ class Host:
 
     async def _guests_on(self, node: str) -> list[GuestInfo]:
         vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])
-        return [GuestInfo(vm.vmid, vm.name or str(vm.vmid), TEMPLATE if vm.template else vm.status, node) for vm in vms]
+        return [
+            GuestInfo(
+                vm.vmid, vm.name or str(vm.vmid), TEMPLATE if vm.template else vm.status, node,
+                frozen_by=vm.frozen.by if vm.frozen else None, frozen_since=vm.frozen.since if vm.frozen else None,
+            )
+            for vm in vms
+        ]  # fmt: skip
 
     async def _list(self, path: str, shape: Any) -> Any:
         data = await self.raw("GET", path)

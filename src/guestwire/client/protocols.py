@@ -6,12 +6,18 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class GuestInfo:
-    """One VM; `status` is `running`, `stopped`, `template`, or `unknown` when it was named by its id and not looked up."""
+    """One VM; `status` is `running`, `stopped`, `template`, or `unknown` when it was named by its id and not looked up.
+
+    `frozen_by` is the user or token that froze its file systems, at `frozen_since` in seconds since the epoch; None where
+    they are not frozen, or the server does not say.
+    """
 
     vmid: int
     name: str
     status: str
     node: str
+    frozen_by: str | None = None
+    frozen_since: float | None = None
 
 
 class HostOfGuest(Protocol):

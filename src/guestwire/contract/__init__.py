@@ -1,9 +1,17 @@
 """The contract: every endpoint of the API as a record, from which everything else follows; all of them together are `registry.ENDPOINTS`."""
 
-from guestwire.contract.context import AccessContext, GuestContext, NodeContext, PoolContext, VmSummary
+from guestwire.contract.context import (
+    AccessContext,
+    FreezeNote,
+    GuestContext,
+    HostFigures,
+    NodeContext,
+    PoolContext,
+    VmSummary,
+)
 from guestwire.contract.endpoint import Effect, Endpoint, Kind, Origin, Registry
 from guestwire.contract.faces import CommandView, Level, ToolView
-from guestwire.contract.parameters import Parameters, Role, VmParameters, parameter, rules, validate
+from guestwire.contract.parameters import Parameters, Role, VmParameters, join_lists, parameter, rules, validate
 from guestwire.contract.text import ByteText, to_bytes
 
 __all__ = [
@@ -12,7 +20,9 @@ __all__ = [
     "CommandView",
     "Effect",
     "Endpoint",
+    "FreezeNote",
     "GuestContext",
+    "HostFigures",
     "Kind",
     "Level",
     "NodeContext",
@@ -24,6 +34,7 @@ __all__ = [
     "ToolView",
     "VmParameters",
     "VmSummary",
+    "join_lists",
     "parameter",
     "rules",
     "to_bytes",

@@ -5,7 +5,7 @@ a server, one agent's socket in the client's engine, the store alone in offline 
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -16,12 +16,33 @@ if TYPE_CHECKING:
     from guestwire.agent.guest import GuestAgent
 
 
+class FreezeNote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who froze a guest: a user or token; `since` in seconds since the epoch; `count` of file systems, left out: not known."""
+
+    by: str
+    since: float
+    count: int | None = None
+
+
 class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One VM in a list; `status` is `running` or `stopped`."""
+    """One VM in a list; `status` is `running` or `stopped`; `frozen` is there while its file systems are."""
 
     vmid: int
     status: str
     name: str | None = None
+    frozen: FreezeNote | None = None
+
+
+class HostFigures(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The load of a node: bytes, seconds, and `cpu` as a share of all processors from 0 to 1."""
+
+    cpu: float | None = None
+    maxcpu: int | None = None
+    mem: int | None = None
+    maxmem: int | None = None
+    disk: int | None = None
+    maxdisk: int | None = None
+    uptime: int | None = None
 
 
 class GuestContext(Protocol):
@@ -35,6 +56,14 @@ class GuestContext(Protocol):
             AgentNotConfigured: it has no agent.
             VmNotRunning: it is stopped.
         """
+        ...
+
+    async def note_sent(self, vmid: int, command: str) -> None:
+        """A command about freezes is about to be sent."""
+        ...
+
+    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+        """What the agent answered to a command about freezes; an error of its own, too."""
         ...
 
 
@@ -53,6 +82,10 @@ class NodeContext(Protocol):
 
     async def vms(self) -> list[VmSummary]:
         """All VMs of the node, by id, for any caller."""
+        ...
+
+    async def figures(self) -> HostFigures:
+        """The node's load, for any caller; empty where it is not known."""
         ...
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:

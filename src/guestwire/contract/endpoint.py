@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 from guestwire.access.checks import Check, LoggedIn, Privileges
 from guestwire.contract.faces import CommandView, Level, ToolView
-from guestwire.contract.parameters import Parameters, require_roles, rules
+from guestwire.contract.parameters import Parameters, Role, require_roles, rules
 
 P = TypeVar("P", bound=Parameters)
 C = TypeVar("C")
@@ -117,6 +117,11 @@ class Endpoint:
     def is_about_guest(self) -> bool:
         """True for an endpoint of one VM."""
         return self.path == VM or self.path.startswith(f"{VM}/")
+
+    @property
+    def read_paths(self) -> list[str]:
+        """The parameters that name a file of a guest that is read."""
+        return [name for name, rule in rules(self.parameters).items() if Role.READ_PATH in rule.roles]
 
     @property
     def level(self) -> Level:

@@ -21,6 +21,22 @@ _REFUSALS: Final = {
     "401": "No credentials, or bad ones.",
     "403": "The privilege is missing; `message` names it.",
     "500": "The guest or its agent is the reason; `message` says which.",
+    "501": "There is no such method and path, or the body is longer than 512 KiB.",
+}
+"""Their bodies are of the schema `Refusal`, but for 401 and 501 of plain HTTP, which have none."""
+
+_REFUSAL: Final = {
+    "type": "object",
+    "properties": {
+        "data": {"type": "null"},
+        "message": {"type": "string"},
+        "errors": {
+            "type": "object",
+            "description": "By parameter, what is wrong with it.",
+            "additionalProperties": {"type": "string"},
+        },
+    },
+    "required": ["data", "message"],
 }
 
 
@@ -43,7 +59,7 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         },
         "security": [{"token": []}],
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": {"token": _TOKEN}},
+        "components": {"schemas": components | {"Refusal": _REFUSAL}, "securitySchemes": {"token": _TOKEN}},
     }
     # msgspec names a generic result after its arguments, too, which are the server's own affair.
     text = msgspec.json.encode(document).replace(b"_ByteText_", b"")
@@ -110,7 +126,9 @@ def _operation_id(endpoint: Endpoint) -> str:
 def _responses(result: dict[str, Any]) -> dict[str, Any]:
     schema = {"type": "object", "properties": {"data": result}, "required": ["data"]}
     answer = {"description": "Done.", "content": {"application/json": {"schema": schema}}}
-    return {"200": answer, **{code: {"description": text} for code, text in _REFUSALS.items()}}
+    refusal = {"content": {"application/json": {"schema": {"$ref": COMPONENT.format(name="Refusal")}}}}
+    refusals = {code: {"description": text} | ({} if code == "401" else refusal) for code, text in _REFUSALS.items()}
+    return {"200": answer, **refusals}
 
 
 def _parameter(rule: Rule, where: str) -> dict[str, Any]:

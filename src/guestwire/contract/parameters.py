@@ -7,6 +7,7 @@ without a role does not load.
 Source: PVE::JSONSchema as its answers show it (recorded cases `bool/`, `bool-json/`, `vmid=`, `file-read/count=`, …).
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
+from guestwire.access.privileges import ALL
+from guestwire.access.values import canonical, split_list
 from guestwire.errors import InvalidParameters
 
 MISSING: Final = "property is missing and it is not optional"
@@ -124,20 +127,13 @@ FORMATS: Final = {
     "pve-groupid": Format(re.compile(NAME), "group name '{value}' contains invalid characters"),
     "pve-roleid": Format(re.compile(NAME), "role name '{value}' contains invalid characters"),
     "pve-poolid": Format(re.compile(POOLID), "pool name '{value}' contains invalid characters"),
-    "pve-priv": Format(re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)+"), "invalid privilege '{value}'"),
+    "pve-priv": Format(re.compile("|".join(map(re.escape, ALL))), "invalid privilege '{value}'"),
     "pve-configid": Format(re.compile(r"(?i)[a-z][a-z0-9_-]+"), "invalid configuration ID '{value}'"),
     "pve-storage-id": Format(re.compile(NAME), "storage ID '{value}' contains illegal characters"),
     "email-opt": Format(re.compile(r"|[^\s@]+@[^\s@]+"), "value does not look like a valid email address"),
 }
 LIST: Final = "-list"
 """At the end of a format's name: several of them in one text."""
-
-_between: Final = re.compile(r"[,;\s\0]+")
-
-
-def split_list(text: str) -> list[str]:
-    """The items of a text that holds a list, as Proxmox VE takes it apart."""
-    return [item for item in _between.split(text) if item]
 
 
 Node = Annotated[str, parameter("The node's name, or localhost.", Role.NODE, format="pve-node")]
@@ -181,6 +177,11 @@ class Rule:
     role: Role | RoleBy = Role.PLAIN
     description: str = ""
     examples: tuple[Any, ...] | None = None
+
+    @property
+    def is_list(self) -> bool:
+        """True for a text that holds a list."""
+        return self.format is not None and self.format.endswith(LIST)
 
     def role_in(self, values: Mapping[str, Any]) -> Role:
         """The role of the parameter in a call with these values.
@@ -272,6 +273,30 @@ def require_roles(parameters: type[Parameters]) -> None:
             raise TypeError(f"{name} is for a program, and no parameter has Role.ARGUMENTS: no rule would be asked")
 
 
+def join_lists(parameters: type[Parameters], given: dict[str, Any]) -> dict[str, Any]:
+    """What a client gave, with an array as one text wherever the format is a list.
+
+    JSON clients send lists as arrays, and a key that comes twice is one. Permissions are decided about the text that
+    the endpoint gets: so this comes before both. An array with anything but texts and numbers stays what it is, and
+    `validate` refuses it.
+    """
+    known = rules(parameters)
+    joined = {
+        name: ",".join(map(canonical, value))
+        for name, value in given.items()
+        if isinstance(value, list) and name in known and known[name].is_list and all(map(_is_item, value))
+    }
+    return given | joined if joined else given
+
+
+def _is_item(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+MAX_ERRORS: Final = 32
+"""Parameters that a refusal names: an answer is not much larger than the request, whatever that is."""
+
+
 def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
     """The struct, made of what a client gave: texts, or JSON values.
 
@@ -286,11 +311,12 @@ def validate(parameters: type[P], given: Mapping[str, Any]) -> P:
         if value is not None:
             values[rule.attribute] = _check_value(rule, value, errors)
             if rule.requires and given.get(rule.requires) is None:
-                errors[rule.requires] = f"missing property - '{name}' requires this property"
+                errors[rule.requires] = f"missing property required by '{name}'"
         elif rule.required:
             errors[name] = MISSING
     if not parameters.ignore_unknown:
-        errors.update((name, UNKNOWN) for name in given if name not in known)
+        unknown = (name for name in given if name not in known)
+        errors.update((name, UNKNOWN) for name in itertools.islice(unknown, max(MAX_ERRORS - len(errors), 0)))
     if errors:
         raise InvalidParameters(errors)
     return parameters(**values)
@@ -319,6 +345,8 @@ def _array(rule: Rule, value: Any, errors: dict[str, str]) -> list[str]:
             texts.append(_without_nul(rule, _text("string", item)))
         except ValueError as error:
             errors[f"{rule.name}[{position}]"] = str(error)
+            if len(errors) >= MAX_ERRORS:
+                break
     return texts
 
 
@@ -370,7 +398,7 @@ def _check_format(rule: Rule, text: str) -> None:
         raise ValueError("value does not match the regex pattern")
     if rule.format:
         form = FORMATS[rule.format.removesuffix(LIST)]
-        for item in split_list(text) if rule.format.endswith(LIST) else (text,):
+        for item in split_list(text) if rule.is_list else (text,):
             if not form.pattern.fullmatch(item):
                 raise ValueError(f"invalid format - {form.problem.format(value=item)}\n")
 
@@ -390,10 +418,8 @@ def _text(kind: str, value: Any) -> str:
             raise ValueError(MISSING)
         case bool():
             raise ValueError(f"type check ('{kind}') failed - got JSON::PP::Boolean")
-        case int():
-            return str(value)
-        case float():
-            return format(value, ".15g")
+        case int() | float():
+            return canonical(value)
         case list():
             raise ValueError(f"type check ('{kind}') failed - got ARRAY")
         case _:

@@ -19,7 +19,9 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from guestwire.access.subject import Subject
-from guestwire.contract import Effect, Endpoint, Parameters, validate
+from guestwire.access.values import canonical
+from guestwire.contract import Effect, Endpoint, Parameters, join_lists, validate
+from guestwire.contract.results import FileContent
 from guestwire.errors import GuestError, GuestwireError, InvalidParameters, NotImplementedHere, UnknownNode
 
 NOBODY: Final = Subject("")
@@ -78,6 +80,7 @@ class Call:
         subject: the caller, as permissions know it.
         address: the caller's.
         actor: the caller as records name it, where that is not the subject.
+        has_token: an API token came with it, good or not.
         id: what log, audit trail and an internal error have in common; unique for as long as a log is kept.
         route: the endpoint and the parameters in the path; None until it is resolved, or when there is none.
         parameters: all that are known so far, not validated.
@@ -91,6 +94,7 @@ class Call:
     subject: Subject = NOBODY
     address: str = ""
     actor: str = ""
+    has_token: bool = False
     id: str = field(default_factory=new_id)
     route: Route | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -120,6 +124,10 @@ class Dispatcher(Protocol):
 
 class Recorder(Protocol):
     """Keeps what became of calls."""
+
+    async def begin(self, call: Call) -> None:
+        """Returns when it is safe that the call has begun: whatever happens next, its effect will not be without a record."""
+        ...
 
     async def record(self, call: Call, status: int, result: str) -> None:
         """Returns when the record is safe; a call is recorded once, later outcomes of the same one are left out."""
@@ -263,6 +271,8 @@ class Pipeline:
             await self.record(call, 500, "internal error")
             raise
         await self.record(call, 200, "OK")
+        if self._recorder and isinstance(result, FileContent):
+            self._recorder.record_soon(call, 200, f"OK, {result.bytes_read} bytes")
         return result
 
     async def record(self, call: Call, status: int, result: str) -> None:
@@ -278,12 +288,14 @@ class Pipeline:
             raise NotImplementedHere(call.method, call.path)
         endpoint = route.endpoint
         if given := await call.read():
-            call.parameters = merge_path(given, route.in_path)
+            call.parameters = join_lists(endpoint.parameters, merge_path(given, route.in_path))
         if self._authorise:
             self._authorise(call, endpoint)
         if self._node is not None and (node := route.in_path.get("node", THIS_NODE)) not in (self._node, THIS_NODE):
             raise UnknownNode(node)
         parameters = validate(endpoint.parameters, call.parameters) if given else route.parameters
+        if self._recorder and endpoint.effect is not Effect.READS:
+            await self._recorder.begin(call)
         lease = self._lease(call)
         limit = asyncio.timeout(endpoint.timeout)
         try:
@@ -304,7 +316,7 @@ def _leaves_record(call: Call, status: int) -> bool:
 
 
 def merge_path(given: Mapping[str, Any], in_path: Mapping[str, str]) -> dict[str, Any]:
-    """All parameters; those of the path may be repeated elsewhere with the same value."""
-    if conflicts := [name for name, value in in_path.items() if given.get(name, value) != value]:
+    """All parameters; those of the path may be repeated elsewhere with the same value, as text or as number."""
+    if conflicts := [name for name, value in in_path.items() if canonical(given.get(name, value)) != value]:
         raise InvalidParameters(dict.fromkeys(conflicts, CONFLICT))
     return {**given, **in_path}

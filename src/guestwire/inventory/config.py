@@ -1,5 +1,6 @@
 """The configuration file: TOML, read strictly; what is unknown or wrong is refused with its line and key."""
 
+import ipaddress
 import re
 import socket
 from pathlib import Path
@@ -34,6 +35,12 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: str = msgspec.field(default_factory=_host_name)
     tls: bool = True
     state_dir: str = "/var/lib/guestwire"
+    trusted_proxies: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def proxies(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """The networks of proxies that say in X-Forwarded-For for whom they call."""
+        return [ipaddress.ip_network(network) for network in self.trusted_proxies]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -113,6 +120,13 @@ def _check_server(server: ServerConfig, refuse: Refuse) -> None:
         raise refuse("server", "listen", f"'{server.listen}' is not HOST:PORT; an IPv6 address needs brackets")
     if not NODE_NAME.fullmatch(server.node):
         raise refuse("server", "node", f"'{server.node}' is not a node's name: letters, digits and dashes")
+    for network in server.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise refuse(
+                "server", "trusted_proxies", f"{error}: write an address, or a network as 10.0.0.0/8"
+            ) from None
     if not Path(server.state_dir).is_absolute():
         raise refuse("server", "state_dir", f"'{server.state_dir}' is not an absolute path")
 

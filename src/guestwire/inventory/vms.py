@@ -1,7 +1,9 @@
 """The VMs of this node: their channels, kept open, and leases on them, so that a reload takes nothing from a call in flight."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from guestwire.access import Subject
 from guestwire.access.control import Access
@@ -9,9 +11,17 @@ from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
-from guestwire.contract import VmSummary
+from guestwire.contract import FreezeNote, HostFigures, VmSummary
 from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
 from guestwire.inventory.config import VmConfig
+from guestwire.inventory.freezes import Freezes, in_words
+from guestwire.inventory.host import HostLoad
+from guestwire.stores import MemoryStore
+
+SLICE: Final = 100
+"""VMs that are gone through in one turn of the loop: there may be ten thousand."""
+
+log = logging.getLogger("guestwire")
 
 
 class Vm:
@@ -31,8 +41,16 @@ class Vm:
 
     async def is_running(self) -> bool:
         """As QMP says; else as the configuration says; else whether the agent's socket is there."""
-        if self._monitor:
+        known = self.known_state
+        if known is None and self._monitor:
             return await self._monitor.is_running()
+        return bool(known)
+
+    @property
+    def known_state(self) -> bool | None:
+        """The same, as far as it can be said without waiting."""
+        if self._monitor:
+            return self._monitor.known_state
         if self.config.running is not None:
             return self.config.running
         answers = self._channel is not None and self._channel.state is ChannelState.UP
@@ -64,32 +82,49 @@ class Vm:
 
 
 class Inventory:
-    """All VMs of one node."""
+    """All VMs of one node; without `freezes`, which guests are frozen is forgotten at the end."""
 
-    def __init__(self, node: str, fingerprint: str | None = None) -> None:
+    def __init__(self, node: str, fingerprint: str | None = None, freezes: Freezes | None = None) -> None:
         self.node = node
+        self.freezes = freezes or Freezes(MemoryStore())
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
+        self.host = HostLoad()
         self._kept = ExitStatusCache()
+        self._turn = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
-    def apply(self, configs: Iterable[VmConfig]) -> None:
-        """Makes these the VMs.
+    async def apply(self, configs: Iterable[VmConfig]) -> None:
+        """Makes these the VMs; one after the other, while the loop runs.
 
         One that is reached as before keeps its channel; one that goes away ends its calls first.
         """
-        old, self._vms = self._vms, {}
-        for config in configs:
-            vm = old.get(config.vmid)
-            if vm and vm.reaches_as(config):
-                vm.config = config
-                self._vms[config.vmid] = old.pop(config.vmid)
-            else:
-                self._vms[config.vmid] = Vm(config, self._kept)
-        for vm in old.values():
-            task = asyncio.get_running_loop().create_task(_retire(vm), name=f"retire VM {vm.config.vmid}")
-            self._retiring[task] = vm
-            task.add_done_callback(self._retiring.pop)
+        async with self._turn:
+            old, new = dict(self._vms), {}
+            for position, config in enumerate(configs):
+                if position % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
+                vm = old.get(config.vmid)
+                if vm and vm.reaches_as(config):
+                    vm.config = config
+                    new[config.vmid] = old.pop(config.vmid)
+                else:
+                    new[config.vmid] = Vm(config, self._kept)
+            self._vms = new
+            for vm in old.values():
+                self._retire(vm)
+
+    def _retire(self, vm: Vm) -> None:
+        """Ends what reaches a VM that is served no more, when its calls have ended."""
+        if vm.config.vmid in self.freezes.frozen and vm.config.vmid not in self._vms:
+            log.warning(
+                "VM %d is served no more, and is frozen: %s",
+                vm.config.vmid,
+                in_words(self.freezes.frozen[vm.config.vmid]),
+            )
+        task = asyncio.get_running_loop().create_task(_retire(vm), name=f"retire VM {vm.config.vmid}")
+        self._retiring[task] = vm
+        task.add_done_callback(self._retiring.pop)
 
     @property
     def vms(self) -> Mapping[int, Vm]:
@@ -146,14 +181,43 @@ class Lease:
             raise VmNotRunning(vmid)
         return vm.agent
 
+    async def note_sent(self, vmid: int, command: str) -> None:
+        """See `GuestContext.note_sent`."""
+        await self._inventory.freezes.note_sent(vmid, self.subject, command)
+
+    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+        """See `GuestContext.note_answer`."""
+        await self._inventory.freezes.note_answer(vmid, self.subject, command, answer)
+
     async def vms(self) -> list[VmSummary]:
         """See `NodeContext.vms`."""
         vms = [vm for _, vm in sorted(self._inventory.vms.items())]
-        running = await asyncio.gather(*(vm.is_running() for vm in vms))
+        running: list[bool | None] = []
+        for position, vm in enumerate(vms):
+            if position % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            running.append(vm.known_state)
+        unknown = [position for position, runs in enumerate(running) if runs is None]
+        found = await asyncio.gather(*(vms[position].is_running() for position in unknown))
+        for position, runs in zip(unknown, found, strict=True):
+            running[position] = runs
         return [
-            VmSummary(vmid=vm.config.vmid, name=vm.config.name, status="running" if runs else "stopped")
+            VmSummary(
+                vmid=vm.config.vmid,
+                name=vm.config.name,
+                status="running" if runs else "stopped",
+                frozen=self._freeze_of(vm.config.vmid) if runs else None,
+            )
             for vm, runs in zip(vms, running, strict=True)
         ]
+
+    def _freeze_of(self, vmid: int) -> FreezeNote | None:
+        found = self._inventory.freezes.frozen.get(vmid)
+        return FreezeNote(found.subject, found.since, found.count) if found else None
+
+    async def figures(self) -> HostFigures:
+        """See `NodeContext.figures`."""
+        return await asyncio.to_thread(self._inventory.host.read)
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         """See `NodeContext.may`."""

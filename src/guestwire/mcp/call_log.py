@@ -1,7 +1,8 @@
 """One line of JSON for each call: when, who, what, in which guest, and what came of it. No secrets, no content.
 
 The line is written before the answer is sent. The file is the owner's alone; at 16 MiB it is moved to `.1`, where the
-one before was. Several servers may write to one file.
+one before was. Several servers may write to one file. Calls that were refused, and questions to a person, stand in a
+file of their own: however many there are, they push no record of what was done out.
 """
 
 import asyncio
@@ -92,3 +93,16 @@ class Records:
             return True
         self._path.replace(self._path.with_name(f"{self._path.name}.1"))
         return False
+
+
+class CallRecords(Records):
+    """The records of what was done; `refused` has what was not, beside it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.refused = Records(refused_path(path))
+
+
+def refused_path(path: Path) -> Path:
+    """`mcp.refused.jsonl`, where the records of what was done are in `mcp.jsonl`."""
+    return path.with_name(f"{path.stem}.refused{path.suffix}")

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final
@@ -43,6 +43,7 @@ class Caller:
         texts: long texts that were shortened for this caller.
         id: unlike any other caller's.
         running: a task for each call.
+        processes: that this caller started, by node and VMID, with their pids.
         frozen: guests whose file systems this caller froze, by node and VMID, with their number.
     """
 
@@ -50,6 +51,7 @@ class Caller:
     texts: TextCache = field(default_factory=TextCache)
     id: str = field(default_factory=lambda: token_hex(8))
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    processes: dict[tuple[str, int], deque[int]] = field(default_factory=dict)
     frozen: dict[tuple[str, int], tuple[Guest, int]] = field(default_factory=dict)
     _pace: RateLimiter | None = None
     _noted: float = -math.inf

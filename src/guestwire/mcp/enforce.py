@@ -53,6 +53,8 @@ async def enforce(call: Call, parameters: Parameters) -> tuple[Parameters, list[
                 reads.append(replaced[name])
         elif role is Role.LOCAL_PATH:
             replaced[name] = str(_local_path(call.policy, values[name]))
+        elif role is Role.PROCESS:
+            call.require_own_process(values[name])
         elif role is Role.SIZE:
             replaced[name] = min(values[name], call.limits.bytes)
         elif (

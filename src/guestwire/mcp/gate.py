@@ -17,9 +17,9 @@ from guestwire.client.errors import NoSuchGuest
 from guestwire.contract import Effect, Role, rules, validate
 from guestwire.contract.audit_fields import audit_fields
 from guestwire.errors import GuestwireError, InvalidParameters
-from guestwire.mcp.call_log import Records
+from guestwire.mcp.call_log import CallRecords
 from guestwire.mcp.caller import rule_for
-from guestwire.mcp.display import as_json, beginning, delimit, sanitize, sanitize_values, shorten, truncate_to_fit
+from guestwire.mcp.display import as_json, beginning, delimit, sanitize, sanitize_values, truncate_to_fit
 from guestwire.mcp.enforce import enforce, verify_unchanged
 from guestwire.mcp.error_text import LONGEST, describe_error
 from guestwire.mcp.policy import Policy, Refused, TooMany
@@ -27,7 +27,9 @@ from guestwire.mcp.tool import AnyGuestParameters, Call, Registry, Tool, as_argu
 
 log = logging.getLogger("guestwire.mcp")
 
-LONGEST_QUESTION: Final = 3000
+LONGEST_QUESTION: Final = 10_000
+"""Characters that a person is shown; a call that takes more is refused."""
+
 MARKS: Final = 300
 """Characters that the marks around an answer and the cursor take."""
 
@@ -65,7 +67,7 @@ class Gate:
         records: where each call leaves a line; None: nowhere.
     """
 
-    def __init__(self, tools: Registry, policy: Policy, records: Records | None) -> None:
+    def __init__(self, tools: Registry, policy: Policy, records: CallRecords | None) -> None:
         self.policy = policy
         self._tools = tools
         self._records = records
@@ -112,6 +114,7 @@ class Gate:
         if self._records:
             try:  # nothing is done while there are calls that left no record
                 await self._records.settle()
+                await self._records.refused.settle()
             except OSError as error:
                 call.is_recorded = False
                 raise Refused(
@@ -192,8 +195,9 @@ class Gate:
             "detail": call.detail,
             "milliseconds": round((time.monotonic() - call.started) * 1000),
         }
+        was_done = call.outcome not in ("refused", "asks")
         try:
-            await self._records.write(line)
+            await (self._records if was_done else self._records.refused).write(line)
         except OSError as error:
             log.error("calls can't be recorded, and are refused until they can: %s", error)  # noqa: TRY400  # the reason is all
 
@@ -212,14 +216,22 @@ def offered(tools: Registry, policy: Policy) -> list[Tool]:
 
 
 def _question(tool: Tool, call: Call, guest: str) -> str:
-    """All that the call would do, for a person who is to say yes. Only secrets are left out."""
+    """All that the call would do, for a person who is to say yes. Only secrets are left out.
+
+    Raises:
+        Refused: it is more than a person can be shown: what is left out could be what matters.
+    """
     secrets = {as_argument(name) for name, rule in rules(tool.parameters).items() if rule.role is Role.SECRET}
     given = {name: "…" if name in secrets else value for name, value in call.arguments.items() if name != "guest"}
     where = f" in guest {guest}" if guest else ""
-    text = as_json(shorten(given, LONGEST_QUESTION // 2, len(str(given))))
-    beginning_of_it, end = beginning(text, 0, LONGEST_QUESTION)
-    left_out = f" … {len(text) - end} characters more, not shown" if end < len(text) else ""
-    return f"{tool.name}{where}: {beginning_of_it}{left_out}"
+    text = as_json(given)
+    shown, end = beginning(text, 0, LONGEST_QUESTION)
+    if end < len(text):
+        raise Refused(
+            f"a person must say yes to this, and can be shown {LONGEST_QUESTION} characters: it has {len(text)};"
+            " do it in smaller parts"
+        )
+    return f"{tool.name}{where}: {shown}"
 
 
 def _failure(error: Exception, call: Call) -> Answer:

@@ -16,11 +16,12 @@ from guestwire.client.hosts import open_host
 from guestwire.client.settings import Settings
 from guestwire.errors import ConfigurationError
 from guestwire.mcp.all_tools import TOOLS
-from guestwire.mcp.call_log import Records
+from guestwire.mcp.call_log import CallRecords
 from guestwire.mcp.caller import Caller
 from guestwire.mcp.gate import Gate
 from guestwire.mcp.handlers import Context, make_server
 from guestwire.mcp.policy import Policy
+from guestwire.open_files import raise_limit
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -75,7 +76,7 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
 
     from guestwire.mcp.stdio import AnsweringStream  # noqa: PLC0415  # as above
 
-    gate = Gate(TOOLS, policy, Records(records))
+    gate = Gate(TOOLS, policy, CallRecords(records))
     loop = asyncio.get_running_loop()
     async with connected(settings) as caller:
         # A read of standard input can't be broken off: after cleaning up, the signal does what it does by itself.
@@ -94,15 +95,19 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
     """
     import uvicorn  # noqa: PLC0415  # the other way has no need of it
 
+    from guestwire.mcp.connections import BoundedProtocol  # noqa: PLC0415  # as above
     from guestwire.mcp.http import Callers, make_app  # noqa: PLC0415
 
     credentials = settings.credentials()
     is_server = (settings.host or "").startswith("http")
     has_own = bool(credentials.token or credentials.user) or not is_server
     callers = Callers(lambda token: _host_for(settings, token), has_own=has_own, takes_tokens=is_server)
-    server = make_server(Gate(TOOLS, policy, Records(records)), lambda context: callers.of(_headers(context)))
+    server = make_server(Gate(TOOLS, policy, CallRecords(records)), lambda context: callers.of(_headers(context)))
     app = make_app(server, callers, http.bearer, http.name, http.hosts)
-    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN)
+    raise_limit()
+    config = uvicorn.Config(
+        app, http=BoundedProtocol, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN
+    )
     # When uvicorn has ended, it sends itself the signal again that it was told by: that would end us before we have
     # cleaned up.
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -11,6 +11,7 @@ What a policy asks of a call follows from the roles of its parameters; a text wi
 """
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,9 @@ from guestwire.mcp.caller import Caller
 from guestwire.mcp.policy import Limits, Policy, Refused, Rule
 
 P = TypeVar("P", bound=Parameters)
+
+MOST_PROCESSES: Final = 1000
+"""Of one caller in one guest, that may be asked about; the latest ones."""
 
 Progress = Callable[[float, float | None], None]
 """Is called with the amount that is done, and the amount in all."""
@@ -95,6 +99,25 @@ class Call:
     def limits(self) -> Limits:
         """Of this call."""
         return self.policy.limits
+
+    def note_process(self, pid: int) -> None:
+        """The caller has started this process: it may ask how it ends."""
+        key = self.guest.vm.node, self.guest.vm.vmid
+        self.caller.processes.setdefault(key, deque(maxlen=MOST_PROCESSES)).append(pid)
+
+    def require_own_process(self, pid: int) -> None:
+        """Refuses a process that this caller did not start, where the policy restricts which programs it may run.
+
+        Its output may be what the rules for programs and paths keep from the caller.
+
+        Raises:
+            Refused: it is another's.
+        """
+        own = self.caller.processes.get((self.guest.vm.node, self.guest.vm.vmid), ())
+        if self.allowed.run is not None and pid not in own:
+            raise Refused(
+                f"process {pid} is none that you started here, and only those may be asked about ({self.allowed.source}, run)"
+            )
 
     def tell(self, text: str) -> None:
         """Sends a line to the client's log, and keeps it for the record of a call that is broken off."""

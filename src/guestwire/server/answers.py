@@ -142,7 +142,13 @@ def _for_pages(form: str, body: Body) -> Body:
 _gzip_accepted: Final = re.compile(r"\bgzip\b(?:\s*;\s*q=(?P<weight>[0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE)
 
 _TYPOGRAPHY: Final = str.maketrans(
-    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', **dict.fromkeys(map(chr, (*range(32), 127)), "?")}
+    {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        **dict.fromkeys(map(chr, (*range(32), *range(127, 161), 173)), "?"),
+    }
 )
 """Quotes as typewriters have them, and no control characters."""
 
@@ -152,10 +158,10 @@ LONGEST_REASON: Final = 1000
 
 
 def reason_phrase(text: str) -> str:
-    """The first line of `text`, in ASCII: a status line carries no more."""
+    """The first line of `text`, in Latin-1, as Proxmox VE sends it: a status line carries no more."""
     line = text.partition("\n")[0]
     short = line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
-    return short.translate(_TYPOGRAPHY).encode("ascii", "replace").decode()
+    return short.translate(_TYPOGRAPHY).encode("latin-1", "replace").decode("latin-1")
 
 
 def refusal(error: Refusal | NotAuthenticated) -> Response:
@@ -164,6 +170,8 @@ def refusal(error: Refusal | NotAuthenticated) -> Response:
     if isinstance(error, NotAuthenticated):
         return Response(error.status, reason, BARE_HEADERS)
     headers = TEXT_HEADERS if error.body else BARE_HEADERS
+    if error.location:
+        headers = headers | {"Location": error.location}
     return Response(error.code, reason, headers, error.body.encode("utf-8", "backslashreplace"), closes=True)
 
 

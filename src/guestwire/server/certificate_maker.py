@@ -30,6 +30,11 @@ def ensure_certificate(state_dir: Path, node: str, host: str) -> None:
     try:
         if not found.path.exists() or not found.key.exists() or _ends_soon(found.path):
             _make(found, node, host)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{state_dir}: it belongs to another user; start the server as that one, or name a state_dir of your own under"
+            " [server]"
+        ) from error
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{found.path}: {error}; remove it to get a new certificate") from error
 

@@ -23,11 +23,13 @@ from guestwire.errors import Forbidden, GuestwireError, NotAuthenticated
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, http1
 from guestwire.server.http1 import Refusal, Request, Response
+from guestwire.server.refusal_log import RefusalLog
 
 log = logging.getLogger("guestwire.requests")
 
 OPENAPI_PATH: Final = "/api2/openapi.json"
 
+OK: Final = 200
 CLIENT_LEFT: Final = 499
 """The status in the log when there was nobody left to answer."""
 
@@ -42,6 +44,9 @@ class Gateway:
         access: the users.
         recorder: keeps what became of calls.
         endpoints: that are served.
+
+    Attributes:
+        refusals: which lines about callers without a login are written.
     """
 
     gives_octets = True
@@ -54,6 +59,7 @@ class Gateway:
         recorder: Recorder,
         endpoints: Collection[Endpoint] = tuple(ENDPOINTS),
     ) -> None:
+        self.refusals = RefusalLog()
         self._access = access
         self._openapi = msgspec.json.encode(openapi(endpoints))
         self._pipeline = Pipeline(
@@ -67,7 +73,7 @@ class Gateway:
         try:
             response = await self._answer(request, call)
         except asyncio.CancelledError:
-            _log(request, call, CLIENT_LEFT)
+            self._log(request, call, CLIENT_LEFT)
             raise
         except Exception:
             log.exception("id=%s unexpected error", call.id)
@@ -75,9 +81,9 @@ class Gateway:
         try:
             await request.send(response)
         except (ConnectionError, asyncio.CancelledError):  # in the middle of the answer
-            _log(request, call, CLIENT_LEFT)
+            self._log(request, call, CLIENT_LEFT)
             raise
-        asyncio.get_running_loop().call_soon(_log, request, call, response.status)  # the answer goes first
+        asyncio.get_running_loop().call_soon(self._log, request, call, response.status)  # the answer goes first
 
     async def _answer(self, request: Request, call: Call) -> Response:
         call.path = request.target.partition("?")[0]
@@ -89,6 +95,9 @@ class Gateway:
                 call.path, call.read = target.path, parameters_in(request, target.query)
                 self._pipeline.resolve(call)
             self._authenticate(request, call)
+            if target and not call.subject.key:
+                http1.check_login_size(request)
+                call.read = parameters_in(request, target.query, http1.LOGIN_MAX_PARAMETERS)
         except NotAuthenticated as error:
             await self._pipeline.record(call, error.status, str(error))
             return answers.refusal(error)
@@ -110,35 +119,38 @@ class Gateway:
 
     def _authenticate(self, request: Request, call: Call) -> None:
         """Finds out who calls; nobody, where no login is needed."""
-        if call.route and isinstance(call.route.endpoint.check, Everybody):
-            return
         headers = request.headers
         found = parse_credentials(headers.get("cookie", ""), headers.get("authorization", ""))
+        call.has_token = bool(found.token)
+        if call.route and isinstance(call.route.endpoint.check, Everybody):
+            return
         call.subject = self._access.authenticate(found)
         if found.ticket and request.method != "GET":
             self._access.check_csrf(call.subject, headers.get("csrfpreventiontoken", ""))
+        request.is_known = True
 
-    def _authorise(self, call: Call, endpoint: Endpoint) -> None:
-        if not endpoint.tokens and call.subject.token is not None:
-            raise Forbidden(why=f"URI '{call.path}' not available with API token, need proper ticket.")
-        self._access.require(call.subject, endpoint.check, call.parameters)
-
-
-def parameters_in(request: Request, query: str) -> ReadParameters:
-    """Reads the parameters of a request when they are wanted."""
-    return lambda: http1.parameters(request, query)
-
-
-def _accepts_octets(request: Request) -> bool:
-    """Whether the client wants a file as it is. Clients of Proxmox VE never name this type."""
-    return request.headers.get("accept") == answers.OCTETS
-
-
-def _log(request: Request, call: Call, status: int) -> None:
-    """One line; the query stays out of it, for it may hold content or passwords."""
-    if log.isEnabledFor(logging.INFO):
+    def _log(self, request: Request, call: Call, status: int) -> None:
+        """One line, unless its caller has no login and had many; the query stays out of it, for it may hold content or passwords."""
+        is_login = status == OK and request.method == "POST"
+        if not (request.is_known or is_login or self.refusals.allow(request.address)):
+            return
         path = request.target.partition("?")[0][:LONGEST_LOGGED_PATH]
         log.info(
             "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",
             call.id, request.address, call.subject.key or "-", request.method, path, status, call.milliseconds,
         )  # fmt: skip
+
+    def _authorise(self, call: Call, endpoint: Endpoint) -> None:
+        if not endpoint.tokens and call.has_token:
+            raise Forbidden(why=f"URI '{call.path}' not available with API token, need proper ticket.")
+        self._access.require(call.subject, endpoint.check, call.parameters)
+
+
+def parameters_in(request: Request, query: str, most: int = http1.MAX_PARAMETERS) -> ReadParameters:
+    """Reads the parameters of a request, `most` at most, when they are wanted."""
+    return lambda: http1.parameters(request, query, most)
+
+
+def _accepts_octets(request: Request) -> bool:
+    """Whether the client wants a file as it is. Clients of Proxmox VE never name this type."""
+    return request.headers.get("accept") == answers.OCTETS

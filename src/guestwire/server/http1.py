@@ -26,7 +26,7 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of request line and headers together."""
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # the token of RFC 9110, section 5.6.2
-_request_line: Final = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.([01])")
+_request_line: Final = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 # Possessive: without going back, work is linear.
 _header: Final = re.compile(rf"({_TOKEN}):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _beginning: Final = re.compile(rb"[^\x00-\x1f\x7f]*\r?")
@@ -34,10 +34,18 @@ _length: Final = re.compile(r"[0-9]{1,18}")
 
 
 class Refusal(RequestError):
-    """What is refused as plain HTTP, outside of the API's formats: status, reason phrase, and the same as text unless `body` is given."""
+    """What is refused as plain HTTP, outside of the API's formats.
 
-    def __init__(self, status: int, reason: str, body: str | None = None) -> None:
+    Args:
+        status: of the answer.
+        reason: its phrase.
+        body: text; the phrase unless it is given.
+        location: where to go instead.
+    """
+
+    def __init__(self, status: int, reason: str, body: str | None = None, *, location: str = "") -> None:
         self.code = status
+        self.location = location
         self.body = reason if body is None else body
         super().__init__(reason)
 
@@ -61,7 +69,7 @@ class Response:
         return (
             f"HTTP/1.1 {self.status} {self.reason}\r\n{lines}Content-Length: {length}\r\n"
             f"Date: {_date(int(time.time()))}\r\n{ending}\r\n"
-        ).encode("ascii")
+        ).encode("latin-1")
 
 
 async def no_body() -> bytes:
@@ -83,6 +91,7 @@ class Request:
         address: the client's.
         keeps: the connection stays open after the answer.
         is_old: it is HTTP/1.0.
+        is_known: its caller has shown a login; the gateway says so.
     """
 
     method: str
@@ -94,6 +103,7 @@ class Request:
     address: str = ""
     keeps: bool = True
     is_old: bool = False
+    is_known: bool = False
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -126,7 +136,7 @@ def parse_head(head: bytes) -> Head:
     """Reads a head, without the empty line at its end.
 
     Raises:
-        Refusal: 400, 414 or 431.
+        Refusal: 400, 414, 431 or 506.
     """
     if len(head) > MAX_LINE:  # else no line can be that long
         _check_lengths(head)
@@ -136,14 +146,17 @@ def parse_head(head: bytes) -> Head:
     found = _request_line.fullmatch(line)
     if not found:
         raise Refusal(400, "bad request line")
+    method, target, major, minor = found.groups()
+    if major != "1":
+        raise Refusal(506, f"http protocol version {major}.{minor} not supported")
     headers = _headers(lines)
-    is_old = found[3] == "0"
+    is_old = minor == "0"
     length = headers.get("content-length", "0")
     if not _length.fullmatch(length):
         raise Refusal(400, "bad Content-Length")
     options = [option.strip(" \t") for option in headers.get("connection", "").lower().split(",")]
     keeps = "close" not in options and (not is_old or "keep-alive" in options) and "transfer-encoding" not in headers
-    return Head(found[1], found[2], headers, int(length), keeps, is_old)
+    return Head(method, target, headers, int(length), keeps, is_old)
 
 
 def _check_lengths(head: bytes) -> None:
@@ -178,6 +191,13 @@ def _date(second: int) -> str:
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 WITH_BODY: Final = frozenset({"POST", "PUT"})
 MAX_BODY: Final = 512 * 1024
+
+MAX_PARAMETERS: Final = 1000
+"""Of a query or a form; they are counted before any is decoded."""
+
+LOGIN_MAX_BODY: Final = 16 * 1024
+LOGIN_MAX_PARAMETERS: Final = 64
+"""The same for endpoints that need no login: their callers may be anyone."""
 
 LONGEST_REMEMBERED: Final = 256
 REMEMBERED: Final = 1024
@@ -258,12 +278,22 @@ def check_http(request: Request) -> None:
         raise Refusal(506, f"upload 'Content-Type '{kind}' not implemented")
 
 
+def check_login_size(request: Request) -> None:
+    """Refuses a long body of a caller that needs no login, before any of it is read.
+
+    Raises:
+        Refusal: 501, as for every body that is too long.
+    """
+    if request.length > LOGIN_MAX_BODY:
+        raise Refusal(501, "for data too large")
+
+
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-async def parameters(request: Request, query: str) -> dict[str, Any]:
-    """All parameters that a client gave; the query wins over the body.
+async def parameters(request: Request, query: str, most: int = MAX_PARAMETERS) -> dict[str, Any]:
+    """All parameters that a client gave, at most `most` in each part; the query wins over the body.
 
     Raises:
         InvalidParameters: the body is not what it says it is.
@@ -272,18 +302,18 @@ async def parameters(request: Request, query: str) -> dict[str, Any]:
         return {}
     given: dict[str, Any] = {}
     if request.method in WITH_BODY:
-        given = await _parameters_in_body(request)
+        given = await _parameters_in_body(request, most)
     if query:
-        given |= decode_form(query)
+        given |= decode_form(query, most)
     given.pop(CACHE_BUSTER, None)
     return given
 
 
-async def _parameters_in_body(request: Request) -> dict[str, Any]:
+async def _parameters_in_body(request: Request, most: int) -> dict[str, Any]:
     body = await _read_body(request) if request.length else b""
     if _media_type(request.headers.get("content-type", "")) == JSON:
-        return decode_json(body)
-    return decode_form(body.decode("utf-8", KEEP_BYTES))
+        return decode_json(body, most)
+    return decode_form(body.decode("utf-8", KEEP_BYTES), most)
 
 
 async def _read_body(request: Request) -> bytes:
@@ -297,8 +327,8 @@ async def _read_body(request: Request) -> bytes:
 _json = msgspec.json.Decoder()
 
 
-def decode_json(body: bytes) -> dict[str, Any]:
-    """A JSON object as parameters; `null` stands for none.
+def decode_json(body: bytes, most: int = MAX_PARAMETERS) -> dict[str, Any]:
+    """A JSON object as at most `most` parameters; `null` stands for none.
 
     Raises:
         InvalidParameters: it is something else.
@@ -313,14 +343,28 @@ def decode_json(body: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(given, dict):
         raise InvalidParameters({"body": "a JSON object is needed"})
+    if len(given) > most:
+        raise too_many(most)
     return given
+
+
+def too_many(most: int) -> InvalidParameters:
+    """The refusal of more than `most` parameters: it names none of them, and so is short."""
+    return InvalidParameters({"body": f"more than {most} parameters"})
 
 
 _separator = re.compile(r"[&;]")
 
 
-def decode_form(text: str) -> dict[str, Any]:
-    """Parameters of a query or a form: a key that comes twice is a list, one without `=` is absent (None)."""
+def decode_form(text: str, most: int = MAX_PARAMETERS) -> dict[str, Any]:
+    """Parameters of a query or a form: a key that comes twice is a list, one without `=` is absent (None).
+
+    Raises:
+        InvalidParameters: they are more than `most`.
+    """
+    # Counted first, and cheaply: the caller may be anyone, and taking 95,000 of them apart holds everybody up.
+    if text.count("&") + text.count(";") >= most:
+        raise too_many(most)
     given: dict[str, Any] = {}
     for pair in _separator.split(text):
         key, equals, value = pair.partition("=")

@@ -2,21 +2,27 @@
 
 A connection answers one request after the other, each in a task of its own, which ends when the client leaves. While it works, what the
 client sends ahead is kept as far as a body may be long, and then no more is read; a long answer waits for the client to take it.
+
+Connections are accepted here and not by asyncio, so that they count from their first moment: asyncio and uvloop tell
+nobody of one before its TLS handshake has ended, nor of one that found no descriptor.
 """
 
 import asyncio
+import errno
 import logging
 import math
+import re
+import socket
 import ssl
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from typing import Final, cast
 
 from guestwire.dispatch import new_id
 from guestwire.server import answers
 from guestwire.server.answers import reason_phrase
+from guestwire.server.connection_limits import ConnectionLimits, Network
 from guestwire.server.gateway import Gateway
-from guestwire.server.http1 import MAX_BODY, MAX_HEAD, Refusal, Request, Response, check_beginning, parse_head
+from guestwire.server.http1 import MAX_BODY, MAX_HEAD, Head, Refusal, Request, Response, check_beginning, parse_head
 
 log = logging.getLogger("guestwire.requests")
 
@@ -24,7 +30,7 @@ LINGER: Final = 0.5
 """Seconds that the rest of a refused body is read for, so that the client sees the answer and not a broken connection."""
 
 FIRST_WITHIN: Final = 15.0
-"""Seconds for a connection's first request."""
+"""Seconds for a connection's TLS handshake and first request."""
 
 KEEP_ALIVE: Final = 120.0
 """Seconds from an answer to the next request."""
@@ -43,26 +49,39 @@ WARN_EVERY: Final = 60.0
 
 BACKLOG: Final = 512
 
+ACCEPTED_AT_ONCE: Final = 64
+"""Connections that are accepted in one turn of the loop."""
+
+NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+ACCEPT_AGAIN: Final = 0.2
+"""Seconds until connections are accepted again, when there was no descriptor or memory for one."""
+
 END: Final = b"\r\n\r\n"
 
-Handler = Callable[[Request], Awaitable[None]]
+HANDSHAKE: Final = b"\x16"
+"""The first byte of TLS. No request of HTTP begins with it."""
+
+_host: Final = re.compile(r"[A-Za-z0-9.\-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 
 
 class _Connection(asyncio.Protocol):
     """One connection.
 
     Args:
-        handler: answers requests.
-        connections: all that are open; it adds itself.
+        gateway: answers requests.
+        limits: all that are open; it adds itself.
+        address: the other side's.
     """
 
     _transport: asyncio.Transport
 
-    def __init__(self, handler: Handler, connections: "set[_Connection]") -> None:
-        self._handler = handler
-        self._connections = connections
+    def __init__(self, gateway: Gateway, limits: ConnectionLimits, address: str) -> None:
+        self._gateway = gateway
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._address = "-"
+        self.address = address
+        self._connecting: asyncio.Task[None] | None = None
+        self._has_begun = False
         self._received = bytearray()
         self._unread: float = 0
         """Bytes of the current request's body that are still to be taken from what is received."""
@@ -73,27 +92,69 @@ class _Connection(asyncio.Protocol):
         self._is_paused = False
         self._is_ending = False
         self._is_answered = False
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._is_on_wrong_port = False
+        """It speaks plain HTTP where TLS is expected: it is told where to go, and nothing else."""
+        self._deadline = self._loop.time() + FIRST_WITHIN
+        self._timer = self._loop.call_at(self._deadline, self._end_if_idle)
         self.closed = self._loop.create_future()
+        limits.add(self)
 
     # What happens to it
 
+    @property
+    def is_idle(self) -> bool:
+        """See `Place.is_idle`."""
+        return self._task is None
+
+    def connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Takes over a socket that was accepted."""
+        self._connecting = self._loop.create_task(self._connect(sock, tls))
+        self._connecting.add_done_callback(lambda task: self._on_connected(task, sock))
+
+    async def _connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        self._has_begun = True
+        if tls and await self._first_byte(sock) not in (HANDSHAKE, b""):
+            self._is_on_wrong_port, tls = True, None
+        await self._loop.connect_accepted_socket(
+            lambda: self, sock, ssl=tls,
+            ssl_handshake_timeout=FIRST_WITHIN if tls else None,
+            ssl_shutdown_timeout=CLOSE_WITHIN if tls else None,
+        )  # fmt: skip
+
+    def _on_connected(self, task: asyncio.Task[None], sock: socket.socket) -> None:
+        """It is connected, or has ended: what was sent is no TLS, the client left, or it had to make room."""
+        self._connecting = None
+        error = None if task.cancelled() else task.exception()
+        if not task.cancelled() and not error:
+            return
+        if error and not isinstance(error, OSError):
+            log.error("unexpected error", exc_info=error)
+        if not self._has_begun:  # a task that is cancelled before its first step runs nothing: the socket is still ours
+            sock.close()
+        self.connection_lost(None)
+
+    async def _first_byte(self, sock: socket.socket) -> bytes:
+        """What the client begins with, left in the socket; empty when it has left. Closes the socket when that fails."""
+        readable = self._loop.create_future()
+        self._loop.add_reader(sock, _wake, readable)
+        try:
+            await readable
+            self._loop.remove_reader(sock)
+            return sock.recv(1, socket.MSG_PEEK)
+        except BaseException:
+            self._loop.remove_reader(sock)  # before it is closed: the loop knows it by its number
+            sock.close()
+            raise
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Gives the client a while to say what it wants."""
+        """The TLS handshake is behind it."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not of asyncio's class
-        self._connections.add(self)
-        if peer := self._transport.get_extra_info("peername"):
-            self._address = str(peer[0])
-        self._deadline = self._loop.time() + FIRST_WITHIN
-        self._timer = self._loop.call_at(self._deadline, self._end_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why, is all the same
         """Ends the call: there is nobody left to answer."""
         self._is_ending = True
-        self._connections.discard(self)
-        if self._timer:
-            self._timer.cancel()
+        self._limits.remove(self)
+        self._timer.cancel()
         if self._task:
             self._task.cancel()
         if not self.closed.done():
@@ -125,7 +186,7 @@ class _Connection(asyncio.Protocol):
         """Called now and then, and not anew for each request: that costs less."""
         now = self._loop.time()
         if self._task is None and now >= self._deadline:
-            self._transport.abort()
+            self.abort()
             return
         self._timer = self._loop.call_at(max(self._deadline, now + 1), self._end_if_idle)
 
@@ -141,9 +202,14 @@ class _Connection(asyncio.Protocol):
                 check_beginning(self._received)
                 return
             head = parse_head(bytes(self._received[:end]))
+            if self._is_on_wrong_port:
+                raise _elsewhere(head)
         except Refusal as refused:
-            reason = reason_phrase(str(refused))
-            log.info("id=%s from=%s subject=- unparsable request: %d %s", new_id(), self._address, refused.code, reason)
+            if self._gateway.refusals.allow(self.address):
+                reason = reason_phrase(str(refused))
+                log.info(
+                    "id=%s from=%s subject=- unparsable request: %d %s", new_id(), self.address, refused.code, reason
+                )
             response = answers.refusal(refused)
             assert isinstance(response.body, bytes)  # noqa: S101  # a short text
             self._transport.write(response.head("close") + response.body)
@@ -152,8 +218,9 @@ class _Connection(asyncio.Protocol):
         self._drop(end + len(END))
         # Where a transfer encoding is, the body's end is not known: it is no request's beginning in any case.
         self._unread = math.inf if "transfer-encoding" in head.headers else head.length
+        address = self._limits.client(self.address, head.headers.get("x-forwarded-for", ""))
         request = Request(
-            head.method, head.target, head.headers, self._send, head.length, self._read, self._address, head.keeps, head.is_old,
+            head.method, head.target, head.headers, self._send, head.length, self._read, address, head.keeps, head.is_old,
         )  # fmt: skip
         self._request = request
         self._is_answered = False
@@ -162,15 +229,16 @@ class _Connection(asyncio.Protocol):
     async def _serve(self, request: Request) -> None:
         """Answers one request, and begins with the next one."""
         try:
-            await self._handler(request)
+            await self._gateway(request)
             if self._unread:
                 await self._discard()
         except ConnectionError:  # the client left in mid-answer: the gateway has logged that
             self._is_ending = True
         except Exception:
             log.exception("unexpected error")
-            self._is_ending = True
-            self._transport.abort()
+            self.abort()
+        if request.is_known:
+            self._limits.acknowledge(self)
         self._task = self._request = None  # they know the connection, too: the garbage collector finds no circle
         if self._is_ending or not request.keeps or not self._is_answered:
             self._end()
@@ -261,13 +329,27 @@ class _Connection(asyncio.Protocol):
     def finish(self) -> bool:
         """Takes no more requests; False when there is a call in flight, after which it ends."""
         self._is_ending = True
-        if self._task is None:
+        if self._connecting:
+            self.abort()
+        elif self._task is None:
             self._transport.close()
         return self._task is None
 
     def abort(self) -> None:
         """Ends at once."""
-        self._transport.abort()
+        self._is_ending = True
+        if self._connecting:
+            self._connecting.cancel()
+        else:
+            self._transport.abort()
+
+
+def _elsewhere(head: Head) -> Refusal:
+    """The refusal of a request in the clear: the same place behind TLS, as far as the request says where it is."""
+    host = head.headers.get("host", "")
+    if not (_host.fullmatch(host) and head.target.startswith("/")):
+        return Refusal(400, "this port speaks HTTPS")
+    return Refusal(301, "Moved Permanently", location=f"https://{host}{head.target}")
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
@@ -275,57 +357,104 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
         waiter.set_result(None)
 
 
-class _NoConnection(asyncio.Protocol):
-    """A connection over the limit: it ends at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
 class Listener:
-    """Serves a gateway on one address."""
+    """Serves a gateway on one address.
 
-    def __init__(self, gateway: Gateway, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    Args:
+        gateway: answers requests.
+        host: a name or an address.
+        port: 0 takes any that is free.
+        tls: None: without.
+        most: connections at once.
+        proxies: networks of proxies whose X-Forwarded-For counts.
+    """
+
+    def __init__(
+        self, gateway: Gateway, host: str, port: int, tls: ssl.SSLContext | None, *, most: int = MAX_CONNECTIONS,
+        proxies: Iterable[Network] = (),
+    ) -> None:  # fmt: skip
         self._gateway = gateway
         self._host = host
         self._port = port
         self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
+        self._limits = ConnectionLimits(most, proxies)
+        self._sockets: list[socket.socket] = []
         self._warned_at = -WARN_EVERY
 
-    async def start(self) -> int:
-        """Begins to listen; returns the port.
+    async def bind(self) -> None:
+        """Takes the address; clients wait until `start`.
 
         Raises:
             OSError: the address is taken, or not ours.
         """
-        self._server = await asyncio.get_running_loop().create_server(
-            self._new_connection, self._host, self._port, ssl=self._tls, backlog=BACKLOG,
-            ssl_handshake_timeout=FIRST_WITHIN if self._tls else None,
-            ssl_shutdown_timeout=CLOSE_WITHIN if self._tls else None,
-        )  # fmt: skip
-        return int(self._server.sockets[0].getsockname()[1])
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+                self._sockets.append(socket.create_server(address, family=family, backlog=BACKLOG))
+        except OSError:
+            self._stop_listening()
+            raise
+
+    def start(self) -> int:
+        """Begins to answer; returns the port."""
+        for sock in self._sockets:
+            sock.settimeout(0)
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+        return int(self._sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Lets calls end, 30 seconds at most, and closes."""
-        if not self._server:
-            return
-        self._server.close()
-        busy = [one.closed for one in list(self._connections) if not one.finish()]
+        self._stop_listening()
+        busy = [one.closed for one in self._connections() if not one.finish()]
         if busy:
             await asyncio.wait(busy, timeout=STOP_WITHIN)
-        rest = [one.closed for one in self._connections]
-        for one in list(self._connections):
+        rest = self._connections()
+        for one in rest:
             one.abort()
         if rest:
-            await asyncio.wait(rest, timeout=CLOSE_WITHIN)
+            await asyncio.wait([one.closed for one in rest], timeout=CLOSE_WITHIN)
+        self._gateway.refusals.sum_up()
 
-    def _new_connection(self) -> asyncio.Protocol:
-        if len(self._connections) < MAX_CONNECTIONS:
-            return _Connection(self._gateway, self._connections)
-        now = time.monotonic()
-        if now - self._warned_at > WARN_EVERY:
-            self._warned_at = now
-            log.warning("%d connections are open: no more are taken", MAX_CONNECTIONS)
-        return _NoConnection()
+    def _connections(self) -> list[_Connection]:
+        return [one for one in self._limits if isinstance(one, _Connection)]
+
+    def _stop_listening(self) -> None:
+        for sock in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Takes the connections that wait; those that find no place end at once, before they cost a TLS handshake."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                sock, peer = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in NO_RESOURCES:
+                    raise
+                self._wait_for_resources(listening, error)
+                return
+            address = str(peer[0])
+            if why := self._limits.refusal(address):
+                sock.close()
+                if self._gateway.refusals.allow(address):
+                    log.warning("from=%s connection refused: %s", address, why)
+                continue
+            sock.settimeout(0)
+            _Connection(self._gateway, self._limits, address).connect(sock, self._tls)
+
+    def _wait_for_resources(self, listening: socket.socket, error: OSError) -> None:
+        """The socket stays readable, so it is left alone for a moment: what waits in it is not lost."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        loop.call_later(ACCEPT_AGAIN, self._accept_again, listening)
+        if loop.time() - self._warned_at > WARN_EVERY:
+            self._warned_at = loop.time()
+            log.error("no connection can be accepted: %s; it is tried again", error.strerror)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)

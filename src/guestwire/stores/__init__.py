@@ -3,10 +3,12 @@
 from guestwire.stores.copies import backup, restore
 from guestwire.stores.memory import MemoryStore
 from guestwire.stores.records import (
+    BEGUN,
     AclEntry,
     AuditFilter,
     AuditRecord,
     Change,
+    Frozen,
     Group,
     Pool,
     Put,
@@ -21,11 +23,13 @@ from guestwire.stores.sqlite import SqliteStore
 from guestwire.stores.store import AuditLog, KeptStore, Store, update
 
 __all__ = [
+    "BEGUN",
     "AclEntry",
     "AuditFilter",
     "AuditLog",
     "AuditRecord",
     "Change",
+    "Frozen",
     "Group",
     "KeptStore",
     "MemoryStore",

@@ -1,11 +1,12 @@
 """Audit records: made so that any store can write them, and filtered, in Python and in SQL, from one table."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from guestwire.stores.records import AuditFilter, AuditRecord
+from guestwire.stores.records import BEGUN, AuditFilter, AuditRecord
 
 LARGEST: Final = 2**63 - 1
 
@@ -43,6 +44,11 @@ def matches(record: AuditRecord, wanted: AuditFilter) -> bool:
     )
     is_users = wanted.user is None or wanted.user in (record.subject, record.subject.partition("!")[0])
     return in_time and is_users and all(getattr(wanted, name) in (None, getattr(record, name)) for name in _EQUAL)
+
+
+def ended_in(records: Iterable[AuditRecord]) -> frozenset[str]:
+    """The request ids of the calls whose end is among these records."""
+    return frozenset(record.request_id for record in records if record.status != BEGUN)
 
 
 def storable(record: AuditRecord) -> AuditRecord:

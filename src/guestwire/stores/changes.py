@@ -145,4 +145,4 @@ def _references(record: Stored) -> Iterator[tuple[type[Stored], Key]]:
 
 
 def _words(key: Key) -> str:
-    return key if isinstance(key, str) else " ".join(key)
+    return " ".join(key) if isinstance(key, tuple) else str(key)

@@ -15,7 +15,10 @@ WAIT: Final = 30.0
 
 
 class InUse:
-    """Says that a store is in use, as long as it is not released; beside the file, since SQLite's own locks end when anybody closes the file."""
+    """Says that a store is in use, as long as it is not released; beside the file, since SQLite's own locks end when anybody closes the file.
+
+    It also says that there is a store, once there is: one that vanished must not become a new, empty one unseen.
+    """
 
     def __init__(self, path: Path, *, alone: bool = False) -> None:
         self._descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, MODE)
@@ -26,6 +29,24 @@ class InUse:
             raise StoreError(
                 f"{path}: {'it is in use; stop the server first' if alone else 'it is being restored'}"
             ) from None
+
+    def require_store(self, path: Path) -> None:
+        """Returns unless there was a store in `path` and is none.
+
+        Raises:
+            StoreDamaged: its file is missing, or there is nothing in it.
+        """
+        if os.fstat(self._descriptor).st_size and not (path.exists() and path.stat().st_size):
+            what = "is empty" if path.exists() else "is missing"
+            raise StoreDamaged(
+                str(path), f"it {what}, and there was a store (to begin with a new one, remove {path.name}.lock)"
+            )
+
+    def mark(self) -> None:
+        """There is a store now."""
+        if not os.fstat(self._descriptor).st_size:
+            os.pwrite(self._descriptor, b"store\n", 0)
+            os.fsync(self._descriptor)
 
     def release(self) -> None:
         """It is not in use any more."""

@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from guestwire.errors import StoreConflict, StoreError
-from guestwire.stores.audit_filter import matches, storable
+from guestwire.stores.audit_filter import ended_in, matches, storable
 from guestwire.stores.changes import apply_changes
-from guestwire.stores.records import AuditFilter, AuditRecord, Change, Stored
+from guestwire.stores.records import BEGUN, AuditFilter, AuditRecord, Change, Stored
 from guestwire.stores.snapshot import Snapshot, empty, of
 from guestwire.stores.store import Listener
 from guestwire.stores.watchers import Watchers
@@ -45,7 +45,10 @@ class MemoryStore:
     async def append_audit(self, records: Sequence[AuditRecord]) -> None:
         """See `AuditLog.append_audit`."""
         self._check_open()
-        self._audit.extend(msgspec.structs.replace(storable(record), number=next(self._numbers)) for record in records)
+        ended = ended_in(records)
+        new = (msgspec.structs.replace(storable(record), number=next(self._numbers)) for record in records)
+        kept = [one for one in (*self._audit, *new) if one.status != BEGUN or one.request_id not in ended]
+        self._audit = deque(kept, self._audit.maxlen)
 
     async def audit(
         self, wanted: AuditFilter | None = None, *, after: int | None = None, limit: int = 1000

@@ -1,6 +1,6 @@
 """What is stored, as frozen records named and keyed as Proxmox VE has them. Their text forms never show a secret."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -31,10 +31,11 @@ class Record(msgspec.Struct, frozen=True):
 class User(Record, frozen=True):
     """A user, `name@realm`.
 
-    `password_hash` is for realm pve alone, in the hash's own text format; None: no password.
+    `password_hash` is for realm pve alone, in the hash's own text format; None: no password. Tickets are signed together
+    with `ticket_version`: another one ends them all.
     """
 
-    secret = frozenset({"keys", "password_hash"})
+    secret = frozenset({"keys", "password_hash", "ticket_version"})
 
     userid: Name
     enable: bool = True
@@ -45,6 +46,7 @@ class User(Record, frozen=True):
     comment: str = ""
     keys: str = ""
     password_hash: str | None = None
+    ticket_version: str = ""
 
     @property
     def key(self) -> str:
@@ -123,6 +125,20 @@ class Pool(Record, frozen=True):
         return self.poolid
 
 
+class Frozen(Record, frozen=True):
+    """A guest whose file systems were frozen; `since` in seconds since the epoch, `count` of file systems, None: not known."""
+
+    vmid: Vmid
+    subject: str
+    since: float
+    count: int | None = None
+
+    @property
+    def key(self) -> int:
+        """The vmid."""
+        return self.vmid
+
+
 class SigningKey(Record, frozen=True):
     """A key that signs tickets or CSRF tokens.
 
@@ -142,6 +158,10 @@ class SigningKey(Record, frozen=True):
         return self.id
 
 
+BEGUN: Final = 102
+"""The status of a record that was written before the effect of its call: there is none of its end yet, or never will be."""
+
+
 class AuditRecord(Record, frozen=True):
     """One call that changed something, or was refused.
 
@@ -153,7 +173,7 @@ class AuditRecord(Record, frozen=True):
         vmid: None when the call was about none.
         endpoint: method and path template.
         parameters: JSON-able, without secrets and content.
-        status: of the HTTP answer.
+        status: of the HTTP answer, or `BEGUN`.
         result: one line.
         duration_ms: milliseconds.
         number: given by the store, rising by time of writing; 0 before that.
@@ -189,10 +209,10 @@ class AuditFilter(Record, frozen=True):
     request_id: str | None = None
 
 
-Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey
-Key = str | AclKey
+Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen
+Key = str | int | AclKey
 
-TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey)
+TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen)
 """Every type of record that a snapshot holds; one that refers to another stands after it."""
 
 

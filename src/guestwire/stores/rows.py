@@ -2,19 +2,21 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from guestwire.stores.audit_filter import clamp, conditions
+from guestwire.stores.audit_filter import clamp, conditions, ended_in
 from guestwire.stores.changes import Outcome
 from guestwire.stores.records import (
+    BEGUN,
     TYPES,
     AclEntry,
     AuditFilter,
     AuditRecord,
+    Frozen,
     Group,
     Pool,
     Role,
@@ -37,13 +39,13 @@ def version(connection: Connection) -> int:
 
 def read(connection: Connection) -> Snapshot:
     """Everything; the caller holds a transaction, so that it is of one moment."""
-    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys)
+    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys, _frozen)
     return of(version(connection), (record for reader in readers for record in reader(connection)))
 
 
 def _users(connection: Connection) -> Iterator[User]:
     rows = connection.execute(
-        "SELECT userid, enable, expire, firstname, lastname, email, comment, keys, password_hash FROM users"
+        "SELECT userid, enable, expire, firstname, lastname, email, comment, keys, password_hash, ticket_version FROM users"
     )
     return (User(userid, bool(enable), *rest) for userid, enable, *rest in rows)
 
@@ -84,6 +86,10 @@ def _keys(connection: Connection) -> Iterator[SigningKey]:
     return (SigningKey(*row) for row in connection.execute("SELECT id, kind, created, private FROM signing_keys"))
 
 
+def _frozen(connection: Connection) -> Iterator[Frozen]:
+    return (Frozen(*row) for row in connection.execute("SELECT vmid, subject, since, count FROM frozen"))
+
+
 def _sets(pairs: Iterable[tuple[str, Any]]) -> defaultdict[str, frozenset[Any]]:
     found: dict[str, set[Any]] = defaultdict(set)
     for key, value in pairs:
@@ -122,7 +128,9 @@ class _Table:
     delete_parts: str = ""
 
 
-_USER: Final = ("enable", "expire", "firstname", "lastname", "email", "comment", "keys", "password_hash")
+_USER: Final = (
+    "enable", "expire", "firstname", "lastname", "email", "comment", "keys", "password_hash", "ticket_version",
+)  # fmt: skip
 
 _TABLES: Final[dict[type[Stored], _Table]] = {
     User: _Table(_upsert("users", "userid", *_USER), msgspec.structs.astuple, "DELETE FROM users WHERE userid = ?"),
@@ -153,6 +161,10 @@ _TABLES: Final[dict[type[Stored], _Table]] = {
         _upsert("signing_keys", "id", "kind", "created", "private"), msgspec.structs.astuple,
         "DELETE FROM signing_keys WHERE id = ?",
     ),
+    Frozen: _Table(
+        _upsert("frozen", "vmid", "subject", "since", "count"), msgspec.structs.astuple,
+        "DELETE FROM frozen WHERE vmid = ?",
+    ),
 }  # fmt: skip
 
 
@@ -179,9 +191,18 @@ def write(connection: Connection, outcome: Outcome, new_version: int) -> None:
 _columns: Final = "time, request_id, subject, address, vmid, endpoint, parameters, status, result, duration_ms"
 
 
-def append_audit(connection: Connection, records: Iterable[AuditRecord]) -> None:
-    """Adds records that are `audit.storable`."""
-    rows = (msgspec.structs.astuple(record)[:-1] for record in records)
+def append_audit(connection: Connection, records: Sequence[AuditRecord]) -> None:
+    """Adds records that are `audit.storable`; the end of a call takes the place of its beginning."""
+    ended = ended_in(records)
+    connection.executemany(
+        f"DELETE FROM audit WHERE request_id = ? AND status = {BEGUN}",  # noqa: S608 - a number
+        [(request_id,) for request_id in ended],
+    )
+    rows = (
+        msgspec.structs.astuple(record)[:-1]
+        for record in records
+        if record.status != BEGUN or record.request_id not in ended
+    )
     connection.executemany(
         f"INSERT INTO audit ({_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
         [(*row[:6], msgspec.json.encode(row[6]).decode(), *row[7:]) for row in rows],

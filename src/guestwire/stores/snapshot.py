@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from guestwire.errors import StoreRefused
-from guestwire.stores.records import TYPES, AclEntry, AclKey, Group, Pool, Role, SigningKey, Stored, Token, User
+from guestwire.stores.records import TYPES, AclEntry, AclKey, Frozen, Group, Pool, Role, SigningKey, Stored, Token, User
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Snapshot:
 
     Attributes:
         version: rises with each change.
-        users, groups, tokens, roles, acl, pools, keys: the records by their `key`.
+        users, groups, tokens, roles, acl, pools, keys, frozen: the records by their `key`.
         acl_of: the ACL entries of a (kind, subject), by path.
         acl_paths: how many entries are on a path; paths without any are missing.
         groups_of: groupids by userid.
@@ -42,6 +42,7 @@ class Snapshot:
     acl: Mapping[AclKey, AclEntry]
     pools: Mapping[str, Pool]
     keys: Mapping[str, SigningKey]
+    frozen: Mapping[int, Frozen]
     acl_of: Mapping[tuple[str, str], AclOfSubject]
     acl_paths: Mapping[str, int]
     groups_of: Mapping[str, frozenset[str]]
@@ -59,7 +60,7 @@ class Snapshot:
     def tables(self) -> Tables:
         """The records by type and key."""
         found: tuple[Mapping[Any, Any], ...] = (
-            self.users, self.groups, self.tokens, self.roles, self.acl, self.pools, self.keys,
+            self.users, self.groups, self.tokens, self.roles, self.acl, self.pools, self.keys, self.frozen,
         )  # fmt: skip
         return dict(zip(TYPES, found, strict=True))
 

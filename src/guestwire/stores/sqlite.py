@@ -61,7 +61,7 @@ class SqliteStore:
 
         Raises:
             StoreTooNew: the file is of a newer guestwire; it is not changed.
-            StoreDamaged: the file is broken, or another program's.
+            StoreDamaged: the file is broken, another program's, or missing or empty where there was a store.
             StoreBusy: another process keeps it locked.
             StoreError: it can't be made or read.
         """
@@ -130,7 +130,9 @@ class SqliteStore:
     def _open(self) -> None:
         with translate_errors(self.path):
             self._in_use = InUse(self.path)
+            self._in_use.require_store(self.path)
             self._connection = connect(self.path, self._busy)
+            self._in_use.mark()
             self._reload(self._connection)
 
     def _close(self) -> None:

@@ -66,6 +66,8 @@ class AuditLog(Protocol):
     async def append_audit(self, records: Sequence[AuditRecord]) -> None:
         """Writes records, in this order; they are on the disk when it returns.
 
+        One whose status is not `BEGUN` takes the place of those with the same request id whose status is.
+
         Raises:
             StoreError: they could not be written.
         """

@@ -17,11 +17,13 @@ import msgspec
 
 from guestwire.errors import StoreConflict, StoreError, StoreRefused
 from guestwire.stores import (
+    BEGUN,
     AclEntry,
     AuditFilter,
     AuditLog,
     AuditRecord,
     Change,
+    Frozen,
     Group,
     Pool,
     Put,
@@ -102,7 +104,10 @@ async def _put(store: Store, *records: Any) -> Snapshot:
     return await store.change(store.snapshot.version, [Put(record) for record in records])
 
 
-ANN: Final = User("ann@pve", True, 1_900_000_000, "Ann", "Ω", "ann@example.org", "née Ångström\n", "", "$argon2id$…")  # noqa: FBT003 - a record's fields
+ANN: Final = User(
+    "ann@pve", expire=1_900_000_000, firstname="Ann", lastname="Ω", email="ann@example.org",
+    comment="née Ångström\n", password_hash="$argon2id$…", ticket_version="v1",  # noqa: S106 - it is none
+)  # fmt: skip
 BEN: Final = User("ben@pve", enable=False)
 TOKEN: Final = Token("ann@pve", "backup", b"\0\xffhash", False, 5, "nightly")  # noqa: FBT003 - a record's fields
 OPS: Final = Group("ops", "who is on duty", frozenset({"ann@pve", "ben@pve"}))
@@ -115,7 +120,8 @@ ENTRIES: Final = (
     AclEntry("/vms", "token", "ann@pve!backup", "Freezer"),
     AclEntry("/pool/web", "user", "ben@pve", "PVEVMUser"),
 )
-EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN)
+FROZEN: Final = Frozen(100, "ann@pve!backup", 1_700_000_000.5, 3)
+EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN, FROZEN, Frozen(101, "", 1.0))
 """One of each, and more than one ACL entry.
 
 What is referred to comes last, since the order within a change does not matter.
@@ -356,6 +362,18 @@ async def _audit_records_come_back_as_they_were_and_in_order(store: CheckedStore
     _expect(_without_number(found) == written, "all of them, oldest first")
     numbers = [record.number for record in found]
     _expect(numbers == sorted(set(numbers)) and numbers[0] > 0, "numbers rise")
+
+
+@_check
+async def _the_end_of_a_call_takes_the_place_of_its_beginning(store: CheckedStore) -> None:
+    begun = [_record(number, status=BEGUN) for number in range(3)]
+    await store.append_audit(begun)
+    _expect(_without_number(await store.audit()) == begun, "what has begun is there")
+    await store.append_audit([_record(1)])
+    await store.append_audit([_record(4, status=BEGUN), _record(2), _record(4)])
+    found = await store.audit()
+    _expect(_without_number(found) == [begun[0], _record(1), _record(2), _record(4)], "one record a call")
+    _expect(found[1].number > begun[2].number + 3, "an end has a number of its own, for those who follow")
 
 
 @_check

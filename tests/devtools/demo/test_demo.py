@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,28 @@ async def run(*command: str) -> tuple[int, str]:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     return process.returncode or 0, output.decode()
+
+
+@pytest.mark.guest
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+async def test_every_end_of_the_demo_ends_its_server_and_its_guest(image: GuestImage, signum: signal.Signals) -> None:
+    assert image.agent_version
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "devtools.demo", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert process.stdout
+    async with asyncio.timeout(ENDS_WITHIN):
+        while b"Ctrl-C ends it" not in (line := await process.stdout.readline()):
+            assert line, "the demo has ended"
+        children = [int(pid) for pid in children_of(process.pid)]
+        assert len(children) == 2
+        process.send_signal(signum)
+        await process.stdout.read()
+        await process.wait()
+        while any(Path(f"/proc/{pid}").exists() for pid in children):  # nobody tells
+            await asyncio.sleep(0.05)
+
+
+def children_of(pid: int) -> list[str]:
+    return " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()

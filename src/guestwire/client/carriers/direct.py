@@ -1,7 +1,7 @@
 """A guest agent's own socket: the endpoints of a node and its guest, run here by the same pipeline as on a server."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -11,7 +11,7 @@ from guestwire.channels import UnixChannel
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, failure
 from guestwire.client.protocols import GuestInfo
 from guestwire.client.settings import Unix
-from guestwire.contract import Endpoint, VmSummary
+from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmSummary
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Router, parameters_given
 from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
@@ -34,14 +34,27 @@ class _OneGuest:
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
 
+    async def note_sent(self, vmid: int, command: str) -> None:
+        """Nobody would read it: a server notes who froze what."""
+
+    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+        """As above."""
+
     async def vms(self) -> list[VmSummary]:
         return [self.vm]
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:  # noqa: ARG002  # anything
         return True
 
+    async def figures(self) -> HostFigures:
+        return HostFigures()  # nothing is asked of the host
+
     def release(self) -> None:
         """Nothing is held for one call."""
+
+
+if TYPE_CHECKING:  # the type checker tells when a context wants more
+    _CONTEXTS: tuple[type[NodeContext], type[GuestContext]] = (_OneGuest, _OneGuest)
 
 
 class DirectCarrier:

@@ -100,6 +100,9 @@ PROCESSORS: Final = Table(
 )
 
 
+FREEZES: Final[tuple[TypedCommand[Any], ...]] = (qga.FSFREEZE_FREEZE, qga.FSFREEZE_THAW, qga.FSFREEZE_STATUS)
+
+
 def within(command: TypedCommand[Any]) -> float:
     """Seconds that an endpoint may take that hands on this command."""
     return command.command.timeout + ARRIVING
@@ -109,10 +112,14 @@ async def forward(context: GuestContext, parameters: VmParameters, command: Type
     """The answer to a command without arguments; an error of the agent's own is an answer, too."""
     agent = await context.agent(parameters.vmid)
     answer: Any
+    if command in FREEZES:
+        await context.note_sent(parameters.vmid, command.command.name)
     try:
         answer = await agent.execute_raw(command.command)
     except AgentError as error:
         answer = {"error": AgentFault(error.error_class, error.description)}
+    if command in FREEZES:
+        await context.note_answer(parameters.vmid, command.command.name, answer)
     return Forwarded(answer)
 
 

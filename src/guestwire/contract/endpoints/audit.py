@@ -32,7 +32,10 @@ class ListAudit(NodeParameters, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):
-    """One call that changed something, or was refused; `time` in seconds since the epoch, `duration-ms` in milliseconds."""
+    """One call that changed something, or was refused; `time` in seconds since the epoch, `duration-ms` in milliseconds.
+
+    A `status` of 102 says that it has begun: its end has a record in the place of this one, unless the server was killed.
+    """
 
     number: int
     time: float

@@ -1,11 +1,12 @@
 """The server itself, its node, and the VMs on it."""
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Final
 
 import msgspec
 
 import guestwire
-from guestwire.contract.context import NodeContext, VmSummary
+from guestwire.contract.context import HostFigures, NodeContext, VmSummary
 from guestwire.contract.endpoint import Registry
 from guestwire.contract.parameters import NodeParameters, Parameters, parameter
 from guestwire.contract.results import Subdirectory
@@ -14,6 +15,9 @@ endpoints = Registry()
 
 SUBDIRECTORIES = ("version", "cluster", "nodes", "storage", "access", "pools")
 """What Proxmox VE lists, in its order: clients look for names here, and get 501 for what is not served."""
+
+SLICE: Final = 100
+"""VMs that permissions are asked about in one turn of the loop."""
 
 API_VERSION = "9.2"
 """The release of Proxmox VE whose agent API this is: clients compare it to know which privileges exist."""
@@ -28,13 +32,14 @@ class Version(msgspec.Struct, frozen=True):
     guestwire: str
 
 
-class Node(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One node; `status` is `unknown` as long as there are no statistics of it."""
+class Node(HostFigures, frozen=True, omit_defaults=True, kw_only=True):
+    """One node. Its load is for those with `Sys.Audit` on it; `level` is that of a subscription."""
 
     node: str
     id: str
     type: str = msgspec.field(default_factory=lambda: "node")
-    status: str = msgspec.field(default_factory=lambda: "unknown")
+    status: str = msgspec.field(default_factory=lambda: "online")
+    level: str = msgspec.field(default_factory=lambda: "")
     ssl_fingerprint: str | None = None
 
 
@@ -60,10 +65,18 @@ async def version(_context: object, _parameters: Parameters) -> Version:
 @endpoints.endpoint("GET", "/nodes", Parameters)
 async def nodes(context: NodeContext, _parameters: Parameters) -> list[Node]:
     """Lists the nodes."""
-    return [Node(node=context.node, id=f"node/{context.node}", ssl_fingerprint=context.fingerprint)]
+    may_see_load = context.may(f"/nodes/{context.node}", ("Sys.Audit",))
+    load = msgspec.structs.asdict(await context.figures()) if may_see_load else {}
+    return [Node(node=context.node, id=f"node/{context.node}", ssl_fingerprint=context.fingerprint, **load)]
 
 
 @endpoints.endpoint("GET", "/nodes/{node}/qemu", VmList)
 async def vms(context: NodeContext, _parameters: VmList) -> list[VmSummary]:
     """Lists the VMs on a node that the caller may see (`VM.Audit`)."""
-    return [vm for vm in await context.vms() if context.may(f"/vms/{vm.vmid}", ("VM.Audit",))]
+    seen = []
+    for position, vm in enumerate(await context.vms()):
+        if position % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
+        if context.may(f"/vms/{vm.vmid}", ("VM.Audit",)):
+            seen.append(vm)
+    return seen

@@ -9,9 +9,10 @@ import msgspec
 
 from guestwire.access import administration as admin
 from guestwire.access.checks import Privileges
+from guestwire.access.values import split_list
 from guestwire.contract.context import PoolContext
 from guestwire.contract.endpoint import Effect, Registry
-from guestwire.contract.parameters import Parameters, Role, parameter, split_list
+from guestwire.contract.parameters import Parameters, Role, parameter
 from guestwire.errors import AccessRefused, Forbidden
 from guestwire.stores.records import Pool
 
@@ -19,14 +20,13 @@ endpoints = Registry()
 
 AUDIT: Final = Privileges("/pool/{poolid}", ("Pool.Audit",))
 ALLOCATE: Final = Privileges("/pool/{poolid}", ("Pool.Allocate",))
-SEES: Final = ("Pool.Allocate", "Pool.Audit")
 
 Poolid = Annotated[str, parameter("The pool.", Role.TEXT, format="pve-poolid")]
 Kind = Annotated[str, parameter("Only members of this kind.", Role.TEXT, enum=("qemu", "lxc", "storage"))]
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A VM in a pool; one that is not on this node has no status."""
+    """A VM in a pool; `status` is missing where only the store is known."""
 
     id: str
     node: str
@@ -39,6 +39,7 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
 class PoolInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A pool with its members."""
 
+    poolid: str
     members: list[Member]
     comment: str | None = None
 
@@ -96,14 +97,11 @@ class UpdatePool(CreatePool, frozen=True, kw_only=True):
 async def _members(context: PoolContext, pool: Pool, kind: str | None) -> list[Member]:
     if kind not in (None, "qemu"):
         return []
-    known = {vm.vmid: vm for vm in await context.vms()}
-    members = []
-    for vmid in sorted(pool.vms):
-        vm = known.get(vmid)
-        members.append(
-            Member(f"qemu/{vmid}", context.node, "qemu", vmid, vm.status if vm else None, vm.name if vm else None)
-        )
-    return members
+    return [
+        Member(f"qemu/{vm.vmid}", context.node, "qemu", vm.vmid, vm.status or None, vm.name)
+        for vm in await context.vms()
+        if vm.vmid in pool.vms
+    ]
 
 
 @endpoints.endpoint("GET", "/pools", ListPools)
@@ -119,7 +117,7 @@ async def pools(context: PoolContext, parameters: ListPools) -> list[ListedPool]
     return [
         ListedPool(poolid, pool.comment or None)
         for poolid, pool in sorted(snapshot.pools.items())
-        if context.access.may(context.subject, f"/pool/{poolid}", SEES)
+        if context.access.may(context.subject, f"/pool/{poolid}", AUDIT.any_of)
     ]
 
 
@@ -127,19 +125,20 @@ async def pools(context: PoolContext, parameters: ListPools) -> list[ListedPool]
 async def create_pool(context: PoolContext, parameters: CreatePool) -> None:
     """Makes a pool."""
     pool = Pool(parameters.poolid, parameters.comment or "")
-    await context.access.update(lambda snapshot: admin.add_pool(snapshot, pool))
+    with admin.failing("create pool failed"):
+        await context.access.update(lambda snapshot: admin.add_pool(snapshot, pool))
 
 
 @endpoints.endpoint("GET", "/pools/{poolid}", ShowPool, check=AUDIT)
 async def pool_page(context: PoolContext, parameters: ShowPool) -> PoolInfo:
     """Shows a pool with its members."""
     pool = admin.existing_pool(context.access.snapshot, parameters.poolid)
-    return PoolInfo(await _members(context, pool, parameters.type), pool.comment or None)
+    return PoolInfo(pool.poolid, await _members(context, pool, parameters.type), pool.comment or None)
 
 
 async def _update(context: PoolContext, parameters: UpdatePool) -> None:
-    if storages := split_list(parameters.storage or ""):
-        raise AccessRefused(f"update pool failed: storage '{storages[0]}' does not exist")
+    for storage in split_list(parameters.storage or ""):
+        raise AccessRefused(f"update pools failed: storage '{storage}' does not exist")
     vms = [int(vmid) for vmid in split_list(parameters.vms or "")]
     for vmid in vms:
         if not context.access.may_modify_acl(context.subject, f"/vms/{vmid}"):
@@ -147,15 +146,23 @@ async def _update(context: PoolContext, parameters: UpdatePool) -> None:
     if parameters.allow_move and not parameters.delete:
         _check_may_take(context, vms)
     add, remove = ((), vms) if parameters.delete else (vms, ())
-    await context.access.update(
-        lambda snapshot: admin.change_pool(
-            snapshot, parameters.poolid, comment=parameters.comment, add=add, remove=remove, move=parameters.allow_move
-        )
-    )
+    with admin.failing("update pools failed"):
+        await context.access.update(
+            lambda snapshot: admin.change_pool(
+                snapshot, parameters.poolid, comment=parameters.comment, add=add, remove=remove,
+                move=parameters.allow_move,
+            )
+        )  # fmt: skip
+
+
+async def _delete(context: PoolContext, parameters: OnePool) -> None:
+    vms = [vm.vmid for vm in await context.vms()]
+    with admin.failing("delete pool failed"):
+        await context.access.update(lambda snapshot: admin.remove_pool(snapshot, parameters.poolid, vms))
 
 
 def _check_may_take(context: PoolContext, vms: list[int]) -> None:
-    """Whoever has the pool that a VM is in loses the VM: that takes a right on that pool, too."""
+    """The holders of the pool that a VM is in lose the VM: that takes a right on that pool, too."""
     pools = context.access.snapshot.pool_of
     for poolid in sorted({pools[vmid] for vmid in vms if vmid in pools}):
         if not context.access.may(context.subject, f"/pool/{poolid}", ALLOCATE.any_of):
@@ -177,10 +184,10 @@ async def update_pool_page(context: PoolContext, parameters: UpdatePool) -> None
 @endpoints.endpoint("DELETE", "/pools", OnePool, check=ALLOCATE, effect=Effect.WRITES)
 async def delete_pool(context: PoolContext, parameters: OnePool) -> None:
     """Removes an empty pool."""
-    await context.access.update(lambda snapshot: admin.remove_pool(snapshot, parameters.poolid))
+    await _delete(context, parameters)
 
 
 @endpoints.endpoint("DELETE", "/pools/{poolid}", OnePool, check=ALLOCATE, effect=Effect.WRITES)
 async def delete_pool_page(context: PoolContext, parameters: OnePool) -> None:
     """Removes an empty pool."""
-    await context.access.update(lambda snapshot: admin.remove_pool(snapshot, parameters.poolid))
+    await _delete(context, parameters)

@@ -8,7 +8,7 @@ import msgspec
 from guestwire.client.freezing import end_freeze, freeze, thaw
 from guestwire.contract import Effect, Endpoint, Parameters, Role, rules
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
-from guestwire.contract.results import byte_text_fields, client_result
+from guestwire.contract.results import Started, byte_text_fields, client_result
 from guestwire.mcp.text_format import decode_output
 from guestwire.mcp.tool import Call as ToolCall
 from guestwire.mcp.tool import Function, GuestParameters, Registry, Tool
@@ -105,6 +105,8 @@ def _function(endpoint: Endpoint, answer: Any, returns: Any) -> Function:
         result = await call.guest.call_endpoint(endpoint, given)
         if answer is None:
             return Done()
+        if isinstance(result, Started):
+            call.note_process(result.pid)
         if texts:
             decoded, notes = {}, []
             for name in texts:

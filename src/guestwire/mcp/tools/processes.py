@@ -69,11 +69,16 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
     """
     env = _environment(parameters.env or [])
     seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
+
+    def started(pid: int) -> None:
+        call.note_process(pid)
+        call.tell(f"process {pid} was started; cancelling leaves it running")
+
     try:
         async with _report_each_second(call, seconds):
             ended = await call.guest.run(
                 parameters.command, input=parameters.input, env=env, cwd=parameters.cwd, timeout=seconds,
-                on_start=lambda pid: call.tell(f"process {pid} was started; cancelling leaves it running"),
+                on_start=started,
             )  # fmt: skip
     except StillRunning as error:
         return Ran(still_running=error.pid, stdout_note=None if error.exists else error.message)

@@ -9,11 +9,12 @@ import msgspec
 
 from guestwire.access import administration as admin
 from guestwire.access.checks import ModifyPermissions
+from guestwire.access.values import split_list
 from guestwire.contract.context import AccessContext
 from guestwire.contract.endpoint import Effect, Registry
 from guestwire.contract.endpoints.access.common import Groups
-from guestwire.contract.parameters import Parameters, Role, parameter, split_list
-from guestwire.errors import AccessRefused
+from guestwire.contract.parameters import Parameters, Role, parameter
+from guestwire.errors import InvalidParameters
 from guestwire.stores.records import SubjectKind
 
 endpoints = Registry()
@@ -33,7 +34,7 @@ class ListedAcl(msgspec.Struct, frozen=True):
 async def acl(context: AccessContext, _parameters: Parameters) -> list[ListedAcl]:
     """Lists the ACL entries that the caller may see."""
     access, subject = context.access, context.subject
-    sees_all = access.may(subject, "/access", ("Sys.Audit", "Permissions.Modify"))
+    sees_all = access.may(subject, "/access", ("Sys.Audit",))
     return [
         ListedAcl(entry.path, entry.kind, entry.subject, entry.roleid, int(entry.propagate))
         for _, entry in sorted(access.snapshot.acl.items())
@@ -58,29 +59,28 @@ class UpdateAcl(Parameters, frozen=True, kw_only=True):
 @endpoints.endpoint("PUT", "/access/acl", UpdateAcl, check=ModifyPermissions(), effect=Effect.WRITES)
 async def update_acl(context: AccessContext, parameters: UpdateAcl) -> None:
     """Gives users, groups or tokens roles on a path, or takes them away."""
-    subjects = _subjects(parameters)
-    roles = split_list(parameters.roles)
-    context.access.check_may_give(
-        context.subject, parameters.path, roles, propagate=parameters.propagate, delete=parameters.delete
-    )
-    if parameters.delete:
-        await context.access.update(lambda snapshot: admin.remove_acl(snapshot, parameters.path, subjects, roles))
-    else:
-        await context.access.update(
-            lambda snapshot: admin.add_acl(snapshot, parameters.path, subjects, roles, propagate=parameters.propagate)
-        )
-
-
-def _subjects(parameters: UpdateAcl) -> list[tuple[SubjectKind, str]]:
     given: tuple[tuple[SubjectKind, str | None], ...] = (
         ("user", parameters.users),
         ("group", parameters.groups),
         ("token", parameters.tokens),
     )
+    if not any(names for _, names in given):
+        why = "either 'users', 'groups' or 'tokens' is required."
+        raise InvalidParameters(dict.fromkeys(("users", "groups", "tokens"), why))
     subjects = [(kind, name) for kind, names in given for name in split_list(names or "")]
-    if not subjects:
-        raise AccessRefused("ACL update failed: give users, groups or tokens")
-    return subjects
+    roles = split_list(parameters.roles)
+    context.access.check_may_give(
+        context.subject, parameters.path, roles, propagate=parameters.propagate, delete=parameters.delete
+    )
+    with admin.failing("ACL update failed"):
+        if parameters.delete:
+            await context.access.update(lambda snapshot: admin.remove_acl(snapshot, parameters.path, subjects, roles))
+        else:
+            await context.access.update(
+                lambda snapshot: admin.add_acl(
+                    snapshot, parameters.path, subjects, roles, propagate=parameters.propagate
+                )
+            )
 
 
 class GetPermissions(Parameters, frozen=True, kw_only=True):

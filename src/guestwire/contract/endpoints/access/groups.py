@@ -57,7 +57,8 @@ async def groups(context: AccessContext, _parameters: Parameters) -> list[Listed
 async def create_group(context: AccessContext, parameters: GroupFields) -> None:
     """Makes a group."""
     group = Group(parameters.groupid, parameters.comment or "")
-    await context.access.update(lambda snapshot: admin.add_group(snapshot, group))
+    with admin.failing("create group failed"):
+        await context.access.update(lambda snapshot: admin.add_group(snapshot, group))
 
 
 @endpoints.endpoint(
@@ -73,10 +74,12 @@ async def group_page(context: AccessContext, parameters: OneGroup) -> GroupInfo:
 async def update_group(context: AccessContext, parameters: GroupFields) -> None:
     """Changes a group's comment."""
     fields = given_fields(parameters, ("comment",))
-    await context.access.update(lambda snapshot: admin.change_group(snapshot, parameters.groupid, fields))
+    with admin.failing("update group failed"):
+        await context.access.update(lambda snapshot: admin.change_group(snapshot, parameters.groupid, fields))
 
 
 @endpoints.endpoint("DELETE", "/access/groups/{groupid}", OneGroup, check=ALLOCATE_GROUPS, effect=Effect.WRITES)
 async def delete_group(context: AccessContext, parameters: OneGroup) -> None:
     """Removes a group, not its members."""
-    await context.access.update(lambda snapshot: admin.remove_group(snapshot, parameters.groupid))
+    with admin.failing("delete group failed"):
+        await context.access.update(lambda snapshot: admin.remove_group(snapshot, parameters.groupid))

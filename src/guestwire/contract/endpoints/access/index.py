@@ -11,8 +11,8 @@ from guestwire.contract.results import Subdirectory
 
 endpoints = Registry()
 
-INDEX: Final = ("acl", "domains", "groups", "password", "permissions", "roles", "ticket", "users")
-"""The parts of Proxmox VE's index that are served."""
+INDEX: Final = ("users", "groups", "roles", "acl", "domains", "openid", "tfa", "ticket", "password")
+"""What Proxmox VE lists, in its order."""
 
 
 @endpoints.endpoint("GET", "/access", Parameters)

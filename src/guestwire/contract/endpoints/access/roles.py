@@ -8,10 +8,11 @@ from typing import Annotated
 import msgspec
 
 from guestwire.access import administration as admin
+from guestwire.access.values import split_list
 from guestwire.contract.context import AccessContext
 from guestwire.contract.endpoint import Effect, Registry
 from guestwire.contract.endpoints.access.common import MODIFY_SYSTEM, PrivilegeList, Roleid
-from guestwire.contract.parameters import Parameters, parameter, split_list
+from guestwire.contract.parameters import Parameters, parameter
 from guestwire.stores.records import Role
 
 endpoints = Registry()
@@ -58,7 +59,8 @@ async def roles(context: AccessContext, _parameters: Parameters) -> list[ListedR
 async def create_role(context: AccessContext, parameters: CreateRole) -> None:
     """Makes a role."""
     role = Role(parameters.roleid, frozenset(split_list(parameters.privs or "")))
-    await context.access.update(lambda snapshot: admin.add_role(snapshot, role))
+    with admin.failing("create role failed"):
+        await context.access.update(lambda snapshot: admin.add_role(snapshot, role))
 
 
 @endpoints.endpoint("GET", "/access/roles/{roleid}", OneRole)
@@ -71,12 +73,14 @@ async def role_page(context: AccessContext, parameters: OneRole) -> dict[str, in
 async def update_role(context: AccessContext, parameters: UpdateRole) -> None:
     """Changes an own role."""
     privileges = split_list(parameters.privs or "")
-    await context.access.update(
-        lambda snapshot: admin.change_role(snapshot, parameters.roleid, privileges, append=parameters.append)
-    )
+    with admin.failing("update role failed"):
+        await context.access.update(
+            lambda snapshot: admin.change_role(snapshot, parameters.roleid, privileges, append=parameters.append)
+        )
 
 
 @endpoints.endpoint("DELETE", "/access/roles/{roleid}", OneRole, check=MODIFY_SYSTEM, effect=Effect.WRITES)
 async def delete_role(context: AccessContext, parameters: OneRole) -> None:
     """Removes an own role, and the permissions that name it."""
-    await context.access.update(lambda snapshot: admin.remove_role(snapshot, parameters.roleid))
+    with admin.failing("delete role failed"):
+        await context.access.update(lambda snapshot: admin.remove_role(snapshot, parameters.roleid))

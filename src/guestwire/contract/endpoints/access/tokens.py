@@ -3,11 +3,12 @@
 Source: Proxmox VE's API of the same paths.
 """
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 
 from guestwire.access import administration as admin
+from guestwire.access.values import split_list
 from guestwire.contract.context import AccessContext
 from guestwire.contract.endpoint import Effect, Registry
 from guestwire.contract.endpoints.access.common import (
@@ -23,7 +24,8 @@ from guestwire.contract.endpoints.access.common import (
     token_info,
     tokens_of,
 )
-from guestwire.contract.parameters import Role, parameter, split_list
+from guestwire.contract.parameters import Role, parameter
+from guestwire.errors import AccessRefused
 from guestwire.stores.records import Token
 
 endpoints = Registry()
@@ -88,6 +90,8 @@ async def create_token(context: AccessContext, parameters: CreateToken) -> NewTo
 class UpdateToken(OneToken, frozen=True, kw_only=True):
     """Parameters of a change to a token."""
 
+    regenerate: Annotated[bool, parameter("Makes a new secret; the one before is refused from then on.")] = False
+
     comment: Comment | None = None
     expire: Expire | None = None
     privsep: (
@@ -99,21 +103,35 @@ class UpdateToken(OneToken, frozen=True, kw_only=True):
     delete: Annotated[str, parameter("Settings to remove.", Role.TEXT, format="pve-configid-list")] | None = None
 
 
-_UNSET: Final = {"comment": "", "expire": 0, "privsep": True}
+class ChangedToken(TokenInfo, frozen=True, omit_defaults=True, kw_only=True):
+    """A token as it is now; with a new secret (`value`), that is shown this once."""
+
+    full_tokenid: str | None = msgspec.field(name="full-tokenid", default=None)
+    value: str | None = None
 
 
 @endpoints.endpoint(
     "PUT", "/access/users/{userid}/token/{tokenid}", UpdateToken, check=SELF_OR_MODIFY, effect=Effect.WRITES
 )
-async def update_token(context: AccessContext, parameters: UpdateToken) -> TokenInfo:
+async def update_token(context: AccessContext, parameters: UpdateToken) -> ChangedToken:
     """Changes a token."""
     context.access.check_may_touch(context.subject, parameters.userid)
-    removed = {name: _UNSET[name] for name in split_list(parameters.delete or "") if name in _UNSET}
-    fields = removed | given_fields(parameters, ("comment", "expire", "privsep"))
+    fields = given_fields(parameters, ("comment", "expire", "privsep"))
+    for name in split_list(parameters.delete or ""):
+        if name != "comment":
+            raise AccessRefused(f"delete: unknown option '{name}'")
+        fields["comment"] = ""
+    secret = None
+    if parameters.regenerate:
+        secret, fields["secret_hash"] = context.access.new_secret()
     await context.access.update(
         lambda snapshot: admin.change_token(snapshot, parameters.userid, parameters.tokenid, fields)
     )
-    return token_info(admin.existing_token(context.access.snapshot, parameters.userid, parameters.tokenid))
+    token = admin.existing_token(context.access.snapshot, parameters.userid, parameters.tokenid)
+    return ChangedToken(
+        privsep=int(token.privsep), expire=token.expire, comment=token.comment or None,
+        full_tokenid=token.key if secret else None, value=secret,
+    )  # fmt: skip
 
 
 @endpoints.endpoint(

@@ -10,6 +10,8 @@ from msgspec import UnsetType
 
 from guestwire.access import administration as admin
 from guestwire.access.checks import AllOf, AnyOf, OverRealm, OverUser, Self
+from guestwire.access.tickets import new_version
+from guestwire.access.values import split_list
 from guestwire.contract.context import AccessContext
 from guestwire.contract.endpoint import Effect, Registry
 from guestwire.contract.endpoints.access.common import (
@@ -27,7 +29,7 @@ from guestwire.contract.endpoints.access.common import (
     token_info,
     tokens_of,
 )
-from guestwire.contract.parameters import Parameters, Role, parameter, split_list
+from guestwire.contract.parameters import Parameters, Role, parameter
 from guestwire.stores.records import User
 
 endpoints = Registry()
@@ -143,11 +145,14 @@ class CreateUser(UserFields, frozen=True, kw_only=True):
 )
 async def create_user(context: AccessContext, parameters: CreateUser) -> None:
     """Makes a user."""
-    context.access.check_realm(parameters.userid)
+    with admin.failing("create user failed"):
+        context.access.check_realm(parameters.userid)
     hashed = await context.access.new_password(parameters.userid, parameters.password) if parameters.password else None
-    user = User(parameters.userid, password_hash=hashed, **given_fields(parameters, _FIELDS))
+    fields = given_fields(parameters, _FIELDS)
+    user = User(parameters.userid, password_hash=hashed, ticket_version=new_version(), **fields)
     groups = split_list(parameters.groups or "")
-    await context.access.update(lambda snapshot: admin.add_user(snapshot, user, groups))
+    with admin.failing("create user failed"):
+        await context.access.update(lambda snapshot: admin.add_user(snapshot, user, groups))
 
 
 @endpoints.endpoint("GET", "/access/users/{userid}", OneUser, check=OverUser(USER_AUDIT))
@@ -174,16 +179,18 @@ async def update_user(context: AccessContext, parameters: UpdateUser) -> None:
     context.access.check_may_touch(context.subject, parameters.userid)
     groups = None if parameters.groups is None else split_list(parameters.groups)
     fields = given_fields(parameters, _FIELDS)
-    await context.access.update(
-        lambda snapshot: admin.change_user(snapshot, parameters.userid, fields, groups, append=parameters.append)
-    )
+    with admin.failing("update user failed"):
+        await context.access.update(
+            lambda snapshot: admin.change_user(snapshot, parameters.userid, fields, groups, append=parameters.append)
+        )
 
 
 @endpoints.endpoint("DELETE", "/access/users/{userid}", OneUser, check=REALM_AND_MODIFY, effect=Effect.WRITES)
 async def delete_user(context: AccessContext, parameters: OneUser) -> None:
     """Removes a user, with tokens and permissions."""
     context.access.check_may_touch(context.subject, parameters.userid)
-    await context.access.update(lambda snapshot: admin.remove_user(snapshot, parameters.userid))
+    with admin.failing("delete user failed"):
+        await context.access.update(lambda snapshot: admin.remove_user(snapshot, parameters.userid))
 
 
 class ChangePassword(Parameters, frozen=True, kw_only=True):
@@ -210,13 +217,12 @@ class ChangePassword(Parameters, frozen=True, kw_only=True):
     timeout=60,
 )
 async def change_password(context: AccessContext, parameters: ChangePassword) -> None:
-    """Sets a user's password."""
+    """Sets a user's password, and ends the user's tickets."""
     subject = context.subject
     context.access.check_may_touch(subject, parameters.userid)
     admin.existing_user(context.access.snapshot, parameters.userid)
     if parameters.confirmation_password is not None:
         await context.access.login(subject.user, parameters.confirmation_password, context.address)
     hashed = await context.access.new_password(parameters.userid, parameters.password)
-    await context.access.update(
-        lambda snapshot: admin.change_user(snapshot, parameters.userid, {"password_hash": hashed})
-    )
+    fields = {"password_hash": hashed, "ticket_version": new_version()}
+    await context.access.update(lambda snapshot: admin.change_user(snapshot, parameters.userid, fields))

@@ -1,13 +1,13 @@
-"""AuditRateLimiter leave a bounded number of audit records, and none is left out without being counted."""
+"""Strangers leave a bounded number of records, and none is left out without being counted."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestwire.dispatch.audit_rate import ADDRESSES, IN_ALL, PER_ADDRESS, WINDOW, AuditRateLimiter
+from guestwire.dispatch.stranger_limiter import ADDRESSES, IN_ALL, PER_ADDRESS, WINDOW, StrangerLimiter
 
 
 def test_an_address_has_so_many_a_minute_and_what_is_over_is_told_in_the_next() -> None:
-    strangers = AuditRateLimiter()
+    strangers = StrangerLimiter()
 
     assert [strangers.allow("192.0.2.1", 0.0) for _ in range(PER_ADDRESS)] == [0] * PER_ADDRESS
     assert [strangers.allow("192.0.2.1", 1.0) for _ in range(5)] == [None] * 5
@@ -17,7 +17,7 @@ def test_an_address_has_so_many_a_minute_and_what_is_over_is_told_in_the_next() 
 
 
 def test_addresses_of_one_ipv6_network_count_as_one() -> None:
-    strangers = AuditRateLimiter()
+    strangers = StrangerLimiter()
 
     found = [strangers.allow(f"2001:db8::{number:x}", 0.0) for number in range(PER_ADDRESS + 1)]
 
@@ -26,7 +26,7 @@ def test_addresses_of_one_ipv6_network_count_as_one() -> None:
 
 
 def test_all_together_have_a_limit_too_and_not_all_are_remembered() -> None:
-    strangers = AuditRateLimiter()
+    strangers = StrangerLimiter()
 
     found = [strangers.allow(f"10.0.{number // 256}.{number % 256}", 0.0) for number in range(ADDRESSES + 10)]
 
@@ -36,4 +36,4 @@ def test_all_together_have_a_limit_too_and_not_all_are_remembered() -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_an_address(address: str) -> None:
-    assert AuditRateLimiter().allow(address, 0.0) == 0
+    assert StrangerLimiter().allow(address, 0.0) == 0

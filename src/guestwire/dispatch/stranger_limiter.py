@@ -1,13 +1,12 @@
-"""A limit for audit records of strangers: callers without a login must not be able to push the records of others out of the trail.
+"""A limit for records and lines about strangers: callers without a login must not push others' records out, nor fill the disk.
 
-Each address has a minute's worth; refusals beyond it are counted, and the count stands in the address's next record.
+Each address has a minute's worth; what is beyond it is counted.
 """
 
-import ipaddress
 from collections import OrderedDict
 from typing import Final
 
-from guestwire.pacing import KEYS, RateLimiter
+from guestwire.pacing import KEYS, RateLimiter, network_of
 
 WINDOW: Final = 60.0
 """Seconds."""
@@ -18,11 +17,8 @@ IN_ALL: Final = 300
 
 ADDRESSES: Final = KEYS
 
-IPV6_PREFIX: Final = 64
-"""Bits: one household or machine has as many addresses as it likes below it."""
 
-
-class AuditRateLimiter:
+class StrangerLimiter:
     """One for a server."""
 
     def __init__(self) -> None:
@@ -32,7 +28,7 @@ class AuditRateLimiter:
 
     def allow(self, address: str, now: float) -> int | None:
         """The number of refusals of this address that were left out since its last record; None: leave this one out, too. `now` in seconds."""
-        network = _network(address)
+        network = network_of(address)
         if self._addresses.wait(network, now) or self._all.wait("", now):
             self._skipped[network] = self._skipped.pop(network, 0) + 1
             while len(self._skipped) > ADDRESSES:
@@ -42,11 +38,7 @@ class AuditRateLimiter:
         self._all.count("", now)
         return self._skipped.pop(network, 0)
 
-
-def _network(address: str) -> str:
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.ip_network((address.partition("%")[0], IPV6_PREFIX), strict=False))
-    except ValueError:
-        return address
+    def take_skipped(self) -> dict[str, int]:
+        """How much was left out for each address, which is forgotten with that."""
+        skipped, self._skipped = self._skipped, OrderedDict()
+        return skipped

@@ -1,0 +1,76 @@
+"""Guests that are frozen when the server starts are named in the log; those that it froze are thawed when it stops."""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from guestwire.access import Subject
+from guestwire.access.control import Access
+from guestwire.access.engine import SUPERUSER
+from guestwire.contract import Endpoint
+from guestwire.contract.endpoints.agent import fsfreeze_status, fsfreeze_thaw
+from guestwire.dispatch import Call, Pipeline, Recorder, Route, Router, parameters_given
+from guestwire.errors import GuestwireError, VmNotFound, VmNotRunning
+from guestwire.inventory import Inventory, Lease
+from guestwire.inventory.freezes import THAWED, in_words
+
+log = logging.getLogger("guestwire.freezes")
+
+ANSWER_WITHIN: Final = 10.0
+"""Seconds for a guest to say whether it is frozen, after a start, and to thaw, before the end."""
+
+SERVER: Final = "server"
+"""In audit records, in place of a client's address."""
+
+
+class FrozenGuests:
+    """Calls guests on behalf of the server itself, by the pipeline of all calls: what it does is recorded."""
+
+    def __init__(self, inventory: Inventory, access: Access, recorder: Recorder) -> None:
+        self._inventory = inventory
+        self._freezes = inventory.freezes
+        self._pipeline = Pipeline(
+            Router(()), lambda call: Lease(inventory, access, call.subject, call.address), recorder=recorder
+        )
+
+    async def report(self) -> None:
+        """Says of each guest that was frozen before the server started whether it still is; forgets those that are not."""
+        await asyncio.gather(*map(self._report, tuple(self._freezes.frozen)))
+
+    async def thaw(self) -> None:
+        """Thaws what was frozen through this process, and names what stays frozen."""
+        await asyncio.gather(*map(self._thaw, tuple(self._freezes.own)))
+        for vmid, note in self._freezes.frozen.items():
+            log.warning("VM %d stays frozen: %s; thaw it: guestwire thaw %d", vmid, in_words(note), vmid)
+
+    async def _report(self, vmid: int) -> None:
+        note = self._freezes.frozen[vmid]
+        try:
+            status = await self._call(fsfreeze_status, vmid)
+        except (VmNotFound, VmNotRunning) as error:
+            await self._freezes.forget(vmid)
+            log.warning("%s: %s, and no freeze outlasts that", in_words(note), error)
+        except (GuestwireError, TimeoutError) as error:
+            log.warning(
+                "VM %d may still be frozen, for %s: %s", vmid, str(error) or "it does not answer", in_words(note)
+            )
+        else:
+            if status == THAWED:
+                await self._freezes.forget(vmid)
+                log.info("VM %d is not frozen any more: %s", vmid, in_words(note))
+            else:
+                log.warning("VM %d is still frozen: %s; thaw it: guestwire thaw %d", vmid, in_words(note), vmid)
+
+    async def _thaw(self, vmid: int) -> None:
+        try:
+            await self._call(fsfreeze_thaw, vmid)
+        except (GuestwireError, TimeoutError) as error:
+            log.error("VM %d can't be thawed: %s", vmid, str(error) or "it does not answer")  # noqa: TRY400  # no trace
+
+    async def _call(self, endpoint: Endpoint, vmid: int) -> Any:
+        """An agent's answer; an error of its own is a text that says nothing of a freeze."""
+        in_path = {"node": self._inventory.node, "vmid": str(vmid)}
+        call = Call(endpoint.method, endpoint.path, parameters_given({}), Subject(SUPERUSER), SERVER, actor="guestwire")
+        call.route, call.parameters = Route(endpoint, in_path), in_path
+        async with asyncio.timeout(ANSWER_WITHIN):
+            return (await self._pipeline.call(call)).result
