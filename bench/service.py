@@ -5,7 +5,7 @@ import contextlib
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,16 +29,31 @@ class Vm:
         return f'[[vm]]\nvmid = {self.vmid}\nagent = "unix:{self.agent}"\n{qmp}'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
-    """A service that runs."""
+    """A service that runs; `log` is the file that it writes to, from all its starts."""
 
     address: Address
-    pid: int
+    log: Path
+    command: Sequence[str]
+    process: asyncio.subprocess.Process
+
+    @property
+    def pid(self) -> int:
+        """Of the process, another one after each start."""
+        return self.process.pid
 
     def memory(self, field: str) -> float:
         """See `memory_of`."""
         return memory_of(self.pid, field)
+
+    async def restart(self, *, kill: bool = False) -> None:
+        """Ends it, as systemd does or at once, and starts it again; returns when it listens."""
+        if kill:
+            self.process.kill()
+        await _stop(self.process)
+        self.process = await _start(self.command, self.log)
+        await _wait(self.process, self.address.port, self.log)
 
 
 def memory_of(pid: int, field: str) -> float:
@@ -54,6 +69,15 @@ def memory_of(pid: int, field: str) -> float:
     return 0.0
 
 
+def holdings_of(pid: int) -> dict[str, float]:
+    """What a process holds now: `MB` of memory, and `fds`, the number of its descriptors.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    return {"MB": memory_of(pid, "VmRSS"), "fds": sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())}
+
+
 @contextlib.asynccontextmanager
 async def serve(folder: Path, vms: Sequence[Vm], *, limited: bool = False) -> AsyncIterator[Service]:
     """Starts the service, waits until it listens, and ends it; `limited` to what Proxmox VE has."""
@@ -62,17 +86,23 @@ async def serve(folder: Path, vms: Sequence[Vm], *, limited: bool = False) -> As
     config = folder / "guestwire.toml"
     server = f'[server]\nlisten = "127.0.0.1:{port}"\nnode = "{NODE}"\nstate_dir = "{state}"\n'
     config.write_text("\n".join((server, *map(str, vms))))
-    command = ["guestwire.testing.limited"] if limited else ["guestwire", "serve", "--config"]
+    module = ["guestwire.testing.limited"] if limited else ["guestwire", "serve", "--config"]
+    command = [sys.executable, "-m", *module, str(config)]
     log = folder / "server.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *command, str(config), stdout=output, stderr=output
-        )
+    process = await _start(command, log)
+    address = Address(port, "", state / "server.pem")
+    service = Service(address, log, command, process)
     try:
         await _wait(process, port, log)
-        yield Service(Address(port, (state / "admin-token").read_text().strip(), state / "server.pem"), process.pid)
+        service.address = replace(address, token=(state / "admin-token").read_text().strip())
+        yield service
     finally:
-        await _stop(process)
+        await _stop(service.process)
+
+
+async def _start(command: Sequence[str], log: Path) -> asyncio.subprocess.Process:
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
 
 
 async def _wait(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
@@ -93,12 +123,14 @@ def _end(log: Path) -> str:
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):  # it may have been killed, and not yet been seen to end
+            process.terminate()
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
                 await process.wait()
         except TimeoutError:
             process.kill()
+            await process.wait()
 
 
 def _free_port() -> int:

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from contextlib import suppress
 
 import pytest
@@ -69,6 +70,22 @@ async def test_a_caller_that_goes_away_loses_the_result_for_nobody(fake_agent: G
 
     assert (await fake_agent.processes.status(7)).out_data == b"out"
     assert guest.names() == ["guest-exec-status"]
+
+
+async def test_an_error_whose_caller_went_away_is_not_logged(
+    fake_agent: GuestAgent, guest: FakeGuest, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest.replies["guest-exec-status"] = "no status at all"
+    guest.delay["guest-exec-status"] = 0.1
+    leaving = asyncio.create_task(fake_agent.processes.status(7))
+    await until(lambda: bool(guest.names()))
+    leaving.cancel()
+    with suppress(asyncio.CancelledError):
+        await leaving
+    await until(lambda: not fake_agent.processes._requests)
+    gc.collect()  # which is when asyncio says that an error was never looked at
+
+    assert caplog.text == ""
 
 
 @pytest.mark.slow

@@ -425,6 +425,26 @@ async def test_a_pool_gives_its_vms_to_whoever_has_the_pool(server: Serving, bos
     assert (await boss.call("GET", f"{POOLS}/lab")).reason == "pool 'lab' does not exist"
 
 
+@pytest.mark.parametrize("storage", [",", "\0", " ; "])
+async def test_a_list_of_storages_without_any_changes_a_pool_as_if_it_was_not_there(boss: As, storage: str) -> None:
+    await boss.call("POST", POOLS, poolid="empty")
+    try:
+        assert (await boss.call("PUT", f"{POOLS}/empty", storage=storage, comment="new")).data is None
+        assert (await boss.call("GET", f"{POOLS}/empty")).data["comment"] == "new"
+        refused = await boss.call("PUT", f"{POOLS}/empty", storage=f"{storage}local")
+        assert refused.reason == "update pool failed: storage 'local' does not exist"
+    finally:
+        await boss.call("DELETE", f"{POOLS}/empty")
+
+
+async def test_a_refusal_that_names_bytes_which_are_no_text_is_an_answer(server: Serving) -> None:
+    client = Client(server)
+    refused = await client.send(client.request("POST", POOLS, b"poolid=p%ff"))
+
+    assert refused.status == 403
+    assert refused.json["message"] == "Permission check failed (/pool/p\ufffd, Pool.Allocate)\n"
+
+
 async def test_a_vm_is_taken_only_from_a_pool_that_one_may_change(boss: As) -> None:
     userid = await made_user(boss, "mia")
     for pool in ("hers", "theirs"):

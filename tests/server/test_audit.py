@@ -150,6 +150,20 @@ async def test_a_refusal_is_recorded_whatever_was_asked_for(server: Serving, cli
     assert record["result"] == "Permission check failed (/vms/100, VM.GuestAgent.Audit|VM.GuestAgent.Unrestricted)"
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "size"),
+    [("exec", "command=cat&input-data=%ff%fe", 2), ("file-write", "file=/x&content=%e2%82%ac%ff", 4)],
+)
+async def test_a_call_with_bytes_that_are_no_text_is_refused_and_recorded(
+    client: Client, name: str, form: str, size: int
+) -> None:
+    refused = await client.send(client.request("POST", agent(name), form.encode()))
+    record = await last(client)
+
+    assert (refused.status, record["status"]) == (400, 400)
+    assert size in (record["parameters"].get("input-data-size"), record["parameters"].get("content-size"))
+
+
 async def test_no_parameter_is_too_deep_or_too_long_for_a_record(server: Serving, client: Client) -> None:
     deep: list[Any] = []
     for _ in range(700):

@@ -146,6 +146,15 @@ async def test_handles_that_are_open_are_known(line: Line, guest: FakeGuest) -> 
     assert not guest.open_handles
 
 
+async def test_what_is_no_base64_is_refused_in_the_agents_words(line: Line, guest: FakeGuest) -> None:
+    guest.files["/f"] = bytearray()
+    handle = (await line.ask("guest-file-open", path="/f"))["return"]
+    refused = await line.ask("guest-file-write", None, **{"handle": handle, "buf-b64": "é"})
+
+    assert refused["error"] == {"class": "GenericError", "desc": "Base64 data contains invalid characters"}
+    assert (await line.ask("guest-file-write", None, **{"handle": handle, "buf-b64": "aGk="}))["return"]["count"] == 2
+
+
 async def test_stopping_hangs_up_and_starting_serves_again(folder: Path) -> None:
     async with FakeGuest(folder / "qga") as guest, line_to(guest.path) as line:
         await line.ask("guest-ping")

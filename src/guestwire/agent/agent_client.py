@@ -55,8 +55,13 @@ class AgentClient:
         """Runs `work` to its end, also when its caller goes away; `close` cancels it."""
         task = asyncio.get_running_loop().create_task(work, name=f"work for {self.guest}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # an error whose caller went away is nothing for the log: the guest decides how often it comes
 
     async def close(self) -> None:
         """Cancels what is still under way."""

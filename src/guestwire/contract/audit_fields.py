@@ -38,18 +38,24 @@ def audit_fields(known: Mapping[str, Rule], given: Mapping[str, Any], *, command
             content = _content(value, encoded=given.get("encode") in ("0", 0, False))
             fields |= {f"{name}-size": len(content), f"{name}-sha256": hashlib.sha256(content).hexdigest()}
         elif rule.role in (Role.CHUNK, Role.STANDARD_INPUT) and isinstance(value, str):
-            fields[f"{name}-size"] = len(to_bytes(value))
+            fields[f"{name}-size"] = len(_bytes(value))
     return fields
 
 
 def _content(text: str, *, encoded: bool) -> bytes:
     """The bytes that a guest's file gets."""
-    content = (
-        text.encode("utf-8", "surrogateescape") if "\udc80" <= max(text, default="") <= "\udcff" else to_bytes(text)
-    )
+    content = _bytes(text)
     with contextlib.suppress(binascii.Error):
         return base64.b64decode(content) if encoded else content
     return content
+
+
+def _bytes(text: str) -> bytes:
+    """As `to_bytes`, and the bytes of a text that is none: its call is refused, and that leaves a record, too."""
+    try:
+        return to_bytes(text)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
 
 
 def _shorten(value: Any) -> Any:

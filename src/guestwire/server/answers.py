@@ -118,13 +118,18 @@ def octets(content: FileContent[ByteText]) -> Body:
 def failure(form: str, error: GuestwireError) -> tuple[int, str, Body]:
     """Status, reason phrase and body of an error in the format `form`."""
     message = str(error) if isinstance(error, NotImplementedHere) else f"{error}\n"
-    answer: dict[str, Any] = {"data": None, "message": message}
+    answer: dict[str, Any] = {"data": None, "message": _as_text(message)}
     if isinstance(error, InvalidParameters):
-        answer["errors"] = error.errors
+        answer["errors"] = {_as_text(name): _as_text(why) for name, why in error.errors.items()}
     if form == "json":
         return error.status, reason_phrase(str(error)), encode(answer)
     status = error.status if error.status >= 500 else str(error.status)  # noqa: PLR2004  # Perl's number, and its text
     return 200, "OK", _for_pages(form, encode(answer | {"success": 0, "status": status}))
+
+
+def _as_text(message: str) -> str:
+    """The message without the bytes of a parameter that is no text: permissions are checked, and refused, before that is seen."""
+    return message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _for_pages(form: str, body: Body) -> Body:

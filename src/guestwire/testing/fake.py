@@ -202,7 +202,7 @@ class FakeGuest:
             "guest-get-host-name": lambda: {"host-name": "fake"},
             "guest-file-open": lambda: self._open(arguments["path"], arguments.get("mode", "r")),
             "guest-file-read": lambda: self._read(arguments["handle"], arguments.get("count", 4096)),
-            "guest-file-write": lambda: self._write(arguments["handle"], base64.b64decode(arguments["buf-b64"])),
+            "guest-file-write": lambda: self._write(arguments["handle"], _decoded(arguments["buf-b64"])),
             "guest-file-seek": lambda: self._seek(arguments["handle"], arguments["offset"]),
             "guest-file-close": lambda: self._close(arguments["handle"]),
         }
@@ -246,6 +246,13 @@ class FakeGuest:
         self._handle(handle)
         del self.open_handles[handle]
         return {}
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError:
+        raise CommandError("GenericError", "Base64 data contains invalid characters") from None
 
 
 def _line(reply: dict[str, Any]) -> bytes:
