@@ -39,7 +39,9 @@ from guestwire.contract.results import client_result
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory
 from guestwire.inventory.config import VmConfig
-from guestwire.server import Gateway, Listener
+from guestwire.server import Gateway
+from guestwire.server.connection_limits import ConnectionLimits
+from guestwire.server.listener import MAX_CONNECTIONS
 from guestwire.stores import MemoryStore, Token, User
 from guestwire.testing import FakeGuest
 from guestwire.testing.fake import CLOSE, Action, Exchange
@@ -385,7 +387,7 @@ class _ServerCaller(_Caller):
             f"Authorization: PVEAPIToken={SUPERUSER}!x={SECRET}",
         ]
         lines += [f"Content-Length: {len(body)}", "Content-Type: application/json"] if body else []
-        async with in_memory(self._server.listener) as connection:
+        async with in_memory(self._server.gateway, self._server.limits) as connection:
             connection.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
             answer = await connection.answer()
         assert answer, "the connection ended without an answer"
@@ -403,7 +405,7 @@ class _ServerCaller(_Caller):
         return str(result["host-name"])
 
     async def renew(self) -> None:
-        self._server.renew(self._vmid)
+        await self._server.renew(self._vmid)
 
 
 class CallFailedAtServer(Exception):
@@ -425,15 +427,18 @@ class _Server:
         )
         self._configs = {vmid: VmConfig(vmid, agent=f"unix:{path}", running=True) for vmid, path in paths.items()}
         self._inventory = Inventory(NODE)
-        self._inventory.apply(self._configs.values())
         self._writer = AuditWriter(store)
-        gateway = Gateway(self._inventory, Access(store), AuditRecorder(self._writer))
-        self.listener = Listener(gateway, "127.0.0.1", 0, None)
+        self.gateway = Gateway(self._inventory, Access(store), AuditRecorder(self._writer))
+        self.limits = ConnectionLimits(MAX_CONNECTIONS, ())
 
-    def renew(self, vmid: int) -> None:
+    async def start(self) -> None:
+        """Serves all."""
+        await self._inventory.apply(self._configs.values())
+
+    async def renew(self, vmid: int) -> None:
         """Takes the VM away, and puts it there again."""
-        self._inventory.apply(config for config in self._configs.values() if config.vmid != vmid)
-        self._inventory.apply(self._configs.values())
+        await self._inventory.apply(config for config in self._configs.values() if config.vmid != vmid)
+        await self._inventory.apply(self._configs.values())
 
     async def close(self) -> None:
         await self._inventory.close()
@@ -515,6 +520,7 @@ async def fuzz(count: int, seed: int, *, workers: int = WORKERS, every: int = 15
         behind = {FIRST_VMID + number: guest.path for number, (guest, _, _) in enumerate(guests) if number % 2}
         server = _Server(behind)
         stack.push_async_callback(server.close)
+        await server.start()
         callers: list[_Caller] = [
             _ServerCaller(outcome, server, FIRST_VMID + number) if number % 2 else _SocketCaller(outcome, guest.path)
             for number, (guest, _, _) in enumerate(guests)

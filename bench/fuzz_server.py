@@ -39,7 +39,9 @@ from guestwire.contract.registry import ENDPOINTS
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.inventory import Inventory
 from guestwire.inventory.config import VmConfig
-from guestwire.server import Gateway, Listener
+from guestwire.server import Gateway
+from guestwire.server.connection_limits import ConnectionLimits
+from guestwire.server.listener import MAX_CONNECTIONS, _Connection
 from guestwire.stores import MemoryStore, Token, User
 from guestwire.testing import FakeGuest, SandboxedAgent
 
@@ -53,6 +55,8 @@ REQUESTS_EACH: Final = 200
 """On one connection, unless an answer ends it."""
 
 GOOD_EVERY: Final = 20
+
+ADDRESS: Final = "192.0.2.1"
 
 ANSWERED_WITHIN: Final = 60.0
 
@@ -316,7 +320,7 @@ class NotHttp(Exception):
     """What came back is no answer."""
 
 
-_status_line = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) ([ -~]*)")
+_status_line = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) ([ -~\xa0-\xff]*)")
 _record = re.compile(r"^(?=DEBUG|INFO|WARNING|ERROR|\d{4}-\d\d-\d\d )", re.MULTILINE)
 _header = re.compile(rb"([A-Za-z-]+): ([ -~]*)")
 
@@ -372,7 +376,7 @@ class _Memory(asyncio.Transport):
     """A transport that hands on what the server writes, in the same process."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("192.0.2.1", 1)})
+        super().__init__({"peername": (ADDRESS, 1)})
         self.reader = asyncio.StreamReader()
         self._protocol = protocol
         self._is_closing = False
@@ -407,8 +411,8 @@ class _Memory(asyncio.Transport):
 
 
 @contextlib.asynccontextmanager
-async def in_memory(listener: Listener) -> AsyncIterator[Connection]:
-    protocol = listener._new_connection()  # noqa: SLF001  # what its socket does with each connection
+async def in_memory(gateway: Gateway, limits: ConnectionLimits) -> AsyncIterator[Connection]:
+    protocol = _Connection(gateway, limits, ADDRESS)
     transport = _Memory(protocol)
     protocol.connection_made(transport)
 
@@ -644,14 +648,14 @@ async def fuzz_in_process(count: int, seed: int, *, real: bool = True, every: in
         stack.push_async_callback(writer.close)
         inventory = Inventory(NODE)
         stack.push_async_callback(inventory.close)
-        inventory.apply(
+        await inventory.apply(
             [
                 *(VmConfig(vmid, agent=f"unix:{folder}/{vmid}.qga", running=True) for vmid in (FAKE, REAL, NO_SOCKET)),
                 VmConfig(NO_AGENT), VmConfig(STOPPED, agent=f"unix:{folder}/{STOPPED}.qga", running=False),
             ]
         )  # fmt: skip
-        listener = Listener(Gateway(inventory, access, AuditRecorder(writer)), "127.0.0.1", 0, None)
-        fuzzer = Fuzzer(lambda: in_memory(listener), good, few, seed)
+        gateway, limits = Gateway(inventory, access, AuditRecorder(writer)), ConnectionLimits(MAX_CONNECTIONS, ())
+        fuzzer = Fuzzer(lambda: in_memory(gateway, limits), good, few, seed)
         while fuzzer.outcome.requests < count:
             await fuzzer.play(min(every, count - fuzzer.outcome.requests))
             guest.received.clear()
