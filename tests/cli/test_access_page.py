@@ -34,7 +34,8 @@ def block_with(word: str) -> str:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Serving]:
-    async with Serving.of(site(vm(100))) as server, FakeGuest(server.folder / "100.qga"):
+    async with Serving.of(site(vm(100))) as server, FakeGuest(server.folder / "100.qga") as guest:
+        guest.files["/etc/hosts"] = bytearray(b"127.0.0.1 localhost\n")
         yield server
 
 
@@ -91,7 +92,7 @@ def on_its_way(code: str, word: str) -> tuple[str, str]:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the page uses curl")
 async def test_the_commands_of_the_page_do_what_it_says(server: Serving) -> None:
-    await run(server, block_with("access role add"))
+    await run(server, block_with("role add Freeze"))
     token = (server.folder / "backup-token").read_text().strip()
     await answers(server, token, agent("fsfreeze-status"), 200)
     assert '"result":' in await run(server, block_with("curl"))
@@ -118,6 +119,19 @@ async def test_the_commands_of_the_page_do_what_it_says(server: Serving) -> None
     assert not after
 
 
+async def test_the_token_of_the_page_reads_files_and_leaves_a_record(server: Serving, tmp_path: Path) -> None:
+    await run(server, block_with("ReadFiles"))
+    options = f"--host https://127.0.0.1:{server.port} --token-file reader-token --ca {server.folder}/state/server.pem"
+
+    assert await run(server, f"guestwire {options} cat 100:/etc/hosts") == "127.0.0.1 localhost\n"
+    await run(server, f"guestwire {options} cp 100:/etc/hosts {tmp_path}")
+    shown = await run(server, "guestwire audit --user reader@pve")
+
+    assert (tmp_path / "hosts").read_text() == "127.0.0.1 localhost\n"
+    assert re.search(r"reader@pve!logs .*file-read +200 +OK, 20 bytes", shown)
+    assert "403" not in shown
+
+
 async def test_the_page_takes_a_backup_and_puts_it_back(server: Serving) -> None:
     await run(server, "guestwire access group add kept\n")
     before, rest = on_its_way(block_with("access backup"), "systemctl stop")
@@ -136,9 +150,10 @@ def test_every_command_of_the_page_is_run_by_one_of_these_tests() -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
     words = (
-        "access role add",
+        "role add Freeze",
         "curl",
         "permissions --user",
+        "ReadFiles",
         "user password",
         "--disable",
         "guestwire audit",
