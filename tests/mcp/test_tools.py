@@ -62,6 +62,11 @@ async def test_tools_made_for_the_job(target: Target, tmp_path: Path) -> None:
         written = await ai.did("write_text_file", guest="web", path="/root/conf", content="a\nc\n", backup=True)
         assert "-b\n+c" in written["diff"]
         assert (target.agent.home / Path(written["backup"]).name).read_text() == "a\nb\n"
+        (target.agent.home / "linked").unlink(missing_ok=True)
+        (target.agent.home / "linked").symlink_to("conf")
+        await ai.did("write_text_file", guest="web", path="/root/linked", content="a\nd\n")
+        assert (target.agent.home / "linked").readlink() == Path("conf")
+        assert (target.agent.home / "conf").read_text() == "a\nd\n"
         names = [one["name"] for one in (await ai.did("list_directory", guest="web", path="/root"))["entries"]]
         assert {"conf", Path(written["backup"]).name} <= set(names)
         (exchange / "there").write_bytes(bytes(range(256)) * 1000)
