@@ -354,7 +354,7 @@ async def test_a_freeze_under_way_is_thawed_when_the_server_is_told_to_end(folde
             await asyncio.gather(freezing, return_exceptions=True)
 
 
-async def test_a_freeze_that_could_not_be_thawed_is_thawed_when_the_assistant_has_left(folder: Path, tmp_path: Path) -> None:
+async def test_a_freeze_whose_thaw_failed_is_thawed_when_the_assistant_left(folder: Path, tmp_path: Path) -> None:
     async with FakeGuest(folder / "fake.qga") as fake:
         guest = FrozenGuest(fake, 2, *["it stays frozen"] * 5, 2)
         async with assistant(tmp_path, ["--host", f"unix:{fake.path}"], *ALL) as ai:

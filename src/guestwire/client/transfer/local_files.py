@@ -237,7 +237,8 @@ class LocalTarget:
         if not hasattr(os, "listxattr"):  # a BSD or macOS
             return
         names: list[str] = []
-        with contextlib.suppress(OSError):  # vfat, or a network's file system: it has none, and does not list them either
+        # vfat and some of a network have none, and refuse to list them.
+        with contextlib.suppress(OSError):
             names = os.listxattr(self._target, follow_symlinks=False)
         for name in names:
             with contextlib.suppress(OSError):
