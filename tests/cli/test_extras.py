@@ -39,7 +39,8 @@ def test_the_error_names_the_command_the_module_and_the_line_that_installs_it(ex
     error = extra_missing("serve", ModuleNotFoundError(name=f"{module}.part"))
 
     assert str(error) == (
-        f"guestwire serve needs {module}, which is not installed; install it with: pip install 'guestwire[{extra}]'"
+        f"guestwire serve needs the extra '{extra}' (its Python package {module} is not installed);"
+        f" install it with: pip install 'guestwire[{extra}]'"
     )
 
 
@@ -69,7 +70,7 @@ async def test_a_command_whose_extra_is_not_installed_says_how_to_install_it(
     done = await ended(await started(*line, env=environment(tmp_path)))
 
     assert done.code == 69
-    assert done.line.endswith(f", which is not installed; install it with: pip install 'guestwire[{extra}]'")
+    assert done.line.endswith(f" is not installed); install it with: pip install 'guestwire[{extra}]'")
 
 
 @pytest.mark.skipif(

@@ -290,6 +290,7 @@ async def test_ctrl_c_leaves_a_process_in_a_windows_guest_running(lab: Lab, fake
         (("web",), "Missing argument"),
         (("web", "--"), "no program to run"),
         (("web", "--timeout", "5", "ls"), "options stand before GUEST"),
+        (("--timeout", "nan", "web", "ls"), "'nan' is not a number of seconds"),
         (("-e", "A", "web", "ls"), "'A' is not K=V"),
         (("-e", "=A", "web", "ls"), "'=A' is not K=V"),
     ],

@@ -16,9 +16,11 @@ from serving import Serving
 from ways import ca_of, options_for, over_https
 
 from guestwire import connect
+from guestwire.cli.connecting import Connection
+from guestwire.client import Host
 from guestwire.client.carriers.https import fingerprint_of
 from guestwire.client.errors import CertificateNotTrusted, Unreachable, WrongParameters
-from guestwire.client.settings import Https, parse_target
+from guestwire.client.settings import Https, Settings, parse_target
 from guestwire.errors import ConfigurationError
 from guestwire.testing import FakeGuest
 
@@ -200,3 +202,28 @@ async def test_a_request_that_is_too_large_is_said_to_be(server: Serving) -> Non
         guest = await host.guest(100)
         with pytest.raises(WrongParameters, match="larger than the host takes"):
             await guest.run(["true", *["x" * 100_000] * 6])
+
+
+def test_a_second_ctrl_c_leaves_cleaning_up_to_the_loop(tmp_path: Path) -> None:
+    cleaned = []
+
+    async def job(_: Host) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(signal.raise_signal, signal.SIGINT)
+        try:
+            await loop.create_future()
+        finally:
+            loop.call_soon(signal.raise_signal, signal.SIGINT)
+            try:
+                await loop.create_future()
+            finally:
+                await asyncio.sleep(0)
+                cleaned.append(True)
+
+    with asyncio.Runner() as runner:
+        connection = Connection(runner, Settings(host=f"unix:{tmp_path}/none.qga"), ask=False)
+        with pytest.raises(KeyboardInterrupt):
+            connection.run(job)
+        connection.close()
+
+    assert cleaned == [True]

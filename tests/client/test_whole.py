@@ -443,6 +443,27 @@ async def test_nothing_is_written_through_links_that_are_here_already(way: Way, 
     assert list((tmp_path / "outside").iterdir()) == []
 
 
+async def test_what_links_in_a_circle_keep_out_is_a_failure(way: Way, tmp_path: Path) -> None:
+    (way.agent.home / "circle" / "a").mkdir(parents=True, exist_ok=True)
+    (way.agent.home / "circle" / "a" / "b").write_text("b")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "a").symlink_to("a")
+
+    copied = await way.guest.folders.download("/root/circle", tmp_path / "target")
+
+    assert ([path for path, _ in copied.left_out], copied.failed) == (["a", "a/b"], 2)
+
+
+async def test_names_that_no_file_here_can_have_are_one_error(way: Way, tmp_path: Path) -> None:
+    (way.agent.home / "any").write_text("any")
+    (tmp_path / "any").write_text("any")
+    for name in ("half \ud800", "a\0b"):
+        with pytest.raises(LocalFile, match="no file of this machine can have this name"):
+            await way.guest.files.download("/root/any", tmp_path / name)
+        with pytest.raises(LocalFile, match="no file of this machine can have this name"):
+            await way.guest.files.upload(tmp_path / name, "/root/any")
+
+
 async def test_a_guest_that_lies_about_its_tree_writes_nothing_elsewhere(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

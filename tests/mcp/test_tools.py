@@ -62,6 +62,11 @@ async def test_tools_made_for_the_job(target: Target, tmp_path: Path) -> None:
         written = await ai.did("write_text_file", guest="web", path="/root/conf", content="a\nc\n", backup=True)
         assert "-b\n+c" in written["diff"]
         assert (target.agent.home / Path(written["backup"]).name).read_text() == "a\nb\n"
+        (target.agent.home / "linked").unlink(missing_ok=True)
+        (target.agent.home / "linked").symlink_to("conf")
+        await ai.did("write_text_file", guest="web", path="/root/linked", content="a\nd\n")
+        assert (target.agent.home / "linked").readlink() == Path("conf")
+        assert (target.agent.home / "conf").read_text() == "a\nd\n"
         names = [one["name"] for one in (await ai.did("list_directory", guest="web", path="/root"))["entries"]]
         assert {"conf", Path(written["backup"]).name} <= set(names)
         (exchange / "there").write_bytes(bytes(range(256)) * 1000)
@@ -334,6 +339,31 @@ async def test_what_an_assistant_froze_is_thawed_when_it_has_left(folder: Path, 
 
         assert not guest.is_frozen
     assert "its caller left, and its file systems were thawed" in ai.errors
+
+
+async def test_a_freeze_under_way_is_thawed_when_the_server_is_told_to_end(folder: Path, tmp_path: Path) -> None:
+    async with FakeGuest(folder / "fake.qga") as fake:
+        guest = FrozenGuest(fake, 2, 2)
+        fake.delay["guest-fsfreeze-freeze"] = 0.5
+        async with assistant(tmp_path, ["--host", f"unix:{fake.path}"], *ALL) as ai:
+            freezing = asyncio.create_task(ai.did("fsfreeze_freeze", guest="fake"))
+            await until(lambda: "guest-fsfreeze-freeze" in fake.names())
+            os.kill(child_with(str(ai.path)), signal.SIGTERM)
+            await until(lambda: "guest-fsfreeze-thaw" in fake.names() and not guest.is_frozen)
+            freezing.cancel()
+            await asyncio.gather(freezing, return_exceptions=True)
+
+
+async def test_a_freeze_whose_thaw_failed_is_thawed_when_the_assistant_left(folder: Path, tmp_path: Path) -> None:
+    async with FakeGuest(folder / "fake.qga") as fake:
+        guest = FrozenGuest(fake, 2, *["it stays frozen"] * 5, 2)
+        async with assistant(tmp_path, ["--host", f"unix:{fake.path}"], *ALL) as ai:
+            await ai.did("fsfreeze_freeze", guest="fake")
+            said = await ai.refused("fsfreeze_thaw", guest="fake")
+            assert guest.is_frozen
+
+        assert not guest.is_frozen
+    assert "may still be frozen" in said
 
 
 async def test_each_call_leaves_a_line_without_secrets_and_content(target: Target, tmp_path: Path) -> None:

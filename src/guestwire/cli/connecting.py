@@ -84,11 +84,16 @@ class Connection:
         return self._run(job)
 
     def _run(self, job: Callable[["Host"], Awaitable[T]]) -> T:
+        from inspect import CORO_CREATED, getcoroutinestate  # noqa: PLC0415
+
         work = _awaited(job, self._hosts[0])
         try:
             return self._runner.run(work)
         finally:
-            work.close()  # Ctrl-C may come before it is begun, and Python would complain
+            # Ctrl-C may come before it is begun, and Python would complain. One that was begun is not closed but ended
+            # by the loop: a second Ctrl-C comes while it cleans up.
+            if getcoroutinestate(work) == CORO_CREATED:
+                work.close()
 
     def _trust(self, error: Any) -> None:
         from guestwire.cli.trust import ask_to_trust  # noqa: PLC0415

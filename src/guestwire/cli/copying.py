@@ -219,7 +219,7 @@ def edit(context: click.Context, path: str, *, yes: bool) -> None:
     editor = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), "")
     if not editor and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("edit needs a terminal, or an editor that needs none in EDITOR.")
-    file = on_guest(context, name, lambda guest: _behind_links(guest, given))
+    file = on_guest(context, name, lambda guest: guest.files.behind_links(given))
     before = on_guest(context, name, lambda guest: guest.files.read(file))
     after = _edited(before, _name(file), editor or VI)
     if after == before:
@@ -229,20 +229,6 @@ def edit(context: click.Context, path: str, *, yes: bool) -> None:
         if on_guest(context, name, lambda guest: guest.files.read(file)) != before:
             confirm(f"{path} changed in the guest meanwhile. Write yours over it?", yes=yes)
         on_guest(context, name, lambda guest: guest.files.write(file, after))
-
-
-async def _behind_links(guest: "Guest", path: str) -> str:
-    """The file behind links, for a write would replace the link.
-
-    Where that can't be found out, the path stays as it is.
-    """
-    if _system(path) is not _system("/") or not await guest.host.may_run(guest.vmid):
-        return path
-    try:
-        found = await guest.run(["readlink", "-f", "--", path])
-    except GuestwireError:
-        return path
-    return found.output.removesuffix("\n") if found.ok and found.output else path
 
 
 def _edited(content: bytes, name: str, editor: str) -> bytes:

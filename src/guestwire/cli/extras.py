@@ -24,7 +24,7 @@ def extra_missing(command: str, error: ModuleNotFoundError) -> ExtraMissing | No
     for extra, modules in EXTRAS.items():
         if module in modules:
             return ExtraMissing(
-                f"guestwire {command} needs {module}, which is not installed;"
+                f"guestwire {command} needs the extra '{extra}' (its Python package {module} is not installed);"
                 f" install it with: pip install 'guestwire[{extra}]'"
             )
     return None

@@ -7,7 +7,7 @@ import click
 from guestwire.cli.asking import confirm, new_password, yes_option
 from guestwire.cli.connecting import guest_argument, on_guest, plain
 from guestwire.cli.output import Column, examples, json_option, note, print_table, report, to_json
-from guestwire.cli.units import size
+from guestwire.cli.units import Seconds, size
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
@@ -101,7 +101,7 @@ def passwd(context: click.Context, guest: str, user: str, *, stdin: bool, crypte
 
 @click.command("shutdown", epilog=examples("guestwire shutdown --wait 60 web"))
 @guest_argument
-@click.option("--wait", metavar="S", help="Seconds to wait until the VM is off.", type=click.FloatRange(min=0))
+@click.option("--wait", metavar="S", help="Seconds to wait until the VM is off.", type=Seconds())
 @yes_option
 @json_option
 @click.pass_context
@@ -132,7 +132,7 @@ def suspend(context: click.Context, mode: str, guest: str, *, yes: bool, json: b
 
 @click.command("wait", epilog=examples("guestwire wait --timeout 300 web && guestwire exec web -- uptime"))
 @guest_argument
-@click.option("--timeout", metavar="S", help="Seconds to wait at most.", type=click.FloatRange(min=0), default=120.0)
+@click.option("--timeout", metavar="S", help="Seconds to wait at most.", type=Seconds(), default=120.0)
 @json_option
 @click.pass_context
 def wait(context: click.Context, guest: str, timeout: float, *, json: bool) -> None:

@@ -9,6 +9,7 @@ import click
 
 from guestwire.cli.connecting import guest_and_path, guest_argument, on_guest, path_argument, plain
 from guestwire.cli.output import examples, json_option, note, to_json
+from guestwire.cli.units import Seconds
 from guestwire.errors import INTERRUPTED, GuestwireError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class LeftRunning(GuestwireError):
     "--timeout",
     metavar="S",
     help="Seconds to wait for the end; the program runs on after them.",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
 )
 @click.option("--detach", help="Show the process id, and do not wait.", is_flag=True)
 @json_option

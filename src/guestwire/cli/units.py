@@ -1,8 +1,11 @@
 """Sizes and the like, as people read them."""
 
+import math
 import stat
 from collections.abc import Mapping
 from typing import Any, Final
+
+import click
 
 STEP: Final = 1024
 KINDS: Final = {"f": "-", "d": "d", "l": "l"}
@@ -26,3 +29,17 @@ def offset(seconds: int) -> str:
 def mode_words(entry: Mapping[str, Any]) -> str:
     """Kind and permissions of a file, as `drwxr-xr-x`."""
     return KINDS.get(entry["kind"], "?") + stat.filemode(entry["mode"])[1:]
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds from 0 on. NaN, which is within any limits, would be waited for without end."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return found

@@ -19,7 +19,7 @@ from guestwire.client.cancellation import map_ordered, run_in_thread
 from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, FileRefused, LocalFile
 from guestwire.client.systems import UNIX, system_of
 from guestwire.client.transfer.files import Files
-from guestwire.client.transfer.local_files import Progress, report, translate_os_errors
+from guestwire.client.transfer.local_files import NO_NAME, Progress, report, translate_os_errors
 from guestwire.client.transfer.reading import FileStat
 
 AT_ONCE: Final = 6
@@ -62,6 +62,11 @@ class TreeCopy:
     bytes: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
     failed: int = 0
+
+    def leave_out(self, entry: Entry, why: str) -> None:
+        """Notes an entry that is not copied; only one that can be copied nowhere is no failure."""
+        self.left_out.append((entry.path, why))
+        self.failed += entry.kind != "?"
 
 
 class Folders:
@@ -250,7 +255,8 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _is_inside(path: Path, folder: Path) -> bool:
     """True if a name that a guest gave stays below the folder, also by links that are here already."""
-    return ".." not in path.parts and path.parent.resolve().is_relative_to(folder.resolve())
+    # Path.resolve raises an error of its own where links lead in a circle.
+    return ".." not in path.parts and Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder))
 
 
 @contextlib.contextmanager
@@ -259,7 +265,9 @@ def _record_failure(entry: Entry, copy: TreeCopy) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        copy.left_out.append((entry.path, error.strerror or str(error)))
+        copy.leave_out(entry, error.strerror or str(error))
+    except UnicodeEncodeError:
+        copy.leave_out(entry, NO_NAME)
 
 
 def _make_folders(entries: list[Entry], target: Path, copy: TreeCopy) -> list[Entry]:
@@ -268,7 +276,7 @@ def _make_folders(entries: list[Entry], target: Path, copy: TreeCopy) -> list[En
     for entry in entries:
         with _record_failure(entry, copy):
             if why := _reason_to_leave_out(entry, target, seen):
-                copy.left_out.append((entry.path, why))
+                copy.leave_out(entry, why)
                 continue
             if entry.kind == "d":
                 (target / entry.path).mkdir(parents=True, exist_ok=True)
@@ -279,6 +287,7 @@ def _make_folders(entries: list[Entry], target: Path, copy: TreeCopy) -> list[En
 
 def _reason_to_leave_out(entry: Entry, target: Path, seen: set[str]) -> str:
     local = target / entry.path
+    os.fsencode(local)
     if entry.path in seen or entry.path == "" or entry.path.startswith("/") or not _is_inside(local, target):
         return "its name leads out of the folder"
     if entry.kind == "?":
@@ -293,7 +302,7 @@ def _make_links_and_set_attributes(entries: list[Entry], target: Path, copy: Tre
     for entry in (entry for entry in entries if entry.kind == "l"):
         local = target / entry.path
         if not _is_inside(local, target) or (local.is_dir() and not local.is_symlink()):
-            copy.left_out.append((entry.path, "a folder stands in its place"))
+            copy.leave_out(entry, "a folder stands in its place")
             continue
         with _record_failure(entry, copy):
             new = local.with_name(f".guestwire-{uuid.uuid4().hex}")

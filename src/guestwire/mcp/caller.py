@@ -59,7 +59,10 @@ class Caller:
     _listed: float = -math.inf
 
     async def close(self) -> None:
-        """Ends the connection; thaws first what is frozen, for there is no caller left to do it."""
+        """Ends calls under way and the connection; thaws first what is frozen, for there is no caller left to do it."""
+        for task in (running := tuple(self.running)):
+            task.cancel()  # a freeze that is cancelled is thawed
+        await asyncio.gather(*running, return_exceptions=True)
         while self.frozen:
             _, (guest, count) = self.frozen.popitem()
             try:

@@ -25,6 +25,8 @@ PRIVATE: Final = 0o600
 
 MAKE_ROOM: Final = "make room on this machine, then copy again"
 
+NO_NAME: Final = "no file of this machine can have this name (a NUL, or letters that its locale lacks)"
+
 Data = bytes | Iterable[bytes] | AsyncIterator[bytes]
 """Bytes, or chunks of them."""
 
@@ -51,6 +53,8 @@ def translate_os_errors(path: Path, context: ErrorContext) -> Iterator[None]:
         hint = MAKE_ROOM if is_full else "check the path on this machine, and who may use it"
         name = error.filename if str(error.filename).startswith(f"{path}/") else path
         raise LocalFile(context, f"{name}: {error.strerror or error}", hint=hint) from error
+    except ValueError as error:
+        raise LocalFile(context, f"{str(path)!a}: {NO_NAME}", hint="use another name") from error
 
 
 class LocalSource:
@@ -147,7 +151,8 @@ class LocalTarget:
         Raises:
             LocalFile: it can't be written, or another copy to the same place is under way.
         """
-        name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]
+        with translate_os_errors(target, context):
+            name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]
         path = target.with_name(f".guestwire-{name}")
         numbers: list[int] = []
         try:
@@ -231,7 +236,11 @@ class LocalTarget:
         """ACL, label and attributes of the file that is replaced; not every file system takes them."""
         if not hasattr(os, "listxattr"):  # a BSD or macOS
             return
-        for name in os.listxattr(self._target, follow_symlinks=False):
+        names: list[str] = []
+        # vfat and some of a network have none, and refuse to list them.
+        with contextlib.suppress(OSError):
+            names = os.listxattr(self._target, follow_symlinks=False)
+        for name in names:
             with contextlib.suppress(OSError):
                 os.setxattr(self._number, name, os.getxattr(self._target, name, follow_symlinks=False))
 

@@ -10,7 +10,7 @@ from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, AgentTookTooLong, CallFailed, ChecksumMismatch, PrivilegeMissing
 from guestwire.client.processes import Processes
 from guestwire.client.protocols import HostOfGuest
-from guestwire.client.systems import digest_in, system_of
+from guestwire.client.systems import UNIX, digest_in, system_of
 from guestwire.client.transfer.retrying import Retrying
 from guestwire.contract.results import FileContent
 
@@ -94,6 +94,19 @@ class FileReader:
             return FileStat.parse(kind, size, mode, mtime)
         except ValueError:
             raise CallFailed(self._calls.context, f"unexpected facts about {path}: {output[:100]!r}") from None
+
+    async def behind_links(self, path: str) -> str:
+        """The path of the file that a path leads to, for a write would replace a link.
+
+        Where that can't be found out, it is the path itself.
+        """
+        if system_of(path) is not UNIX or not await self._host.may_run(self._calls.vmid):
+            return path
+        try:
+            found = await self.retrying.run(["readlink", "-f", "--", path])
+        except (AgentRefused, PrivilegeMissing):
+            return path
+        return found.output.removesuffix("\n") if found.ok and found.output.startswith("/") else path
 
     async def remove(self, path: str) -> None:
         """Removes a file; one that is not there is gone already."""

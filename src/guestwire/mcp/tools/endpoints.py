@@ -5,6 +5,7 @@ from typing import Any, get_origin
 
 import msgspec
 
+from guestwire.client.errors import FreezeLost, FreezeUncertain
 from guestwire.client.freezing import end_freeze, freeze, thaw
 from guestwire.contract import Effect, Endpoint, Parameters, Role, rules
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
@@ -134,8 +135,16 @@ def _thawing(returns: Any) -> Function:
     """Thaws, and judges whether what the caller froze was frozen until now."""
 
     async def function(call: ToolCall, _: Any) -> Any:
-        _guest, count = call.caller.frozen.pop((call.guest.vm.node, call.guest.vm.vmid), (None, None))
-        return returns(await end_freeze(call.guest) if count is None else await thaw(call.guest, count))
+        frozen, key = call.caller.frozen, (call.guest.vm.node, call.guest.vm.vmid)
+        _guest, count = frozen.get(key, (None, None))
+        try:
+            thawed = await end_freeze(call.guest) if count is None else await thaw(call.guest, count)
+        except (FreezeLost, FreezeUncertain):
+            frozen.pop(key, None)
+            raise
+        # After any other error it may be frozen still: then its caller's end thaws it.
+        frozen.pop(key, None)
+        return returns(thawed)
 
     return function
 

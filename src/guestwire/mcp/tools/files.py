@@ -228,9 +228,11 @@ class TextWritten(msgspec.Struct, frozen=True, omit_defaults=True):
 async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
     """Replaces or creates a text file in a guest and shows the diff.
 
-    The old file stays until the new one is whole; permissions, encoding and line ends are kept.
+    The old file stays until the new one is whole; permissions, encoding, line ends and links are kept.
     """
     path = parameters.path
+    if call.allowed.write is None:  # else it was resolved for its check, and is not followed once more
+        path = await call.guest.files.behind_links(path)
     old = await _old(call.guest, path)
     data = _encode(parameters, old)
     backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old else None
