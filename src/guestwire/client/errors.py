@@ -145,7 +145,8 @@ class GuestStopped(CallFailed):
 
 
 NO_AGENT_SOCKET: Final = (
-    "check the path, that QEMU runs, that you may open it, and that qemu-guest-agent runs in the guest"
+    "check the path, that QEMU runs, that you may open it, that no other program holds it (QEMU serves one at a time), and"
+    " that qemu-guest-agent runs in the guest"
 )
 
 

@@ -105,7 +105,9 @@ async def end_freeze(calls: Endpoints) -> int:
     Raises:
         FreezeNotHeld: as `thaw`; none was frozen any more though the agent had frozen some.
     """
-    was_frozen = await _status(calls, "") == "frozen"
+    was_frozen = False
+    with contextlib.suppress(CallFailed):  # thawing is tried in any case
+        was_frozen = await _status(calls, "") == "frozen"
     count = await thaw(calls)
     if was_frozen and not count:
         raise FreezeLost(calls.context, "its agent had frozen file systems, and none was frozen any more")

@@ -7,7 +7,7 @@ where it stopped, if the guest's file begins with what is there.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +25,9 @@ class Downloads(FileReader):
     """Copies files from one guest."""
 
     async def download(
-        self, path: str, target: Path, *, stat: FileStat | None = None, progress: Progress | None = None
-    ) -> int:
+        self, path: str, target: Path, *, stat: FileStat | None = None, progress: Progress | None = None,
+        before_replacing: Callable[[], Awaitable[None]] | None = None,
+    ) -> int:  # fmt: skip
         """Copies the guest's file to `target`, with its permissions and time; returns its size.
 
         It appears under its name when it is whole.
@@ -36,6 +37,7 @@ class Downloads(FileReader):
             target: what stands there is replaced.
             stat: of `path`, when it is known.
             progress: see `Progress`.
+            before_replacing: an exception of it leaves what stands at `target`.
 
         Raises:
             ChecksumMismatch: the file changed meanwhile.
@@ -66,6 +68,8 @@ class Downloads(FileReader):
                 raise self._mismatch(
                     path, f"its {file.done} bytes are not those that were copied: it changed meanwhile"
                 )
+            if before_replacing:
+                await before_replacing()
             await file.finish(stat.mode if stat else None, stat.mtime if stat else None)
         return file.done
 

@@ -234,7 +234,9 @@ class Uploads(FileReader):
         try:
             await self.retrying.call(lambda: self._calls.file_piece(path, offset, content))
         except AgentRefused as error:
-            raise FileRefused(error.context, error.description) from error
+            is_gone = "No such file" in error.description
+            why = f"{path}: it is gone; another copy to the same place may have ended" if is_gone else error.description
+            raise FileRefused(error.context, why) from error
         return len(chunk)
 
     async def _write_by_process(self, path: str, chunk: bytes, offset: int) -> int:

@@ -351,12 +351,10 @@ async def copy_file(call: Call, parameters: CopyFile) -> Copied:
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
-    size = await call.guest.download(path, local, progress=_bounded_progress(call))
-    try:
-        await verify_unchanged(call.guest, [path] if call.allowed.read is not None else [])
-    except BaseException:
-        await asyncio.to_thread(local.unlink, missing_ok=True)
-        raise
+    reads = [path] if call.allowed.read is not None else []
+    size = await call.guest.files.download(
+        path, local, progress=_bounded_progress(call), before_replacing=lambda: verify_unchanged(call.guest, reads)
+    )
     return Copied(size)
 
 

@@ -40,6 +40,8 @@ if ! words=$(LC_ALL=C mv -f -- "$1" "$2" 2>&1); then
     *busy*)
       cat <"$1" >"$2" || exit 1
       rm -f -- "$1"
+      if [ -n "$mode" ]; then chmod "$mode" "$2"; fi
+      if [ -n "$5" ]; then TZ=UTC0 touch -t "$5" -- "$2"; fi
       ;;
     *) echo "$words" >&2; end "$@" ;;
   esac
