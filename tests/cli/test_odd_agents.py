@@ -52,7 +52,12 @@ async def fake(request: pytest.FixtureRequest, server: Serving) -> AsyncIterator
 
 @pytest.fixture(params=["unix", "https"])
 async def guest(request: pytest.FixtureRequest, server: Serving, fake: FakeGuest) -> AsyncIterator[Guest]:
-    async with await (connect(f"unix:{fake.path}") if request.param == "unix" else over_https(server)) as host:
+    # The server holds its own guest's socket, and an agent takes one connection at a time.
+    path = server.folder / "direct.qga"
+    async with (
+        FakeGuest(path, replies=fake.replies),
+        await (connect(f"unix:{path}") if request.param == "unix" else over_https(server)) as host,
+    ):
         guest = await host.guest(100)
         await guest.wait_ready(30)
         yield guest

@@ -34,8 +34,11 @@ async def server() -> AsyncIterator[Serving]:
 
 
 @pytest.fixture
-async def fake(server: Serving) -> AsyncIterator[FakeGuest]:
-    async with FakeGuest(server.folder / "100.qga") as fake:
+async def fake(request: pytest.FixtureRequest, server: Serving) -> AsyncIterator[FakeGuest]:
+    """The server's guest; another one where the client goes there by itself, for an agent takes one connection at a time."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    name = "direct" if parameters.get("there") == "unix" else "100"
+    async with FakeGuest(server.folder / f"{name}.qga") as fake:
         yield fake
 
 

@@ -31,6 +31,7 @@ class SyncFiles(SyncProxy[Files]):
     upload = blocking(Files.upload)
     download = blocking(Files.download)
     remove = blocking(Files.remove)
+    behind_links = blocking(Files.behind_links)
 
 
 class SyncFolders(SyncProxy[Folders]):
