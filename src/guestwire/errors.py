@@ -6,6 +6,7 @@
     ├── GuestError              a call into a guest failed
     │   ├── VmNotFound          no such VM on this node
     │   ├── VmNotRunning        the VM is known and stopped
+    │   ├── MonitorError        QEMU itself refused a command, or did not answer
     │   ├── AgentNotConfigured  the VM has no guest agent channel
     │   ├── AgentNotRunning     nothing answers on the channel
     │   ├── CommandFailed       the channel lost the command, or its time was up
@@ -83,6 +84,16 @@ class VmNotRunning(GuestError):
     def __init__(self, vmid: int) -> None:
         self.vmid = vmid
         super().__init__(f"VM {vmid} is not running")
+
+
+class MonitorError(GuestError):
+    """QEMU itself, at the VM's QMP socket, refused a command or did not answer; `why` is in its words where it did."""
+
+    def __init__(self, guest: str, command: str, why: str) -> None:
+        self.guest = guest
+        self.command = command
+        self.why = why
+        super().__init__(f"{guest} qmp command '{command}' failed - {why}")
 
 
 class AgentNotConfigured(GuestError):

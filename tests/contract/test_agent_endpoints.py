@@ -12,7 +12,7 @@ from guestwire.access.control import Access
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
-from guestwire.contract import ByteText, VmSummary, rules, validate
+from guestwire.contract import ByteText, VmState, rules, validate
 from guestwire.contract.endpoints.agent import AGENT as PATH
 from guestwire.contract.endpoints.agent import COMMANDS
 from guestwire.contract.registry import ENDPOINTS
@@ -57,8 +57,8 @@ class OneVm:
         assert vmid == 100
         self.noted += [command, answer]
 
-    async def vms(self) -> list[VmSummary]:
-        return [VmSummary(100, "running")]
+    async def vms(self) -> list[VmState]:
+        return [VmState(vmid=100, status="running", name="VM 100")]
 
     async def call(self, method: str, below: str, vmid: Any = 100, **given: Any) -> Any:
         """The answer of `METHOD agent/below` as JSON has it."""

@@ -1,7 +1,7 @@
 """The endpoints beside the agent's: the server, its node, and the VMs on it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from guestwire import __version__
 from guestwire.access import Subject
 from guestwire.access.control import Access
 from guestwire.agent.guest import GuestAgent
-from guestwire.contract import HostFigures, VmSummary, validate
+from guestwire.contract import HostFigures, VmState, validate
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.errors import VmNotFound
 from guestwire.stores import AclEntry, MemoryStore, Put, User
@@ -37,8 +37,12 @@ class TwoVms:
     async def figures(self) -> HostFigures:
         return HostFigures(cpu=0.5, uptime=7)
 
-    async def vms(self) -> list[VmSummary]:
-        return [VmSummary(100, "running", "web"), VmSummary(101, "stopped")]
+    async def details(self, vmids: Sequence[int]) -> list[VmState]:
+        found = {vm.vmid: msgspec.structs.replace(vm, qmpstatus=vm.status) for vm in await self.vms()}
+        return [found[vmid] for vmid in vmids]
+
+    async def vms(self) -> list[VmState]:
+        return [VmState(vmid=100, status="running", name="web"), VmState(vmid=101, status="stopped", name="VM 101")]
 
 
 async def get(path: str, context: TwoVms | None = None, **given: Any) -> Any:
@@ -82,12 +86,21 @@ async def test_without_tls_a_node_has_no_fingerprint() -> None:
     assert "ssl_fingerprint" not in (await get("/nodes"))[0]
 
 
-@pytest.mark.parametrize("given", [{}, {"full": "0"}, {"full": "1"}])
-async def test_vms_are_listed_with_their_names_where_they_have_one(given: dict[str, Any]) -> None:
+FIGURES = dict.fromkeys(
+    ("uptime", "cpu", "cpus", "mem", "memhost", "maxmem", "disk", "maxdisk", "netin", "netout"), 0
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [{}, {"full": "0"}])
+async def test_vms_are_listed_with_a_name_each_and_figures_that_are_not_known_are_0(given: dict[str, Any]) -> None:
     assert await get("/nodes/{node}/qemu", node="pve1", **given) == [
-        {"vmid": 100, "status": "running", "name": "web"},
-        {"vmid": 101, "status": "stopped"},
+        {"vmid": 100, "status": "running", "name": "web", **FIGURES},
+        {"vmid": 101, "status": "stopped", "name": "VM 101", **FIGURES},
     ]
+
+
+async def test_the_full_list_has_what_qemu_says() -> None:
+    assert [vm["qmpstatus"] for vm in await get("/nodes/{node}/qemu", node="pve1", full="1")] == ["running", "stopped"]
 
 
 async def test_vms_that_the_caller_may_not_see_are_not_listed() -> None:

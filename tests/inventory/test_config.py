@@ -208,14 +208,17 @@ def test_a_vm_may_stand_in_the_file_once(refusal: Refusal) -> None:
         ("foo = 1\n", "line 1: unknown key 'foo'; known are server, audit, vm"),
         ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, audit, vm"),
         ("[server]\n\n[[vms]]\nvmid = 100\n", "line 3: unknown key 'vms'; known are server, audit, vm"),
-        ("[[vm]]\nvmid = 100\nfoo = 1\n", "line 3: unknown key 'foo'; known are vmid, name, agent, qmp, running"),
+        (
+            "[[vm]]\nvmid = 100\nfoo = 1\n",
+            "line 3: unknown key 'foo'; known are vmid, name, agent, qmp, running, description, tags, power",
+        ),
         (
             "[[vm]]\nvmid = 100\n\n[[vm]]\nvmid = 101\nfoo = 1\n",
-            "line 6: unknown key 'foo'; known are vmid, name, agent, qmp, running",
+            "line 6: unknown key 'foo'; known are vmid, name, agent, qmp, running, description, tags, power",
         ),
         (
             "[[vm]]\nvmid = 100\n[server]\ntls = true\n[[vm]]\nvmid = 101\nfoo = 1\n",
-            "line 7: unknown key 'foo'; known are vmid, name, agent, qmp, running",
+            "line 7: unknown key 'foo'; known are vmid, name, agent, qmp, running, description, tags, power",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from guestwire.access.control import Access
 from guestwire.agent.commands import PING
 from guestwire.agent.results import Done
 from guestwire.channels import ChannelState
-from guestwire.contract import VmSummary
+from guestwire.contract import VmState
 from guestwire.errors import AgentNotConfigured, AgentNotRunning, CommandFailed, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease, VmConfig
 from guestwire.inventory.vms import SLICE
@@ -197,9 +197,9 @@ async def test_vms_are_listed_by_id_with_what_is_known_of_them(inventory: Invent
     await inventory.apply([VmConfig(vmid=300, running=True), at(guest, 100, "web"), VmConfig(vmid=101, name="db")])
 
     assert await Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms() == [
-        VmSummary(vmid=100, status="running", name="web"),
-        VmSummary(vmid=101, status="stopped", name="db"),
-        VmSummary(vmid=300, status="running"),
+        VmState(vmid=100, status="running", name="web"),
+        VmState(vmid=101, status="stopped", name="db"),
+        VmState(vmid=300, status="running", name="VM 300"),
     ]
 
 
@@ -262,7 +262,7 @@ async def test_a_reload_changes_name_and_state_without_a_new_connection(inventor
     await inventory.apply([at(guest, name="new", running=False)])
 
     assert await Lease(inventory, NO_ACCESS, NOBODY, "127.0.0.1").vms() == [
-        VmSummary(vmid=100, status="stopped", name="new")
+        VmState(vmid=100, status="stopped", name="new")
     ]
     with pytest.raises(VmNotRunning):
         await ping(inventory)

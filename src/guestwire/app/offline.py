@@ -22,7 +22,7 @@ from guestwire.access.engine import SUPERUSER
 from guestwire.access.explanation import explain
 from guestwire.access.subject import split
 from guestwire.app.state import StateLocation, user_name
-from guestwire.contract import Endpoint, HostFigures, VmSummary
+from guestwire.contract import Endpoint, HostFigures, VmState
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Recorder, Route, Router, new_id, parameters_given
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
@@ -51,9 +51,13 @@ class _StoreContext:
         """See `GuestContext.agent`: no guest is reached from here."""
         raise VmNotFound(vmid, self.node)
 
-    async def vms(self) -> list[VmSummary]:
+    async def vms(self) -> list[VmState]:
         """See `NodeContext.vms`: the store knows those in pools, and not whether they run."""
-        return [VmSummary(vmid=vmid, status="") for vmid in sorted(self.access.snapshot.pool_of)]
+        return await self.details(sorted(self.access.snapshot.pool_of))
+
+    async def details(self, vmids: Iterable[int]) -> list[VmState]:
+        """See `NodeContext.details`: as above."""
+        return [VmState(vmid=vmid, name="", status="") for vmid in vmids]
 
     async def figures(self) -> HostFigures:
         """See `NodeContext.figures`."""

@@ -23,7 +23,7 @@ from guestwire.app.state import STORE
 from guestwire.channels.budget import shared_budget
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
-from guestwire.inventory import Config, Freezes, Inventory, read_config
+from guestwire.inventory import Config, Inventory, read_config
 from guestwire.server import Certificate, Gateway, Listener
 from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
@@ -69,7 +69,7 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
             " guestwire audit --status %d", begun, BEGUN,
         )  # fmt: skip
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
-    inventory = Inventory(config.server.node, cert.fingerprint if cert else None, Freezes(store))
+    inventory = Inventory(config.server.node, cert.fingerprint if cert else None, store)
     frozen = FrozenGuests(inventory, access, recorder)
     stop = _heed_signals(path, config, inventory)
     listener = Listener(
@@ -80,6 +80,7 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     try:
         await _bind(listener, config)
         await inventory.apply(config.vm)
+        await inventory.tasks.settle()
         port = listener.start()
         log.info(
             "guestwire %s serves %d VMs of node %s on %s port %d",

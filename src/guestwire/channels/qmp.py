@@ -7,6 +7,9 @@ to run.
 import asyncio
 import contextlib
 import logging
+import socket
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +17,11 @@ from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
 
 from guestwire.channels.budget import shared_budget
 from guestwire.channels.channel import Channel, GuestEvent
+from guestwire.errors import MonitorError
 from guestwire.pacing import Backoff
 
 CONNECT_TIMEOUT: Final = 3.0
+COMMAND_TIMEOUT: Final = 3.0
 RETRY: Final = 0.5
 RETRY_AT_MOST: Final = 4.0
 
@@ -28,6 +33,9 @@ EVENTS: Final = {
     "SHUTDOWN": GuestEvent.STOPPED,
 }
 PORT_CHANGE: Final = "VSERPORT_CHANGE"
+
+_PEER: Final = struct.Struct("3i")
+"""`struct ucred`: process, user and group."""
 
 _library_log = logging.getLogger("qemu.qmp")
 _library_log.setLevel(logging.CRITICAL)  # it logs what it also raises
@@ -41,6 +49,10 @@ class Monitor:
         guest: how messages name the guest.
         agent: the guest agent's socket; tells its port from the VM's others.
         channel: told what happens.
+
+    Attributes:
+        pid: the process that answers, as long as it does; None: not known.
+        resets: how often the VM has started anew, as far as that was seen.
     """
 
     def __init__(self, path: Path, guest: str, agent: Path | None, channel: Channel | None) -> None:
@@ -51,6 +63,9 @@ class Monitor:
         self._connections = shared_budget().connections
         self._running = asyncio.Event()
         self._wake = asyncio.Event()
+        self._client: QMPClient | None = None
+        self.pid: int | None = None
+        self.resets = 0
         self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
 
     @property
@@ -68,6 +83,26 @@ class Monitor:
                 async with asyncio.timeout(1.0):
                     await self._running.wait()
         return self._running.is_set()
+
+    async def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, within: float = COMMAND_TIMEOUT
+    ) -> Any:
+        """What QEMU answers to a command; waits `within` seconds at most.
+
+        Raises:
+            MonitorError: it is refused or fails, or nobody answers here.
+        """
+        client = self._client
+        if client is None:
+            why = "another client holds it" if self._running.is_set() else "nothing answers there"
+            raise MonitorError(self._guest, command, f"{why}: {self._path}")
+        try:
+            async with asyncio.timeout(within):
+                return await client.execute(command, arguments)
+        except TimeoutError:
+            raise MonitorError(self._guest, command, f"no answer in {within:g} seconds") from None
+        except (QMPError, EOFError, OSError) as error:
+            raise MonitorError(self._guest, command, str(error)) from error
 
     async def close(self) -> None:
         """Ends the watch."""
@@ -100,18 +135,26 @@ class Monitor:
             self._connections.give_back()
 
     async def _attend_to(self, client: QMPClient) -> bool:
+        own = socket.socket(socket.AF_UNIX)
+        own.setblocking(False)  # noqa: FBT003
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await client.connect(str(self._path))
+                await asyncio.get_running_loop().sock_connect(own, str(self._path))
+                pid, _, _ = _PEER.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+                await client.connect(own)
         except TimeoutError:
+            own.close()
             self._running.set()
             return True
         except (ConnectError, OSError):
+            own.close()
             return False
+        self._client, self.pid = client, pid or None
         self._running.set()
         try:
             await self._listen(client)
         finally:
+            self._client = self.pid = None
             with contextlib.suppress(QMPError, EOFError, OSError):
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await client.disconnect()
@@ -129,6 +172,7 @@ class Monitor:
     async def _hear(self, client: QMPClient, events: EventListener) -> None:
         async for event in events:
             name = str(event["event"])
+            self.resets += name == "RESET"
             happened = await self._port(client) if name == PORT_CHANGE else EVENTS[name]
             if happened and self._channel:
                 self._channel.notify(happened)

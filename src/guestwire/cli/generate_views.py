@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from guestwire.contract import Endpoint
-from guestwire.contract.guest_registry import GUEST_ENDPOINTS
+from guestwire.contract.guest_registry import CLIENT_ENDPOINTS
 
 FILE: Final = Path(__file__).with_name("view_names.py")
 
@@ -23,4 +23,4 @@ def view_names(endpoints: Iterable[Endpoint]) -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(view_names(GUEST_ENDPOINTS))
+    FILE.write_text(view_names(CLIENT_ENDPOINTS))

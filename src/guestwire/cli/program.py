@@ -103,9 +103,9 @@ class LazyGroup(Group):
 
 
 def _viewed(name: str) -> "Endpoint":
-    from guestwire.contract.guest_registry import GUEST_ENDPOINTS  # noqa: PLC0415  # `--help` must not wait for it
+    from guestwire.contract.guest_registry import CLIENT_ENDPOINTS  # noqa: PLC0415  # `--help` must not wait for it
 
-    return next(endpoint for endpoint in GUEST_ENDPOINTS if endpoint.command and endpoint.command.name == name)
+    return next(endpoint for endpoint in CLIENT_ENDPOINTS if endpoint.command and endpoint.command.name == name)
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback

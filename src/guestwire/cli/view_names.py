@@ -14,4 +14,5 @@ VIEWS: Final = {
     "timezone": ("Look at guests", "Show a guest's time zone."),
     "users": ("Look at guests", "Show who is logged in to a guest."),
     "vcpus": ("Look at guests", "Show a guest's processors."),
+    "vm": ("Look at guests", "Show the VM itself: its state, load and memory."),
 }

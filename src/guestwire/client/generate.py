@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 from guestwire.client.generate_sync import synchronous
 from guestwire.contract import Effect, Endpoint, Kind, rules
 from guestwire.contract.endpoint import VM
-from guestwire.contract.guest_registry import GUEST_ENDPOINTS
+from guestwire.contract.guest_registry import CLIENT_ENDPOINTS
 from guestwire.contract.parameters import Rule
 from guestwire.contract.results import Forwarded, client_result
 
@@ -33,7 +33,7 @@ class Endpoints(Calls):
 '''
 
 
-def asynchronous(endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> str:
+def asynchronous(endpoints: Iterable[Endpoint] = CLIENT_ENDPOINTS) -> str:
     """The text of `endpoints.py`."""
     methods = list(guest_methods(endpoints))
     modules: dict[str, set[str]] = {"guestwire.client.calls": {"Calls"}}
@@ -44,12 +44,12 @@ def asynchronous(endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> str:
 
 
 def guest_methods(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
-    """The endpoints that are methods of a guest: all of one VM that are named by a step below it."""
-    return (
-        one
-        for one in endpoints
-        if one.is_about_guest and one.kind is Kind.CALL and one.path.count("/") > VM.count("/") + 1
-    )
+    """The endpoints that are methods of a guest: those of one VM that have a name of their own, or stand two steps below it."""
+    for one in endpoints:
+        below = one.path.removeprefix(VM)
+        has_name = below.count("/") > 1 or not below.endswith(f"/{one.name}")
+        if one.is_about_guest and one.kind is Kind.CALL and has_name and below and "{" not in below:
+            yield one
 
 
 def _classes(answer: Any) -> Iterator[type]:

@@ -7,7 +7,7 @@ from guestwire.contract.context import (
     HostFigures,
     NodeContext,
     PoolContext,
-    VmSummary,
+    VmState,
 )
 from guestwire.contract.endpoint import Effect, Endpoint, Kind, Origin, Registry
 from guestwire.contract.faces import CommandView, Level, ToolView
@@ -33,7 +33,7 @@ __all__ = [
     "Role",
     "ToolView",
     "VmParameters",
-    "VmSummary",
+    "VmState",
     "join_lists",
     "parameter",
     "rules",

@@ -4,16 +4,18 @@ Above it: the functions in `endpoints/`, each of which names the least of these 
 a server, one agent's socket in the client's engine, the store alone in offline administration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from msgspec import field
 
 from guestwire.access import Subject
 
 if TYPE_CHECKING:
     from guestwire.access.control import Access
     from guestwire.agent.guest import GuestAgent
+    from guestwire.stores import StoredTask
 
 
 class FreezeNote(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -24,13 +26,65 @@ class FreezeNote(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int | None = None
 
 
-class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One VM in a list; `status` is `running` or `stopped`; `frozen` is there while its file systems are."""
+_zero: Callable[[], int] = int
+"""The default of figures that are always written, also when they are 0."""
+
+
+class VmState(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
+    rename={"running_machine": "running-machine", "running_qemu": "running-qemu"},
+):  # fmt: skip
+    """One VM, with the fields of Proxmox VE.
+
+    Sizes are in bytes, `uptime` in seconds, `cpu` is a share of `cpus`, pressures are in percent. `status` is `running`
+    or `stopped`. Figures that can't be known are 0, for clients calculate with them; other fields are left out.
+    `frozen` is there while the guest's file systems are. What follows is what QEMU says of itself, where that was asked
+    for: `qmpstatus` is its run state, `blockstat` are its counters by device.
+    """
 
     vmid: int
+    name: str
     status: str
-    name: str | None = None
+    uptime: int = field(default_factory=_zero)
+    cpu: float = field(default_factory=_zero)
+    cpus: int = field(default_factory=_zero)
+    mem: int = field(default_factory=_zero)
+    memhost: int = field(default_factory=_zero)
+    maxmem: int = field(default_factory=_zero)
+    disk: int = field(default_factory=_zero)
+    maxdisk: int = field(default_factory=_zero)
+    netin: int = field(default_factory=_zero)
+    netout: int = field(default_factory=_zero)
+    tags: str | None = None
+    pid: int | None = None
+    pressurecpusome: float | None = None
+    pressurecpufull: float | None = None
+    pressureiosome: float | None = None
+    pressureiofull: float | None = None
+    pressurememorysome: float | None = None
+    pressurememoryfull: float | None = None
     frozen: FreezeNote | None = None
+    qmpstatus: str | None = None
+    diskread: int | None = None
+    diskwrite: int | None = None
+    blockstat: dict[str, dict[str, Any]] | None = None
+    running_machine: str | None = None
+    running_qemu: str | None = None
+
+
+class VmDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """What a VM is, as far as the configuration says it and QEMU did while it ran; `memory` in bytes, 0: not known."""
+
+    vmid: int
+    name: str | None
+    has_agent: bool
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    cpus: int = 0
+    memory: int = 0
+    machine: str | None = None
+    uuid: str | None = None
+    mac_addresses: tuple[str, ...] = ()
 
 
 class HostFigures(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,6 +97,67 @@ class HostFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     disk: int | None = None
     maxdisk: int | None = None
     uptime: int | None = None
+
+
+class Processors(msgspec.Struct, frozen=True):
+    """The processors of a node: `cpus` threads in `cores` in `sockets`; `mhz` and `user_hz` as Proxmox VE has them."""
+
+    cpus: int
+    cores: int
+    sockets: int
+    model: str
+    mhz: str
+    vendor: str
+    family: str
+    flags: str
+    hvm: str
+    user_hz: int
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Bytes."""
+
+    total: int
+    used: int
+    free: int
+    available: int
+
+
+class Space(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Bytes of a file system, or of swap; `avail` is what a plain user may take."""
+
+    total: int
+    used: int
+    free: int
+    avail: int | None = None
+
+
+class Kernel(msgspec.Struct, frozen=True):
+    """As `uname` says it."""
+
+    sysname: str
+    release: str
+    version: str
+    machine: str
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"kernel": "current-kernel", "boot": "boot-info"}):
+    """The state of a node: `cpu` and `wait` are shares of all processors, `uptime` seconds, `loadavg` texts."""
+
+    uptime: int
+    cpu: float
+    wait: float
+    loadavg: tuple[str, ...]
+    cpuinfo: Processors
+    memory: Memory
+    swap: Space
+    rootfs: Space
+    kernel: Kernel
+    kversion: str
+    boot: dict[str, str]
+    idle: int = 0
+    ksm: dict[str, int] = msgspec.field(default_factory=lambda: {"shared": 0})
+    pveversion: str = ""
 
 
 class GuestContext(Protocol):
@@ -80,8 +195,16 @@ class NodeContext(Protocol):
         """SHA-256 of the server's certificate, `AA:BB:…`; None without TLS."""
         ...
 
-    async def vms(self) -> list[VmSummary]:
+    async def vms(self) -> list[VmState]:
         """All VMs of the node, by id, for any caller."""
+        ...
+
+    async def details(self, vmids: Sequence[int]) -> list[VmState]:
+        """These VMs of the node, in the same order, with what QEMU says of itself.
+
+        Raises:
+            VmNotFound: one of them is not there.
+        """
         ...
 
     async def figures(self) -> HostFigures:
@@ -90,6 +213,26 @@ class NodeContext(Protocol):
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         """True when the caller has one of these privileges on the access path."""
+        ...
+
+
+class MachineContext(NodeContext, Protocol):
+    """A node and its VMs as machines, beside the agents in them, for one call."""
+
+    async def definition(self, vmid: int) -> VmDefinition:
+        """The definition of a VM.
+
+        Raises:
+            VmNotFound: there is no such VM.
+        """
+        ...
+
+    async def node_status(self) -> NodeStatus:
+        """The node's state, for any caller."""
+        ...
+
+    async def node_address(self) -> str:
+        """The node's IP address, as others reach it; 127.0.0.1 where it has none."""
         ...
 
 
@@ -114,3 +257,37 @@ class AccessContext(Protocol):
 
 class PoolContext(NodeContext, AccessContext, Protocol):
     """Both: which VMs there are, and who may have them."""
+
+
+class ClusterContext(MachineContext, AccessContext, Protocol):
+    """The same, with the VMs as machines."""
+
+
+class TaskList(Protocol):
+    """The tasks of a node."""
+
+    @property
+    def known(self) -> "Mapping[str, StoredTask]":
+        """All by upid, the oldest first."""
+        ...
+
+    async def cancel(self, upid: str) -> None:
+        """Ends a task that still runs, and waits for its end."""
+        ...
+
+
+class TaskContext(MachineContext, AccessContext, Protocol):
+    """Work that goes on after its call."""
+
+    @property
+    def tasks(self) -> TaskList:
+        """The node's tasks."""
+        ...
+
+    async def power(self, vmid: int, action: str, **options: Any) -> str:
+        """Begins to start, stop, … a VM; returns the task's upid at once.
+
+        Raises:
+            VmNotFound, GuestError: there is no such VM, or it does not run, where the action is about one that does.
+        """
+        ...

@@ -79,7 +79,8 @@ class Endpoint:
     Attributes:
         method: GET, POST, PUT or DELETE.
         path: below `/api2/{format}`, with path parameters in braces.
-        name: the last word of the path that is no parameter; what a command line or a tool calls it.
+        name: what a command line or a tool calls it: the last word of the path that is no parameter, unless the record
+            says another.
         summary: one line.
         parameters: all of them, those in the path too.
         returns: the type of the result.
@@ -164,7 +165,7 @@ class Registry:
     def endpoint(
         self, method: str, path: str, parameters: type[P], *, check: Check = LOGGED_IN, effect: Effect = Effect.READS,
         timeout: float = DEFAULT_TIMEOUT, tokens: bool = True, kind: Kind = Kind.CALL, tool: ToolView | None = None,
-        command: CommandView | None = None,
+        command: CommandView | None = None, name: str | None = None,
     ) -> Callable[[Callable[[C, P], Awaitable[Any]]], Endpoint]:  # fmt: skip
         """Makes an endpoint of the decorated function, and adds it."""
 
@@ -172,7 +173,7 @@ class Registry:
             endpoint = Endpoint(
                 method=method,
                 path=path,
-                name=next((step for step in reversed(path.split("/")) if not step.startswith("{")), ""),
+                name=name or next((step for step in reversed(path.split("/")) if not step.startswith("{")), ""),
                 summary=(function.__doc__ or "").strip().partition("\n")[0],
                 parameters=parameters,
                 returns=get_type_hints(function)["return"],

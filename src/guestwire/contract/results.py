@@ -63,6 +63,13 @@ class FileContent(msgspec.Struct, Generic[T], frozen=True, rename="kebab", omit_
         return str(self.content).encode("latin-1")
 
 
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """A part of a list, and how many there are; the number stands beside the data of an answer."""
+
+    data: list[T]
+    total: int
+
+
 class Name(msgspec.Struct, frozen=True):
     """One name below a path."""
 

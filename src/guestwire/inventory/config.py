@@ -13,6 +13,9 @@ from guestwire.toml import Refuse, read_toml
 
 NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
 
+TAG: Final = r"^[a-z0-9_][a-z0-9_\-+.]*$"
+"""As in Proxmox VE, in small letters."""
+
 STDERR: Final = "stderr"
 
 MAX_PORT: Final = 65535
@@ -49,6 +52,21 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+Command = Annotated[list[str], Meta(min_length=1)]
+
+
+class PowerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[vm.power]`: programs of this host, with their arguments, that do what QMP can't, or what it should not."""
+
+    start: Command | None = None
+    stop: Command | None = None
+    shutdown: Command | None = None
+    reboot: Command | None = None
+    reset: Command | None = None
+    suspend: Command | None = None
+    resume: Command | None = None
+
+
 class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[vm]]`. Without `qmp` and `running`, a VM runs when its agent's socket is there."""
 
@@ -57,6 +75,9 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agent: str | None = None
     qmp: str | None = None
     running: bool | None = None
+    description: str | None = None
+    tags: list[Annotated[str, Meta(pattern=TAG)]] = msgspec.field(default_factory=list)
+    power: PowerConfig = msgspec.field(default_factory=PowerConfig)
 
     @property
     def agent_path(self) -> Path | None:

@@ -3,20 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
-from guestwire.access import Subject
-from guestwire.access.control import Access
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, UnixChannel
 from guestwire.channels.qmp import Monitor
-from guestwire.contract import FreezeNote, HostFigures, VmSummary
-from guestwire.errors import AgentNotConfigured, VmNotFound, VmNotRunning
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
 from guestwire.inventory.host import HostLoad
-from guestwire.stores import MemoryStore
+from guestwire.inventory.machine import Machine
+from guestwire.inventory.task_runner import Tasks
+from guestwire.stores import MemoryStore, Store
 
 SLICE: Final = 100
 """VMs that are gone through in one turn of the loop: there may be ten thousand."""
@@ -36,21 +34,22 @@ class Vm:
         socket = config.agent_path
         self._socket = socket
         self._channel: Channel | None = UnixChannel(socket, guest) if socket else None
-        self._monitor = Monitor(config.qmp_path, guest, socket, self._channel) if config.qmp_path else None
+        self.monitor = Monitor(config.qmp_path, guest, socket, self._channel) if config.qmp_path else None
+        self.machine = Machine(self.monitor) if self.monitor else None
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
 
     async def is_running(self) -> bool:
         """As QMP says; else as the configuration says; else whether the agent's socket is there."""
         known = self.known_state
-        if known is None and self._monitor:
-            return await self._monitor.is_running()
+        if known is None and self.monitor:
+            return await self.monitor.is_running()
         return bool(known)
 
     @property
     def known_state(self) -> bool | None:
         """The same, as far as it can be said without waiting."""
-        if self._monitor:
-            return self._monitor.known_state
+        if self.monitor:
+            return self.monitor.known_state
         if self.config.running is not None:
             return self.config.running
         answers = self._channel is not None and self._channel.state is ChannelState.UP
@@ -58,8 +57,8 @@ class Vm:
 
     async def close(self) -> None:
         """Ends what reaches it."""
-        if self._monitor:
-            await self._monitor.close()
+        if self.monitor:
+            await self.monitor.close()
         if self.agent:
             await self.agent.close()
         if self._channel:
@@ -82,11 +81,13 @@ class Vm:
 
 
 class Inventory:
-    """All VMs of one node; without `freezes`, which guests are frozen is forgotten at the end."""
+    """All VMs of one node; without a store, freezes and tasks are forgotten at the end."""
 
-    def __init__(self, node: str, fingerprint: str | None = None, freezes: Freezes | None = None) -> None:
+    def __init__(self, node: str, fingerprint: str | None = None, store: Store | None = None) -> None:
         self.node = node
-        self.freezes = freezes or Freezes(MemoryStore())
+        store = store or MemoryStore()
+        self.freezes = Freezes(store)
+        self.tasks = Tasks(node, store)
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
         self.host = HostLoad()
@@ -133,6 +134,7 @@ class Inventory:
 
     async def close(self) -> None:
         """Closes all channels."""
+        await self.tasks.close()
         retiring = dict(self._retiring)
         for task in retiring:
             task.cancel()
@@ -144,87 +146,3 @@ class Inventory:
 async def _retire(vm: Vm) -> None:
     await vm.unused.wait()
     await vm.close()
-
-
-class Lease:
-    """What one call may use (every context that `contract` names); release it when the call has ended."""
-
-    __slots__ = ("_inventory", "_used", "access", "address", "subject")
-
-    def __init__(self, inventory: Inventory, access: Access, subject: Subject, address: str) -> None:
-        self.access = access
-        self.subject = subject
-        self.address = address
-        self._inventory = inventory
-        self._used: list[Vm] = []
-
-    @property
-    def node(self) -> str:
-        """See `NodeContext.node`."""
-        return self._inventory.node
-
-    @property
-    def fingerprint(self) -> str | None:
-        """See `NodeContext.fingerprint`."""
-        return self._inventory.fingerprint
-
-    async def agent(self, vmid: int) -> GuestAgent:
-        """See `GuestContext.agent`."""
-        vm = self._inventory.vms.get(vmid)
-        if vm is None:
-            raise VmNotFound(vmid, self.node)
-        if vm.agent is None:
-            raise AgentNotConfigured(vmid)
-        vm.lease()
-        self._used.append(vm)
-        if not await vm.is_running():
-            raise VmNotRunning(vmid)
-        return vm.agent
-
-    async def note_sent(self, vmid: int, command: str) -> None:
-        """See `GuestContext.note_sent`."""
-        await self._inventory.freezes.note_sent(vmid, self.subject, command)
-
-    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
-        """See `GuestContext.note_answer`."""
-        await self._inventory.freezes.note_answer(vmid, self.subject, command, answer)
-
-    async def vms(self) -> list[VmSummary]:
-        """See `NodeContext.vms`."""
-        vms = [vm for _, vm in sorted(self._inventory.vms.items())]
-        running: list[bool | None] = []
-        for position, vm in enumerate(vms):
-            if position % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-            running.append(vm.known_state)
-        unknown = [position for position, runs in enumerate(running) if runs is None]
-        found = await asyncio.gather(*(vms[position].is_running() for position in unknown))
-        for position, runs in zip(unknown, found, strict=True):
-            running[position] = runs
-        return [
-            VmSummary(
-                vmid=vm.config.vmid,
-                name=vm.config.name,
-                status="running" if runs else "stopped",
-                frozen=self._freeze_of(vm.config.vmid) if runs else None,
-            )
-            for vm, runs in zip(vms, running, strict=True)
-        ]
-
-    def _freeze_of(self, vmid: int) -> FreezeNote | None:
-        found = self._inventory.freezes.frozen.get(vmid)
-        return FreezeNote(found.subject, found.since, found.count) if found else None
-
-    async def figures(self) -> HostFigures:
-        """See `NodeContext.figures`."""
-        return await asyncio.to_thread(self._inventory.host.read)
-
-    def may(self, path: str, any_of: Iterable[str]) -> bool:
-        """See `NodeContext.may`."""
-        return self.access.may(self.subject, path, any_of)
-
-    def release(self) -> None:
-        """The call has ended."""
-        for vm in self._used:
-            vm.release()
-        self._used.clear()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from guestwire.contract import ByteText
-from guestwire.contract.results import FileContent
+from guestwire.contract.results import FileContent, Page
 from guestwire.contract.text import SLICE
 from guestwire.errors import GuestwireError, InvalidParameters, NotAuthenticated, NotImplementedHere
 from guestwire.server.http1 import Refusal, Request, Response
@@ -104,9 +104,12 @@ def encode(answer: dict[str, Any]) -> Body:
 
 def success(form: str, result: object) -> Body:
     """A result in the format `form`."""
+    answer: dict[str, Any] = {"data": result}
+    if isinstance(result, Page):
+        answer = {"data": result.data} | ({"total": result.total} if result.total else {})
     if form == "json":
-        return encode({"data": result})
-    return _for_pages(form, encode({"data": result, "success": 1}))
+        return encode(answer)
+    return _for_pages(form, encode(answer | {"success": 1}))
 
 
 def octets(content: FileContent[ByteText]) -> Body:

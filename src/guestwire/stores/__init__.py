@@ -15,6 +15,7 @@ from guestwire.stores.records import (
     Remove,
     Role,
     SigningKey,
+    StoredTask,
     Token,
     User,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Snapshot",
     "SqliteStore",
     "Store",
+    "StoredTask",
     "Token",
     "User",
     "backup",

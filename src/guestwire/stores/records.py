@@ -139,6 +139,20 @@ class Frozen(Record, frozen=True):
         return self.vmid
 
 
+class StoredTask(Record, frozen=True):
+    """Work that goes on after its call; `status` is "" while it goes on, `endtime` in seconds since the epoch, `log` lines."""
+
+    upid: str
+    status: str = ""
+    endtime: int = 0
+    log: str = ""
+
+    @property
+    def key(self) -> str:
+        """The upid."""
+        return self.upid
+
+
 class SigningKey(Record, frozen=True):
     """A key that signs tickets or CSRF tokens.
 
@@ -209,10 +223,10 @@ class AuditFilter(Record, frozen=True):
     request_id: str | None = None
 
 
-Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen
+Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen | StoredTask
 Key = str | int | AclKey
 
-TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen)
+TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen, StoredTask)
 """Every type of record that a snapshot holds; one that refers to another stands after it."""
 
 

@@ -22,6 +22,7 @@ from guestwire.stores.records import (
     Role,
     SigningKey,
     Stored,
+    StoredTask,
     Token,
     User,
 )
@@ -39,7 +40,7 @@ def version(connection: Connection) -> int:
 
 def read(connection: Connection) -> Snapshot:
     """Everything; the caller holds a transaction, so that it is of one moment."""
-    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys, _frozen)
+    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys, _frozen, _tasks)
     return of(version(connection), (record for reader in readers for record in reader(connection)))
 
 
@@ -88,6 +89,10 @@ def _keys(connection: Connection) -> Iterator[SigningKey]:
 
 def _frozen(connection: Connection) -> Iterator[Frozen]:
     return (Frozen(*row) for row in connection.execute("SELECT vmid, subject, since, count FROM frozen"))
+
+
+def _tasks(connection: Connection) -> Iterator[StoredTask]:
+    return (StoredTask(*row) for row in connection.execute("SELECT upid, status, endtime, log FROM tasks"))
 
 
 def _sets(pairs: Iterable[tuple[str, Any]]) -> defaultdict[str, frozenset[Any]]:
@@ -164,6 +169,9 @@ _TABLES: Final[dict[type[Stored], _Table]] = {
     Frozen: _Table(
         _upsert("frozen", "vmid", "subject", "since", "count"), msgspec.structs.astuple,
         "DELETE FROM frozen WHERE vmid = ?",
+    ),
+    StoredTask: _Table(
+        _upsert("tasks", "upid", "status", "endtime", "log"), msgspec.structs.astuple, "DELETE FROM tasks WHERE upid = ?",
     ),
 }  # fmt: skip
 

@@ -10,7 +10,20 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from guestwire.errors import StoreRefused
-from guestwire.stores.records import TYPES, AclEntry, AclKey, Frozen, Group, Pool, Role, SigningKey, Stored, Token, User
+from guestwire.stores.records import (
+    TYPES,
+    AclEntry,
+    AclKey,
+    Frozen,
+    Group,
+    Pool,
+    Role,
+    SigningKey,
+    Stored,
+    StoredTask,
+    Token,
+    User,
+)
 
 T = TypeVar("T")
 
@@ -26,7 +39,7 @@ class Snapshot:
 
     Attributes:
         version: rises with each change.
-        users, groups, tokens, roles, acl, pools, keys, frozen: the records by their `key`.
+        users, groups, tokens, roles, acl, pools, keys, frozen, tasks: the records by their `key`.
         acl_of: the ACL entries of a (kind, subject), by path.
         acl_paths: how many entries are on a path; paths without any are missing.
         groups_of: groupids by userid.
@@ -43,6 +56,7 @@ class Snapshot:
     pools: Mapping[str, Pool]
     keys: Mapping[str, SigningKey]
     frozen: Mapping[int, Frozen]
+    tasks: Mapping[str, StoredTask]
     acl_of: Mapping[tuple[str, str], AclOfSubject]
     acl_paths: Mapping[str, int]
     groups_of: Mapping[str, frozenset[str]]
@@ -61,6 +75,7 @@ class Snapshot:
         """The records by type and key."""
         found: tuple[Mapping[Any, Any], ...] = (
             self.users, self.groups, self.tokens, self.roles, self.acl, self.pools, self.keys, self.frozen,
+            self.tasks,
         )  # fmt: skip
         return dict(zip(TYPES, found, strict=True))
 

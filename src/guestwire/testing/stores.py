@@ -32,6 +32,7 @@ from guestwire.stores import (
     SigningKey,
     Snapshot,
     Store,
+    StoredTask,
     Token,
     User,
     update,
@@ -120,8 +121,24 @@ ENTRIES: Final = (
     AclEntry("/vms", "token", "ann@pve!backup", "Freezer"),
     AclEntry("/pool/web", "user", "ben@pve", "PVEVMUser"),
 )
+TASK: Final = StoredTask(
+    "UPID:n:0000A1B2:00000001:6B081CF4:qmstart:100:ann@pve:", "OK", 1_700_000_001, "starts\nTASK OK"
+)
 FROZEN: Final = Frozen(100, "ann@pve!backup", 1_700_000_000.5, 3)
-EVERYTHING: Final = (*ENTRIES, WEB, TOKEN, OPS, FREEZER, KEY, ANN, BEN, FROZEN, Frozen(101, "", 1.0))
+EVERYTHING: Final = (
+    *ENTRIES,
+    WEB,
+    TOKEN,
+    OPS,
+    FREEZER,
+    KEY,
+    ANN,
+    BEN,
+    FROZEN,
+    Frozen(101, "", 1.0),
+    TASK,
+    StoredTask("a"),
+)
 """One of each, and more than one ACL entry.
 
 What is referred to comes last, since the order within a change does not matter.

@@ -8,13 +8,17 @@ import msgspec
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
-from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, failure
+from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, NoSuchEndpoint, failure
 from guestwire.client.protocols import GuestInfo
 from guestwire.client.settings import Unix
-from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmSummary
+from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmState
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Router, parameters_given
-from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
+from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters, NotImplementedHere
+
+ONLY_AGENT: Final = (
+    "an agent's own socket has what the agent can do; for the VM itself name a server: --host https://HOST:8006"
+)
 
 NODE: Final = "localhost"
 VMID: Final = 100
@@ -29,7 +33,7 @@ class _OneGuest:
 
     def __init__(self, agent: GuestAgent, name: str) -> None:
         self._agent = agent
-        self.vm = VmSummary(vmid=VMID, status="running", name=name)
+        self.vm = VmState(vmid=VMID, status="running", name=name)
 
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
@@ -40,7 +44,10 @@ class _OneGuest:
     async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
         """As above."""
 
-    async def vms(self) -> list[VmSummary]:
+    async def vms(self) -> list[VmState]:
+        return [self.vm]
+
+    async def details(self, vmids: Iterable[int]) -> list[VmState]:  # noqa: ARG002  # there is only one
         return [self.vm]
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:  # noqa: ARG002  # anything
@@ -89,6 +96,8 @@ class DirectCarrier:
             result = await self._pipeline.call(Call(method, path, parameters_given(parameters)))
         except InvalidParameters as error:
             raise failure(context, error.status, str(error), error.errors) from error
+        except NotImplementedHere as error:
+            raise NoSuchEndpoint(context, str(error), error.status, hint=ONLY_AGENT) from error
         except AgentNotRunning as error:
             raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=NO_AGENT_SOCKET) from error
         except GuestwireError as error:

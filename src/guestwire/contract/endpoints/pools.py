@@ -12,6 +12,7 @@ from guestwire.access.checks import Privileges
 from guestwire.access.values import split_list
 from guestwire.contract.context import PoolContext
 from guestwire.contract.endpoint import Effect, Registry
+from guestwire.contract.endpoints.cluster import Resource, vm_resource
 from guestwire.contract.parameters import Parameters, Role, parameter
 from guestwire.errors import AccessRefused, Forbidden
 from guestwire.stores.records import Pool
@@ -25,22 +26,11 @@ Poolid = Annotated[str, parameter("The pool.", Role.TEXT, format="pve-poolid")]
 Kind = Annotated[str, parameter("Only members of this kind.", Role.TEXT, enum=("qemu", "lxc", "storage"))]
 
 
-class Member(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A VM in a pool; `status` is missing where only the store is known."""
-
-    id: str
-    node: str
-    type: str
-    vmid: int
-    status: str | None = None
-    name: str | None = None
-
-
 class PoolInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A pool with its members."""
 
     poolid: str
-    members: list[Member]
+    members: list[Resource]
     comment: str | None = None
 
 
@@ -49,7 +39,7 @@ class ListedPool(msgspec.Struct, frozen=True, omit_defaults=True):
 
     poolid: str
     comment: str | None = None
-    members: list[Member] | None = None
+    members: list[Resource] | None = None
 
 
 class ListPools(Parameters, frozen=True, kw_only=True):
@@ -94,13 +84,12 @@ class UpdatePool(CreatePool, frozen=True, kw_only=True):
     allow_move: Annotated[bool, parameter("Takes VMs out of other pools for this one.")] = False
 
 
-async def _members(context: PoolContext, pool: Pool, kind: str | None) -> list[Member]:
+async def _members(context: PoolContext, pool: Pool, kind: str | None) -> list[Resource]:
     if kind not in (None, "qemu"):
         return []
+    members = [vm.vmid for vm in await context.vms() if vm.vmid in pool.vms]
     return [
-        Member(f"qemu/{vm.vmid}", context.node, "qemu", vm.vmid, vm.status or None, vm.name)
-        for vm in await context.vms()
-        if vm.vmid in pool.vms
+        msgspec.structs.replace(vm_resource(context, vm), pool=None, tags=None) for vm in await context.details(members)
     ]
 
 

@@ -8,7 +8,7 @@ import msgspec
 from guestwire.client.errors import FreezeLost, FreezeUncertain
 from guestwire.client.freezing import end_freeze, freeze, thaw
 from guestwire.contract import Effect, Endpoint, Parameters, Role, rules
-from guestwire.contract.guest_registry import GUEST_ENDPOINTS
+from guestwire.contract.guest_registry import CLIENT_ENDPOINTS
 from guestwire.contract.results import Started, byte_text_fields, client_result
 from guestwire.mcp.text_format import decode_output
 from guestwire.mcp.tool import Call as ToolCall
@@ -149,4 +149,4 @@ def _thawing(returns: Any) -> Function:
     return function
 
 
-tools = endpoint_tools(GUEST_ENDPOINTS)
+tools = endpoint_tools(CLIENT_ENDPOINTS)

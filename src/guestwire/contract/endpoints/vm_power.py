@@ -1,0 +1,145 @@
+"""Starting and ending VMs. Each call begins a task and answers with its id; the task says how it ended.
+
+Source: Proxmox VE's API under `/nodes/{node}/qemu/{vmid}/status`.
+"""
+
+from typing import Annotated, Final
+
+from guestwire.access.checks import Privileges
+from guestwire.contract.context import TaskContext
+from guestwire.contract.endpoint import VM, Effect, Registry
+from guestwire.contract.faces import Level, ToolView
+from guestwire.contract.parameters import Role, VmParameters, parameter
+from guestwire.errors import GuestError
+
+endpoints = Registry()
+
+POWER: Final = Privileges("/vms/{vmid}", ("VM.PowerMgmt",))
+
+Timeout = Annotated[int, parameter("Seconds until the task gives up.", ge=0, le=7200)]
+SkipLock = Annotated[bool, parameter("As clients of Proxmox VE send it; nothing is locked here.")]
+
+
+class PowerParameters(VmParameters, frozen=True, kw_only=True):
+    """Parameters of all of them."""
+
+    skiplock: SkipLock = False
+
+
+class TimedPower(PowerParameters, frozen=True, kw_only=True):
+    """Parameters of what waits for its end."""
+
+    timeout: Timeout | None = None
+
+
+class Stop(
+    TimedPower,
+    frozen=True,
+    kw_only=True,
+    rename={"keep_active": "keepActive", "overrule_shutdown": "overrule-shutdown"},
+):
+    """Parameters of the end of a VM."""
+
+    keep_active: Annotated[bool, parameter("As clients of Proxmox VE send it; storage is not touched here.")] = False
+    overrule_shutdown: Annotated[bool, parameter("As clients of Proxmox VE send it; a stop waits for no shutdown here.")] = False  # fmt: skip
+
+
+class Shutdown(TimedPower, frozen=True, kw_only=True, rename={"force_stop": "forceStop", "keep_active": "keepActive"}):
+    """Parameters of a shutdown."""
+
+    force_stop: Annotated[bool, parameter("Stops the VM when it does not shut down in time.")] = False
+    keep_active: Annotated[bool, parameter("As clients of Proxmox VE send it; storage is not touched here.")] = False
+
+
+class Reboot(VmParameters, frozen=True, kw_only=True):
+    """Parameters of a reboot."""
+
+    timeout: Timeout | None = None
+
+
+class Suspend(PowerParameters, frozen=True, kw_only=True):
+    """Parameters of a pause."""
+
+    todisk: Annotated[bool, parameter("Not possible here: memory stays where it is.")] = False
+    statestorage: Annotated[str, parameter("There is no storage here.", Role.TEXT)] | None = None
+
+
+class Resume(PowerParameters, frozen=True, kw_only=True):
+    """Parameters of the end of a pause."""
+
+    nocheck: Annotated[bool, parameter("As clients of Proxmox VE send it.")] = False
+
+
+class Start(TimedPower, frozen=True, kw_only=True):
+    """Parameters of a start."""
+
+    machine: Annotated[str, parameter("As clients of Proxmox VE send it; the start command decides.", Role.TEXT)] | None = None  # fmt: skip
+
+
+def _options(parameters: TimedPower | Reboot) -> dict[str, float]:
+    return {} if parameters.timeout is None else {"within": float(parameters.timeout)}
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/status/start", Start, check=POWER, effect=Effect.DISRUPTS, name="vm-start",
+    tool=ToolView(Level.POWER, destroys=False, hint="Gives the id of a task."),
+)  # fmt: skip
+async def start(context: TaskContext, parameters: Start) -> str:
+    """Starts a VM."""
+    return await context.power(parameters.vmid, "start", **_options(parameters))
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/status/stop", Stop, check=POWER, effect=Effect.DISRUPTS, name="vm-stop",
+    tool=ToolView(Level.POWER, hint="As pulling the plug: what was not written is lost. Gives the id of a task."),
+)  # fmt: skip
+async def stop(context: TaskContext, parameters: Stop) -> str:
+    """Stops a VM at once."""
+    return await context.power(parameters.vmid, "stop", **_options(parameters))
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/status/shutdown", Shutdown, check=POWER, effect=Effect.DISRUPTS, name="vm-shutdown",
+    tool=ToolView(Level.POWER, hint="By the agent, or else by its power button. Gives the id of a task."),
+)  # fmt: skip
+async def shutdown(context: TaskContext, parameters: Shutdown) -> str:
+    """Shuts a VM down, and waits until it is off."""
+    return await context.power(parameters.vmid, "shutdown", force=parameters.force_stop, **_options(parameters))
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/status/reboot", Reboot, check=POWER, effect=Effect.DISRUPTS, name="vm-reboot",
+    tool=ToolView(Level.POWER, hint="Gives the id of a task."),
+)  # fmt: skip
+async def reboot(context: TaskContext, parameters: Reboot) -> str:
+    """Has a guest start anew."""
+    return await context.power(parameters.vmid, "reboot", **_options(parameters))
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/status/reset", PowerParameters, check=POWER, effect=Effect.DISRUPTS, name="vm-reset",
+    tool=ToolView(Level.POWER, hint="As its reset button: what was not written is lost. Gives the id of a task."),
+)  # fmt: skip
+async def reset(context: TaskContext, parameters: PowerParameters) -> str:
+    """Has a VM start anew at once."""
+    return await context.power(parameters.vmid, "reset")
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/status/suspend", Suspend, check=POWER, effect=Effect.DISRUPTS, name="vm-suspend",
+    tool=ToolView(Level.POWER, hint="Its memory stays. Gives the id of a task."),
+)  # fmt: skip
+async def suspend(context: TaskContext, parameters: Suspend) -> str:
+    """Halts a VM's processors."""
+    if parameters.todisk:
+        raise GuestError("Cannot suspend to disk here: the memory of a VM stays where it is")
+    return await context.power(parameters.vmid, "suspend")
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/status/resume", Resume, check=POWER, effect=Effect.DISRUPTS, name="vm-resume",
+    tool=ToolView(Level.POWER, destroys=False, hint="Gives the id of a task."),
+)  # fmt: skip
+async def resume(context: TaskContext, parameters: Resume) -> str:
+    """Lets a VM's processors go on, or wakes a guest that sleeps."""
+    return await context.power(parameters.vmid, "resume")

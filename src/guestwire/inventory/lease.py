@@ -1,0 +1,218 @@
+"""What one call may use of a node: its VMs, their agents, the machine itself."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from guestwire.access import Subject
+from guestwire.access.control import Access
+from guestwire.agent.guest import GuestAgent
+from guestwire.contract import FreezeNote, HostFigures, VmState
+from guestwire.contract.context import NodeStatus, VmDefinition
+from guestwire.errors import AgentNotConfigured, GuestError, VmNotFound, VmNotRunning
+from guestwire.inventory.host import own_address
+from guestwire.inventory.machine import Counters, Facts, Machine, Usage, traffic
+from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
+from guestwire.inventory.task_runner import Say, Tasks
+from guestwire.inventory.vms import SLICE, Inventory, Vm
+
+LOOK: Final = 2.0
+"""Seconds that a list waits for what QEMU says."""
+
+
+class Sight(NamedTuple):
+    """What was seen of a VM: whether it runs, what its process uses, bytes that it received and sent."""
+
+    running: bool
+    usage: Usage | None = None
+    received: int = 0
+    sent: int = 0
+
+
+class Lease:
+    """What one call may use (every context that `contract` names); release it when the call has ended."""
+
+    __slots__ = ("_inventory", "_used", "access", "address", "subject")
+
+    def __init__(self, inventory: Inventory, access: Access, subject: Subject, address: str) -> None:
+        self.access = access
+        self.subject = subject
+        self.address = address
+        self._inventory = inventory
+        self._used: list[Vm] = []
+
+    @property
+    def node(self) -> str:
+        """See `NodeContext.node`."""
+        return self._inventory.node
+
+    @property
+    def fingerprint(self) -> str | None:
+        """See `NodeContext.fingerprint`."""
+        return self._inventory.fingerprint
+
+    async def agent(self, vmid: int) -> GuestAgent:
+        """See `GuestContext.agent`."""
+        vm = self._vm(vmid)
+        if vm.agent is None:
+            raise AgentNotConfigured(vmid)
+        vm.lease()
+        self._used.append(vm)
+        if not await vm.is_running():
+            raise VmNotRunning(vmid)
+        return vm.agent
+
+    async def note_sent(self, vmid: int, command: str) -> None:
+        """See `GuestContext.note_sent`."""
+        await self._inventory.freezes.note_sent(vmid, self.subject, command)
+
+    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+        """See `GuestContext.note_answer`."""
+        await self._inventory.freezes.note_answer(vmid, self.subject, command, answer)
+
+    async def vms(self) -> list[VmState]:
+        """See `NodeContext.vms`."""
+        vms = [vm for _, vm in sorted(self._inventory.vms.items())]
+        return [self._state(vm, sight) for vm, sight in zip(vms, await _look_at(vms), strict=True)]
+
+    async def details(self, vmids: Sequence[int]) -> list[VmState]:
+        """See `MachineContext.details`."""
+        vms = [self._vm(vmid) for vmid in vmids]
+        found = []
+        for vm, sight in zip(vms, await _look_at(vms, counters=True), strict=True):
+            facts, counters = (vm.machine.facts, vm.machine.counters) if vm.machine else (Facts(), Counters())
+            state = msgspec.structs.replace(
+                self._state(vm, sight), qmpstatus=counters.status if sight.running else "stopped"
+            )
+            if sight.usage:
+                state = msgspec.structs.replace(
+                    state, diskread=counters.total("rd_bytes"), diskwrite=counters.total("wr_bytes"),
+                    blockstat=counters.blocks, running_machine=facts.machine, running_qemu=facts.version,
+                )  # fmt: skip
+            found.append(state)
+        return found
+
+    async def definition(self, vmid: int) -> VmDefinition:
+        """See `MachineContext.definition`."""
+        vm = self._vm(vmid)
+        await _look_at([vm])
+        facts = vm.machine.facts if vm.machine else Facts()
+        return VmDefinition(
+            vmid=vmid,
+            name=vm.config.name,
+            has_agent=vm.agent is not None,
+            description=vm.config.description,
+            tags=tuple(vm.config.tags),
+            cpus=facts.cpus,
+            memory=facts.memory,
+            machine=facts.machine,
+            uuid=facts.uuid,
+            mac_addresses=facts.mac_addresses,
+        )
+
+    def _state(self, vm: Vm, sight: Sight) -> VmState:
+        facts, usage = vm.machine.facts if vm.machine else Facts(), sight.usage
+        state = VmState(
+            vmid=vm.config.vmid,
+            name=vm.config.name or f"VM {vm.config.vmid}",
+            status="running" if sight.running else "stopped",
+            cpus=facts.cpus,
+            maxmem=facts.memory,
+            maxdisk=facts.disk,
+            netin=sight.received,
+            netout=sight.sent,
+            tags=";".join(vm.config.tags) or None,
+            frozen=self._freeze_of(vm.config.vmid) if sight.running else None,
+        )
+        if usage is None:
+            return state
+        return msgspec.structs.replace(
+            state, uptime=usage.uptime, cpu=usage.cpu, mem=min(usage.memory, facts.memory or usage.memory),
+            memhost=usage.memory, pid=usage.pid, **usage.pressure,
+        )  # fmt: skip
+
+    @property
+    def tasks(self) -> Tasks:
+        """See `TaskContext.tasks`."""
+        return self._inventory.tasks
+
+    async def power(self, vmid: int, action: str, **options: Any) -> str:
+        """See `TaskContext.power`."""
+        if action in NEED_RUNNING and not await self._vm(vmid).is_running():
+            raise GuestError(f"VM {vmid} not running")
+
+        async def work(say: Say) -> None:
+            vm = self._vm(vmid)
+            vm.lease()
+            try:
+                await getattr(Power(vm, say), action)(**options)
+            finally:
+                vm.release()
+
+        return await self._inventory.tasks.begin(KINDS[action], vmid, self.subject, work)
+
+    def _vm(self, vmid: int) -> Vm:
+        vm = self._inventory.vms.get(vmid)
+        if vm is None:
+            raise VmNotFound(vmid, self.node)
+        return vm
+
+    def _freeze_of(self, vmid: int) -> FreezeNote | None:
+        found = self._inventory.freezes.frozen.get(vmid)
+        return FreezeNote(found.subject, found.since, found.count) if found else None
+
+    async def figures(self) -> HostFigures:
+        """See `NodeContext.figures`."""
+        return await asyncio.to_thread(self._inventory.host.read)
+
+    async def node_status(self) -> NodeStatus:
+        """See `MachineContext.node_status`."""
+        return await asyncio.to_thread(self._inventory.host.status)
+
+    async def node_address(self) -> str:
+        """See `MachineContext.node_address`."""
+        return await asyncio.to_thread(own_address)
+
+    def may(self, path: str, any_of: Iterable[str]) -> bool:
+        """See `NodeContext.may`."""
+        return self.access.may(self.subject, path, any_of)
+
+    def release(self) -> None:
+        """The call has ended."""
+        for vm in self._used:
+            vm.release()
+        self._used.clear()
+
+
+async def _look_at(vms: Sequence[Vm], *, counters: bool = False) -> list[Sight]:
+    """QEMU is asked for a moment: one that hangs delays no list for long."""
+    running: list[bool | None] = []
+    for position, vm in enumerate(vms):
+        if position % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
+        running.append(vm.known_state)
+    unknown = [position for position, runs in enumerate(running) if runs is None]
+    found = await asyncio.gather(*(vms[position].is_running() for position in unknown))
+    for position, runs in zip(unknown, found, strict=True):
+        running[position] = runs
+    machines = {vm.config.vmid: vm.machine for vm, runs in zip(vms, running, strict=True) if runs and vm.machine}
+    if not machines:
+        return [Sight(bool(runs)) for runs in running]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK):
+            await asyncio.gather(*(machine.refresh(counters=counters) for machine in machines.values()))
+    seen = await asyncio.to_thread(_read_usage, machines)
+    return [seen.get(vm.config.vmid) or Sight(bool(runs)) for vm, runs in zip(vms, running, strict=True)]
+
+
+def _read_usage(machines: dict[int, Machine]) -> dict[int, Sight]:
+    """By VM. Reads files of the kernel's."""
+    table = Path("/proc/net/dev").read_text()
+    return {
+        vmid: Sight(True, machine.usage(), *traffic(machine.facts.interfaces, table))  # noqa: FBT003
+        for vmid, machine in machines.items()
+    }

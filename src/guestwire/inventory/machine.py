@@ -1,0 +1,181 @@
+"""One VM as QEMU and the kernel see it: QMP says what it is, `/proc` what its process uses.
+
+Both are asked when a list is made, and not again for a while; what a VM was while it ran is known after its end, too.
+"""
+
+import asyncio
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from guestwire.channels.qmp import Monitor
+from guestwire.errors import MonitorError
+from guestwire.inventory.host import boot_seconds
+
+FACTS_FRESH: Final = 30.0
+COUNTERS_FRESH: Final = 1.0
+"""Seconds after which they are asked for again."""
+
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+MAX_DEVICES: Final = 64
+"""Disks and interfaces of one VM that are looked at."""
+
+PRESSURES: Final = {"cpu": "cpu.pressure", "io": "io.pressure", "memory": "memory.pressure"}
+
+_interface = re.compile(r"\bifname=([^,\s]{1,15})")
+_mac = re.compile(r"\bmacaddr=([0-9a-fA-F:]{17})")
+_average = re.compile(r"^(some|full) avg10=([0-9.]+)", re.MULTILINE)
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What seldom changes; 0 and None: not known. `disk` is the size of the first one that can be written."""
+
+    cpus: int = 0
+    memory: int = 0
+    disk: int = 0
+    version: str | None = None
+    machine: str | None = None
+    uuid: str | None = None
+    mac_addresses: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
+    """Of the host, behind the VM's own."""
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """QEMU's run state, and its counters by device."""
+
+    status: str = "running"
+    blocks: dict[str, dict[str, Any]] = {}
+
+    def total(self, name: str) -> int:
+        """The sum of a counter over all devices."""
+        return sum(int(stats.get(name, 0)) for stats in self.blocks.values())
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What the process of a VM uses: a share of the VM's processors, bytes, seconds since its start, percent."""
+
+    pid: int
+    cpu: float
+    memory: int
+    uptime: int
+    pressure: dict[str, float]
+
+
+class Machine:
+    """Asks for one VM; `monitor` belongs to its maker."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.facts = Facts()
+        self.counters = Counters()
+        self._monitor = monitor
+        self._facts_at = self._counters_at = float("-inf")
+        self._turn = asyncio.Lock()
+        self._ticks: tuple[int, int, float] | None = None
+        """Of which process, how many, when."""
+        self._share = 0.0
+
+    async def refresh(self, *, counters: bool) -> None:
+        """Asks again what is too old; what QEMU does not say stays as it was."""
+        async with self._turn:
+            now = time.monotonic()
+            if now - self._facts_at >= FACTS_FRESH:
+                self.facts, self._facts_at = await self._ask_facts(), now
+            if counters and now - self._counters_at >= COUNTERS_FRESH:
+                self.counters, self._counters_at = await self._ask_counters(), now
+
+    async def _ask(self, command: str, default: Any, **arguments: object) -> Any:
+        try:
+            return await self._monitor.execute(command, arguments or None)
+        except MonitorError:  # another client's socket, or an old QEMU: the figure is not known
+            return default
+
+    async def _ask_facts(self) -> Facts:
+        processors = await self._ask("query-cpus-fast", [])
+        if not processors:
+            return self.facts
+        memory = await self._ask("query-memory-size-summary", {})
+        disks = await self._ask("query-block", [])
+        version = (await self._ask("query-version", {})).get("qemu")
+        machine = await self._ask("qom-get", None, path="/machine", property="type")
+        network = str(await self._ask("human-monitor-command", "", **{"command-line": "info network"}))
+        return Facts(
+            cpus=len(processors),
+            memory=int(memory.get("base-memory", 0)) + int(memory.get("plugged-memory", 0)),
+            disk=next(filter(None, map(_size, disks[:MAX_DEVICES])), 0),
+            version=f"{version['major']}.{version['minor']}.{version['micro']}" if version else None,
+            machine=str(machine).removesuffix("-machine") if machine else None,
+            uuid=(await self._ask("query-uuid", {})).get("UUID"),
+            mac_addresses=tuple(mac.upper() for mac in _mac.findall(network)[:MAX_DEVICES]),
+            interfaces=tuple(_interface.findall(network)[:MAX_DEVICES]),
+        )
+
+    async def _ask_counters(self) -> Counters:
+        status = (await self._ask("query-status", {})).get("status", "running")
+        blocks = await self._ask("query-blockstats", [])
+        return Counters(str(status), {_name(one): one["stats"] for one in blocks[:MAX_DEVICES] if _name(one)})
+
+    def usage(self) -> Usage | None:
+        """What its process uses now; None where it is not known. Reads files of the kernel's: for a thread."""
+        pid = self._monitor.pid
+        if pid is None:
+            return None
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return None
+        ticks, started = int(fields[11]) + int(fields[12]), int(fields[19]) / TICKS
+        now = boot_seconds()
+        _, ticks_before, before = self._ticks if self._ticks and self._ticks[0] == pid else (pid, 0, started)
+        if now - before >= COUNTERS_FRESH:
+            self._share = (ticks - ticks_before) / TICKS / (now - before)
+            self._ticks = pid, ticks, now
+        return Usage(
+            pid=pid,
+            cpu=self._share / max(self.facts.cpus, 1),
+            memory=pages * PAGE,
+            uptime=int(now - started),
+            pressure=_pressure(pid),
+        )
+
+
+def _size(block: Any) -> int:
+    inserted = block.get("inserted") or {}
+    usable = not block.get("removable") and not inserted.get("ro", True)
+    return int((inserted.get("image") or {}).get("virtual-size", 0)) if usable else 0
+
+
+def _name(block: Any) -> str:
+    return str(block.get("device") or block.get("node-name") or block.get("qdev") or "").removeprefix("drive-")
+
+
+def _pressure(pid: int) -> dict[str, float]:
+    """The stalls of the process's own control group in the last ten seconds; 0 where it has none, as in Proxmox VE."""
+    found = {f"pressure{name}{kind}": 0.0 for name in PRESSURES for kind in ("some", "full")}
+    try:
+        group = Path(f"/proc/{pid}/cgroup").read_text().rpartition("0::")[2].splitlines()[0]
+        if group != "/":
+            for name, file in PRESSURES.items():
+                text = Path(f"/sys/fs/cgroup{group}/{file}").read_text()
+                found |= {f"pressure{name}{kind}": float(value) for kind, value in _average.findall(text)}
+    except (OSError, IndexError):
+        pass  # no such kernel, or no such group
+    return found
+
+
+def traffic(interfaces: tuple[str, ...], table: str) -> tuple[int, int]:
+    """Bytes that a VM received and sent, from the text of `/proc/net/dev`: what the host sends there, the VM receives."""
+    received = sent = 0
+    for line in table.splitlines():
+        name, colon, figures = line.strip().partition(":")
+        if colon and name in interfaces:
+            columns = figures.split()
+            received, sent = received + int(columns[8]), sent + int(columns[0])
+    return received, sent
