@@ -5,18 +5,22 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from access_calls import As
-from calling import Answer
-from persons import person, settling
+from calling import Answer, Ended, guestwire, site
+from persons import authorization, person, settling
 from serving import Serving
 
 from guestwire.contract.upid import Upid
-from guestwire.stores import AclEntry, Put, Role
+from guestwire.stores import AclEntry, Change, Put, Role
+
+if TYPE_CHECKING:
+    from devtools.guests import GuestImage
 
 NODE: Final = "/api2/json/nodes/pve1"
 VM: Final = f"{NODE}/qemu/100"
@@ -70,7 +74,7 @@ power = {{ start = ["/no/such/program"] }}
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[Serving]:
-    people = [
+    people: list[list[Change]] = [
         [Put(Role("OnlyPower", frozenset({"VM.PowerMgmt"})))],
         person("boss@pve", ("/", "Administrator")),
         person("power@pve", ("/vms", "OnlyPower")),
@@ -119,7 +123,7 @@ async def running(client: As) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-async def test_a_vm_is_started_paused_reset_and_stopped(boss: As, server: Serving) -> None:
+async def test_a_vm_is_started_paused_reset_and_stopped(boss: As) -> None:
     assert (await current(boss))["qmpstatus"] == "stopped"
 
     assert (await power(boss, "start"))[0] == "OK"
@@ -278,7 +282,7 @@ async def test_tasks_are_listed_by_what_is_asked_for(boss: As) -> None:
     assert (newest["type"], newest["saved"]) == ("qmstop", "1")
 
 
-async def test_only_who_may_begins_a_task_and_only_its_owner_sees_it(boss: As, server: Serving) -> None:
+async def test_only_who_may_begins_a_task_and_only_its_owner_sees_it(server: Serving) -> None:
     owner, other = As(server, "power@pve"), As(server, "looker@pve")
 
     refused = await other.call("POST", f"{NODE}/qemu/101/status/start")
@@ -331,3 +335,61 @@ async def test_a_power_call_leaves_a_record_of_who_did_it(boss: As) -> None:
     records = (await boss.call("GET", f"{NODE}/guestwire/audit", limit=5)).data
 
     assert [one for one in records if one["endpoint"].endswith("/status/start") and one["vmid"] == 101]
+
+
+async def command(server: Serving, *arguments: str) -> Ended:
+    token = authorization("boss@pve").partition("PVEAPIToken=")[2]
+    (server.folder / "token").touch(0o600)
+    (server.folder / "token").write_text(token + "\n")
+    host = f"https://127.0.0.1:{server.port}"
+    pem = str(server.folder / "state" / "server.pem")
+    return await guestwire("--host", host, "--ca", pem, "--token-file", str(server.folder / "token"), *arguments)
+
+
+@pytest.mark.slow
+async def test_the_command_line_starts_and_stops_a_vm(boss: As, server: Serving) -> None:
+    await power(boss, "stop")
+
+    started = await command(server, "power", "start", "bare")
+    assert (started.code, started.errors) == (0, "bare: start: done\n")
+    again = await command(server, "power", "start", "bare")
+    assert (again.code, again.output) == (3, "")
+    assert "VM 100 already running" in again.errors
+    shown = await command(server, "vm", "bare")
+    assert "running" in shown.output
+    asked = await command(server, "power", "stop", "bare")
+    assert (asked.code, "give --yes if you mean it" in asked.errors) == (2, True)
+    begun = await command(server, "power", "stop", "-y", "--no-wait", "--json", "bare")
+    upid = json.loads(begun.output)["upid"]
+    assert Upid.parse(upid)
+    assert (await ended(boss, Answer(200, "OK", {}, json.dumps({"data": upid}).encode())))[0] == "OK"
+    assert (await current(boss))["status"] == "stopped"
+
+
+@pytest.mark.guest
+async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(image: "GuestImage") -> None:
+    from devtools.guests import Machine, accelerator  # noqa: PLC0415  # as tests/conftest.py
+
+    def real(folder: Path, port: int) -> str:
+        places = f'agent = "unix:{machine.agent_socket}"\nqmp = "unix:{machine.qmp_socket}"'
+        return f"{site()(folder, port)}\n[[vm]]\nvmid = 100\n{places}\n"
+
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        machine = Machine(image, Path(name), accel=await accelerator(image))
+        await machine.start()
+        try:
+            await machine.wait_for_agent()
+            async with Serving.of(real, prepare=settling(person("boss@pve", ("/", "Administrator")))) as server:
+                boss = As(server)
+                state = await current(boss)
+                assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
+                assert state["maxdisk"] > 0
+
+                assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
+                async with asyncio.timeout(60):
+                    while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
+                        await asyncio.sleep(0.2)
+                assert await power(boss, "shutdown") == ("OK", ["the guest's agent is asked to shut down", "TASK OK"])
+                assert (await current(boss))["status"] == "stopped"
+        finally:
+            await machine.stop()

@@ -11,6 +11,7 @@ from guestwire.cli.units import Seconds, size
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
+    from guestwire.client.guests import Action
 
 NONE_TRIMMED: Final = 3
 """The exit code when each file system has an error of its own, which is shown."""
@@ -110,6 +111,42 @@ def shutdown(context: click.Context, guest: str, *, wait: float | None, yes: boo
     confirm(f"Shut guest {guest} down?", yes=yes)
     on_guest(context, guest, lambda found: found.shutdown(wait=wait))
     report({}, f"{guest}: {'off' if wait is not None else 'shutting down'}", as_json=json)
+
+
+ENDS: Final = {
+    "stop": "Stop VM {guest} at once, as pulling the plug does? What its guest has not written is lost.",
+    "reset": "Reset VM {guest}? What its guest has not written is lost.",
+    "shutdown": "Shut VM {guest} down?",
+    "reboot": "Reboot guest {guest}?",
+    "suspend": "Halt the processors of VM {guest}? Its guest does not answer until they go on.",
+}
+"""The actions that are asked about first."""
+
+
+@click.command(
+    "power", epilog=examples("guestwire power start web && guestwire wait web", "guestwire power stop -y web")
+)
+@click.argument(
+    "action", help="What its host does.",
+    type=click.Choice(["start", "stop", "shutdown", "reboot", "reset", "suspend", "resume"]),
+)  # fmt: skip
+@guest_argument
+@click.option("--wait", metavar="S", help="Seconds to wait for the end.", type=Seconds(), default=300.0)
+@click.option("--no-wait", help="Only begin it, and show the task's id.", is_flag=True)
+@yes_option
+@json_option
+@click.pass_context
+def power(
+    context: click.Context, action: "Action", guest: str, wait: float, *, no_wait: bool, yes: bool, json: bool
+) -> None:
+    """Start, stop or pause the VM itself.
+
+    A question comes first where something may be lost. Needs a server: the agent's own socket can't do it.
+    """
+    if action in ENDS:
+        confirm(ENDS[action].format(guest=guest), yes=yes)
+    upid = on_guest(context, guest, lambda found: found.power(action, wait=None if no_wait else wait))
+    report({"upid": upid}, f"{guest}: {action}: {upid if no_wait else 'done'}", as_json=json)
 
 
 @click.command("suspend", epilog=examples("guestwire suspend ram web"))

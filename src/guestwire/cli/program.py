@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "thaw": "power.thaw",
         "trim": "power.trim",
         "passwd": "power.passwd",
+        "power": "power.power",
         "shutdown": "power.shutdown",
         "suspend": "power.suspend",
         "wait": "power.wait",
@@ -138,10 +139,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
 def guestwire(**_options: object) -> None:
-    """Reach inside QEMU virtual machines through their guest agents.
-
-    Variables such as GUESTWIRE_HOST, or a profile, can stand for the options.
-    """
+    """Reach inside QEMU virtual machines through their guest agents. Variables such as GUESTWIRE_HOST, or a profile, can stand for the options."""
     # `connecting.find_settings` reads the options where a host is wanted.
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from guestwire.agent.results import FileSystem, Interface, OsInfo
 from guestwire.client.calls import text_of_bytes
@@ -45,6 +45,11 @@ class FileSystems(list[FileSystem]):
 
     def _devices(self) -> Iterable[FileSystem]:
         return {one.name: one for one in self}.values()
+
+
+POWER_WITHIN: Final = 300.0
+
+Action = Literal["start", "stop", "shutdown", "reboot", "reset", "suspend", "resume"]
 
 
 class Guest(Endpoints):
@@ -216,6 +221,34 @@ class Guest(Endpoints):
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
             raise NotReady(self.context, f"it still runs after {wait:g} seconds") from None
+
+    async def power(self, action: "Action", *, wait: float | None = POWER_WITHIN) -> str:
+        """Starts, stops, … the VM itself, by its host; returns the id of the host's task.
+
+        Args:
+            action: `start`, `stop` (as pulling the plug), `shutdown` (by the agent or the power button), `reboot`, `reset`,
+                `suspend` (its processors halt) or `resume`.
+            wait: seconds to wait for the task's end; None: not at all.
+
+        Raises:
+            TaskFailed: it ended otherwise than well.
+            TaskRunning: it goes on after these seconds.
+        """
+        from guestwire.client.host_tasks import wait_for_task  # noqa: PLC0415  # few calls are about it
+
+        calls: dict[Action, Callable[[], Awaitable[str]]] = {
+            "start": self.vm_start,
+            "stop": self.vm_stop,
+            "shutdown": self.vm_shutdown,
+            "reboot": self.vm_reboot,
+            "reset": self.vm_reset,
+            "suspend": self.vm_suspend,
+            "resume": self.vm_resume,
+        }
+        upid = await calls[action]()
+        if wait is not None:
+            await wait_for_task(self.host, self.node, upid, self.context, wait)
+        return upid
 
     async def _answers(self) -> bool:
         """True if the guest still runs; an agent that is slow to answer does."""

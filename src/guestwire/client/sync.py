@@ -101,6 +101,7 @@ class SyncGuest(SyncEndpoints[Guest]):
     wait_ready = blocking(Guest.wait_ready)
     freeze = entering(Guest.freeze, lambda count, _: count)
     shutdown = blocking(Guest.shutdown)
+    power = blocking(Guest.power)
 
     @property
     def vm(self) -> GuestInfo:
