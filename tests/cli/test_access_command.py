@@ -444,7 +444,7 @@ async def test_a_mistake_with_control_characters_stays_one_line(site: Site) -> N
     )
 
 
-ASKS = {"remove", "restore", "freeze", "shutdown", "suspend", "raw", "edit"}
+ASKS = {"remove", "restore", "freeze", "shutdown", "suspend", "power", "raw", "edit"}
 
 
 def leaves(found: Any = None, *names: str) -> list[tuple[tuple[str, ...], Any]]:

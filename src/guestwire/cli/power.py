@@ -127,9 +127,11 @@ ENDS: Final = {
     "power", epilog=examples("guestwire power start web && guestwire wait web", "guestwire power stop -y web")
 )
 @click.argument(
-    "action", help="What its host does.",
+    "action",
+    metavar="ACTION",
+    help="One of start, stop, shutdown, reboot, reset, suspend, resume.",
     type=click.Choice(["start", "stop", "shutdown", "reboot", "reset", "suspend", "resume"]),
-)  # fmt: skip
+)
 @guest_argument
 @click.option("--wait", metavar="S", help="Seconds to wait for the end.", type=Seconds(), default=300.0)
 @click.option("--no-wait", help="Only begin it, and show the task's id.", is_flag=True)
