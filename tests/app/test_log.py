@@ -1,5 +1,7 @@
 """The log: one line a request, with an id, and never a secret."""
 
+import asyncio
+import base64
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -9,11 +11,11 @@ from calling import Client, agent, connected, site, vm
 from serving import Serving
 from waiting import until
 
-from guestwire.testing import FakeGuest
+from guestwire.testing import CommandError, FakeGuest
 
 LINE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO guestwire\.requests id=(?P<id>[0-9a-f]+) from=127\.0\.0\.1 subject=(?P<subject>\S+) "
-    r"(?P<method>\S+) '(?P<path>[^']*)' status=(?P<status>\d+) ms=\d+\.\d"
+    r"(?P<method>\S+) '(?P<path>[^']*)' status=(?P<status>\d+) ms=\d+\.\d( error=.+)?"
 )
 
 SECRET = "5e0c7e72b1Secret"
@@ -66,6 +68,26 @@ async def test_a_request_is_one_line_with_an_id(server: Serving, client: Client,
     assert (ping["method"], ping["path"], ping["status"]) == ("POST", agent("ping"), "200")
     assert (none["path"], none["status"]) == ("/api2/json/none", "501")
     assert stranger["status"] == "401"
+
+
+@pytest.mark.usefixtures("guest")
+async def test_the_line_of_a_call_that_failed_says_why(server: Serving, client: Client) -> None:
+    before = len(server.log)
+    await client.get(agent("exec-status"), pid=99999)
+    await client.get(agent("exec-status"), pid="x")
+    await client.get(agent("ping", vmid=999))
+    await client.post(agent("ping", vmid=101))
+
+    async with asyncio.timeout(10):
+        while len(written := request_lines(server, before)) < 4:
+            await asyncio.sleep(0.01)
+
+    assert [line.partition(" error=")[2] for line in written] == [
+        "AgentError 'Agent error: The command guest-exec-status has not been found'",
+        "InvalidParameters 'pid'",
+        "NotImplementedHere",
+        "VmNotFound \"Configuration file 'nodes/pve1/qemu-server/101.conf' does not exist\"",
+    ]
 
 
 async def test_no_request_can_write_lines_of_its_own(server: Serving, client: Client) -> None:
@@ -135,6 +157,24 @@ async def test_no_secret_ever_stands_in_the_log(server: Serving, client: Client,
     assert SECRET not in server.log
     assert quote(SECRET) not in server.log
     assert server.token.partition("=")[2] not in server.log
+
+
+async def test_what_an_agent_repeats_of_a_secret_is_left_out_of_the_log(
+    server: Serving, client: Client, guest: FakeGuest
+) -> None:
+    def repeat(arguments: dict[str, str]) -> None:
+        raise CommandError("GenericError", f"bad {arguments['password']} {SECRET} {chr(10)}2026-11-26 INFO it is")
+
+    guest.replies["guest-set-user-password"] = repeat
+    before = len(server.log)
+    await client.post(agent("set-user-password"), username="u", password=SECRET)
+
+    (line,) = await lines(server, 1, before)
+    assert line["status"] == "500"
+    answer = await client.get(agent("exec-status"), pid=1)
+    assert answer.status == 500
+    assert SECRET not in server.log
+    assert base64.b64encode(SECRET.encode()).decode() not in server.log
 
 
 async def test_an_agents_error_and_a_broken_agent_put_no_secret_into_the_log(

@@ -4,6 +4,8 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -293,3 +295,29 @@ async def test_an_agent_without_exec_says_so(there: Guest, fake: FakeGuest, erro
     fake.replies["guest-exec"] = missing
     with pytest.raises(AgentRefused, match="has not been found; the command is switched off in the guest"):
         await there.run(["true"])
+
+
+class Marked(str):
+    """A text as templates have it, which is more than a text."""
+
+    __slots__ = ()
+
+
+class Name(StrEnum):
+    FILE = "/marked"
+
+
+async def test_texts_that_are_more_than_texts_arrive_as_texts(there: Guest, fake: FakeGuest, tmp_path: Path) -> None:
+    fake.replies["guest-set-user-password"] = {}
+
+    await there.file_write(Name.FILE, Marked("hello"))
+    await there.set_user_password(Marked("root"), Marked("long enough"))
+    found = await there.raw(Marked("GET"), Marked("agent/file-read"), {Marked("file"): Name.FILE})
+
+    assert bytes(fake.files["/marked"]) == b"hello"
+    assert found["content"] == "hello"
+    assert await there.read_file(Name.FILE) == b"hello"
+    async with there.open(Name.FILE) as stream:
+        assert await stream.read() == b"hello"
+    assert await there.download(Name.FILE, Marked(tmp_path / "copy")) == 5
+    assert (tmp_path / "copy").read_bytes() == b"hello"

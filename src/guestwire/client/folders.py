@@ -19,7 +19,7 @@ from guestwire.client.cancellation import map_ordered, run_in_thread
 from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, FileRefused, LocalFile
 from guestwire.client.systems import UNIX, system_of
 from guestwire.client.transfer.files import Files
-from guestwire.client.transfer.local_files import NO_NAME, Progress, report, translate_os_errors
+from guestwire.client.transfer.local_files import NO_NAME, LocalPath, Progress, report, translate_os_errors
 from guestwire.client.transfer.reading import FileStat
 
 AT_ONCE: Final = 6
@@ -119,7 +119,7 @@ class Folders:
         """
         await self._retrying.check(system_of(path).makedirs([path]))
 
-    async def upload(self, source: Path, path: str, *, progress: Progress | None = None) -> TreeCopy:
+    async def upload(self, source: LocalPath, path: str, *, progress: Progress | None = None) -> TreeCopy:
         """Copies a folder with what is in it into the guest's folder `path`.
 
         Permissions, times and links stay as they are.
@@ -129,6 +129,7 @@ class Folders:
             FileRefused: the guest's own reason.
             CallFailed: see `client.errors`.
         """
+        source = Path(source)
         with translate_os_errors(source, self._retrying.context):
             here = await run_in_thread(lambda: list(_local_tree(source)))
         system = system_of(path)
@@ -159,7 +160,7 @@ class Folders:
             await self._retrying.check(UNIX.attributes(attributes_batch))
         return copy
 
-    async def download(self, path: str, target: Path, *, progress: Progress | None = None) -> TreeCopy:
+    async def download(self, path: str, target: LocalPath, *, progress: Progress | None = None) -> TreeCopy:
         """Copies the guest's folder with what is in it into `target`, with permissions, times and links as they are.
 
         Names that lead out of `target` are left out, also by links that stand there already.
@@ -169,6 +170,7 @@ class Folders:
             FileRefused: the guest's own reason.
             CallFailed: see `client.errors`.
         """
+        target = Path(target)
         entries = await self.walk(path)
         copy, total = TreeCopy(), _Total(progress, sum(entry.size for entry in entries if entry.kind == "f"))
         with translate_os_errors(target, self._retrying.context):

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from guestwire.agent.results import FileSystem, Interface, OsInfo
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from guestwire.client.folders import Folders
     from guestwire.client.streams import Mode, Stream
     from guestwire.client.transfer.files import Files
-    from guestwire.client.transfer.local_files import Data, Progress
+    from guestwire.client.transfer.local_files import Data, LocalPath, Progress
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -128,11 +127,11 @@ class Guest(Endpoints):
         async with open_stream(path, mode, self.files, self.processes, permissions=permissions) as stream:
             yield stream
 
-    async def upload(self, source: Path, path: str, *, progress: "Progress | None" = None) -> int:
+    async def upload(self, source: "LocalPath", path: str, *, progress: "Progress | None" = None) -> int:
         """Copies a file to the guest; see `Files.upload`. A folder: `folders.upload`."""
         return await self.files.upload(source, path, progress=progress)
 
-    async def download(self, path: str, target: Path, *, progress: "Progress | None" = None) -> int:
+    async def download(self, path: str, target: "LocalPath", *, progress: "Progress | None" = None) -> int:
         """Copies a file from the guest; see `Files.download`. A folder: `folders.download`."""
         return await self.files.download(path, target, progress=progress)
 

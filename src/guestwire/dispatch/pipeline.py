@@ -86,6 +86,7 @@ class Call:
         parameters: all that are known so far, not validated.
         began: of the performance counter, in seconds.
         is_recorded: the outcome is in the audit trail already.
+        failure: why it failed, for the log; "" when it did not.
     """
 
     method: str
@@ -100,6 +101,7 @@ class Call:
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
     began: float = field(default_factory=time.perf_counter)
     is_recorded: bool = False
+    failure: str = ""
 
     @property
     def milliseconds(self) -> float:

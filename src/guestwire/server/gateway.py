@@ -4,6 +4,7 @@ The checks come in Proxmox VE's order: HTTP, authentication, format; the rest is
 """
 
 import asyncio
+import base64
 import logging
 from collections.abc import Collection
 from typing import Final
@@ -13,13 +14,21 @@ import msgspec
 from guestwire.access.authentication import parse_credentials
 from guestwire.access.checks import Everybody
 from guestwire.access.control import Access
-from guestwire.contract import Endpoint
+from guestwire.contract import Endpoint, rules
 from guestwire.contract.openapi import openapi
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.results import FileContent
 from guestwire.dispatch import Call, Pipeline, Recorder, Router
 from guestwire.dispatch.pipeline import ReadParameters
-from guestwire.errors import Forbidden, GuestwireError, NotAuthenticated
+from guestwire.errors import (
+    AgentNotRunning,
+    CommandFailed,
+    Forbidden,
+    GuestwireError,
+    InvalidParameters,
+    NotAuthenticated,
+    NotImplementedHere,
+)
 from guestwire.inventory import Inventory, Lease
 from guestwire.server import answers, http1
 from guestwire.server.http1 import Refusal, Request, Response
@@ -34,6 +43,10 @@ CLIENT_LEFT: Final = 499
 """The status in the log when there was nobody left to answer."""
 
 LONGEST_LOGGED_PATH: Final = 200
+
+IN_PATH: Final = ("node", "vmid")
+SHORTEST_HIDDEN: Final = 4
+"""Characters of a parameter that is left out of the log, where it stands in an error's words."""
 
 
 class Gateway:
@@ -110,6 +123,7 @@ class Gateway:
         try:
             result = await self._pipeline.call(call)
         except GuestwireError as error:
+            call.failure = _in_words(call, error)
             status, reason, body = answers.failure(target.format, error)
         else:
             is_wanted_as_is = isinstance(result, FileContent) and self.gives_octets and _accepts_octets(request)
@@ -136,14 +150,38 @@ class Gateway:
             return
         path = request.target.partition("?")[0][:LONGEST_LOGGED_PATH]
         log.info(
-            "id=%s from=%s subject=%s %s %r status=%d ms=%.1f",
+            "id=%s from=%s subject=%s %s %r status=%d ms=%.1f%s",
             call.id, request.address, call.subject.key or "-", request.method, path, status, call.milliseconds,
+            f" error={call.failure}" if call.failure else "",
         )  # fmt: skip
 
     def _authorise(self, call: Call, endpoint: Endpoint) -> None:
         if not endpoint.tokens and call.has_token:
             raise Forbidden(why=f"URI '{call.path}' not available with API token, need proper ticket.")
         self._access.require(call.subject, endpoint.check, call.parameters)
+
+
+def _in_words(call: Call, error: GuestwireError) -> str:
+    """The kind of an error and its words, bounded, on one line, and without what the caller sent."""
+    known = rules(call.route.endpoint.parameters) if call.route else {}
+    match error:
+        case InvalidParameters():
+            words = ", ".join(name for name in error.errors if name in known)
+        case AgentNotRunning():
+            words = error.why
+        case CommandFailed():
+            words = error.command
+        case NotImplementedHere():
+            words = ""  # the line has method and path
+        case _:
+            words = str(error)
+    # An agent may repeat what it was sent, as it was sent: passwords and content in base64.
+    for name, value in call.parameters.items():
+        for text in value if isinstance(value, list) else [value]:
+            if name not in IN_PATH and isinstance(text, str) and len(text) >= SHORTEST_HIDDEN:
+                for form in (text, base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()):
+                    words = words.replace(form, "***")
+    return f"{type(error).__name__} {words[:LONGEST_LOGGED_PATH]!a}" if words else type(error).__name__
 
 
 def parameters_in(request: Request, query: str, most: int = http1.MAX_PARAMETERS) -> ReadParameters:

@@ -4,6 +4,7 @@ Above it: `hosts.py` and `guests.py`, which know no HTTP. Below it: a server ove
 endpoints executed here on a guest agent's socket (`direct.py`).
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Carrier(Protocol):
         Args:
             method: GET, POST, PUT or DELETE.
             path: below `/api2/json`.
-            parameters: JSON-able; None stands for one that is left out.
+            parameters: JSON-able, also as subclasses of its types, and paths; None stands for one that is left out.
             context: for messages.
             repeatable: nothing happens twice when it is sent again after a lost connection.
             as_bytes: what a guest's bytes make in the result may come as `bytes`; a host that has no way for that
@@ -50,3 +51,16 @@ class Carrier(Protocol):
     async def close(self) -> None:
         """Ends connections."""
         ...
+
+
+def plain(value: Any) -> Any:
+    """A parameter in the very types of JSON: what inherits from them (an `enum.StrEnum`, a template's marked text) is not encoded."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, str | os.PathLike):
+        return "".join(os.fspath(value))
+    return next((kind(value) for kind in (int, float) if isinstance(value, kind)), value)

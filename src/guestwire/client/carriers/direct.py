@@ -8,6 +8,7 @@ import msgspec
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
+from guestwire.client.carriers.base import plain
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, NoSuchEndpoint, failure
 from guestwire.client.protocols import GuestInfo
 from guestwire.client.settings import Unix
@@ -93,7 +94,7 @@ class DirectCarrier:
     ) -> Any:
         """See `Carrier.call`."""
         try:
-            result = await self._pipeline.call(Call(method, path, parameters_given(parameters)))
+            result = await self._pipeline.call(Call(plain(method), plain(path), parameters_given(plain(parameters))))
         except InvalidParameters as error:
             raise failure(context, error.status, str(error), error.errors) from error
         except NotImplementedHere as error:

@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from guestwire.client.carriers.base import plain
 from guestwire.client.errors import (
     CallFailed,
     CertificateNotTrusted,
@@ -101,7 +102,7 @@ class HttpsCarrier:
         as_bytes: bool = False,
     ) -> Any:
         """See `Carrier.call`."""
-        request = _Request(method, path, parameters, context, repeatable, as_bytes)
+        request = _Request(plain(method), plain(path), plain(parameters), context, repeatable, as_bytes)
         ticket = await self._valid_ticket(context) if self._by_ticket(context) else None
         try:
             return await self._answer(request, ticket)

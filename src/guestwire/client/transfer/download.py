@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from guestwire.client.cancellation import background, map_ordered
 from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing
-from guestwire.client.transfer.local_files import LocalTarget, Progress, report
+from guestwire.client.transfer.local_files import LocalPath, LocalTarget, Progress, report
 from guestwire.client.transfer.reading import LARGEST_SIZE, READ_SIZE, FileReader, FileStat
 from guestwire.contract.results import FileContent
 
@@ -25,7 +25,7 @@ class Downloads(FileReader):
     """Copies files from one guest."""
 
     async def download(
-        self, path: str, target: Path, *, stat: FileStat | None = None, progress: Progress | None = None,
+        self, path: str, target: LocalPath, *, stat: FileStat | None = None, progress: Progress | None = None,
         before_replacing: Callable[[], Awaitable[None]] | None = None,
     ) -> int:  # fmt: skip
         """Copies the guest's file to `target`, with its permissions and time; returns its size.
@@ -44,6 +44,7 @@ class Downloads(FileReader):
             FileRefused: it is no regular file, or can't be read.
             LocalFile: `target` can't be written.
         """
+        target = Path(target)
         # A token may read files and start no process: then what the agent reads is taken for the file.
         if not stat and await self._host.may_run(self._calls.vmid):
             with contextlib.suppress(PrivilegeMissing, AgentRefused):

@@ -27,6 +27,7 @@ MAKE_ROOM: Final = "make room on this machine, then copy again"
 
 NO_NAME: Final = "no file of this machine can have this name (a NUL, or letters that its locale lacks)"
 
+LocalPath = str | os.PathLike[str]
 Data = bytes | Iterable[bytes] | AsyncIterator[bytes]
 """Bytes, or chunks of them."""
 

@@ -28,7 +28,7 @@ from guestwire.client.cancellation import finish_briefly, finish_when_cancelled,
 from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing, Unreachable
 from guestwire.client.processes import CompletedProcess
 from guestwire.client.systems import NO_TOOL, OTHER_BYTES, Attributes, system_of
-from guestwire.client.transfer.local_files import Data, LocalSource, Progress, chunks_of, is_hole, report
+from guestwire.client.transfer.local_files import Data, LocalPath, LocalSource, Progress, chunks_of, is_hole, report
 from guestwire.client.transfer.reading import FileReader
 
 FIRST_CHUNK: Final = 45_000
@@ -100,7 +100,7 @@ class Uploads(FileReader):
             chunks = chunks_of(data, await self._chunk_size())
             return await self._send(_Upload(unfinished, path, chunks, total, Attributes(mode, mtime)), progress)
 
-    async def upload(self, source: Path, path: str, *, progress: Progress | None = None) -> int:
+    async def upload(self, source: LocalPath, path: str, *, progress: Progress | None = None) -> int:
         """Copies a file to the guest, with its time, and for a new file its permissions; returns its size.
 
         Args:
@@ -112,6 +112,7 @@ class Uploads(FileReader):
             LocalFile: `source` can't be read, or changed meanwhile.
             FileRefused: the guest's own reason.
         """
+        source = Path(source)
         async with LocalSource.open(source, self._calls.context) as local:
             facts = Attributes(stat.S_IMODE(local.stat.st_mode), int(local.stat.st_mtime), for_new=True)
             if local.size <= INPUT_CHUNK:
