@@ -1,13 +1,21 @@
 """Every kind of channel passes the public checks, on a real agent and on the fake one."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+from forwarding import PORT, hybrid_vsock, tcp_port
 
-from guestwire.channels import Channel, ChannelState, GuestEvent, OnLateReply, ReadBudget, StreamChannel, UnixChannel
+from guestwire.addresses import HybridVsockAddress
+from guestwire.channels import (
+    Channel,
+    ChannelState,
+    GuestEvent,
+    OnLateReply,
+    ReadBudget,
+    StreamChannel,
+    UnixChannel,
+    open_channel,
+)
 from guestwire.channels.stream import ProtocolFactory
 from guestwire.testing import FakeGuest, SandboxedAgent, channel_checks, check_channel
 from guestwire.testing.channels import ChannelCheck
@@ -23,44 +31,6 @@ def tcp_channel(port: int) -> StreamChannel:
     return StreamChannel(connect, "VM 100")
 
 
-@contextlib.asynccontextmanager
-async def forwarded(path: Path) -> AsyncIterator[int]:
-    """A TCP port that leads to a UNIX socket: what one end says goes to the other, and what one ends is ended."""
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        tasks.add(task)
-        try:
-            there, back = await asyncio.open_unix_connection(path)
-            try:
-                await asyncio.gather(copy(reader, back), copy(there, writer))
-            finally:
-                back.transport.abort()
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
-            tasks.discard(task)
-
-    tasks: set[asyncio.Task[None]] = set()
-    server = await asyncio.start_server(forward, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 @each_check
 async def test_a_unix_channel_on_the_fake_guest(check: ChannelCheck, guest: FakeGuest) -> None:
     await check(lambda: UnixChannel(guest.path, "VM 100"), guest)
@@ -73,14 +43,26 @@ async def test_a_unix_channel_on_a_real_agent(agent: SandboxedAgent) -> None:
 
 @each_check
 async def test_a_tcp_channel_on_the_fake_guest(check: ChannelCheck, guest: FakeGuest) -> None:
-    async with forwarded(guest.path) as port:
+    async with tcp_port(guest.path) as port:
         await check(lambda: tcp_channel(port), guest)
 
 
 @pytest.mark.agent
 async def test_a_tcp_channel_on_a_real_agent(agent: SandboxedAgent) -> None:
-    async with forwarded(agent.socket) as port:
+    async with tcp_port(agent.socket) as port:
         await check_channel(lambda: tcp_channel(port), agent)
+
+
+@each_check
+async def test_a_hybrid_vsock_channel_on_the_fake_guest(check: ChannelCheck, guest: FakeGuest) -> None:
+    async with hybrid_vsock(guest.path) as path:
+        await check(lambda: open_channel(HybridVsockAddress(path, PORT), "VM 100"), guest)
+
+
+@pytest.mark.agent
+async def test_a_hybrid_vsock_channel_on_a_real_agent(agent: SandboxedAgent) -> None:
+    async with hybrid_vsock(agent.socket) as path:
+        await check_channel(lambda: open_channel(HybridVsockAddress(path, PORT), "VM 100"), agent)
 
 
 @each_check

@@ -12,11 +12,12 @@ import pytest
 from guestwire.access import Subject
 from guestwire.access.authentication import secret_hash
 from guestwire.access.control import Access
+from guestwire.addresses import UnixAddress
 from guestwire.app.offline import OfflineAdmin
 from guestwire.client.carriers.direct import DirectCarrier
 from guestwire.client.carriers.https import HttpsCarrier
 from guestwire.client.errors import CallFailed, ErrorContext
-from guestwire.client.settings import Credentials, Https, Trust, Unix
+from guestwire.client.settings import Credentials, Https, Trust
 from guestwire.contract import Registry
 from guestwire.dispatch import Call, Pipeline, Router, parameters_given
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
@@ -107,7 +108,7 @@ def direct(folder: Path) -> MakeDispatcher:
 
     @contextlib.asynccontextmanager
     async def make(registry: Registry) -> AsyncIterator[CheckedDispatcher]:
-        carrier = DirectCarrier(Unix(folder / "none.qga"), registry)
+        carrier = DirectCarrier(UnixAddress(folder / "none.qga"), registry)
 
         async def call(method: str, template: str, given: Any) -> Any:
             path, others = path_of(template, given)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from guestwire.addresses import UnixAddress
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, ServerConfig, VmConfig, read_config
 
@@ -88,13 +89,13 @@ def test_a_node_is_named_like_its_host_when_nothing_is_said(read: Read) -> None:
 def test_a_vm_needs_only_its_id(read: Read) -> None:
     [vm] = read("[[vm]]\nvmid = 100\n").vm
 
-    assert (vm.name, vm.agent_path, vm.qmp_path, vm.running) == (None, None, None, None)
+    assert (vm.name, vm.agent_address, vm.qmp_path, vm.running) == (None, None, None, None)
 
 
 def test_sockets_are_paths(read: Read) -> None:
     [vm] = read('[[vm]]\nvmid = 100\nagent = "unix:/run/ä b.qga"\nqmp = "unix:/q"\n').vm
 
-    assert (vm.agent_path, vm.qmp_path) == (Path("/run/ä b.qga"), Path("/q"))
+    assert (vm.agent_address, vm.qmp_path) == (UnixAddress(Path("/run/ä b.qga")), Path("/q"))
 
 
 @pytest.mark.parametrize(
@@ -168,17 +169,31 @@ def test_the_folder_for_state_is_an_absolute_path(refusal: Refusal, folder: str)
     assert refusal(f'[server]\ntls = true\nstate_dir = "{folder}"\n') == expected
 
 
-@pytest.mark.parametrize("key", ["agent", "qmp"])
-@pytest.mark.parametrize("url", ["", "/run/a", "unix:", "unix:run/a", "unix:./a", "UNIX:/a", "vsock:3:1", "http://a/b"])
-def test_a_socket_is_an_absolute_path_after_unix(refusal: Refusal, key: str, url: str) -> None:
-    expected = f"line 3: '{key}': '{url}' is not unix:/PATH with a path of 107 bytes at most"
+NO_SOCKETS = ["", "/run/a", "unix:", "unix:run/a", "unix:./a", "UNIX:/a", "http://a/b"]
 
-    assert refusal(f'[[vm]]\nvmid = 100\n{key} = "{url}"\n') == expected
+
+@pytest.mark.parametrize("url", [*NO_SOCKETS, "vsock:3:1"])
+def test_a_qmp_socket_is_an_absolute_path_after_unix(refusal: Refusal, url: str) -> None:
+    expected = f"line 3: 'qmp': '{url}' is not unix:/PATH with a path of 107 bytes at most"
+
+    assert refusal(f'[[vm]]\nvmid = 100\nqmp = "{url}"\n') == expected
+
+
+@pytest.mark.parametrize("url", [*NO_SOCKETS, "vsock:3", "vsock:0:1", "hybrid-vsock:/a", "hybrid-vsock:a:1"])
+def test_an_agent_has_an_address_of_a_known_form(refusal: Refusal, url: str) -> None:
+    forms = "unix:/PATH, vsock:CID:PORT or hybrid-vsock:/PATH:PORT, with a path of 107 bytes at most"
+
+    assert refusal(f'[[vm]]\nvmid = 100\nagent = "{url}"\n') == f"line 3: 'agent': '{url}' is none of {forms}"
+
+
+@pytest.mark.parametrize("url", ["vsock:3:1024", "hybrid-vsock:/run/fc/v.sock:1024"])
+def test_an_agent_may_be_behind_vsock(read: Read, url: str) -> None:
+    assert str(read(f'[[vm]]\nvmid = 100\nagent = "{url}"\n').vm[0].agent_address) == url
 
 
 @pytest.mark.parametrize("path", ["/" + "a" * 106, "/" + "ü" * 53])
 def test_a_socket_may_be_as_long_as_the_kernel_allows(read: Read, path: str) -> None:
-    assert read(f'[[vm]]\nvmid = 100\nagent = "unix:{path}"\n').vm[0].agent_path == Path(path)
+    assert read(f'[[vm]]\nvmid = 100\nagent = "unix:{path}"\n').vm[0].agent_address == UnixAddress(Path(path))
 
 
 @pytest.mark.parametrize("path", ["/" + "a" * 107, "/" + "ü" * 53 + "a"])

@@ -2,7 +2,17 @@
 
 from guestwire.channels.budget import ReadBudget
 from guestwire.channels.channel import Channel, ChannelState, GuestEvent, OnLateReply
+from guestwire.channels.opening import open_channel
 from guestwire.channels.stream import StreamChannel
 from guestwire.channels.unix import UnixChannel
 
-__all__ = ["Channel", "ChannelState", "GuestEvent", "OnLateReply", "ReadBudget", "StreamChannel", "UnixChannel"]
+__all__ = [
+    "Channel",
+    "ChannelState",
+    "GuestEvent",
+    "OnLateReply",
+    "ReadBudget",
+    "StreamChannel",
+    "UnixChannel",
+    "open_channel",
+]

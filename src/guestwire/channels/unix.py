@@ -19,12 +19,12 @@ class UnixChannel(StreamChannel):
 
     def __init__(self, path: Path, guest: str, *, budget: ReadBudget | None = None) -> None:
         async def connect(factory: ProtocolFactory) -> None:
-            await asyncio.get_running_loop().create_unix_connection(factory, sock=_connected_socket(path))
+            await asyncio.get_running_loop().create_unix_connection(factory, sock=connected_socket(path))
 
         super().__init__(connect, guest, budget=budget)
 
 
-def _connected_socket(path: Path) -> socket.socket:
+def connected_socket(path: Path) -> socket.socket:
     """On a UNIX socket that takes no time, so a full backlog (EAGAIN) is an error; asyncio's own connecting takes it for success.
 
     Raises:

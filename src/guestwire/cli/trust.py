@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from guestwire.addresses import is_agent_address
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import note
 from guestwire.client.errors import CertificateNotTrusted
@@ -30,7 +31,7 @@ def add_known_fingerprint(settings: Settings) -> Settings:
     """
     if (
         not settings.host
-        or settings.host.startswith("unix:")
+        or is_agent_address(settings.host)
         or settings.ca
         or settings.fingerprint
         or not settings.verify

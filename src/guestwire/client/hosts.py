@@ -12,7 +12,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest
 from guestwire.client.guests import Guest
 from guestwire.client.protocols import GuestInfo
-from guestwire.client.settings import Settings, Unix, parse_target, settings_for
+from guestwire.client.settings import Https, Settings, parse_target, settings_for
 from guestwire.errors import ConfigurationError
 
 log = logging.getLogger("guestwire.client")
@@ -208,7 +208,7 @@ async def connect(target: str | None = None, *, profile: str | None = None, **op
     """Makes a host, which `async with` closes. Nothing is sent before the first call.
 
     Args:
-        target: `https://host:8006` (Proxmox VE or guestwire) or `unix:/path/to.qga`; default: GUESTWIRE_HOST, or the
+        target: `https://host:8006` (Proxmox VE or guestwire) or an agent's own socket (`unix:/path/to.qga`; see `addresses`); default: GUESTWIRE_HOST, or the
             profile's.
         profile: a table in `~/.config/guestwire/config.toml`.
         options: `token`, `token_file`, `user`, `password`, `ca`, `fingerprint`, `verify`; see `client.settings`.
@@ -229,11 +229,11 @@ def open_host(settings: Settings) -> Host:
         raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
     target = parse_target(settings.host)
     # Either takes a tenth of a second to load, and one is enough.
-    if isinstance(target, Unix):
-        from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
+    if isinstance(target, Https):
+        from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
 
-        carrier = DirectCarrier(target)
-        return Host(carrier, only_guest=carrier.guest)
-    from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
+        return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
+    from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
 
-    return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
+    carrier = DirectCarrier(target)
+    return Host(carrier, only_guest=carrier.guest)

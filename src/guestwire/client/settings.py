@@ -23,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from guestwire.addresses import FORMS, AgentAddress, is_agent_address, parse_agent_address
 from guestwire.errors import ConfigurationError
 
 ENVIRONMENT: Final = {
@@ -81,17 +82,7 @@ class Https:
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Unix:
-    """One guest agent's socket."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
-
-
-Target = Https | Unix
+Target = Https | AgentAddress
 
 
 def parse_target(text: str) -> Target:
@@ -100,12 +91,12 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigurationError: it is none.
     """
-    how = "write https://HOST:8006 or unix:/PATH/TO.qga"
-    if text.startswith("unix:"):
-        path = text.removeprefix("unix:")
-        if not path or "\0" in path or not _is_text(path):
+    how = f"write https://HOST:8006, or for an agent's own socket {FORMS}"
+    if is_agent_address(text):
+        address = parse_agent_address(text)
+        if address is None:
             raise ConfigurationError(f"{text!a} is no target; {how}")
-        return Unix(Path(path))
+        return address
     found = _https.fullmatch(text if "://" in text else f"https://{text}")
     if not found or not 0 < int(found["port"] or PORT) < 65536:  # noqa: PLR2004  # a TCP port
         if "@" in text:

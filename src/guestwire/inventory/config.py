@@ -1,6 +1,7 @@
 """The configuration file: TOML, read strictly; what is unknown or wrong is refused with its line and key."""
 
 import ipaddress
+import os
 import re
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from guestwire.addresses import FORMS, MAX_PATH, AgentAddress, VsockAddress, parse_agent_address
 from guestwire.toml import Refuse, read_toml
 
 NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
@@ -19,9 +21,6 @@ TAG: Final = r"^[a-z0-9_][a-z0-9_\-+.]*$"
 STDERR: Final = "stderr"
 
 MAX_PORT: Final = 65535
-
-MAX_SOCKET_PATH: Final = 107
-"""Bytes: the kernel's limit for the name of a UNIX socket."""
 
 
 _listen = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]\s]+):[0-9]{1,5}")
@@ -80,9 +79,9 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     power: PowerConfig = msgspec.field(default_factory=PowerConfig)
 
     @property
-    def agent_path(self) -> Path | None:
-        """The agent's socket."""
-        return _socket_path(self.agent)
+    def agent_address(self) -> AgentAddress | None:
+        """The place where the agent is reached."""
+        return parse_agent_address(self.agent) if self.agent else None
 
     @property
     def qmp_path(self) -> Path | None:
@@ -132,8 +131,17 @@ def _check(config: Config, refuse: Refuse) -> None:
         if vm.vmid in seen:
             raise refuse(f"vm[{position}]", "vmid", f"VM {vm.vmid} stands in this file twice")
         seen[vm.vmid] = position
-        _check_socket(vm.agent, f"vm[{position}]", "agent", refuse)
+        if vm.agent is not None and not _is_usable(vm.agent_address):
+            raise refuse(
+                f"vm[{position}]", "agent", f"'{vm.agent}' is none of {FORMS}, with a path of {MAX_PATH} bytes at most"
+            )
         _check_socket(vm.qmp, f"vm[{position}]", "qmp", refuse)
+
+
+def _is_usable(address: AgentAddress | None) -> bool:
+    if address is None or isinstance(address, VsockAddress):
+        return address is not None
+    return address.path.is_absolute() and len(os.fsencode(address.path)) <= MAX_PATH
 
 
 def _check_server(server: ServerConfig, refuse: Refuse) -> None:
@@ -156,5 +164,5 @@ def _check_socket(url: str | None, table: str, key: str, refuse: Refuse) -> None
     if url is None:
         return
     path = url.removeprefix("unix:")
-    if not url.startswith("unix:/") or len(path.encode()) > MAX_SOCKET_PATH:
-        raise refuse(table, key, f"'{url}' is not unix:/PATH with a path of {MAX_SOCKET_PATH} bytes at most")
+    if not url.startswith("unix:/") or len(path.encode()) > MAX_PATH:
+        raise refuse(table, key, f"'{url}' is not unix:/PATH with a path of {MAX_PATH} bytes at most")

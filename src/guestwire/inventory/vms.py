@@ -5,9 +5,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
-from guestwire.channels import Channel, ChannelState, UnixChannel
+from guestwire.channels import Channel, ChannelState, open_channel
 from guestwire.channels.qmp import Monitor
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
@@ -31,10 +32,11 @@ class Vm:
         self.unused = asyncio.Event()
         self.unused.set()
         guest = f"VM {config.vmid}"
-        socket = config.agent_path
-        self._socket = socket
-        self._channel: Channel | None = UnixChannel(socket, guest) if socket else None
-        self.monitor = Monitor(config.qmp_path, guest, socket, self._channel) if config.qmp_path else None
+        address = config.agent_address
+        self._socket = None if address is None or isinstance(address, VsockAddress) else address.path
+        self._channel: Channel | None = open_channel(address, guest) if address else None
+        port = address.path if isinstance(address, UnixAddress) else None
+        self.monitor = Monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
 
@@ -53,7 +55,9 @@ class Vm:
         if self.config.running is not None:
             return self.config.running
         answers = self._channel is not None and self._channel.state is ChannelState.UP
-        return answers or (self._socket is not None and self._socket.is_socket())
+        if answers or self._socket is None:
+            return answers or self._channel is not None  # vsock: only its agent can tell, and is asked then
+        return self._socket.is_socket()
 
     async def close(self) -> None:
         """Ends what reaches it."""

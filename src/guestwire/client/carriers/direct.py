@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from guestwire.addresses import AgentAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
-from guestwire.channels import UnixChannel
+from guestwire.channels import open_channel
 from guestwire.client.carriers.base import plain
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, NoSuchEndpoint, failure
 from guestwire.client.protocols import GuestInfo
-from guestwire.client.settings import Unix
 from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmState
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Router, parameters_given
@@ -68,13 +68,13 @@ if TYPE_CHECKING:  # the type checker tells when a context wants more
 class DirectCarrier:
     """Must be made where an event loop runs, and closed."""
 
-    def __init__(self, target: Unix, endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> None:
+    def __init__(self, target: AgentAddress, endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> None:
         self._name = str(target)
-        self._channel = UnixChannel(target.path, "VM 100")
+        self._channel = open_channel(target, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
-        context = _OneGuest(self._agent, target.path.stem)
+        context = _OneGuest(self._agent, target.name)
         self._pipeline = Pipeline(Router(endpoints), lambda _: context)
-        self.guest = GuestInfo(VMID, target.path.stem, context.vm.status, NODE)
+        self.guest = GuestInfo(VMID, target.name, context.vm.status, NODE)
         """The one that is behind the socket."""
 
     @property
