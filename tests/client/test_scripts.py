@@ -20,8 +20,8 @@ import pytest
 import tree_sitter_powershell
 from tree_sitter import Language, Parser
 
-from guestwire.client import systems
-from guestwire.client.systems import (
+from guestwire.agent import systems
+from guestwire.agent.systems import (
     CAN_NOT_START,
     NO_TOOL,
     OTHER_BYTES,

@@ -23,9 +23,9 @@ from guestwire.errors import GuestwireError, RequestError
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
+    from guestwire.agent.systems import System
     from guestwire.client import Guest
     from guestwire.client.folders import TreeCopy
-    from guestwire.client.systems import System
 
 STANDARD: Final = "-"
 INCOMPLETE: Final = 3
@@ -109,7 +109,7 @@ async def _download(guest: "Guest", path: str, local: str, recursive: bool, prog
     if local == STANDARD:
         return _one(await _to_standard_output(guest, path))
     target = Path(local)
-    if recursive and (await guest.files.stat(path)).kind == "d":
+    if recursive and await guest.folders.is_folder(path):
         return await guest.folders.download(path, target, progress=progress)
     if local.endswith("/") and not _is_folder(target):
         raise RequestError(f"{local}: there is no such folder on this machine")
@@ -118,7 +118,7 @@ async def _download(guest: "Guest", path: str, local: str, recursive: bool, prog
 
 
 def _system(path: str) -> "System":
-    from guestwire.client.systems import system_of  # noqa: PLC0415  # with the rest of the client
+    from guestwire.agent.systems import system_of  # noqa: PLC0415  # with the rest of the client
 
     return system_of(path)
 

@@ -207,3 +207,15 @@ class Endpoints(Calls):
         await self.call(
             "POST", "guestwire/file-piece", None, {"file": file, "at": at, "content": content}, repeatable=False
         )
+
+    async def file_list(self, folder: str, *, recursive: bool = False) -> FileContent[str]:
+        """Lists a folder: what the guest prints for the client's `Folders`. Needs VM.GuestAgent.FileRead or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            folder: The folder in the guest.
+            recursive: List all below it, too.
+        """
+        result: FileContent[str] = await self.call(
+            "GET", "guestwire/file-list", FileContent[str], {"folder": folder, "recursive": recursive}, repeatable=True
+        )
+        return result

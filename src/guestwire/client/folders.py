@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from guestwire.agent.systems import UNIX, is_undecodable, system_of
 from guestwire.client.cancellation import map_ordered, run_in_thread
 from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, FileRefused, LocalFile
-from guestwire.client.systems import UNIX, system_of
+from guestwire.client.processes import check_texts
 from guestwire.client.transfer.files import Files
 from guestwire.client.transfer.local_files import NO_NAME, Progress, report, translate_os_errors
 from guestwire.client.transfer.reading import FileStat
@@ -83,7 +84,7 @@ class Folders:
             FileRefused: there is no such folder, or it can't be read.
             CallFailed: see `client.errors`.
         """
-        output, list_file = await self._retrying.output(path, system_of(path).listdir(path))
+        output, list_file = await self._list(path, recursive=False)
         return self._entries(((text, "") for text in output.split("\0") if text), list_file)
 
     async def walk(self, path: str) -> list[Entry]:
@@ -94,9 +95,26 @@ class Folders:
             CallFailed: see `client.errors`.
         """
         system = system_of(path)
-        output, list_file = await self._retrying.output(path, system.walk(path))
+        output, list_file = await self._list(path, recursive=True)
         texts = iter(output.split("\0"))
         return self._entries(((text, next(texts, "") if system is UNIX else "") for text in texts if text), list_file)
+
+    async def _list(self, path: str, *, recursive: bool) -> tuple[str, str]:
+        """What the guest's program for lists prints; see `Retrying.output`.
+
+        A server of guestwire runs it for those who may read files and run no program of their own.
+        """
+        retrying = self._retrying
+        host, calls = retrying.host, retrying.calls
+        if await host.is_guestwire() and not is_undecodable(path) and not await host.may_run(calls.vmid):
+            check_texts(retrying.context, path)
+            try:
+                found = await retrying.call(lambda: calls.file_list(path, recursive=recursive))
+            except AgentRefused as error:
+                raise retrying.refusal(error.description) from error
+            return found.data.decode("utf-8", "surrogateescape"), ""
+        system = system_of(path)
+        return await retrying.output(path, (system.walk if recursive else system.listdir)(path))
 
     def _entries(self, texts: Iterable[tuple[str, str]], list_file: str) -> list[Entry]:
         """The entries of a list, without the file that held the list itself."""
@@ -110,6 +128,21 @@ class Folders:
             raise CallFailed(self._retrying.context, f"unexpected answer to a list of files: {error}") from error
         wanted = (one for one in found if one.path != "." and one.path.rpartition("/")[2] != (list_file or "/"))
         return sorted(wanted, key=lambda entry: entry.path)
+
+    async def is_folder(self, path: str) -> bool:
+        """True if a folder stands at a path, links followed.
+
+        Raises:
+            FileRefused: there is nothing. To those who may run no program, it is no folder.
+            CallFailed: see `client.errors`.
+        """
+        if await self._retrying.host.may_run(self._retrying.calls.vmid):
+            return (await self._files.stat(path)).kind == "d"
+        try:
+            await self.listdir(path)
+        except FileRefused:
+            return False
+        return True
 
     async def makedirs(self, path: str) -> None:
         """Makes a folder, and those above it.

@@ -39,6 +39,7 @@ class SyncFolders(SyncProxy[Folders]):
 
     listdir = blocking(Folders.listdir)
     walk = blocking(Folders.walk)
+    is_folder = blocking(Folders.is_folder)
     makedirs = blocking(Folders.makedirs)
     upload = blocking(Folders.upload)
     download = blocking(Folders.download)

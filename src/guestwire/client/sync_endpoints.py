@@ -38,3 +38,4 @@ class SyncEndpoints(SyncProxy[T]):
     file_read = blocking(Endpoints.file_read)
     file_write = blocking(Endpoints.file_write)
     file_piece = blocking(Endpoints.file_piece)
+    file_list = blocking(Endpoints.file_list)

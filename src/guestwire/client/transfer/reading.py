@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from guestwire.agent.systems import UNIX, digest_in, system_of
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, AgentTookTooLong, CallFailed, ChecksumMismatch, PrivilegeMissing
 from guestwire.client.processes import Processes
 from guestwire.client.protocols import HostOfGuest
-from guestwire.client.systems import UNIX, digest_in, system_of
 from guestwire.client.transfer.retrying import Retrying
 from guestwire.contract.results import FileContent
 

@@ -24,10 +24,10 @@ from typing import Any, Final
 
 import msgspec
 
+from guestwire.agent.systems import NO_TOOL, OTHER_BYTES, Attributes, system_of
 from guestwire.client.cancellation import finish_briefly, finish_when_cancelled, map_ordered
 from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing, Unreachable
 from guestwire.client.processes import CompletedProcess
-from guestwire.client.systems import NO_TOOL, OTHER_BYTES, Attributes, system_of
 from guestwire.client.transfer.local_files import Data, LocalSource, Progress, chunks_of, is_hole, report
 from guestwire.client.transfer.reading import FileReader
 

@@ -303,7 +303,7 @@ def assemble(name: str) -> str:
     from importlib.resources import files  # noqa: PLC0415  # few commands run a script, and wait for it
 
     folder, _, _ = name.rpartition("/")
-    text = files("guestwire.client").joinpath("scripts", name).read_text("utf-8")
+    text = files("guestwire.agent").joinpath("scripts", name).read_text("utf-8")
     return _include.sub(lambda found: assemble(f"{folder}/{found[1]}"), text)
 
 
