@@ -113,10 +113,29 @@ async def test_ls_of_a_folder_lists_what_is_in_it(lab: Lab) -> None:
     found = (await lab("web", "ls", "web:/root/a folder", "--json")).json
 
     assert [(row["kind"], row["path"]) for row in found] == [("d", "below"), ("f", "file \n\x1b")]
-    assert (found[1]["size"], found[1].keys()) == (5, {"kind", "path", "size", "mode", "mtime"})
+    assert (found[1]["size"], found[1].keys()) == (
+        5,
+        {"kind", "path", "size", "mode", "mtime", "owner", "group", "link"},
+    )
     assert people.text.count("\n") == 3
     assert "drwx" in people.text
     assert r"file \n\x1b" in people.text
+
+
+async def test_ls_of_a_folder_says_whose_a_file_is_and_where_a_link_leads(lab: Lab) -> None:
+    folder = lab.agent.home / "owned"
+    folder.mkdir()
+    (folder / "mine").touch()
+    (folder / "link").symlink_to("/no: where\x1b")
+    # In the guest, the user of this process is root.
+    people = await lab("web", "ls", "web:/root/owned")
+    found = {row["path"]: row for row in (await lab("web", "ls", "web:/root/owned", "--json")).json}
+
+    names = await lab("web", "exec", "web", "--", "stat", "-c", "%U %G", "/root/owned/mine")
+    assert f"{found['mine']['owner']} {found['mine']['group']}" == names.text.strip()
+    assert (found["mine"]["link"], found["link"]["kind"], found["link"]["link"]) == ("", "l", "/no: where\x1b")
+    assert r"link -> /no: where\x1b" in people.text
+    assert people.text.split()[:3] == ["MODE", "OWNER", "GROUP"]
 
 
 async def test_what_a_guest_says_reaches_no_terminal_unseen(lab: Lab, fake: FakeGuest) -> None:

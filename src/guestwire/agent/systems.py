@@ -179,14 +179,14 @@ class System(ABC):
         return self.script("makedirs", *paths)
 
     def listdir(self, path: str) -> Command:
-        """Lists a folder: for each of its entries `KIND SIZE MODE TIME PATH` and a NUL."""
+        """Lists a folder: for each of its entries `KIND SIZE MODE TIME PATH` and a NUL.
+
+        Of a Unix, behind that `UID:GID:OWNER:GROUP:TARGET` (see `scripts/unix/describe.sh`) and a NUL.
+        """
         return self.script("listdir", path)
 
     def walk(self, path: str) -> Command:
-        """Lists all below a folder, paths relative to it, with slashes.
-
-        Of a Unix, behind each entry and a NUL, where a link leads.
-        """
+        """Lists all below a folder as `listdir` does, paths relative to it, with slashes."""
         return self.script("walk", path)
 
 

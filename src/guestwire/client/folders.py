@@ -33,11 +33,16 @@ LONGEST_BATCH: Final = 40_000
 """Characters of its arguments."""
 
 
+NO_ACCOUNT: Final = "UNKNOWN"
+"""The name that some tools print for an id that has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of a folder in a guest: `kind` is f (file), d (directory), l (link) or ? (anything else).
 
-    `link` is where a link leads.
+    `link` is where a link leads. `owner` and `group` are names in the guest, or ids where those have none; a Windows
+    guest says nothing of these three.
     """
 
     kind: str
@@ -46,6 +51,8 @@ class Entry:
     mode: int = 0o644
     mtime: int = 0
     link: str = ""
+    owner: str = ""
+    group: str = ""
 
 
 _of_all = re.compile(r"No space|not enough space|quota|Read-only file system|frozen|Input/output error")
@@ -84,8 +91,7 @@ class Folders:
             FileRefused: there is no such folder, or it can't be read.
             CallFailed: see `client.errors`.
         """
-        output, list_file = await self._list(path, recursive=False)
-        return self._entries(((text, "") for text in output.split("\0") if text), list_file)
+        return await self._list(path, recursive=False)
 
     async def walk(self, path: str) -> list[Entry]:
         """Everything below a folder, folders before what is in them; paths are relative to it.
@@ -94,12 +100,15 @@ class Folders:
             FileRefused: there is no such folder, or it can't be read.
             CallFailed: see `client.errors`.
         """
-        system = system_of(path)
-        output, list_file = await self._list(path, recursive=True)
-        texts = iter(output.split("\0"))
-        return self._entries(((text, next(texts, "") if system is UNIX else "") for text in texts if text), list_file)
+        return await self._list(path, recursive=True)
 
-    async def _list(self, path: str, *, recursive: bool) -> tuple[str, str]:
+    async def _list(self, path: str, *, recursive: bool) -> list[Entry]:
+        output, list_file = await self._output(path, recursive=recursive)
+        texts = iter(output.split("\0"))
+        is_unix = system_of(path) is UNIX
+        return self._entries(((text, next(texts, "") if is_unix else "") for text in texts if text), list_file)
+
+    async def _output(self, path: str, *, recursive: bool) -> tuple[str, str]:
         """What the guest's program for lists prints; see `Retrying.output`.
 
         A server of guestwire runs it for those who may read files and run no program of their own.
@@ -120,10 +129,12 @@ class Folders:
         """The entries of a list, without the file that held the list itself."""
         found = []
         try:
-            for text, link in texts:
+            for text, more in texts:
                 kind, size, mode, mtime, path = text.split(" ", 4)
+                uid, gid, owner, group, link = more.split(":", 4) if more else [""] * 5
                 stat = FileStat.parse(kind if kind in "fdl" else "?", size, mode, mtime)
-                found.append(Entry(stat.kind, path.removeprefix("./"), stat.size, stat.mode, stat.mtime, link))
+                names = (name if name != NO_ACCOUNT else number for name, number in ((owner, uid), (group, gid)))
+                found.append(Entry(stat.kind, path.removeprefix("./"), stat.size, stat.mode, stat.mtime, link, *names))
         except ValueError as error:
             raise CallFailed(self._retrying.context, f"unexpected answer to a list of files: {error}") from error
         wanted = (one for one in found if one.path != "." and one.path.rpartition("/")[2] != (list_file or "/"))

@@ -111,7 +111,8 @@ async def file_list(context: GuestContext, parameters: FileList) -> FileContent[
     """Lists a folder: what the guest prints for the client's `Folders`.
 
     For each entry `KIND SIZE MODE TIME PATH` and a NUL (kind f, d, l or ?; mode octal; seconds since the epoch), and of
-    a Unix with `recursive` behind that where a link leads and a NUL. The guest runs a program for it, always this one.
+    a Unix behind that `UID:GID:OWNER:GROUP:TARGET` and a NUL (OWNER and GROUP may be UNKNOWN; TARGET is where a link
+    leads). The guest runs a program for it, always this one.
     """
     agent = await context.agent(parameters.vmid)
     system = system_of(parameters.folder)

@@ -1,14 +1,13 @@
-# Lists the folder $1: for each entry its kind, size, permissions, time and name, and a NUL.
-# include: facts.sh
+# Lists the folder $1; see describe.sh.
+# include: describe.sh
 # include: enter.sh
 enter "$1" || exit 1
+# As in walk.sh.
+if find . -prune -printf '' 2>/dev/null; then
+  exec find . -mindepth 1 -maxdepth 1 -printf '%y %s %m %Ts %P\0%U:%G:%u:%g:%l\0'
+fi
 # shellcheck disable=SC2035 # no name is taken for an option below
 for name in .[!.]* ..?* *; do
-  if [ -L "$name" ]; then kind=l
-  elif [ -f "$name" ]; then kind=f
-  elif [ -d "$name" ]; then kind=d
-  elif [ -e "$name" ]; then kind='?'
-  else continue # a pattern that nothing matches stays as it is
-  fi
-  printf '%s %s %s\0' "$kind" "$(facts '%s %a %Y' '%z %Mp%Lp %m' "$name" 2>/dev/null || echo 0 644 0)" "$name"
+  # A pattern that nothing matches stays as it is.
+  if [ -e "$name" ] || [ -L "$name" ]; then describe "$name"; fi
 done
