@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -90,6 +91,44 @@ async def test_what_a_guest_tells_is_words_for_people_and_the_apis_fields_in_jso
     assert word in people.text
     found = msgspec.json.decode(programs.output, type=shape)
     assert msgspec.json.decode(programs.output) == msgspec.to_builtins(found), "fields that no type has"
+
+
+async def test_df_of_all_guests_shows_the_fullest_file_system_of_each_and_says_who_did_not(
+    lab: Lab, fake: FakeGuest
+) -> None:
+    def system(name: str, kind: str, used: int) -> dict[str, object]:
+        return {
+            "name": name, "mountpoint": f"/{name}", "type": kind, "used-bytes": used, "total-bytes": 1000, "disk": [],
+        }  # fmt: skip
+
+    fake.replies["guest-get-fsinfo"] = [
+        system("snap", "squashfs", 1000), system("half", "ext4", 500), system("full", "xfs", 999),
+    ]  # fmt: skip
+    at = "web" if lab.kind != "unix" else "fake"
+    people, programs = await lab(at, "df", "--all"), await lab(at, "df", "--all", "--json")
+
+    rows = json.loads(programs.output)
+    if lab.kind == "unix":
+        assert (people.code, programs.code, people.errors) == (0, 0, "")
+    else:
+        # Guest `gone` has no agent, and `off` does not run.
+        assert (people.code, programs.code) == (3, 3)
+        [error] = [line for line in people.errors.splitlines() if "gone" in line]
+        assert error.startswith("guestwire: guest gone (103) on https://")
+        assert "QEMU guest agent is not running" in error
+        assert {row["name"] for row in rows} == {"web", "fake", "gone"}
+        assert [row["name"] for row in rows if "error" in row and row["name"] != "web"] == ["gone"]
+    assert (rows[0]["name"], rows[0]["fullest"]) == (rows[0]["name"], system("full", "xfs", 999))
+    first = people.text.splitlines()[1].split()
+    assert "100%" in first
+    assert first[-1] == "/full"
+
+
+@pytest.mark.parametrize("words", [(), ("--all", "web")])
+async def test_df_is_of_one_guest_or_of_all(lab: Lab, words: tuple[str, ...]) -> None:
+    done = await lab("web", "df", *words)
+
+    assert (done.code, done.line) == (2, "Name one guest, or give --all. See 'guestwire df --help'.")
 
 
 async def test_ls_lists_guests(lab: Lab) -> None:
