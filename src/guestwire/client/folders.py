@@ -9,16 +9,17 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from guestwire.agent.systems import UNIX, is_undecodable, system_of
+from guestwire.agent.systems import UNIX, System, is_undecodable, system_of
 from guestwire.client.cancellation import map_ordered, run_in_thread
 from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, FileRefused, LocalFile
 from guestwire.client.processes import check_texts
+from guestwire.client.transfer.between_guests import copy_file
 from guestwire.client.transfer.files import Files
 from guestwire.client.transfer.local_files import NO_NAME, Progress, report, translate_os_errors
 from guestwire.client.transfer.reading import FileStat
@@ -32,6 +33,9 @@ BATCH: Final = 50
 LONGEST_BATCH: Final = 40_000
 """Characters of its arguments."""
 
+
+NO_FILE: Final = "it is no file, folder or link"
+OUTSIDE: Final = "its name leads out of the folder"
 
 NO_ACCOUNT: Final = "UNKNOWN"
 """The name that some tools print for an id that has none."""
@@ -81,7 +85,7 @@ class Folders:
     """The folders of one guest. Paths are the guest's own."""
 
     def __init__(self, files: Files) -> None:
-        self._files = files
+        self.files = files
         self._retrying = files.retrying
 
     async def listdir(self, path: str) -> list[Entry]:
@@ -148,7 +152,7 @@ class Folders:
             CallFailed: see `client.errors`.
         """
         if await self._retrying.host.may_run(self._retrying.calls.vmid):
-            return (await self._files.stat(path)).kind == "d"
+            return (await self.files.stat(path)).kind == "d"
         try:
             await self.listdir(path)
         except FileRefused:
@@ -174,34 +178,78 @@ class Folders:
             CallFailed: see `client.errors`.
         """
         with translate_os_errors(source, self._retrying.context):
-            here = await run_in_thread(lambda: list(_local_tree(source)))
+            entries = await run_in_thread(lambda: list(_local_tree(source)))
+        total = _Total(progress, sum(entry.size for entry in entries if entry.kind == "f"))
+
+        async def put(entry: Entry, there: str) -> int:
+            return await self.files.upload(source / entry.path, there, progress=total.of_one_file())
+
+        copy = TreeCopy()
+        await self._make(path, entries, put, copy, lambda entry: str(source / entry.path))
+        return copy
+
+    async def copy_to(self, path: str, target: "Folders", there: str, *, progress: Progress | None = None) -> TreeCopy:
+        """Copies the folder `path` with what is in it into the folder `there` of another guest.
+
+        Permissions, times and links stay as they are. Names that lead out of `there` are left out: what the one guest
+        says must do no harm to the other.
+
+        Raises:
+            FileRefused: either guest's own reason.
+            CallFailed: see `client.errors`.
+        """
+        copy, kinds, safe = TreeCopy(), {"": "d"}, list[Entry]()
+        for entry in await self.walk(path):
+            if why := _reason_not_to_make(entry, kinds, system_of(there)):
+                copy.leave_out(entry, why)
+                continue
+            safe.append(entry)
+            kinds[entry.path] = entry.kind
+        total = _Total(progress, sum(entry.size for entry in safe if entry.kind == "f"))
+
+        async def put(entry: Entry, name: str) -> int:
+            source = system_of(path).join(path, entry.path)
+            stat = FileStat(entry.kind, entry.size, entry.mode, entry.mtime)
+            files = target.files
+            return await copy_file(self.files, source, files, name, stat=stat, progress=total.of_one_file())
+
+        await target._make(there, safe, put, copy, lambda entry: entry.path)  # of this class
+        return copy
+
+    async def _make(
+        self, path: str, entries: list[Entry], put: Callable[[Entry, str], Awaitable[int]], copy: TreeCopy,
+        name: Callable[[Entry], str],
+    ) -> None:  # fmt: skip
+        """Makes a tree below `path`.
+
+        Args:
+            path: a folder, which is made where there is none.
+            entries: with paths relative to it, each behind the folder that it is in.
+            put: makes a file at its path in the guest; returns its size.
+            copy: gets what was made, and what was left out.
+            name: of an entry, for what is left out.
+        """
         system = system_of(path)
-        there = {entry.path: system.join(path, entry.path.relative_to(source).as_posix()) for entry in here}
-        files = [entry for entry in here if entry.kind == "f"]
-        folders = [entry for entry in here if entry.kind == "d"]
-        links = [(entry.link, there[entry.path]) for entry in here if entry.kind == "l"]
-        copy, total = TreeCopy(), _Total(progress, sum(entry.stat.st_size for entry in files))
-        copy.left_out = [(str(entry.path), "it is no file, folder or link") for entry in here if entry.kind == "?"]
+        there = {entry.path: system.join(path, entry.path) for entry in entries}
+        folders = [entry for entry in entries if entry.kind == "d"]
+        links = [(entry.link, there[entry.path]) for entry in entries if entry.kind == "l"]
+        copy.left_out += [(name(entry), NO_FILE) for entry in entries if entry.kind == "?"]
         for batch in _batches([(path,), *((there[entry.path],) for entry in folders)]):
             await self._retrying.check(system.makedirs([folder for (folder,) in batch]))
-        uploads = (
-            (str(entry.path), partial(self._files.upload, entry.path, there[entry.path], progress=total.of_one_file()))
-            for entry in files
-        )
-        await _copy_all(copy, uploads)
+        files = (entry for entry in entries if entry.kind == "f")
+        await _copy_all(copy, ((name(entry), partial(put, entry, there[entry.path])) for entry in files))
         if system is not UNIX:
             copy.left_out += [(link, "Windows takes no links of a Unix") for _, link in links]
-            return copy
+            return
         for links_batch in _batches(links):
             await self._retrying.check(UNIX.symlinks(links_batch))
         # The deepest first: what is made in a folder changes its time.
         attributes = [
-            (f"{stat.S_IMODE(entry.stat.st_mode):o}", UNIX.timestamp(entry.stat.st_mtime), there[entry.path])
+            (f"{stat.S_IMODE(entry.mode):o}", UNIX.timestamp(entry.mtime), there[entry.path])
             for entry in reversed(folders)
         ]
         for attributes_batch in _batches(attributes):
             await self._retrying.check(UNIX.attributes(attributes_batch))
-        return copy
 
     async def download(self, path: str, target: Path, *, progress: Progress | None = None) -> TreeCopy:
         """Copies the guest's folder with what is in it into `target`, with permissions, times and links as they are.
@@ -222,7 +270,7 @@ class Folders:
             (
                 entry.path,
                 partial(
-                    self._files.download,
+                    self.files.download,
                     system_of(path).join(path, entry.path),
                     target / entry.path,
                     stat=FileStat(entry.kind, entry.size, entry.mode, entry.mtime),
@@ -329,13 +377,24 @@ def _make_folders(entries: list[Entry], target: Path, copy: TreeCopy) -> list[En
     return safe
 
 
+def _reason_not_to_make(entry: Entry, kinds: Mapping[str, str], system: System) -> str:
+    """Why an entry that one guest names is not made in another; `kinds` are those of the paths that are made before it."""
+    steps = entry.path.split("/")
+    if entry.kind == "?":
+        return NO_FILE
+    if system is not UNIX and re.search(r"[\\:]", entry.path):
+        return "Windows has no such names"
+    is_inside = {"", ".", ".."}.isdisjoint(steps) and kinds.get("/".join(steps[:-1])) == "d"
+    return "" if is_inside and entry.path not in kinds else OUTSIDE
+
+
 def _reason_to_leave_out(entry: Entry, target: Path, seen: set[str]) -> str:
     local = target / entry.path
     os.fsencode(local)
     if entry.path in seen or entry.path == "" or entry.path.startswith("/") or not _is_inside(local, target):
-        return "its name leads out of the folder"
+        return OUTSIDE
     if entry.kind == "?":
-        return "it is no file, folder or link"
+        return NO_FILE
     if not local.parent.is_dir():
         return "no folder stands above it"
     return "a link stands in its place" if entry.kind == "d" and local.is_symlink() else ""
@@ -360,20 +419,13 @@ def _make_links_and_set_attributes(entries: list[Entry], target: Path, copy: Tre
                 os.utime(local, (entry.mtime, entry.mtime))
 
 
-@dataclass(frozen=True, slots=True)
-class _LocalEntry:
-    kind: str
-    path: Path
-    stat: os.stat_result
-    link: str
-
-
-def _local_tree(folder: Path) -> Iterator[_LocalEntry]:
-    """All below a folder, each behind the folder that it is in."""
+def _local_tree(folder: Path, below: str = "") -> Iterator[Entry]:
+    """All below a folder, each behind the folder that it is in, with paths relative to the first one."""
     for path in sorted(folder.iterdir()):
         facts = path.lstat()
-        mode = facts.st_mode
+        mode, name = facts.st_mode, f"{below}{path.name}"
         kind = "l" if stat.S_ISLNK(mode) else "d" if stat.S_ISDIR(mode) else "f" if stat.S_ISREG(mode) else "?"
-        yield _LocalEntry(kind, path, facts, str(path.readlink()) if kind == "l" else "")
+        link = str(path.readlink()) if kind == "l" else ""
+        yield Entry(kind, name, facts.st_size, mode, int(facts.st_mtime), link)
         if kind == "d":
-            yield from _local_tree(path)
+            yield from _local_tree(path, f"{name}/")

@@ -26,6 +26,7 @@ class SyncFiles(SyncProxy[Files]):
 
     read = blocking(Files.read)
     stream = iterating(Files.stream)
+    stream_checked = iterating(Files.stream_checked)
     stat = blocking(Files.stat)
     write = blocking(Files.write)
     upload = blocking(Files.upload)
