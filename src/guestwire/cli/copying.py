@@ -17,6 +17,7 @@ import click
 from guestwire.cli.asking import confirm
 from guestwire.cli.connecting import guest_and_path, on_guest, on_host, path_argument
 from guestwire.cli.output import examples, json_option, note, to_json
+from guestwire.cli.terminal import writer
 from guestwire.cli.units import size
 from guestwire.errors import GuestwireError, RequestError
 
@@ -187,10 +188,11 @@ def _read(loop: "AbstractEventLoop", read: "Future[bytes]") -> None:
 
 async def _to_standard_output(guest: "Guest", path: str) -> int:
     size = 0
+    write = writer(sys.stdout)
     async for piece in guest.files.stream(path):
-        sys.stdout.buffer.write(piece)
+        write(piece)
         size += len(piece)
-    sys.stdout.buffer.flush()
+    write(b"")
     return size
 
 
