@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -134,7 +135,9 @@ async def test_df_is_of_one_guest_or_of_all(lab: Lab, words: tuple[str, ...]) ->
 async def test_ls_lists_guests(lab: Lab) -> None:
     found = (await lab("web", "ls", "--json")).json
 
-    assert all(row.keys() == {"vmid", "name", "status", "node", "frozen_by", "frozen_since"} for row in found)
+    assert all(
+        row.keys() == {"vmid", "name", "status", "node", "frozen_by", "frozen_since", "last_answer"} for row in found
+    )
     names = {row["name"]: row["status"] for row in found}
     assert names == (
         {"web": "running"}
@@ -585,6 +588,34 @@ async def test_doctor_knows_an_agent_that_is_not_there(lab: Lab) -> None:
     assert (last["step"], last["result"]) == ("agent", "failed")
     assert "QEMU guest agent is not running" in last["found"]
     assert ("check the path" if lab.kind == "unix" else "install qemu-guest-agent") in last["next"]
+
+
+async def test_doctor_says_until_when_an_agent_answered_that_answers_no_more(lab: Lab) -> None:
+    if lab.kind == "unix":
+        pytest.skip("no server remembers it")
+    before = int(time.time())
+    assert (await lab("web", "ping", "web")).code == 0
+    after = time.time()
+    lab.agent.pause()
+    try:
+        pings = [await lab("web", "ping", "web") for _ in range(2)]
+        done = await lab("web", "doctor", "web", "--json")
+        [row] = [row for row in (await lab("web", "ls", "--json")).json if row["name"] == "web"]
+    finally:
+        lab.agent.resume()
+    assert (await lab("web", "wait", "web", "--timeout", "60")).code == 0
+
+    # The messages are Proxmox VE's all the same.
+    assert {ping.code for ping in pings} == {3}
+    assert all("got timeout" in ping.errors or "QEMU guest agent is not running" in ping.errors for ping in pings)
+    last = json.loads(done.output)[-1]
+    assert (last["step"], last["result"]) == ("agent", "failed")
+    when = re.match(r"it answered until (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) ", last["next"])
+    assert when, last
+    assert before <= time.mktime(time.strptime(when[1], "%Y-%m-%d %H:%M:%S")) <= after
+    assert before <= row["last_answer"] <= after
+    [row] = [row for row in (await lab("web", "ls", "--json")).json if row["name"] == "web"]
+    assert row["last_answer"] is None
 
 
 async def test_doctor_knows_a_disabled_command(lab: Lab, fake: FakeGuest) -> None:

@@ -25,12 +25,16 @@ class FreezeNote(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class VmSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One VM in a list; `status` is `running` or `stopped`; `frozen` is there while its file systems are."""
+    """One VM in a list; `status` is `running` or `stopped`; `frozen` is there while its file systems are.
+
+    `last_answer` is there while its agent does not answer: when it last did, in seconds since the epoch.
+    """
 
     vmid: int
     status: str
     name: str | None = None
     frozen: FreezeNote | None = None
+    last_answer: float | None = None
 
 
 class HostFigures(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -56,6 +56,12 @@ class Vm:
         answers = self._channel is not None and self._channel.state is ChannelState.UP
         return answers or (self._socket is not None and self._socket.is_socket())
 
+    @property
+    def last_answer(self) -> float | None:
+        """When its agent last answered; None while it does."""
+        is_up = self._channel is None or self._channel.state is ChannelState.UP
+        return None if is_up or self.agent is None else self.agent.last_answer
+
     async def close(self) -> None:
         """Ends what reaches it."""
         if self._monitor:
@@ -207,6 +213,7 @@ class Lease:
                 name=vm.config.name,
                 status="running" if runs else "stopped",
                 frozen=self._freeze_of(vm.config.vmid) if runs else None,
+                last_answer=vm.last_answer if runs else None,
             )
             for vm, runs in zip(vms, running, strict=True)
         ]
