@@ -10,6 +10,7 @@ from calling import site, vm
 from persons import SECRET, TOKEN, person, settling
 from serving import Serving
 from ways import ca_of, over_https
+from windows import WindowsGuest
 
 from guestwire import Guest, connect
 from guestwire.client.errors import CallFailed, ChecksumMismatch, FileRefused, PrivilegeMissing, WrongParameters
@@ -120,6 +121,24 @@ async def test_a_list_of_files_is_bounded_and_needs_its_privilege(server: Servin
                 await reader.raw("GET", "guestwire/file-list", {"folder": "/etc\0/x"})
             with pytest.raises(PrivilegeMissing, match="FileRead"):
                 await writer.file_list("/etc")
+
+
+async def test_a_windows_guest_is_listed_and_copied_too(server: Serving, tmp_path: Path) -> None:
+    if server.limited:
+        pytest.skip("Proxmox VE has no such endpoint")
+    async with FakeGuest(server.folder / "101.qga") as fake, await over_https(server) as admin:
+        await (await admin.guest(101)).wait_ready(30)
+        WindowsGuest(fake)
+        fake.files["C:\\data\\a.txt"] = bytearray(b"text")
+        guest = await guest_as(server, "reader", 101)
+        async with guest.host:  # type: ignore[attr-defined]  # a Host
+            [entry] = await guest.folders.listdir("C:\\data")
+            copied = await guest.folders.download("C:\\data", tmp_path / "data")
+            with pytest.raises(FileRefused, match="No such file or directory"):
+                await guest.folders.listdir("C:\\none")
+
+    assert (entry.kind, entry.path, entry.size, entry.owner, entry.link) == ("f", "a.txt", 4, "", "")
+    assert (copied.files, (tmp_path / "data/a.txt").read_bytes()) == (1, b"text")
 
 
 async def test_small_files_are_written_without_the_right_to_run_programs(
