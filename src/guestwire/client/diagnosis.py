@@ -157,20 +157,21 @@ async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed, name
         hint = NOT_CONFIGURED
     elif step == "agent":
         hint = NO_AGENT_SOCKET if host.name.startswith("unix:") else NOT_RUNNING
-    if step == "agent" and hint in (SILENT, NOT_RUNNING) and (answered := await _last_answer(host, name)):
-        hint = ANSWERED.format(when=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(answered)))
+    if step == "agent" and hint in (SILENT, NOT_RUNNING):
+        hint = await advice_since_when(host, name) or hint
     diagnosis.add(step, error.message, result="failed", hint=hint)
     diagnosis.code = error.exit_code
 
 
-async def _last_answer(host: Host, name: str) -> float | None:
-    """When the agent last answered, as far as a server of guestwire knows and says it."""
+async def advice_since_when(host: Host, name: str) -> str:
+    """What to do about an agent that answers no more, with when it last did; "" where the host does not say that."""
     with contextlib.suppress(CallFailed):
         wanted = (await host.guest(name)).vm
-        for guest in await host.guests():
-            if (guest.vmid, guest.node) == (wanted.vmid, wanted.node):
-                return guest.last_answer
-    return None
+        guests = await host.guests() if await host.is_guestwire() and not host.is_local else []
+        for guest in guests:
+            if (guest.vmid, guest.node) == (wanted.vmid, wanted.node) and guest.last_answer is not None:
+                return ANSWERED.format(when=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(guest.last_answer)))
+    return ""
 
 
 async def _describe_certificate(host: Host) -> str:
