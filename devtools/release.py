@@ -24,8 +24,8 @@ IN_SDIST: Final = (
     "uv.lock",
 )
 IN_WHEEL: Final = (
-    "guestwire/client/scripts/unix/finish.sh",
-    "guestwire/client/scripts/windows/finish.ps1",
+    "guestwire/agent/scripts/unix/finish.sh",
+    "guestwire/agent/scripts/windows/finish.ps1",
     "guestwire/testing/fake.py",
 )
 NOT_IN_WHEEL: Final = ("tests/", "devtools/", "bench/", "guestwire/guests", "guestwire/demo")

@@ -7,8 +7,9 @@ from waiting import until
 
 from guestwire.agent.guest import GuestAgent
 from guestwire.agent.results import ProcessStatus
+from guestwire.agent.systems import UNIX
 from guestwire.errors import AgentError, CommandTimeout
-from guestwire.testing import FakeGuest
+from guestwire.testing import FakeGuest, SandboxedAgent
 
 ENDED = {"exited": True, "exitcode": 0, "out-data": "b3V0"}
 
@@ -48,6 +49,24 @@ async def test_sixteen_mebibytes_of_output_come_whole(real_agent: GuestAgent) ->
 async def test_a_process_that_is_unknown_is_the_agents_error(real_agent: GuestAgent) -> None:
     with pytest.raises(AgentError):
         await real_agent.processes.status(999_999)
+
+
+@pytest.mark.agent
+async def test_a_program_that_is_waited_for_ends_with_its_caller(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
+    processes = real_agent.processes
+    script = ["/bin/sh", "-c", "echo $$ >/root/pid; sleep 1000; echo on >/root/after"]
+    running = asyncio.create_task(processes.run(script, interrupt=UNIX.interrupt))
+    pid_file = agent.home / "pid"
+    await until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+    pid = int(pid_file.read_text())
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    async with asyncio.timeout(10):
+        while (await processes.run(["/bin/kill", "-0", str(pid)])).exitcode == 0:
+            await asyncio.sleep(0.02)
+    assert not (agent.home / "after").exists()
 
 
 async def test_callers_at_the_same_time_share_the_only_answer(fake_agent: GuestAgent, guest: FakeGuest) -> None:

@@ -19,6 +19,8 @@ from guestwire.app.state import user_name
 from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.stores import SqliteStore
 
+Names = tuple[str, ...]
+
 OPERATOR = f"{user_name(os.geteuid())}@pam"
 HOSTILE = "\x1b[31mred\x9b2J\u202e[bold]x[/bold]"
 
@@ -567,6 +569,78 @@ async def test_the_configuration_says_where_the_store_is(site: Site, tmp_path: P
     assert [user["userid"] for user in json.loads(ended.output)] == ["root@pam"]
 
 
+def configuration(site: Site, folder: Path, vms: str = "") -> str:
+    """The path of a configuration whose state is the site's."""
+    path = folder / "guestwire.toml"
+    path.write_text(f'[server]\nstate_dir = "{site.state_dir}"\nnode = "pve7"\n{vms}')
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "behind"),
+    [
+        (("access", "--config", "FILE"), ("role", "list"), ()),
+        (("access",), ("role", "list"), ("--config", "FILE")),
+        (("access",), ("user", "add", "anna@pve"), ("--config", "FILE")),
+        (("access",), ("user", "list"), ("--state-dir", "FOLDER")),
+        (("access",), ("acl", "list"), ("--config", "FILE")),
+        (("access",), ("permissions", "--user", "root@pam"), ("--config", "FILE")),
+        (("access", "--config", "/none"), ("role", "list"), ("--config", "FILE")),
+        (("audit",), (), ("--config", "FILE")),
+        (("audit",), (), ("--state-dir", "FOLDER")),
+        (("serve",), ("--check",), ("--config", "FILE")),
+        (("access",), ("role", "list"), ()),
+        (("audit",), (), ()),
+        (("serve",), ("--check",), ()),
+    ],
+)
+async def test_the_configuration_is_named_in_the_same_way_everywhere(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Names, words: Names, behind: Names
+) -> None:
+    given = {"FILE": configuration(site, tmp_path), "FOLDER": str(site.state_dir)}
+    if not behind and "--config" not in before:
+        monkeypatch.setenv("GUESTWIRE_CONFIG", given["FILE"])
+
+    ended = await command(*(given.get(word, word) for word in (*before, *words, *behind)))
+
+    assert ended.code == 0, ended
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--config", "FILE", "user", "list", "--state-dir", "x"),
+        ("user", "list", "--state-dir", "x", "--config", "FILE"),
+    ],
+)
+async def test_they_are_not_given_together_behind_a_command_either(site: Site, tmp_path: Path, words: Names) -> None:
+    file = configuration(site, tmp_path)
+
+    ended = await command("access", *(file if word == "FILE" else word for word in words))
+
+    assert ended == Ended(2, "", "guestwire: give --config or --state-dir, not both\n")
+
+
+async def test_a_role_on_a_vm_that_is_not_there_is_given_with_a_warning(site: Site, tmp_path: Path) -> None:
+    file = configuration(site, tmp_path, '[[vm]]\nvmid = 100\nname = "web"\n')
+
+    async def add(path: str, *where: str) -> Ended:
+        return await command("access", "acl", "add", path, "PVEAuditor", "--user", "root@pam", *where)
+
+    missing = await add("/vms/555", "--config", file)
+    there, all_vms, unknown = [
+        await add("/vms/100", "--config", file), await add("/vms", "--config", file),
+        await add("/vms/555", "--state-dir", str(site.state_dir)),
+    ]  # fmt: skip
+
+    added = "PVEAuditor of user root@pam on /vms/555: added\n"
+    assert missing == Ended(
+        0, "", f"{added}guestwire: warning: the configuration has no VM 555; the entry holds as soon as there is one\n"
+    )
+    assert (there.code, all_vms.code, unknown) == (0, 0, Ended(0, "", added))
+    assert "warning" not in there.errors + all_vms.errors
+
+
 async def test_configuration_and_state_directory_are_not_given_together(tmp_path: Path) -> None:
     ended = await command("access", "--config", "x", "--state-dir", str(tmp_path), "user", "list")
 
@@ -576,7 +650,8 @@ async def test_configuration_and_state_directory_are_not_given_together(tmp_path
 async def test_without_a_store_it_says_to_start_the_server_and_makes_none(tmp_path: Path) -> None:
     text = await Site(tmp_path / "none").refused("user", "list", code=errors.StoreError.exit_code)
 
-    assert text.endswith("there is no store yet; start the server once, it makes one: guestwire serve --config FILE")
+    assert "there is no store yet; start the server once, it makes one: guestwire serve --config FILE" in text
+    assert text.endswith("name the server's configuration here too: --config FILE, or GUESTWIRE_CONFIG")
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # a name is enough
 
 

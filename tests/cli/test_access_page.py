@@ -14,7 +14,7 @@ from calling import Answer, Client, agent, site, vm
 from commands import on_terminal
 from serving import Serving, start
 
-from guestwire.testing import FakeGuest
+from guestwire.testing import FakeGuest, SandboxedAgent
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +129,23 @@ async def test_the_token_of_the_page_reads_files_and_leaves_a_record(server: Ser
 
     assert (tmp_path / "hosts").read_text() == "127.0.0.1 localhost\n"
     assert re.search(r"reader@pve!logs .*file-read +200 +OK, 20 bytes", shown)
+    assert "403" not in shown
+
+
+async def test_the_token_of_the_page_lists_folders_and_copies_trees_of_a_real_guest(tmp_path: Path) -> None:
+    async with Serving.of(site(vm(100))) as server, SandboxedAgent(server.folder / "100.qga") as agent:
+        (agent.home / "x/sub").mkdir(parents=True)
+        (agent.home / "x/sub/f").write_text("deep")
+        await run(server, block_with("ReadFiles"))
+        host = f"--host https://127.0.0.1:{server.port} --token-file reader-token --ca {server.folder}/state/server.pem"
+
+        assert re.search(r"^d\S+ .*sub *$", await run(server, f"guestwire {host} ls 100:/root/x"), re.MULTILINE)
+        await run(server, f"guestwire {host} cp -r 100:/root/x {tmp_path}/x")
+        shown = await run(server, "guestwire audit --user reader@pve")
+
+    assert (tmp_path / "x/sub/f").read_text() == "deep"
+    assert re.search(r'reader@pve!logs .*file-list +200 +OK, \d+ bytes +{"vmid": "100", "folder": "/root/x"', shown)
+    assert re.search(r"reader@pve!logs .*file-read +200 +OK, 4 bytes", shown)
     assert "403" not in shown
 
 

@@ -8,7 +8,7 @@ import pytest
 from access_calls import stranger
 from calling import Client
 from calling import site as site_config
-from commands import Site
+from commands import Site, command
 from serving import Serving
 
 from guestwire import errors
@@ -55,6 +55,15 @@ async def test_a_token_made_here_works_there_until_it_is_removed(server: Serving
 
     await running.done("token", "remove", "root@pam", "job", "--yes")
     await becomes(server, token, 401)
+
+
+async def test_a_role_on_a_vm_that_the_server_does_not_have_is_given_with_a_warning(server: Serving) -> None:
+    where = ("--config", str(server.folder / "guestwire.toml"))
+    ended = await command("access", "acl", "add", "/vms/555", "PVEAuditor", "--user", "root@pam", *where)
+
+    assert (ended.code, ended.output) == (0, "")
+    assert "warning: the configuration has no VM 555" in ended.errors
+    await there_is(server, "acl", lambda acl: any(entry["path"] == "/vms/555" for entry in acl))
 
 
 async def test_an_expired_token_and_a_disabled_or_removed_user_are_refused(server: Serving, running: Site) -> None:

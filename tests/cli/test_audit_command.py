@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from calling import Ended
-from commands import Site
+from commands import Site, command
 
 from guestwire.stores import AuditRecord, SqliteStore
 
@@ -199,3 +199,24 @@ async def test_following_goes_on_when_old_records_are_thrown_away(written: Site)
         await written.wrote(record(6))
 
         assert await next_number(lines) == 5
+
+
+async def test_a_vm_is_named_by_its_name_in_the_configuration(written: Site, tmp_path: Path) -> None:
+    file = tmp_path / "guestwire.toml"
+    vms = [(100, "web"), (101, "db"), (102, "twice"), (103, "twice")]
+    text = "".join(f'[[vm]]\nvmid = {vmid}\nname = "{name}"\n' for vmid, name in vms)
+    file.write_text(f'[server]\nstate_dir = "{written.state_dir}"\n{text}')
+
+    async def shown(name: str, *where: str) -> Ended:
+        return await command("audit", "--vmid", name, "--json", *(where or ("--config", str(file))))
+
+    by_name, by_id = await shown("db"), await shown("101")
+    assert [json.loads(line)["vmid"] for line in by_name.output.splitlines()] == [101]
+    assert by_name == by_id
+    for name, where, words in (
+        ("none", (), "No VM of the configuration has the name 'none': give the VM's id."),
+        ("twice", (), "Several VMs have the name 'twice': give the VM's id."),
+        ("db", ("--state-dir", str(written.state_dir)), "give the VM's id, or --config."),
+    ):
+        ended = await shown(name, *where)
+        assert (ended.code, ended.output, words in ended.errors) == (2, "", True), ended

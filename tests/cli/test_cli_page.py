@@ -53,6 +53,8 @@ async def served() -> AsyncIterator[Serving]:
     ):
         fake.fault = leaving(fake)
         fake.replies = {"guest-fsfreeze-freeze": 1, "guest-fsfreeze-thaw": 1, "guest-fstrim": {"paths": []}}
+        root = {"name": "sda1", "mountpoint": "/", "type": "ext4", "disk": [], "used-bytes": 1, "total-bytes": 2}
+        fake.replies["guest-get-fsinfo"] = [root]
         yield server
 
 

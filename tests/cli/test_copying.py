@@ -72,15 +72,14 @@ async def test_folders_go_with_what_is_in_them(lab: Lab, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("here", "there"), "One of SRC and DST is GUEST:PATH"),
-        (("web:/a", "web:/b"), "One of SRC and DST is GUEST:PATH"),
+        (("here", "there"), "SRC or DST must be GUEST:PATH"),
         (("/no/such/file", "web:/root/x"), "/no/such/file: No such file or directory"),
         (("web:/no/such/file", "/tmp/x"), "No such file or directory"),
         (("/etc/hostname", "web:/no/such/folder/x"), "No such file or directory"),
         (("web:/etc/passwd", "/no/such/folder/"), "no such folder on this machine"),
         (("web:/etc/passwd", "-", "--json"), "either for the file or for JSON"),
-        (("web:/etc/passwd", ""), "One of SRC and DST is GUEST:PATH"),
-        (("", "web:/root/x", "-r"), "One of SRC and DST is GUEST:PATH"),
+        (("web:/etc/passwd", ""), "SRC or DST must be GUEST:PATH"),
+        (("", "web:/root/x", "-r"), "SRC or DST must be GUEST:PATH"),
         (("-r", "web:/etc/security", "/etc/hostname"), "/etc/hostname: File exists"),
         (("/etc/hostname", "web:/dev/null"), "is no regular file"),
     ],

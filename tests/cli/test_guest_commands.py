@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import json
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -92,10 +94,50 @@ async def test_what_a_guest_tells_is_words_for_people_and_the_apis_fields_in_jso
     assert msgspec.json.decode(programs.output) == msgspec.to_builtins(found), "fields that no type has"
 
 
+async def test_df_of_all_guests_shows_the_fullest_file_system_of_each_and_says_who_did_not(
+    lab: Lab, fake: FakeGuest
+) -> None:
+    def system(name: str, kind: str, used: int) -> dict[str, object]:
+        return {
+            "name": name, "mountpoint": f"/{name}", "type": kind, "used-bytes": used, "total-bytes": 1000, "disk": [],
+        }  # fmt: skip
+
+    fake.replies["guest-get-fsinfo"] = [
+        system("snap", "squashfs", 1000), system("half", "ext4", 500), system("full", "xfs", 999),
+    ]  # fmt: skip
+    at = "web" if lab.kind != "unix" else "fake"
+    people, programs = await lab(at, "df", "--all"), await lab(at, "df", "--all", "--json")
+
+    rows = json.loads(programs.output)
+    if lab.kind == "unix":
+        assert (people.code, programs.code, people.errors) == (0, 0, "")
+    else:
+        # Guest `gone` has no agent, and `off` does not run.
+        assert (people.code, programs.code) == (3, 3)
+        [error] = [line for line in people.errors.splitlines() if "gone" in line]
+        assert error.startswith("guestwire: guest gone (103) on https://")
+        assert "QEMU guest agent is not running" in error
+        assert {row["name"] for row in rows} == {"web", "fake", "gone"}
+        assert [row["name"] for row in rows if "error" in row and row["name"] != "web"] == ["gone"]
+    assert (rows[0]["name"], rows[0]["fullest"]) == (rows[0]["name"], system("full", "xfs", 999))
+    first = people.text.splitlines()[1].split()
+    assert "100%" in first
+    assert first[-1] == "/full"
+
+
+@pytest.mark.parametrize("words", [(), ("--all", "web")])
+async def test_df_is_of_one_guest_or_of_all(lab: Lab, words: tuple[str, ...]) -> None:
+    done = await lab("web", "df", *words)
+
+    assert (done.code, done.line) == (2, "Name one guest, or give --all. See 'guestwire df --help'.")
+
+
 async def test_ls_lists_guests(lab: Lab) -> None:
     found = (await lab("web", "ls", "--json")).json
 
-    assert all(row.keys() == {"vmid", "name", "status", "node", "frozen_by", "frozen_since"} for row in found)
+    assert all(
+        row.keys() == {"vmid", "name", "status", "node", "frozen_by", "frozen_since", "last_answer"} for row in found
+    )
     names = {row["name"]: row["status"] for row in found}
     assert names == (
         {"web": "running"}
@@ -113,10 +155,29 @@ async def test_ls_of_a_folder_lists_what_is_in_it(lab: Lab) -> None:
     found = (await lab("web", "ls", "web:/root/a folder", "--json")).json
 
     assert [(row["kind"], row["path"]) for row in found] == [("d", "below"), ("f", "file \n\x1b")]
-    assert (found[1]["size"], found[1].keys()) == (5, {"kind", "path", "size", "mode", "mtime"})
+    assert (found[1]["size"], found[1].keys()) == (
+        5,
+        {"kind", "path", "size", "mode", "mtime", "owner", "group", "link"},
+    )
     assert people.text.count("\n") == 3
     assert "drwx" in people.text
     assert r"file \n\x1b" in people.text
+
+
+async def test_ls_of_a_folder_says_whose_a_file_is_and_where_a_link_leads(lab: Lab) -> None:
+    folder = lab.agent.home / "owned"
+    folder.mkdir()
+    (folder / "mine").touch()
+    (folder / "link").symlink_to("/no: where\x1b")
+    # In the guest, the user of this process is root.
+    people = await lab("web", "ls", "web:/root/owned")
+    found = {row["path"]: row for row in (await lab("web", "ls", "web:/root/owned", "--json")).json}
+
+    names = await lab("web", "exec", "web", "--", "stat", "-c", "%U %G", "/root/owned/mine")
+    assert f"{found['mine']['owner']} {found['mine']['group']}" == names.text.strip()
+    assert (found["mine"]["link"], found["link"]["kind"], found["link"]["link"]) == ("", "l", "/no: where\x1b")
+    assert r"link -> /no: where\x1b" in people.text
+    assert people.text.split()[:3] == ["MODE", "OWNER", "GROUP"]
 
 
 async def test_what_a_guest_says_reaches_no_terminal_unseen(lab: Lab, fake: FakeGuest) -> None:
@@ -527,6 +588,39 @@ async def test_doctor_knows_an_agent_that_is_not_there(lab: Lab) -> None:
     assert (last["step"], last["result"]) == ("agent", "failed")
     assert "QEMU guest agent is not running" in last["found"]
     assert ("check the path" if lab.kind == "unix" else "install qemu-guest-agent") in last["next"]
+
+
+async def test_doctor_says_until_when_an_agent_answered_that_answers_no_more(lab: Lab) -> None:
+    if lab.kind == "unix":
+        pytest.skip("no server remembers it")
+    before = int(time.time())
+    assert (await lab("web", "ping", "web")).code == 0
+    after = time.time()
+    lab.agent.pause()
+    try:
+        pings = [await lab("web", "ping", "web") for _ in range(2)]
+        done = await lab("web", "doctor", "web", "--json")
+        [row] = [row for row in (await lab("web", "ls", "--json")).json if row["name"] == "web"]
+    finally:
+        lab.agent.resume()
+    assert (await lab("web", "wait", "web", "--timeout", "60")).code == 0
+
+    # The messages are Proxmox VE's all the same.
+    assert {ping.code for ping in pings} == {3}
+    assert all("got timeout" in ping.errors or "QEMU guest agent is not running" in ping.errors for ping in pings)
+    last = json.loads(done.output)[-1]
+    assert (last["step"], last["result"]) == ("agent", "failed")
+    assert lab.server
+    if lab.server.limited:  # Proxmox VE does not remember it
+        assert "it answered until" not in last["next"] + pings[1].errors
+        return
+    assert "; it answered until 2" in pings[1].errors
+    when = re.match(r"it answered until (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) ", last["next"])
+    assert when, last
+    assert before <= time.mktime(time.strptime(when[1], "%Y-%m-%d %H:%M:%S")) <= after
+    assert before <= row["last_answer"] <= after
+    [row] = [row for row in (await lab("web", "ls", "--json")).json if row["name"] == "web"]
+    assert row["last_answer"] is None
 
 
 async def test_doctor_knows_a_disabled_command(lab: Lab, fake: FakeGuest) -> None:

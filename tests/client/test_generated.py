@@ -46,7 +46,7 @@ def test_there_is_one_for_each_endpoint_in_both() -> None:
     ("waited_for", "waits", "more"),
     [
         (hosts.Host, sync.SyncHost, {"guest_from", "is_local"}), (guests.Guest, sync.SyncGuest, {"call", "call_endpoint", "read_bytes"}), (files.Files, sync.SyncFiles, set()),
-        (folders.Folders, sync.SyncFolders, set()), (processes.Processes, sync.SyncProcesses, set()), (streams.Stream, sync.SyncStream, set()),
+        (folders.Folders, sync.SyncFolders, {"copy_to"}), (processes.Processes, sync.SyncProcesses, set()), (streams.Stream, sync.SyncStream, set()),
     ],
 )  # fmt: skip
 def test_a_blocking_class_has_all_methods_of_the_other_with_their_documentation(

@@ -6,8 +6,10 @@ are stand-ins, which know no option that those don't.
 
 import base64
 import contextlib
+import grp
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -20,8 +22,8 @@ import pytest
 import tree_sitter_powershell
 from tree_sitter import Language, Parser
 
-from guestwire.client import systems
-from guestwire.client.systems import (
+from guestwire.agent import systems
+from guestwire.agent.systems import (
     CAN_NOT_START,
     NO_TOOL,
     OTHER_BYTES,
@@ -42,7 +44,7 @@ STAT = """\
 PATH=ALL
 [ "$1" = -L ] && { follow=-L; shift; }
 [ "$1" = -f ] || { echo "stat: illegal option -- ${1#-}" >&2; exit 1; }
-format=$(printf %s "$2" | sed 's/%z/%s/; s/%Mp%Lp/0%a/; s/%Lp/%a/; s/%m$/%Y/')
+format=$(printf %s "$2" | sed 's/%z/%s/; s/%Mp%Lp/0%a/; s/%Lp/%a/; s/%m/%Y/; s/%Su/%U/; s/%Sg/%G/')
 shift 2
 exec REAL $follow -c "$format" "$@"
 """
@@ -289,8 +291,10 @@ def test_a_folder_and_a_tree_are_listed(run: Run, tmp_path: Path) -> None:
 
     def told(command: Command) -> dict[str, tuple[str, str, int, str]]:
         texts = iter(run(command).stdout.decode().split("\0")[:-1])
-        entries = (entry.split(" ", 4) for entry in texts if entry and " " in entry)
-        return {path: (kind, size, int(mode, 8), time) for kind, size, mode, time, path in entries}
+        entries = [(entry.split(" ", 4), next(texts).split(":")) for entry in texts]
+        me = (str(os.getuid()), str(os.getgid()))
+        assert {(uid, gid) for _, (uid, gid, *_) in entries} == {me}
+        return {path: (kind, size, int(mode, 8), time) for (kind, size, mode, time, path), _ in entries}
 
     assert told(UNIX.listdir(str(tmp_path)))[".hidden"] == ("f", "7", 0o1640, "1500000000")
     assert {path: kind for path, (kind, *_) in told(UNIX.listdir(str(tmp_path))).items()} == {
@@ -441,9 +445,31 @@ def test_where_links_of_a_tree_lead(run: Run, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(target)
 
     texts = run(UNIX.walk(str(tmp_path))).stdout.decode().split("\0")
-    found = {entry.split(" ", 4)[4]: target for entry, target in zip(texts[::2], texts[1::2], strict=False) if entry}
+    found = {
+        entry.split(" ", 4)[4]: rest.split(":", 4)[4] for entry, rest in zip(texts[::2], texts[1::2], strict=False)
+    }
 
     assert found == {".": "", "./a": "no\nwhere\n", "./b": "/etc", "./-c": "-x"}
+
+
+def test_whose_the_entries_of_a_folder_are(run: Run, tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root gives files away")
+    (tmp_path / "known").touch()
+    (tmp_path / "unknown").touch()
+    os.chown(tmp_path / "known", pwd.getpwnam("daemon").pw_uid, grp.getgrnam("daemon").gr_gid)
+    os.chown(tmp_path / "unknown", 4_000_001, 4_000_002)
+
+    for command in (UNIX.listdir(str(tmp_path)), UNIX.walk(str(tmp_path))):
+        texts = run(command).stdout.decode().split("\0")
+        found = {
+            entry.rpartition(" ")[2].removeprefix("./"): rest
+            for entry, rest in zip(texts[::2], texts[1::2], strict=False)
+        }
+        assert found["known"].split(":")[2:] == ["daemon", "daemon", ""]
+        uid, gid, *names, target = found["unknown"].split(":")
+        assert (uid, gid, target) == ("4000001", "4000002", "")
+        assert names in (["UNKNOWN", "UNKNOWN"], [uid, gid])
 
 
 def test_an_empty_folder_has_no_entries_and_a_missing_one_is_an_error(run: Run, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from guestwire.client.systems import UNIX, WINDOWS, system_of
+from guestwire.agent.systems import UNIX, WINDOWS, system_of
 
 
 @pytest.mark.parametrize("path", ["C:\\x\\y", "c:/x", "D:", "\\\\server\\share\\x"])

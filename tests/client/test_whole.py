@@ -471,7 +471,7 @@ async def test_a_guest_that_lies_about_its_tree_writes_nothing_elsewhere(folder:
         ("l", "./a", str(outside)), ("d", "./a", ""), ("f", "./a/b", ""), ("f", "./../outside/c", ""),
         ("f", str(outside / "d"), ""), ("l", "./../outside/e", "x"), ("d", "./../outside/f", ""), ("l", "./z", str(outside)), ("f", "./z/g", ""),
     ]  # fmt: skip
-    listing = "".join(f"{kind} 1 777 0 {path}\0{link}\0" for kind, path, link in entries).encode()
+    listing = "".join(f"{kind} 1 777 0 {path}\00:0:root:root:{link}\0" for kind, path, link in entries).encode()
     files = {path.replace("./", "/t/", 1): bytearray(b"x") for _, path, _ in entries}
     async with FakeGuest(folder / "fake.qga", files=files) as fake, await connect(f"unix:{fake.path}") as host:
         fake.replies["guest-exec"] = {"pid": 1}

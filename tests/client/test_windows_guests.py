@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from windows import WindowsGuest, body, c_arguments, powershell_texts, script_in
 
+from guestwire.agent.systems import WINDOWS, CommandSpec, windows_line
 from guestwire.client import Guest, Host, connect
 from guestwire.client.errors import FileRefused
-from guestwire.client.systems import WINDOWS, CommandSpec, windows_line
 from guestwire.testing import FakeGuest
 
 NASTY = [

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guestwire.client import systems
+from guestwire.agent import systems
 from guestwire.testing import FakeGuest
 
 QUOTES: Final = "'\u2018\u2019\u201a\u201b"

@@ -1,6 +1,7 @@
 """A client of one guest's agent: typed answers, and work that outlives the caller who wanted it."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -8,7 +9,7 @@ import msgspec
 
 from guestwire.agent.commands import TypedCommand
 from guestwire.channels.channel import Channel, OnLateReply
-from guestwire.errors import CommandFailed
+from guestwire.errors import AgentError, CommandFailed
 from guestwire.wire import Command
 
 T = TypeVar("T")
@@ -20,11 +21,15 @@ class AgentClient:
     Args:
         channel: reaches the guest. Belongs to its maker.
         guest: how messages name the guest, for example `VM 100`.
+
+    Attributes:
+        last_answer: when it last answered a command, in seconds since the epoch; None: it never did.
     """
 
     def __init__(self, channel: Channel, guest: str) -> None:
         self.channel = channel
         self.guest = guest
+        self.last_answer: float | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def execute_raw(self, command: Command, arguments: dict[str, Any] | None = None) -> Any:
@@ -33,7 +38,7 @@ class AgentClient:
         Raises:
             GuestError: see `Channel.execute`.
         """
-        return self._decode(command, await self.channel.execute(command, arguments), Any)
+        return self._decode(command, await self._send(command, arguments), Any)
 
     async def execute(
         self,
@@ -47,9 +52,20 @@ class AgentClient:
         Raises:
             GuestError: see `Channel.execute`; CommandFailed also when the answer is not of that type.
         """
-        answer = await self.channel.execute(typed.command, arguments, on_late_reply=on_late_reply)
+        answer = await self._send(typed.command, arguments, on_late_reply)
         decoded: T = self._decode(typed.command, answer, typed.answer)
         return decoded
+
+    async def _send(
+        self, command: Command, arguments: dict[str, Any] | None, on_late_reply: OnLateReply | None = None
+    ) -> bytes:
+        try:
+            answer = await self.channel.execute(command, arguments, on_late_reply=on_late_reply)
+        except AgentError:
+            self.last_answer = time.time()
+            raise
+        self.last_answer = time.time()
+        return answer
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs `work` to its end, also when its caller goes away; `close` cancels it."""

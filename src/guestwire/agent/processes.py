@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -11,7 +11,16 @@ from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.commands import EXEC, EXEC_STATUS
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.results import ProcessStatus
+from guestwire.errors import GuestError
+from guestwire.pacing import Backoff
 from guestwire.wire import Reply
+
+FIRST_PAUSE: Final = 0.005
+LONGEST_PAUSE: Final = 0.5
+"""Seconds between looks at a process that is waited for."""
+
+STOPS_WITHIN: Final = 10.0
+"""Seconds that a process may take to end when it was told to."""
 
 
 class Processes:
@@ -35,6 +44,40 @@ class Processes:
         started = await self._agent.execute(EXEC, _exec_arguments(command, input_data))
         self._exit_statuses.drop(self._agent.guest, started.pid)
         return started.pid
+
+    async def run(
+        self, command: Sequence[str], *, interrupt: Callable[[int], Sequence[str]] | None = None
+    ) -> ProcessStatus:
+        """Runs a program to its end, which the caller waits for as long as it likes; nobody else can ask for the result.
+
+        Args:
+            command: program and arguments.
+            interrupt: the command that stops a process by its id, for a caller that goes away; None leaves it running.
+
+        Raises:
+            GuestError: as for `start` and `status`.
+        """
+        pid = await self.start(command)
+        try:
+            return await self._wait(pid)
+        except asyncio.CancelledError:
+            if interrupt:
+                self._agent.spawn(self._stop(pid, interrupt(pid)))
+            raise
+
+    async def _wait(self, pid: int) -> ProcessStatus:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        while not (status := await self.status(pid)).exited:  # noqa: ASYNC110  # only asking tells
+            await asyncio.sleep(backoff.next())
+        self._exit_statuses.drop(self._agent.guest, pid)
+        return status
+
+    async def _stop(self, pid: int, interrupt: Sequence[str]) -> None:
+        """Stops a process, and reads how both ended: an agent keeps what nobody has read."""
+        with contextlib.suppress(GuestError, TimeoutError):
+            async with asyncio.timeout(STOPS_WITHIN):
+                for one in (await self.start(interrupt), pid):
+                    await self._wait(one)
 
     async def status(self, pid: int) -> ProcessStatus:
         """The state of a process: it runs, or how it ended; an ended one can be asked for again for ten minutes.

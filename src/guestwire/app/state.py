@@ -36,7 +36,8 @@ class StateLocation:
         """
         if not _exists(self.store):
             raise StoreError(
-                f"{self.store}: there is no store yet; start the server once, it makes one: guestwire serve --config FILE"
+                f"{self.store}: there is no store yet; start the server once, it makes one: guestwire serve --config FILE;"
+                " if it has one, name the server's configuration here too: --config FILE, or GUESTWIRE_CONFIG"
             )
 
     def require_access(self) -> None:
@@ -76,6 +77,19 @@ def state_location(config: Path | None = None, state_dir: Path | None = None) ->
         config = DEFAULT_CONFIG
     server = read_config(config).server if config else ServerConfig()
     return StateLocation(state_dir or Path(server.state_dir), server.node)
+
+
+def configured_vms(config: Path | None = None) -> dict[int, str] | None:
+    """The names of VMs by their ids ("": it has none), as a configuration file has them, by default `DEFAULT_CONFIG`.
+
+    None: there is no file, and nothing is known of VMs.
+
+    Raises:
+        ConfigurationError: the file can't be used.
+    """
+    if config is None and not _exists(DEFAULT_CONFIG):
+        return None
+    return {vm.vmid: vm.name or "" for vm in read_config(config or DEFAULT_CONFIG).vm}
 
 
 def user_name(uid: int) -> str:

@@ -69,6 +69,17 @@ def add_acl(context: click.Context, /, path: str, roles: str, *, propagate: bool
         return _select(await _acl(admin), given)
 
     _report(run(context.obj, job), "added", as_json=json)
+    _warn_of_path(context.obj, path)
+
+
+def _warn_of_path(where: Where, path: str) -> None:
+    """Says when a path names a VM that is not there: an entry may come before its VM, but more often the id is wrong."""
+    from guestwire.access.administration import acl_path  # noqa: PLC0415  # `--help` must not wait for it
+
+    _, kind, name, *_ = [*acl_path(path).split("/"), "", ""]
+    vms = where.vms() if kind == "vms" and name else None
+    if vms is not None and name not in map(str, vms):
+        note(f"guestwire: warning: the configuration has no VM {name}; the entry holds as soon as there is one")
 
 
 @acl.command("remove", epilog=examples("guestwire access acl remove /vms/100 Look --user anna@pve"))

@@ -8,7 +8,7 @@ import click
 
 from guestwire.cli.access_acl import acl
 from guestwire.cli.access_resources import GROUPS, POOLS, ROLES, TOKENS, USERS, password, resource_group
-from guestwire.cli.access_store import Where, config_option, run, state_option
+from guestwire.cli.access_store import Where, config_option, run, state_option, take_where
 from guestwire.cli.asking import confirm, yes_option
 from guestwire.cli.output import Column, Group, Row, examples, json_option, note, print_table, report, show, yes_or_no
 
@@ -38,7 +38,7 @@ def access(context: click.Context, *, config: Path | None, state_dir: Path | Non
     These commands work on the server's own store: on its machine, as root or as the user that the server runs as. The
     server may run meanwhile; it heeds a change within a second. There is no store before its first start.
     """
-    context.obj = Where(config, state_dir)
+    context.obj = Where.given(context, config, state_dir)
 
 
 user = resource_group(USERS)
@@ -119,9 +119,11 @@ def restore(context: click.Context, backup: Path, *, yes: bool, json: bool) -> N
     import asyncio  # noqa: PLC0415
 
     from guestwire.app.offline import restore as put_back  # noqa: PLC0415
-    from guestwire.app.state import state_location  # noqa: PLC0415
 
-    place = state_location(context.obj.config, context.obj.state_dir)
+    place = context.obj.location()
     confirm(f"Put {backup} in the place of {place.store}?", yes=yes)
     asyncio.run(put_back(place, backup))
     report({"store": str(place.store), "backup": str(backup)}, f"{place.store}: restored from {backup}", as_json=json)
+
+
+take_where(access)

@@ -162,14 +162,17 @@ class ResourceCommand(click.Command):
         super().__init__(action, help=text, epilog=example, callback=self._run)
         self._resource = resource
         self._action = action
+        self._is_made = False
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The keys, the other parameters of the endpoint, and what all commands have."""
-        if not self.params:
-            self.params = list(self._made())
+        if not self._is_made:
+            self._is_made = True
+            where, self.params = self.params, list(self._made())
             has_secret = self._resource is TOKENS and self._action in ("add", "change")
             for option in (*[yes_option] * (self._action == "remove"), *[out_option] * has_secret, json_option):
                 option(self)
+            self.params += where
         return super().get_params(ctx)
 
     def _endpoint(self) -> "Endpoint":

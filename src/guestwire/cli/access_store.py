@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -15,35 +15,91 @@ from guestwire.errors import GuestwireError, RequestError
 
 if TYPE_CHECKING:
     from guestwire.app.offline import OfflineAdmin
+    from guestwire.app.state import StateLocation
 
 T = TypeVar("T")
 
+CONFIG: Final = (
+    "The server's configuration file; else GUESTWIRE_CONFIG, or /etc/guestwire/guestwire.toml if that exists."
+)
+STATE_DIR: Final = "The server's state directory, instead of a configuration file."
+
 config_option = click.option(
-    "--config",
-    metavar="FILE",
-    envvar="GUESTWIRE_CONFIG",
-    type=click.Path(path_type=Path),
-    help="The server's configuration file; else GUESTWIRE_CONFIG, or /etc/guestwire/guestwire.toml if that exists.",
+    "--config", metavar="FILE", envvar="GUESTWIRE_CONFIG", type=click.Path(path_type=Path), help=CONFIG
 )
-state_option = click.option(
-    "--state-dir",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    help="The server's state directory, instead of a configuration file.",
-)
+state_option = click.option("--state-dir", metavar="FOLDER", type=click.Path(path_type=Path), help=STATE_DIR)
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which server's store is meant; None for what was not given."""
+    """Which server's store is meant; None for what was not given.
+
+    A configuration file that the environment names (`is_usual`) gives way to a state directory.
+    """
 
     config: Path | None
     state_dir: Path | None
+    is_usual: bool = False
 
     def __post_init__(self) -> None:
-        source = click.get_current_context().get_parameter_source("config")
-        if self.config and self.state_dir and source is ParameterSource.COMMANDLINE:
+        if self.config and self.state_dir and not self.is_usual:
             raise RequestError("give --config or --state-dir, not both")
+
+    @classmethod
+    def given(cls, context: click.Context, config: Path | None, state_dir: Path | None) -> "Where":
+        """The values of the options of a command.
+
+        Raises:
+            RequestError: both were given.
+        """
+        is_usual = context.get_parameter_source("config") is not ParameterSource.COMMANDLINE
+        return cls(config, state_dir, is_usual)
+
+    def or_rather(self, **given: Path) -> "Where":
+        """The same, where one of the options is given again, behind another command.
+
+        Raises:
+            RequestError: both were given.
+        """
+        return replace(self, **given, is_usual=self.is_usual and "config" not in given)
+
+    def location(self) -> "StateLocation":
+        """The place of the store.
+
+        Raises:
+            ConfigurationError: the file can't be used.
+        """
+        from guestwire.app.state import state_location  # noqa: PLC0415  # `--help` must not wait for it
+
+        return state_location(None if self.state_dir else self.config, self.state_dir)
+
+    def vms(self) -> dict[int, str] | None:
+        """The names of the VMs of the configuration file by their ids; None: only a state directory is known, which does not name them.
+
+        Raises:
+            ConfigurationError: the file can't be used.
+        """
+        from guestwire.app.state import configured_vms  # noqa: PLC0415  # as above
+
+        return None if self.state_dir else configured_vms(self.config)
+
+
+def take_where(group: click.Group) -> None:
+    """Gives --config and --state-dir to all commands of a group, which has them itself: they may stand before and behind."""
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            take_where(command)
+        else:
+            command.params += [_again("--config", "FILE", CONFIG), _again("--state-dir", "FOLDER", STATE_DIR)]
+
+
+def _again(flag: str, metavar: str, text: str) -> click.Option:
+    def take(context: click.Context, option: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            context.obj = context.obj.or_rather(**{str(option.name): value})
+
+    kind = click.Path(path_type=Path)
+    return click.Option([flag], metavar=metavar, type=kind, help=text, expose_value=False, callback=take)
 
 
 def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
@@ -52,10 +108,9 @@ def run(where: Where, job: Callable[["OfflineAdmin"], Awaitable[T]]) -> T:
     import asyncio  # noqa: PLC0415
 
     from guestwire.app.offline import open_offline  # noqa: PLC0415
-    from guestwire.app.state import state_location  # noqa: PLC0415
 
     async def on_store() -> T:
-        async with open_offline(state_location(None if where.state_dir else where.config, where.state_dir)) as admin:
+        async with open_offline(where.location()) as admin:
             return await job(admin)
 
     return asyncio.run(on_store())

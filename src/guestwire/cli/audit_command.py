@@ -31,6 +31,9 @@ COLUMNS: Final = (
 
 MOST: Final = 10_000
 
+LONGEST_ID: Final = 9
+"""Digits of a VM's id."""
+
 
 Show = Callable[[Sequence[Row]], None]
 
@@ -44,7 +47,7 @@ Show = Callable[[Sequence[Row]], None]
 @click.option("--until", metavar="WHEN", help="As --since; records of this very second are left out.")
 @click.option("--user", metavar="USER", help="Only calls of a user and its tokens, or of a token, NAME@REALM!NAME.")
 @click.option("--address", metavar="ADDRESS", help="Only calls from this address; 'local' is this command line.")
-@click.option("--vmid", metavar="VMID", help="Only calls for this VM.", type=int)
+@click.option("--vmid", metavar="VMID", help="Only calls for this VM: its id, or its name in the configuration file.")
 @click.option("--endpoint", metavar="'METHOD /PATH'", help="Only calls of an endpoint, named as in the table.")
 @click.option("--status", metavar="STATUS", help="Only calls whose answer had this status, for example 403.", type=int)
 @click.option("--request-id", metavar="ID", help="Only the call with this id in the server's log.")
@@ -59,15 +62,17 @@ Show = Callable[[Sequence[Row]], None]
 @click.option("--json", help="Write one JSON object a line.", is_flag=True)
 @config_option
 @state_option
+@click.pass_context
 def audit(
-    *, since: str | None, until: str | None, limit: int, follow: bool, json: bool, config: Path | None,
-    state_dir: Path | None, **filters: str | int | None,
+    context: click.Context, /, *, since: str | None, until: str | None, limit: int, follow: bool, json: bool, config: Path | None,
+    state_dir: Path | None, vmid: str | None, **filters: str | int | None,
 ) -> None:  # fmt: skip
     """Show who did what in which guest, and who was refused."""
     wanted = {name.replace("_", "-"): value for name, value in filters.items()}
     wanted |= {"since": moment("since", since), "until": moment("until", until)}
     tell = _lines if json else _Table()
-    where = Where(config, state_dir)
+    where = Where.given(context, config, state_dir)
+    wanted["vmid"] = None if vmid is None else _vmid(where, vmid)
     if not follow:
         tell(run(where, lambda admin: _read(admin, {**wanted, "limit": limit})))
         return
@@ -75,6 +80,27 @@ def audit(
         run(where, lambda admin: _follow(admin, wanted, limit, tell))
     except KeyboardInterrupt:
         return  # that is how it ends
+
+
+def _vmid(where: Where, name: str) -> int:
+    """The id of a VM that is named by its id or its name.
+
+    Raises:
+        BadParameter: no VM of the configuration has this name, or several have.
+    """
+    if name.isascii() and name.isdigit() and len(name) <= LONGEST_ID:
+        return int(name)
+    vms = where.vms()
+    found = [vmid for vmid, known in (vms or {}).items() if known == name]
+    if len(found) == 1:
+        return found[0]
+    if vms is None:
+        why = f"A state directory does not know the name '{name}': give the VM's id, or --config."
+    else:
+        why = (
+            f"{'Several VMs have' if found else 'No VM of the configuration has'} the name '{name}': give the VM's id."
+        )
+    raise click.BadParameter(why, param_hint="--vmid")
 
 
 async def _read(admin: "OfflineAdmin", given: Mapping[str, Any]) -> list[Row]:

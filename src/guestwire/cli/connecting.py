@@ -154,7 +154,17 @@ def on_guest(context: click.Context, name: str, job: Callable[["Guest"], Awaitab
     """Does one job on a guest."""
 
     async def found(host: "Host") -> T:
-        return await job(await host.guest(name))
+        from guestwire.client.errors import AgentTookTooLong, AgentUnavailable  # noqa: PLC0415
+
+        guest = await host.guest(name)
+        try:
+            return await job(guest)
+        except (AgentTookTooLong, AgentUnavailable) as error:
+            from guestwire.client.diagnosis import NO_AGENT, advice_since_when  # noqa: PLC0415
+
+            if NO_AGENT not in error.message and (advice := await advice_since_when(host, name)):
+                error.advise(advice)
+            raise
 
     return on_host(context, found)
 

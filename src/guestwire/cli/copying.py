@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from guestwire.cli.asking import confirm
-from guestwire.cli.connecting import guest_and_path, on_guest, path_argument
+from guestwire.cli.connecting import guest_and_path, on_guest, on_host, path_argument
 from guestwire.cli.output import examples, json_option, note, to_json
+from guestwire.cli.terminal import writer
 from guestwire.cli.units import size
 from guestwire.errors import GuestwireError, RequestError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-    from guestwire.client import Guest
+    from guestwire.agent.systems import System
+    from guestwire.client import Guest, Host
     from guestwire.client.folders import TreeCopy
-    from guestwire.client.systems import System
 
 STANDARD: Final = "-"
 INCOMPLETE: Final = 3
@@ -51,6 +52,7 @@ class EditorFailed(GuestwireError):
         "guestwire cp site.tar web:/srv/site.tar",
         "guestwire cp web:/var/log/syslog .",
         "guestwire cp -r etc/ web:/etc/app",
+        "guestwire cp web:/etc/app.conf db:/etc/app.conf",
         "tar -c . | guestwire cp - web:/tmp/all.tar",
     ),
 )
@@ -60,23 +62,28 @@ class EditorFailed(GuestwireError):
 @json_option
 @click.pass_context
 def copy(context: click.Context, source: str, target: str, *, recursive: bool, json: bool) -> None:
-    """Copy files to a guest or from it.
+    """Copy files to a guest, from it, or from one to another.
 
     With -r, the content of the folder SRC is copied into the folder DST, which is made if it is missing.
 
     A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted copy leaves the old
     file as it was. When a copy was killed, or lost its connection, the same command continues where it stopped. A link
-    that is SRC is followed, a link that is DST is replaced; links in folders stay links.
+    that is SRC is followed, a link that is DST is replaced; links in folders stay links. What goes from one guest to
+    another is on no disk of this machine, and begins anew when it was interrupted.
     """
-    if _is_of_guest(source) == _is_of_guest(target) or not source or not target:
-        raise click.BadParameter("One of SRC and DST is GUEST:PATH, the other is not.")
+    if not (_is_of_guest(source) or _is_of_guest(target)) or not source or not target:
+        raise click.BadParameter("SRC or DST must be GUEST:PATH, or both, and neither may be empty.")
     if json and target == STANDARD:
         raise click.BadParameter("Standard output is either for the file or for JSON.")
-    move = _download if _is_of_guest(source) else _upload
-    name, path = guest_and_path(source if _is_of_guest(source) else target)
-    local = target if _is_of_guest(source) else source
     with _bar() as progress:
-        copied = on_guest(context, name, lambda guest: move(guest, path, local, recursive, progress))
+        if _is_of_guest(source) and _is_of_guest(target):
+            places = guest_and_path(source), guest_and_path(target)
+            copied = on_host(context, lambda host: _copy_between(host, *places, recursive, progress))
+        else:
+            move = _download if _is_of_guest(source) else _upload
+            name, path = guest_and_path(source if _is_of_guest(source) else target)
+            local = target if _is_of_guest(source) else source
+            copied = on_guest(context, name, lambda guest: move(guest, path, local, recursive, progress))
     for left_out, why in copied.left_out:
         note(f"left out: {left_out}: {why}")
     if json:
@@ -109,7 +116,7 @@ async def _download(guest: "Guest", path: str, local: str, recursive: bool, prog
     if local == STANDARD:
         return _one(await _to_standard_output(guest, path))
     target = Path(local)
-    if recursive and (await guest.files.stat(path)).kind == "d":
+    if recursive and await guest.folders.is_folder(path):
         return await guest.folders.download(path, target, progress=progress)
     if local.endswith("/") and not _is_folder(target):
         raise RequestError(f"{local}: there is no such folder on this machine")
@@ -117,8 +124,27 @@ async def _download(guest: "Guest", path: str, local: str, recursive: bool, prog
     return _one(await guest.files.download(path, here, progress=progress))
 
 
+async def _copy_between(
+    host: "Host",
+    source: tuple[str, str],
+    target: tuple[str, str],
+    recursive: bool,  # noqa: FBT001
+    progress: Progress,
+) -> "TreeCopy":
+    from guestwire.client.transfer.between_guests import copy_file  # noqa: PLC0415  # with the rest of the client
+
+    (name, path), (other, there) = source, target
+    if host.is_local and name != other:
+        raise RequestError(f"{host.name} is one guest, and {name} and {other} are two; name a server as the host")
+    here, away = await host.guest(name), await host.guest(other)
+    if recursive and await here.folders.is_folder(path):
+        return await here.folders.copy_to(path, away.folders, there, progress=progress)
+    place = there if _name(there) else _system(there).join(there, _name(path))
+    return _one(await copy_file(here.files, path, away.files, place, progress=progress))
+
+
 def _system(path: str) -> "System":
-    from guestwire.client.systems import system_of  # noqa: PLC0415  # with the rest of the client
+    from guestwire.agent.systems import system_of  # noqa: PLC0415  # with the rest of the client
 
     return system_of(path)
 
@@ -162,10 +188,11 @@ def _read(loop: "AbstractEventLoop", read: "Future[bytes]") -> None:
 
 async def _to_standard_output(guest: "Guest", path: str) -> int:
     size = 0
+    write = writer(sys.stdout)
     async for piece in guest.files.stream(path):
-        sys.stdout.buffer.write(piece)
+        write(piece)
         size += len(piece)
-    sys.stdout.buffer.flush()
+    write(b"")
     return size
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names, on_guest, on_host, plain
-from guestwire.cli.output import Column, Row, examples, json_option, note, show, to_json
+from guestwire.cli.output import Column, Row, examples, json_option, note, print_table, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
 
@@ -21,10 +21,15 @@ FROZEN: Final = Column("FROZEN SINCE", "frozen_since", day_and_time)
 
 ENTRIES: Final = (
     Column("MODE", "mode"),
+    Column("OWNER", "owner"),
+    Column("GROUP", "group"),
     Column("SIZE", "size"),
     Column("CHANGED", "mtime", day_and_time),
     Column("NAME", "path"),
 )
+
+
+OF_UNIX: Final = ("owner", "group")
 
 
 @click.command("ls", epilog=examples("guestwire ls", "guestwire ls web:/etc"))
@@ -41,10 +46,17 @@ def ls(context: click.Context, *, path: str | None, json: bool) -> None:
             note("guestwire: there is no guest that you may see: the user or token needs VM.Audit")
         return
     name, folder = guest_and_path(path)
-    listed = on_guest(context, name, lambda guest: guest.folders.listdir(folder))
-    # Where links lead is not looked up for a list.
-    entries = [{field: value for field, value in _fields(entry).items() if field != "link"} for entry in listed]
-    show(entries if json else [{**entry, "mode": mode_words(entry)} for entry in entries], ENTRIES, as_json=json)
+    entries = [_fields(entry) for entry in on_guest(context, name, lambda guest: guest.folders.listdir(folder))]
+    if json:
+        print(to_json(entries, indent=2))
+        return
+    # A Windows guest names no owners.
+    shown = [one for one in ENTRIES if one.field not in OF_UNIX or any(entry[one.field] for entry in entries)]
+    print_table([{**entry, "mode": mode_words(entry), "path": _path_words(entry)} for entry in entries], shown)
+
+
+def _path_words(entry: Row) -> str:
+    return f"{entry['path']} -> {entry['link']}" if entry["link"] else str(entry["path"])
 
 
 def _fields(record: Any) -> Row:

@@ -3,12 +3,13 @@
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from guestwire.cli.connecting import guest_and_path, guest_argument, on_guest, path_argument, plain
 from guestwire.cli.output import examples, json_option, note, to_json
+from guestwire.cli.terminal import write_whole, writer
 from guestwire.cli.units import Seconds
 from guestwire.errors import INTERRUPTED, GuestwireError
 
@@ -217,19 +218,14 @@ def fields(ended: "CompletedProcess") -> dict[str, Any]:
 
 
 def pass_on(ended: "CompletedProcess") -> None:
-    """Both outputs as they are; says when the agent cut one off."""
-    _write(sys.stdout.buffer, ended.stdout)
-    _write(sys.stderr.buffer, ended.stderr)
+    """Both outputs as they are, but on a terminal without what it would answer; says when the agent cut one off."""
+    write_whole(sys.stdout, ended.stdout)
+    write_whole(sys.stderr, ended.stderr)
     for name, truncated in (("output", ended.stdout_truncated), ("error", ended.stderr_truncated)):
         if truncated:
             note(
                 f"guestwire: standard {name} of process {ended.pid} is longer; the guest's agent kept its beginning alone"
             )
-
-
-def _write(stream: BinaryIO, data: bytes) -> None:
-    stream.write(data)
-    stream.flush()
 
 
 def exit_code(ended: "CompletedProcess") -> int:
@@ -254,8 +250,8 @@ def status(context: click.Context, guest: str, pid: int, *, json: bool) -> None:
     if json:
         print(to_json(plain(state), indent=2))
         return
-    _write(sys.stdout.buffer, (state.out_data or "").encode("latin-1"))
-    _write(sys.stderr.buffer, (state.err_data or "").encode("latin-1"))
+    write_whole(sys.stdout, (state.out_data or "").encode("latin-1"))
+    write_whole(sys.stderr, (state.err_data or "").encode("latin-1"))
     how = f"exit code {state.exitcode}" if state.signal is None else f"signal {state.signal}"
     note(f"process {pid}: {f'ended with {how}' if state.exited else 'still runs'}")
 
@@ -275,5 +271,7 @@ def cat(context: click.Context, path: str, *, json: bool) -> None:
 
 
 async def _piece_by_piece(guest: "Guest", file: str) -> None:
+    write = writer(sys.stdout)
     async for piece in guest.files.stream(file):
-        _write(sys.stdout.buffer, piece)
+        write(piece)
+    write(b"")

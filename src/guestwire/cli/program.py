@@ -26,7 +26,7 @@ LOCAL_FAULT: Final = 74
 """The exit code for a fault of files and streams of this machine."""
 
 COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "Look at guests": {"ls": "guests.ls", "memory": "guests.memory", "doctor": "doctor.doctor"},
+    "Look at guests": {"ls": "guests.ls", "df": "disks.df", "memory": "guests.memory", "doctor": "doctor.doctor"},
     "Work in a guest": {
         "exec": "processes.execute",
         "status": "processes.status",
@@ -57,7 +57,8 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """The commands written by hand: below each heading of the help, the name with its module and function.
 
-The views of endpoints come on top; their records say below which heading.
+The views of endpoints come on top; their records say below which heading. A command here of the same name can more
+than the view.
 """
 
 PLACES: Final = {name: place for commands in COMMANDS.values() for name, place in commands.items()}
@@ -70,7 +71,8 @@ class LazyGroup(Group):
         """The headings, and the commands below each: the first one, then the views, then the others."""
         found = {}
         for heading, (first, *others) in COMMANDS.items():
-            found[heading] = [first, *(name for name, (section, _) in VIEWS.items() if section == heading), *others]
+            views = [name for name, (section, _) in VIEWS.items() if section == heading]
+            found[heading] = [first, *views, *(name for name in others if name not in views)]
         return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -80,13 +82,13 @@ class LazyGroup(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, loaded; None: there is none."""
         if cmd_name not in self.commands:
-            if cmd_name in VIEWS:
+            if cmd_name in PLACES:
+                module, function = PLACES[cmd_name].split(".")
+                self.add_command(getattr(import_module(f"guestwire.cli.{module}"), function))
+            elif cmd_name in VIEWS:
                 from guestwire.cli.views import ViewCommand  # noqa: PLC0415  # as all others, when it is wanted
 
                 self.add_command(ViewCommand(cmd_name, VIEWS[cmd_name][1], lambda: _viewed(cmd_name)))
-            elif cmd_name in PLACES:
-                module, function = PLACES[cmd_name].split(".")
-                self.add_command(getattr(import_module(f"guestwire.cli.{module}"), function))
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:

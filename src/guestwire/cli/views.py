@@ -1,6 +1,6 @@
 """Commands that show the result of an endpoint: each is made from the endpoint's record alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,17 +38,21 @@ class ViewCommand(click.Command):
                 yield click.Argument([rule.attribute], metavar=rule.name.upper(), help=rule.description)
 
     def _show(self, guest: str, json: bool, **given: Any) -> None:  # noqa: FBT001  # click calls it with names
-        from guestwire.cli.formats import print_result  # noqa: PLC0415  # as `find`
-        from guestwire.contract import rules  # noqa: PLC0415
+        show_view(click.get_current_context(), self._find(), guest, given, as_json=json)
 
-        endpoint = self._find()
-        assert endpoint.command  # noqa: S101  # or it would be no view
-        names = {rule.attribute: rule.name for rule in rules(endpoint.parameters).values()}
-        parameters = {names[name]: value for name, value in given.items()}
-        found = plain(
-            on_guest(click.get_current_context(), guest, lambda guest: guest.call_endpoint(endpoint, parameters))
-        )
-        if json:
-            print(to_json({} if found is None else found, indent=2))
-        else:
-            print_result(endpoint.command.output, found)
+
+def show_view(
+    context: click.Context, endpoint: "Endpoint", guest: str, given: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Calls an endpoint that has a view, and shows its result; `given` has parameters by their attributes."""
+    from guestwire.cli.formats import print_result  # noqa: PLC0415  # with the endpoints
+    from guestwire.contract import rules  # noqa: PLC0415
+
+    assert endpoint.command  # noqa: S101  # or it would be no view
+    names = {rule.attribute: rule.name for rule in rules(endpoint.parameters).values()}
+    parameters = {names[name]: value for name, value in given.items()}
+    found = plain(on_guest(context, guest, lambda guest: guest.call_endpoint(endpoint, parameters)))
+    if as_json:
+        print(to_json({} if found is None else found, indent=2))
+    else:
+        print_result(endpoint.command.output, found)

@@ -1,6 +1,7 @@
 """Finds out step by step why a guest does not answer: address, TLS, credentials, VM, agent, privilege, commands."""
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ NOT_RUNNING: Final = (
     " may hang, or the guest be too busy for it"
 )
 SWITCHED_OFF: Final = "the VM's option is off: qm set VMID --agent 1, then stop it and start it"
+ANSWERED: Final = (
+    "it answered until {when} (this machine's time): in the guest, restart it (systemctl restart qemu-guest-agent), or look"
+    " at the guest's load; its file systems may be frozen (guestwire freeze-status)"
+)
 SILENT: Final = (
     "its file systems may be frozen (guestwire freeze-status), its agent busy or stopped; in the guest: systemctl"
     " restart qemu-guest-agent"
@@ -73,7 +78,7 @@ async def examine(host: Host, name: str) -> Diagnosis:
             diagnosis.add("server", server)
         await _examine_agent(await host.guest(name), diagnosis, is_server=is_server)
     except CallFailed as error:
-        await _add_failure(host, diagnosis, error)
+        await _add_failure(host, diagnosis, error, name)
     return diagnosis
 
 
@@ -133,7 +138,7 @@ async def _is_switched_off(guest: Guest) -> bool:
     return value in ("0", "no", "off", "false")
 
 
-async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed) -> None:
+async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed, name: str) -> None:
     """Adds the step that failed, and those before it, which must have been well."""
     step = next((step for kinds, step in _STEPS if isinstance(error, kinds)), "server")
     hint = error.hint
@@ -153,8 +158,21 @@ async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed) -> N
         hint = NOT_CONFIGURED
     elif step == "agent":
         hint = NO_AGENT_SOCKET if is_agent_address(host.name) else NOT_RUNNING
+    if step == "agent" and hint in (SILENT, NOT_RUNNING):
+        hint = await advice_since_when(host, name) or hint
     diagnosis.add(step, error.message, result="failed", hint=hint)
     diagnosis.code = error.exit_code
+
+
+async def advice_since_when(host: Host, name: str) -> str:
+    """What to do about an agent that answers no more, with when it last did; "" where the host does not say that."""
+    with contextlib.suppress(CallFailed):
+        wanted = (await host.guest(name)).vm
+        guests = await host.guests() if await host.is_guestwire() and not host.is_local else []
+        for guest in guests:
+            if (guest.vmid, guest.node) == (wanted.vmid, wanted.node) and guest.last_answer is not None:
+                return ANSWERED.format(when=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(guest.last_answer)))
+    return ""
 
 
 async def _describe_certificate(host: Host) -> str:

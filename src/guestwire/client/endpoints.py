@@ -209,6 +209,18 @@ class Endpoints(Calls):
             "POST", "guestwire/file-piece", None, {"file": file, "at": at, "content": content}, repeatable=False
         )
 
+    async def file_list(self, folder: str, *, recursive: bool = False) -> FileContent[str]:
+        """Lists a folder: what the guest prints for the client's `Folders`. Needs VM.GuestAgent.FileRead or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            folder: The folder in the guest.
+            recursive: List all below it, too.
+        """
+        result: FileContent[str] = await self.call(
+            "GET", "guestwire/file-list", FileContent[str], {"folder": folder, "recursive": recursive}, repeatable=True
+        )
+        return result
+
     async def vm_status(self) -> CurrentStatus:
         """Shows the state of a VM: whether it runs, and what it uses. Needs VM.Audit on /vms/{vmid}."""
         result: CurrentStatus = await self.call("GET", "status/current", CurrentStatus, {}, repeatable=True)

@@ -69,10 +69,15 @@ class CallFailed(GuestwireError):
         self.context = context
         self.message = message
         self.http_status = status
-        self.hint = hint or self.default_hint
-        where = f"{context}: " if self.is_of_host else ""
+        super().__init__()
+        self.advise(hint or self.default_hint)
+
+    def advise(self, hint: str) -> None:
+        """Gives it this hint, and the words that go with it."""
+        self.hint = hint
+        where = f"{self.context}: " if self.is_of_host else ""
         # Proxmox VE shouts: "Authentication failed!"
-        super().__init__(f"{where}{message.rstrip('!')}; {self.hint}" if self.hint else f"{where}{message}")
+        self.args = (f"{where}{self.message.rstrip('!')}; {hint}" if hint else f"{where}{self.message}",)
 
 
 class HostClosed(GuestwireError):

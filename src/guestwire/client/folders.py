@@ -9,15 +9,17 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from guestwire.agent.systems import UNIX, System, is_undecodable, system_of
 from guestwire.client.cancellation import map_ordered, run_in_thread
 from guestwire.client.errors import AgentRefused, CallFailed, ChecksumMismatch, FileRefused, LocalFile
-from guestwire.client.systems import UNIX, system_of
+from guestwire.client.processes import check_texts
+from guestwire.client.transfer.between_guests import copy_file
 from guestwire.client.transfer.files import Files
 from guestwire.client.transfer.local_files import NO_NAME, LocalPath, Progress, report, translate_os_errors
 from guestwire.client.transfer.reading import FileStat
@@ -32,11 +34,19 @@ LONGEST_BATCH: Final = 40_000
 """Characters of its arguments."""
 
 
+NO_FILE: Final = "it is no file, folder or link"
+OUTSIDE: Final = "its name leads out of the folder"
+
+NO_ACCOUNT: Final = "UNKNOWN"
+"""The name that some tools print for an id that has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of a folder in a guest: `kind` is f (file), d (directory), l (link) or ? (anything else).
 
-    `link` is where a link leads.
+    `link` is where a link leads. `owner` and `group` are names in the guest, or ids where those have none; a Windows
+    guest says nothing of these three.
     """
 
     kind: str
@@ -45,6 +55,8 @@ class Entry:
     mode: int = 0o644
     mtime: int = 0
     link: str = ""
+    owner: str = ""
+    group: str = ""
 
 
 _of_all = re.compile(r"No space|not enough space|quota|Read-only file system|frozen|Input/output error")
@@ -73,7 +85,7 @@ class Folders:
     """The folders of one guest. Paths are the guest's own."""
 
     def __init__(self, files: Files) -> None:
-        self._files = files
+        self.files = files
         self._retrying = files.retrying
 
     async def listdir(self, path: str) -> list[Entry]:
@@ -83,8 +95,7 @@ class Folders:
             FileRefused: there is no such folder, or it can't be read.
             CallFailed: see `client.errors`.
         """
-        output, list_file = await self._retrying.output(path, system_of(path).listdir(path))
-        return self._entries(((text, "") for text in output.split("\0") if text), list_file)
+        return await self._list(path, recursive=False)
 
     async def walk(self, path: str) -> list[Entry]:
         """Everything below a folder, folders before what is in them; paths are relative to it.
@@ -93,23 +104,60 @@ class Folders:
             FileRefused: there is no such folder, or it can't be read.
             CallFailed: see `client.errors`.
         """
-        system = system_of(path)
-        output, list_file = await self._retrying.output(path, system.walk(path))
+        return await self._list(path, recursive=True)
+
+    async def _list(self, path: str, *, recursive: bool) -> list[Entry]:
+        output, list_file = await self._output(path, recursive=recursive)
         texts = iter(output.split("\0"))
-        return self._entries(((text, next(texts, "") if system is UNIX else "") for text in texts if text), list_file)
+        is_unix = system_of(path) is UNIX
+        return self._entries(((text, next(texts, "") if is_unix else "") for text in texts if text), list_file)
+
+    async def _output(self, path: str, *, recursive: bool) -> tuple[str, str]:
+        """What the guest's program for lists prints; see `Retrying.output`.
+
+        A server of guestwire runs it for those who may read files and run no program of their own.
+        """
+        retrying = self._retrying
+        host, calls = retrying.host, retrying.calls
+        if await host.is_guestwire() and not is_undecodable(path) and not await host.may_run(calls.vmid):
+            check_texts(retrying.context, path)
+            try:
+                found = await retrying.call(lambda: calls.file_list(path, recursive=recursive))
+            except AgentRefused as error:
+                raise retrying.refusal(error.description) from error
+            return found.data.decode("utf-8", "surrogateescape"), ""
+        system = system_of(path)
+        return await retrying.output(path, (system.walk if recursive else system.listdir)(path))
 
     def _entries(self, texts: Iterable[tuple[str, str]], list_file: str) -> list[Entry]:
         """The entries of a list, without the file that held the list itself."""
         found = []
         try:
-            for text, link in texts:
+            for text, more in texts:
                 kind, size, mode, mtime, path = text.split(" ", 4)
+                uid, gid, owner, group, link = more.split(":", 4) if more else [""] * 5
                 stat = FileStat.parse(kind if kind in "fdl" else "?", size, mode, mtime)
-                found.append(Entry(stat.kind, path.removeprefix("./"), stat.size, stat.mode, stat.mtime, link))
+                names = (name if name != NO_ACCOUNT else number for name, number in ((owner, uid), (group, gid)))
+                found.append(Entry(stat.kind, path.removeprefix("./"), stat.size, stat.mode, stat.mtime, link, *names))
         except ValueError as error:
             raise CallFailed(self._retrying.context, f"unexpected answer to a list of files: {error}") from error
         wanted = (one for one in found if one.path != "." and one.path.rpartition("/")[2] != (list_file or "/"))
         return sorted(wanted, key=lambda entry: entry.path)
+
+    async def is_folder(self, path: str) -> bool:
+        """True if a folder stands at a path, links followed.
+
+        Raises:
+            FileRefused: there is nothing. To those who may run no program, it is no folder.
+            CallFailed: see `client.errors`.
+        """
+        if await self._retrying.host.may_run(self._retrying.calls.vmid):
+            return (await self.files.stat(path)).kind == "d"
+        try:
+            await self.listdir(path)
+        except FileRefused:
+            return False
+        return True
 
     async def makedirs(self, path: str) -> None:
         """Makes a folder, and those above it.
@@ -131,34 +179,78 @@ class Folders:
         """
         source = Path(source)
         with translate_os_errors(source, self._retrying.context):
-            here = await run_in_thread(lambda: list(_local_tree(source)))
+            entries = await run_in_thread(lambda: list(_local_tree(source)))
+        total = _Total(progress, sum(entry.size for entry in entries if entry.kind == "f"))
+
+        async def put(entry: Entry, there: str) -> int:
+            return await self.files.upload(source / entry.path, there, progress=total.of_one_file())
+
+        copy = TreeCopy()
+        await self._make(path, entries, put, copy, lambda entry: str(source / entry.path))
+        return copy
+
+    async def copy_to(self, path: str, target: "Folders", there: str, *, progress: Progress | None = None) -> TreeCopy:
+        """Copies the folder `path` with what is in it into the folder `there` of another guest.
+
+        Permissions, times and links stay as they are. Names that lead out of `there` are left out: what the one guest
+        says must do no harm to the other.
+
+        Raises:
+            FileRefused: either guest's own reason.
+            CallFailed: see `client.errors`.
+        """
+        copy, kinds, safe = TreeCopy(), {"": "d"}, list[Entry]()
+        for entry in await self.walk(path):
+            if why := _reason_not_to_make(entry, kinds, system_of(there)):
+                copy.leave_out(entry, why)
+                continue
+            safe.append(entry)
+            kinds[entry.path] = entry.kind
+        total = _Total(progress, sum(entry.size for entry in safe if entry.kind == "f"))
+
+        async def put(entry: Entry, name: str) -> int:
+            source = system_of(path).join(path, entry.path)
+            stat = FileStat(entry.kind, entry.size, entry.mode, entry.mtime)
+            files = target.files
+            return await copy_file(self.files, source, files, name, stat=stat, progress=total.of_one_file())
+
+        await target._make(there, safe, put, copy, lambda entry: entry.path)  # of this class
+        return copy
+
+    async def _make(
+        self, path: str, entries: list[Entry], put: Callable[[Entry, str], Awaitable[int]], copy: TreeCopy,
+        name: Callable[[Entry], str],
+    ) -> None:  # fmt: skip
+        """Makes a tree below `path`.
+
+        Args:
+            path: a folder, which is made where there is none.
+            entries: with paths relative to it, each behind the folder that it is in.
+            put: makes a file at its path in the guest; returns its size.
+            copy: gets what was made, and what was left out.
+            name: of an entry, for what is left out.
+        """
         system = system_of(path)
-        there = {entry.path: system.join(path, entry.path.relative_to(source).as_posix()) for entry in here}
-        files = [entry for entry in here if entry.kind == "f"]
-        folders = [entry for entry in here if entry.kind == "d"]
-        links = [(entry.link, there[entry.path]) for entry in here if entry.kind == "l"]
-        copy, total = TreeCopy(), _Total(progress, sum(entry.stat.st_size for entry in files))
-        copy.left_out = [(str(entry.path), "it is no file, folder or link") for entry in here if entry.kind == "?"]
+        there = {entry.path: system.join(path, entry.path) for entry in entries}
+        folders = [entry for entry in entries if entry.kind == "d"]
+        links = [(entry.link, there[entry.path]) for entry in entries if entry.kind == "l"]
+        copy.left_out += [(name(entry), NO_FILE) for entry in entries if entry.kind == "?"]
         for batch in _batches([(path,), *((there[entry.path],) for entry in folders)]):
             await self._retrying.check(system.makedirs([folder for (folder,) in batch]))
-        uploads = (
-            (str(entry.path), partial(self._files.upload, entry.path, there[entry.path], progress=total.of_one_file()))
-            for entry in files
-        )
-        await _copy_all(copy, uploads)
+        files = (entry for entry in entries if entry.kind == "f")
+        await _copy_all(copy, ((name(entry), partial(put, entry, there[entry.path])) for entry in files))
         if system is not UNIX:
             copy.left_out += [(link, "Windows takes no links of a Unix") for _, link in links]
-            return copy
+            return
         for links_batch in _batches(links):
             await self._retrying.check(UNIX.symlinks(links_batch))
         # The deepest first: what is made in a folder changes its time.
         attributes = [
-            (f"{stat.S_IMODE(entry.stat.st_mode):o}", UNIX.timestamp(entry.stat.st_mtime), there[entry.path])
+            (f"{stat.S_IMODE(entry.mode):o}", UNIX.timestamp(entry.mtime), there[entry.path])
             for entry in reversed(folders)
         ]
         for attributes_batch in _batches(attributes):
             await self._retrying.check(UNIX.attributes(attributes_batch))
-        return copy
 
     async def download(self, path: str, target: LocalPath, *, progress: Progress | None = None) -> TreeCopy:
         """Copies the guest's folder with what is in it into `target`, with permissions, times and links as they are.
@@ -180,7 +272,7 @@ class Folders:
             (
                 entry.path,
                 partial(
-                    self._files.download,
+                    self.files.download,
                     system_of(path).join(path, entry.path),
                     target / entry.path,
                     stat=FileStat(entry.kind, entry.size, entry.mode, entry.mtime),
@@ -287,13 +379,24 @@ def _make_folders(entries: list[Entry], target: Path, copy: TreeCopy) -> list[En
     return safe
 
 
+def _reason_not_to_make(entry: Entry, kinds: Mapping[str, str], system: System) -> str:
+    """Why an entry that one guest names is not made in another; `kinds` are those of the paths that are made before it."""
+    steps = entry.path.split("/")
+    if entry.kind == "?":
+        return NO_FILE
+    if system is not UNIX and re.search(r"[\\:]", entry.path):
+        return "Windows has no such names"
+    is_inside = {"", ".", ".."}.isdisjoint(steps) and kinds.get("/".join(steps[:-1])) == "d"
+    return "" if is_inside and entry.path not in kinds else OUTSIDE
+
+
 def _reason_to_leave_out(entry: Entry, target: Path, seen: set[str]) -> str:
     local = target / entry.path
     os.fsencode(local)
     if entry.path in seen or entry.path == "" or entry.path.startswith("/") or not _is_inside(local, target):
-        return "its name leads out of the folder"
+        return OUTSIDE
     if entry.kind == "?":
-        return "it is no file, folder or link"
+        return NO_FILE
     if not local.parent.is_dir():
         return "no folder stands above it"
     return "a link stands in its place" if entry.kind == "d" and local.is_symlink() else ""
@@ -318,20 +421,13 @@ def _make_links_and_set_attributes(entries: list[Entry], target: Path, copy: Tre
                 os.utime(local, (entry.mtime, entry.mtime))
 
 
-@dataclass(frozen=True, slots=True)
-class _LocalEntry:
-    kind: str
-    path: Path
-    stat: os.stat_result
-    link: str
-
-
-def _local_tree(folder: Path) -> Iterator[_LocalEntry]:
-    """All below a folder, each behind the folder that it is in."""
+def _local_tree(folder: Path, below: str = "") -> Iterator[Entry]:
+    """All below a folder, each behind the folder that it is in, with paths relative to the first one."""
     for path in sorted(folder.iterdir()):
         facts = path.lstat()
-        mode = facts.st_mode
+        mode, name = facts.st_mode, f"{below}{path.name}"
         kind = "l" if stat.S_ISLNK(mode) else "d" if stat.S_ISDIR(mode) else "f" if stat.S_ISREG(mode) else "?"
-        yield _LocalEntry(kind, path, facts, str(path.readlink()) if kind == "l" else "")
+        link = str(path.readlink()) if kind == "l" else ""
+        yield Entry(kind, name, facts.st_size, mode, int(facts.st_mtime), link)
         if kind == "d":
-            yield from _local_tree(path)
+            yield from _local_tree(path, f"{name}/")

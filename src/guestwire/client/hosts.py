@@ -40,6 +40,7 @@ class _Vm(msgspec.Struct, frozen=True):
     status: str = "unknown"
     name: str = ""
     frozen: _Freeze | None = None
+    last_answer: float | None = None
     template: bool = False
 
 
@@ -141,6 +142,7 @@ class Host:
             GuestInfo(
                 vm.vmid, vm.name or str(vm.vmid), TEMPLATE if vm.template else vm.status, node,
                 frozen_by=vm.frozen.by if vm.frozen else None, frozen_since=vm.frozen.since if vm.frozen else None,
+                last_answer=vm.last_answer,
             )
             for vm in vms
         ]  # fmt: skip

@@ -9,6 +9,16 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from guestwire.agent.systems import (
+    UNIX,
+    WINDOWS,
+    Command,
+    CommandSpec,
+    as_ascii,
+    is_undecodable,
+    needs_ascii,
+    system_of,
+)
 from guestwire.client.advice import NO_SUCH_PROCESS, hint_for
 from guestwire.client.cancellation import finish_briefly, finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
@@ -22,16 +32,6 @@ from guestwire.client.errors import (
     is_passing,
 )
 from guestwire.client.protocols import HostOfGuest
-from guestwire.client.systems import (
-    UNIX,
-    WINDOWS,
-    Command,
-    CommandSpec,
-    as_ascii,
-    is_undecodable,
-    needs_ascii,
-    system_of,
-)
 from guestwire.contract.results import ProcessState
 from guestwire.pacing import Backoff
 

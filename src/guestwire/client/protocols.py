@@ -9,7 +9,8 @@ class GuestInfo:
     """One VM; `status` is `running`, `stopped`, `template`, or `unknown` when it was named by its id and not looked up.
 
     `frozen_by` is the user or token that froze its file systems, at `frozen_since` in seconds since the epoch; None where
-    they are not frozen, or the server does not say.
+    they are not frozen, or the server does not say. `last_answer` is when an agent that does not answer last did; None
+    where it answers, or the server does not say.
     """
 
     vmid: int
@@ -18,6 +19,7 @@ class GuestInfo:
     node: str
     frozen_by: str | None = None
     frozen_since: float | None = None
+    last_answer: float | None = None
 
 
 class HostOfGuest(Protocol):

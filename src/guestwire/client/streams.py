@@ -11,10 +11,10 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Literal, get_args
 
+from guestwire.agent.systems import system_of
 from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.errors import CallFailed
 from guestwire.client.processes import Processes
-from guestwire.client.systems import system_of
 from guestwire.client.transfer.files import Files
 
 Mode = Literal["rb", "wb", "ab"]

@@ -26,6 +26,7 @@ class SyncFiles(SyncProxy[Files]):
 
     read = blocking(Files.read)
     stream = iterating(Files.stream)
+    stream_checked = iterating(Files.stream_checked)
     stat = blocking(Files.stat)
     write = blocking(Files.write)
     upload = blocking(Files.upload)
@@ -39,6 +40,7 @@ class SyncFolders(SyncProxy[Folders]):
 
     listdir = blocking(Folders.listdir)
     walk = blocking(Folders.walk)
+    is_folder = blocking(Folders.is_folder)
     makedirs = blocking(Folders.makedirs)
     upload = blocking(Folders.upload)
     download = blocking(Folders.download)

@@ -38,6 +38,7 @@ class SyncEndpoints(SyncProxy[T]):
     file_read = blocking(Endpoints.file_read)
     file_write = blocking(Endpoints.file_write)
     file_piece = blocking(Endpoints.file_piece)
+    file_list = blocking(Endpoints.file_list)
     vm_status = blocking(Endpoints.vm_status)
     vm_config = blocking(Endpoints.vm_config)
     vm_pending = blocking(Endpoints.vm_pending)

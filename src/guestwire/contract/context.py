@@ -40,6 +40,7 @@ class VmState(
     or `stopped`. Figures that can't be known are 0, for clients calculate with them; other fields are left out.
     `frozen` is there while the guest's file systems are. What follows is what QEMU says of itself, where that was asked
     for: `qmpstatus` is its run state, `blockstat` are its counters by device.
+    `last_answer` is there while its agent does not answer: when it last did, in seconds since the epoch.
     """
 
     vmid: int
@@ -64,6 +65,7 @@ class VmState(
     pressurememorysome: float | None = None
     pressurememoryfull: float | None = None
     frozen: FreezeNote | None = None
+    last_answer: float | None = None
     qmpstatus: str | None = None
     diskread: int | None = None
     diskwrite: int | None = None

@@ -127,6 +127,7 @@ class Lease:
             netout=sight.sent,
             tags=";".join(vm.config.tags) or None,
             frozen=self._freeze_of(vm.config.vmid) if sight.running else None,
+            last_answer=vm.last_answer if sight.running else None,
         )
         if usage is None:
             return state

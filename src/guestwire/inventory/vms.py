@@ -59,6 +59,12 @@ class Vm:
             return answers or self._channel is not None  # vsock: only its agent can tell, and is asked then
         return self._socket.is_socket()
 
+    @property
+    def last_answer(self) -> float | None:
+        """When its agent last answered; None while it does."""
+        is_up = self._channel is None or self._channel.state is ChannelState.UP
+        return None if is_up or self.agent is None else self.agent.last_answer
+
     async def close(self) -> None:
         """Ends what reaches it."""
         if self.monitor:

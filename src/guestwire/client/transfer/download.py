@@ -63,12 +63,7 @@ class Downloads(FileReader):
             ):
                 await self._fetch(name, file, stat.size if stat else 0, progress)
                 digest = await checking
-            if digest is None:
-                await self._verify_by_reading(path, file.digest)
-            elif digest != file.digest:
-                raise self._mismatch(
-                    path, f"its {file.done} bytes are not those that were copied: it changed meanwhile"
-                )
+            await self._compare(path, file.digest, file.done, digest)
             if before_replacing:
                 await before_replacing()
             await file.finish(stat.mode if stat else None, stat.mtime if stat else None)

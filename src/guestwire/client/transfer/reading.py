@@ -1,16 +1,19 @@
 """Reading a file in a guest, piece by piece; its facts, and its SHA-256."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from guestwire.agent.systems import UNIX, digest_in, system_of
+from guestwire.client.cancellation import background
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, AgentTookTooLong, CallFailed, ChecksumMismatch, PrivilegeMissing
 from guestwire.client.processes import Processes
 from guestwire.client.protocols import HostOfGuest
-from guestwire.client.systems import UNIX, digest_in, system_of
 from guestwire.client.transfer.retrying import Retrying
 from guestwire.contract.results import FileContent
 
@@ -81,6 +84,21 @@ class FileReader:
                 if not found.truncated or not found.bytes_read:
                     return
 
+    async def stream_checked(self, path: str) -> AsyncGenerator[bytes, None]:
+        """The whole file in chunks; behind the last one it is compared with the SHA-256 that it has in the guest.
+
+        Raises:
+            ChecksumMismatch: it changed meanwhile.
+        """
+        digest, size = hashlib.sha256(), 0
+        # The guest makes its SHA-256 while the file is on its way.
+        async with background(self._sha256(path, LARGEST_SIZE)) as checking, aclosing(self.stream(path)) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(digest.update, chunk)
+                size += len(chunk)
+                yield chunk
+            await self._compare(path, digest.hexdigest(), size, await checking)
+
     async def stat(self, path: str) -> FileStat:
         """Describes what stands at a path; links are followed.
 
@@ -148,6 +166,13 @@ class FileReader:
         except (AgentRefused, PrivilegeMissing):
             return None
         return digest_in(process.output) if process.ok else None
+
+    async def _compare(self, path: str, digest: str, size: int, in_guest: str | None) -> None:
+        """Compares what was read with the file's SHA-256 in the guest; None: it has no tool for that."""
+        if in_guest is None:
+            await self._verify_by_reading(path, digest)
+        elif in_guest != digest:
+            raise self._mismatch(path, f"its {size} bytes are not those that were copied: it changed meanwhile")
 
     async def _verify_by_reading(self, path: str, digest: str) -> None:
         """Reads the file again, where the guest has no tool for SHA-256."""

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
+from guestwire.agent.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
 from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import CallFailed, ErrorContext, FileRefused, is_passing
 from guestwire.client.processes import REMOVED_WITHIN, CompletedProcess, Processes, check_texts
 from guestwire.client.protocols import HostOfGuest
-from guestwire.client.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
 from guestwire.pacing import Backoff
 
 T = TypeVar("T")
@@ -93,9 +93,11 @@ class Retrying:
         if process.ok:
             return process
         how = f"'{process.argv[0]}' ended with {process.code or process.signal}"
-        raise FileRefused(
-            self.context, _tool.sub("", process.errors.strip().partition("\n")[0] or how)[:LONGEST_MESSAGE]
-        )
+        raise self.refusal(process.errors.strip().partition("\n")[0] or how)
+
+    def refusal(self, reason: str) -> FileRefused:
+        """The error for a script's reason, without the name of the tool that found it."""
+        return FileRefused(self.context, _tool.sub("", reason)[:LONGEST_MESSAGE])
 
     async def output(self, path: str, command: Command) -> tuple[str, str]:
         """The output, of any length, of a command in the system of `path`, and the name of a file that held it.
@@ -140,6 +142,9 @@ class Retrying:
         if not is_wide and not is_undecodable(path):
             yield path
             return
+        if not await self.host.may_run(self.calls.vmid):
+            reason = "the API can't carry its name; to reach it by a link takes VM.GuestAgent.Unrestricted"
+            raise FileRefused(self.context, f"{path}: {reason}")
         link = _temporary(path)
         await self.check(system_of(path).link(path, link))
         try:

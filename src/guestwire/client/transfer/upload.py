@@ -24,10 +24,10 @@ from typing import Any, Final
 
 import msgspec
 
+from guestwire.agent.systems import NO_TOOL, OTHER_BYTES, Attributes, system_of
 from guestwire.client.cancellation import finish_briefly, finish_when_cancelled, map_ordered
 from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing, Unreachable
 from guestwire.client.processes import CompletedProcess
-from guestwire.client.systems import NO_TOOL, OTHER_BYTES, Attributes, system_of
 from guestwire.client.transfer.local_files import Data, LocalPath, LocalSource, Progress, chunks_of, is_hole, report
 from guestwire.client.transfer.reading import FileReader
 
@@ -70,6 +70,8 @@ class Uploads(FileReader):
         *,
         mode: int | None = None,
         mtime: int | None = None,
+        for_new: bool = False,
+        size: int | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Makes `data` the whole file `path`; returns its size. The old file is whole until the new one is.
@@ -79,6 +81,8 @@ class Uploads(FileReader):
             data: bytes, or chunks of them; what an ordinary iterable gives is waited for in a thread.
             mode: permissions; default: those of the old file, or what the guest gives to new ones.
             mtime: seconds since the epoch.
+            for_new: `mode` is for a new file: one that stands there keeps its own.
+            size: of data in chunks, where it is known; for progress alone.
             progress: see `Progress`.
 
         Raises:
@@ -86,19 +90,20 @@ class Uploads(FileReader):
             ChecksumMismatch: what arrived is something else; the old file is still there.
             CallFailed: see `client.errors`.
         """
+        attributes = Attributes(mode, mtime, for_new=for_new)
         if isinstance(data, bytearray | memoryview):
             data = bytes(data)
         if not isinstance(data, bytes):
             data = await _all_if_few(data)
         if isinstance(data, bytes) and len(data) <= INPUT_CHUNK:
             report(progress, 0, len(data))
-            return await self._put(path, data, Attributes(mode, mtime), progress)
-        total = len(data) if isinstance(data, bytes) else None
+            return await self._put(path, data, attributes, progress)
+        total = len(data) if isinstance(data, bytes) else size
         unfinished = _unfinished_path(path, uuid.uuid4().hex)
         async with self._removed_on_error(unfinished):
             await finish_briefly(self.retrying.check(system_of(path).create(unfinished, path, keep=False)))
             chunks = chunks_of(data, await self._chunk_size())
-            return await self._send(_Upload(unfinished, path, chunks, total, Attributes(mode, mtime)), progress)
+            return await self._send(_Upload(unfinished, path, chunks, total, attributes), progress)
 
     async def upload(self, source: LocalPath, path: str, *, progress: Progress | None = None) -> int:
         """Copies a file to the guest, with its time, and for a new file its permissions; returns its size.

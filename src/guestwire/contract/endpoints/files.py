@@ -6,6 +6,7 @@ Source: Proxmox VE's API of the same paths.
 import binascii
 from typing import Annotated, Final
 
+from guestwire.agent.systems import UNIX, system_of
 from guestwire.contract.context import GuestContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
 from guestwire.contract.endpoints.agent import AGENT, on_vm
@@ -13,7 +14,7 @@ from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import FileContent
 from guestwire.contract.text import Base64Text, ByteText, to_bytes
-from guestwire.errors import InvalidParameters
+from guestwire.errors import AgentError, GuestError, InvalidParameters
 
 endpoints = Registry()
 
@@ -25,6 +26,14 @@ MAX_CONTENT: Final = 60 * 1024
 
 MAX_CHUNK: Final = 352 * 1024
 """Bytes; in base64 they fit into what a request may carry."""
+
+
+MAX_LIST: Final = 8 * 1024 * 1024
+MAX_ENTRIES: Final = 100_000
+"""Of a list of files: a guest may make one of any length."""
+
+LONGEST_REASON: Final = 300
+"""Characters of a guest's reason why it makes no list."""
 
 
 class FileRead(VmParameters, frozen=True, kw_only=True):
@@ -88,3 +97,33 @@ async def file_piece(context: GuestContext, parameters: FileChunk) -> None:
         raise InvalidParameters({"content": "not base64"}) from None
     agent = await context.agent(parameters.vmid)
     await agent.files.write_piece(parameters.file, parameters.content, size, at=parameters.at)
+
+
+class FileList(VmParameters, frozen=True, kw_only=True):
+    """Parameters of a list of files."""
+
+    folder: Annotated[str, parameter("The folder in the guest.", Role.READ_PATH, examples=["/etc"], ends_at_nul=True)]
+    recursive: Annotated[bool, parameter("List all below it, too.")] = False
+
+
+@endpoints.endpoint("GET", f"{VM}/{OWN}/file-list", FileList, check=FILE_READ, timeout=120)
+async def file_list(context: GuestContext, parameters: FileList) -> FileContent[ByteText]:
+    """Lists a folder: what the guest prints for the client's `Folders`.
+
+    For each entry `KIND SIZE MODE TIME PATH` and a NUL (kind f, d, l or ?; mode octal; seconds since the epoch), and of
+    a Unix behind that `UID:GID:OWNER:GROUP:TARGET` and a NUL (OWNER and GROUP may be UNKNOWN; TARGET is where a link
+    leads). The guest runs a program for it, always this one.
+    """
+    agent = await context.agent(parameters.vmid)
+    system = system_of(parameters.folder)
+    command = (system.walk if parameters.recursive else system.listdir)(parameters.folder)
+    ended = await agent.processes.run(command, interrupt=UNIX.interrupt if system is UNIX else None)
+    if ended.exitcode != 0:
+        reason = (ended.err_data or b"").decode("utf-8", "replace").strip().partition("\n")[0]
+        raise AgentError("GenericError", reason[:LONGEST_REASON] or "the program that lists files failed")
+    output = ended.out_data or b""
+    if ended.out_truncated or len(output) > MAX_LIST or output.count(b"\0") > MAX_ENTRIES * 2:
+        raise GuestError(
+            f"the list of {parameters.folder} is longer than {MAX_ENTRIES} entries or {MAX_LIST} bytes; list a folder below it"
+        )
+    return FileContent(ByteText([output]), len(output))

@@ -179,14 +179,14 @@ class System(ABC):
         return self.script("makedirs", *paths)
 
     def listdir(self, path: str) -> Command:
-        """Lists a folder: for each of its entries `KIND SIZE MODE TIME PATH` and a NUL."""
+        """Lists a folder: for each of its entries `KIND SIZE MODE TIME PATH` and a NUL.
+
+        Of a Unix, behind that `UID:GID:OWNER:GROUP:TARGET` (see `scripts/unix/describe.sh`) and a NUL.
+        """
         return self.script("listdir", path)
 
     def walk(self, path: str) -> Command:
-        """Lists all below a folder, paths relative to it, with slashes.
-
-        Of a Unix, behind each entry and a NUL, where a link leads.
-        """
+        """Lists all below a folder as `listdir` does, paths relative to it, with slashes."""
         return self.script("walk", path)
 
 
@@ -303,7 +303,7 @@ def assemble(name: str) -> str:
     from importlib.resources import files  # noqa: PLC0415  # few commands run a script, and wait for it
 
     folder, _, _ = name.rpartition("/")
-    text = files("guestwire.client").joinpath("scripts", name).read_text("utf-8")
+    text = files("guestwire.agent").joinpath("scripts", name).read_text("utf-8")
     return _include.sub(lambda found: assemble(f"{folder}/{found[1]}"), text)
 
 
