@@ -72,6 +72,9 @@ async def test_tools_made_for_the_job(target: Target, tmp_path: Path) -> None:
         (exchange / "there").write_bytes(bytes(range(256)) * 1000)
         copied = await ai.did("copy_file", guest="web", direction="to_guest", local="there", path="/root/there")
         assert copied["bytes"] == 256_000
+        await ai.did("copy_file", guest="web", direction="to_guest", local="there", path="/root/linked")
+        assert (target.agent.home / "linked").readlink() == Path("conf")
+        assert (target.agent.home / "conf").read_bytes() == (exchange / "there").read_bytes()
         await ai.did("copy_file", guest="web", direction="from_guest", local="back", path="/root/there")
         assert (exchange / "back").read_bytes() == (exchange / "there").read_bytes()
         steps = (await ai.did("diagnose", guest="web"))["steps"]

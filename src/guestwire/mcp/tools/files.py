@@ -230,9 +230,7 @@ async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
 
     The old file stays until the new one is whole; permissions, encoding, line ends and links are kept.
     """
-    path = parameters.path
-    if call.allowed.write is None:  # else it was resolved for its check, and is not followed once more
-        path = await call.guest.files.behind_links(path)
+    path = await _behind_links(call, parameters.path)
     old = await _old(call.guest, path)
     data = _encode(parameters, old)
     backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old else None
@@ -244,6 +242,14 @@ async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
             await call.guest.files.write(backup, old.data, mode=old.mode)
         await call.guest.files.write(path, data)
     return TextWritten(len(data), created=old is None, diff=diff, backup=backup, dry_run=call.policy.dry_run)
+
+
+async def _behind_links(call: Call, path: str) -> str:
+    """The file that a write changes, so that no link is replaced by one.
+
+    Where rules name paths, it was resolved for its check, and is not followed once more.
+    """
+    return path if call.allowed.write is not None else await call.guest.files.behind_links(path)
 
 
 def _encode(parameters: WriteTextFile, old: "_Old | None") -> bytes:
@@ -340,7 +346,7 @@ class Copied(msgspec.Struct, frozen=True):
 
 @tools.tool("copy_file", CopyFile, level=Level.FILES, effect=Effect.WRITES, seconds=3600, previews=True)
 async def copy_file(call: Call, parameters: CopyFile) -> Copied:
-    """Copies a file of any size between this side and a guest, checked by SHA-256.
+    """Copies a file of any size between this side and a guest, checked by SHA-256; links are followed.
 
     Nothing goes through the conversation.
     """
@@ -366,7 +372,7 @@ async def _to_guest(call: Call, local: Path, path: str) -> Copied:
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
-    return Copied(await call.guest.upload(local, path, progress=call.progress))
+    return Copied(await call.guest.upload(local, await _behind_links(call, path), progress=call.progress))
 
 
 def _check_size(call: Call, size: int) -> None:
