@@ -395,8 +395,15 @@ async def test_each_call_leaves_a_line_without_secrets_and_content(target: Targe
         ("[]", None, -32600),
         ('{"id":7,"method":"x"}', 7, -32600),
         (b"\xff\xfe", None, -32700),
+        ('{"jsonrpc":"2.0","id":null,"method":"ping"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":1.5,"method":"ping"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":true,"method":"ping"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":[1],"method":"notifications/initialized"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}', None, -32600),
+        (r'{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"ping","arguments":{"guest":"\ud800"}}}', 8, -32600),
+        (b'{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"gr\xfcn"}}', 9, -32600),
     ],
-)
+)  # fmt: skip
 async def test_what_is_no_message_is_answered_with_an_error(
     folder: Path, tmp_path: Path, line: str | bytes, number: int | str | None, code: int
 ) -> None:
