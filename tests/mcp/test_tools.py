@@ -164,16 +164,19 @@ async def test_a_word_is_changed_and_no_other_byte(
 
 
 @pytest.mark.parametrize(
-    ("data", "shown", "note"),
+    ("data", "shown", "note", "why"),
     [
-        (UMLAUTS.encode("latin-1"), "gr\\xfcn", "not utf-8"),
-        (b"one\r\ntwo\n", "one\\r\ntwo\n", "mixed line ends"),
-        (b"\x1b[31mred\n", "\\x1b[31mred\n", None),
-        (b"a\0b\n", "a\\x00b\n", "not utf-8"),
+        (UMLAUTS.encode("latin-1"), "gr\\xfcn", "not utf-8", "the file has bytes that no text shows as they are"),
+        (b"one\r\ntwo\n", "one\\r\ntwo\n", "mixed line ends", "the file's line ends are mixed"),
+        (b"one\rtwo\n", "one\\rtwo\n", "mixed line ends", "the file's line ends are mixed"),
+        (b"\x1b[31mred\n", "\\x1b[31mred\n", "can't be seen", "shown written out (U+001B as \\x1b)"),
+        (b"a\0b\n", "a\\x00b\n", "not utf-8", "shown written out (U+0000 as \\x00)"),
+        ("a\u200db\n".encode(), "a\\u200db\n", "can't be seen", "shown written out (U+200D as \\u200d)"),
+        ("a\xa0b\\xa0c\n".encode(), "a\\xa0b\\xa0c\n", "can't be seen", "shown written out (U+00A0 as \\xa0)"),
     ],
 )
 async def test_a_file_that_no_text_shows_as_it_is_is_not_replaced_by_that_text(
-    target: Target, tmp_path: Path, data: bytes, shown: str, note: str | None
+    target: Target, tmp_path: Path, data: bytes, shown: str, note: str, why: str
 ) -> None:
     file = target.agent.home / "odd"
     file.write_bytes(data)
@@ -184,9 +187,34 @@ async def test_a_file_that_no_text_shows_as_it_is_is_not_replaced_by_that_text(
         await ai.did("write_text_file", guest="web", path="/root/odd", content="new\r\n", overwrite=True)
 
     assert shown in found["text"]
-    assert (note or "") in found.get("note", "")
-    assert "the file has bytes that no text shows as they are" in said
+    assert note in found["note"]
+    assert why in said
+    assert "overwrite=true" in said
     assert file.read_bytes() == b"new\r\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "content", "after"),
+    [
+        ("👩\u200d🚀 ❤\ufe0f\n", "👩\u200d🚀 ❤\ufe0f, grün\n", "👩\u200d🚀 ❤\ufe0f, grün\n"),
+        ("prix\xa0: 5\n", "prix\xa0: 6\n", "prix\xa0: 6\n"),
+        ("prix\xa0: 5\n", "no price\n", "no price\n"),
+        (r"a = '\xa0'" + "\n\xa0\n", r"b = '\xa0'" + "\n\xa0\n", r"b = '\xa0'" + "\n\xa0\n"),
+        ("one\r\ntwo\n", "one\r\n2\n", "one\r\n2\n"),
+        ("plain\n", "\u200d\u2028\u202e\ufeff\n", "\u200d\u2028\u202e\ufeff\n"),
+        ("\ufeffmarked\n", "\ufeffonce\n", "\ufeffonce\n"),
+        ("\ufeffmarked\n", "once\n", "\ufeffonce\n"),
+    ],
+)
+async def test_every_character_can_be_written_into_a_utf8_file(
+    target: Target, tmp_path: Path, before: str, content: str, after: str
+) -> None:
+    file = target.agent.home / "utf8"
+    file.write_bytes(before.encode())
+    async with assistant(tmp_path, target.options, "--allow", "files") as ai:
+        await ai.did("write_text_file", guest="web", path="/root/utf8", content=content)
+
+    assert file.read_bytes() == after.encode()
 
 
 async def test_a_diff_shows_line_ends_and_encodings(target: Target, tmp_path: Path) -> None:

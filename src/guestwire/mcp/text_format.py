@@ -67,10 +67,9 @@ class TextFormat:
         return (MARKS[self.encoding] if self.has_mark else b"") + text.encode(self.encoding)
 
     def is_faithful(self, data: bytes) -> bool:
-        """True if an assistant that gives back what it was shown gives back these bytes."""
-        text = self.decode(data)
+        """True if the text of these bytes stands for these bytes alone."""
         try:
-            return sanitize(text) == text and self.encode(text) == data
+            return self.encode(self.decode(data)) == data
         except UnicodeEncodeError:
             return False
 
@@ -80,6 +79,11 @@ def decode_output(data: bytes, encoding: str | None = None) -> tuple[str, str | 
     form = TextFormat.of(data, encoding)
     text = data.decode(form.encoding, "backslashreplace")
     return text.removeprefix("\ufeff"), None if is_text(data, form.encoding) else not_text(form.encoding)
+
+
+def written_out(text: str) -> dict[str, str]:
+    r"""The characters of a text that are not shown as they are, by code point, and how they are shown, as `\u200d`."""
+    return {one: shown for one in sorted(set(text)) if (shown := sanitize(one)) != one}
 
 
 def is_text(data: bytes, encoding: str) -> bool:

@@ -20,7 +20,7 @@ from guestwire.contract.parameters import RoleBy
 from guestwire.mcp.display import beginning, sanitize
 from guestwire.mcp.enforce import resolve_path, verify_unchanged
 from guestwire.mcp.policy import Refused
-from guestwire.mcp.text_format import ENCODINGS, LONGEST_MARK, MARKS, TextFormat, is_text, not_text
+from guestwire.mcp.text_format import ENCODINGS, LONGEST_MARK, MARKS, TextFormat, is_text, not_text, written_out
 from guestwire.mcp.tool import Call, GuestParameters, Registry
 
 tools = Registry()
@@ -29,6 +29,8 @@ PIECE = 256 * 1024
 MOST_LINES = 2000
 MOST_WRITTEN = 1024 * 1024
 LONGEST_DIFF = 6000
+MOST_NAMED = 3
+"""Characters in one message."""
 MOST_COMPARED = 3000
 """Lines: comparing more of them can take minutes, if they are chosen for that."""
 
@@ -152,7 +154,10 @@ class _TextSource:
             notes.append(not_text(self.codec))
         if form.line_ends == "mixed":
             notes.append(r"mixed line ends: a carriage return is shown as \r")
-        text, cursor = call.caller.texts.keep_middle(form.decode(data), call.limits.characters // 3)
+        whole = form.decode(data)
+        if unseen := [shown for one, shown in written_out(whole).items() if one not in "\r\0"]:
+            notes.append(f"characters that can't be seen are shown written out ({', '.join(unseen[:MOST_NAMED])})")
+        text, cursor = call.caller.texts.keep_middle(whole, call.limits.characters // 3)
         return TextRead(
             text, encoding=self._form.encoding, byte_order_mark=self._form.has_mark, line_ends=form.line_ends,
             cursor=cursor, note="; ".join(notes) or None,
@@ -253,19 +258,41 @@ async def _behind_links(call: Call, path: str) -> str:
 
 
 def _encode(parameters: WriteTextFile, old: "_Old | None") -> bytes:
-    form = TextFormat(parameters.encoding or "utf-8")
+    form, content = TextFormat(parameters.encoding or "utf-8"), parameters.content
     if old and not parameters.overwrite:
         form = TextFormat.of(old.data, parameters.encoding)
-        if not form.is_faithful(old.data):
-            raise Refused(
-                f"the file has bytes that no text shows as they are ({form}): what was not to be changed would be. Name its"
-                " encoding, change it by run_command, or give overwrite=true to write just this text"
-            )
+        _check_kept(form, old.data, content)
+        if form.has_mark:  # it is kept, so that one in the text would be a second one
+            content = content.removeprefix("\ufeff")
     try:
-        return form.encode(parameters.content)
+        return form.encode(content)
     except UnicodeEncodeError as error:
         letter = sanitize(error.object[error.start])
         raise Refused(f"{form.encoding} has no '{letter}'; give overwrite=true and another encoding") from None
+
+
+def _check_kept(form: TextFormat, old: bytes, content: str) -> None:
+    """Refuses a text that would change what its writer was not shown, or was shown as something else."""
+    if not form.is_faithful(old):
+        raise Refused(
+            f"the file has bytes that no text shows as they are ({form}): what was not to be changed would be. Name its"
+            " encoding, change it by run_command, or give overwrite=true to write just this text"
+        )
+    if form.line_ends == "mixed" and "\r" not in content:
+        raise Refused(
+            "the file's line ends are mixed: not every line ends with CRLF, nor every one with LF, and this text has no"
+            r" carriage return. Where one is shown (\r), put the character itself into content; or give overwrite=true to"
+            " write just this text"
+        )
+    before = form.decode(old)
+    # What a text has more often than the file had it came from what the file was shown as.
+    given_back = [one for one, shown in written_out(before).items() if content.count(shown) > before.count(shown)]
+    if given_back:
+        named = ", ".join(f"U+{ord(one):04X} as {sanitize(one)}" for one in given_back[:MOST_NAMED])
+        raise Refused(
+            f"the file has characters that can't be seen, and are shown written out ({named}). Put the characters"
+            " themselves into content, not what stands for them; or give overwrite=true to write just this text"
+        )
 
 
 @dataclass(frozen=True)
