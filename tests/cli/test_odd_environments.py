@@ -107,6 +107,51 @@ def test_a_full_or_closed_stream_is_one_sentence_or_none(server: Serving, tmp_pa
     assert b"Traceback" not in (done.stderr or b"")
 
 
+def with_closed(stream: int, server: Serving, home: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    """The command with a standard stream closed, as a shell's `>&-` does it."""
+    command = [
+        "sh",
+        "-c",
+        f'exec "$@" {stream}>&-',
+        "sh",
+        sys.executable,
+        "-m",
+        "guestwire",
+        *options_for(server),
+        *words,
+    ]
+    return subprocess.run(
+        command, env=environment(home), capture_output=True, check=False, timeout=WITHIN, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("ls",), ("ls", "--json"), ("--version",), ("--help",), ("api",), ("mcp", "--check")]
+)
+def test_output_that_can_not_be_written_because_it_is_closed_is_a_fault(
+    server: Serving, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    assert_one_sentence(with_closed(1, server, tmp_path, *words), 74, "standard output is closed")
+
+
+def test_a_closed_stream_that_nothing_is_written_to_is_none(server: Serving, tmp_path: Path) -> None:
+    for stream, words in ((0, ["ls"]), (2, ["ls"]), (1, ["nothing"])):
+        done = with_closed(stream, server, tmp_path, *words)
+        assert done.returncode == (2 if words == ["nothing"] else 0), done.stderr
+        assert b"closed" not in done.stderr
+
+
+async def test_mcp_ends_with_one_sentence_when_its_output_is_closed(server: Serving, tmp_path: Path) -> None:
+    words = [*options_for(server), "mcp", "--records", str(tmp_path / "records")]
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "guestwire", *words,
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(tmp_path),
+    )  # fmt: skip
+    async with asyncio.timeout(WITHIN):
+        _, errors = await process.communicate(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+    assert (process.returncode, errors.count(b"\n")) == (74, 1), errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [number / 20 for number in range(2, 22)])
 def test_ctrl_c_at_any_moment_leaves_one_line(tmp_path: Path, after: float) -> None:

@@ -71,6 +71,7 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
 
     Raises:
         ConfigurationError: what is given can't be used.
+        OSError: standard output can't be written.
     """
     from mcp.server.stdio import stdio_server  # noqa: PLC0415  # the other way has no need of it
 
@@ -83,9 +84,15 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
         loop.add_signal_handler(signal.SIGTERM, lambda: ending.append(loop.create_task(_end(caller))))
         ending: list[asyncio.Task[None]] = []
         lines = AnsweringInput(0)
-        async with stdio_server(lines) as (reads, lines.answers):
-            server = make_server(gate, lambda _: caller)
-            await server.run(reads, lines.answers, server.create_initialization_options())
+        try:
+            async with stdio_server(lines) as (reads, lines.answers):
+                server = make_server(gate, lambda _: caller)
+                await server.run(reads, lines.answers, server.create_initialization_options())
+        except ExceptionGroup as group:
+            cause: Exception = group
+            while isinstance(cause, ExceptionGroup):
+                cause = cause.exceptions[0]
+            raise cause from group
 
 
 async def serve_http(settings: Settings, policy: Policy, records: Path, http: Http) -> None:
