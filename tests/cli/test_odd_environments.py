@@ -1,6 +1,7 @@
 """The client's own machine, at its oddest: every mistake is one sentence with the right exit code, and no traceback."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -105,6 +106,30 @@ def test_a_full_or_closed_stream_is_one_sentence_or_none(server: Serving, tmp_pa
 
     assert done.returncode == (74 if stream == "stdout" else 2)
     assert b"Traceback" not in (done.stderr or b"")
+
+
+def test_ls_of_an_agents_own_socket_says_what_is_true(tmp_path: Path) -> None:
+    path = tmp_path / "web.qga"
+
+    def status(*before: str) -> str:
+        done = run("--host", f"unix:{path}", "ls", "--json", before=before)
+        (guest,) = json.loads(done.stdout)
+        assert (done.returncode, done.stderr, guest["name"]) == (0, b"", "web")
+        return str(guest["status"])
+
+    assert status() == "stopped"
+    path.write_text("no socket")
+    assert status() == "stopped"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert status() == "stopped"
+        listener.listen(0)
+        assert [status() for _ in range(3)] == ["running"] * 3, "the last ones find its queue full"
+        path.chmod(0)
+        assert status(*WITHOUT_ACCOUNT) == "unknown"
+    path.chmod(0o600)
+    assert status() == "stopped"
 
 
 def with_closed(stream: int, server: Serving, home: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":

@@ -3,6 +3,6 @@
 from guestwire.channels.budget import ReadBudget
 from guestwire.channels.channel import Channel, ChannelState, GuestEvent, OnLateReply
 from guestwire.channels.stream import StreamChannel
-from guestwire.channels.unix import UnixChannel
+from guestwire.channels.unix import UnixChannel, is_served
 
-__all__ = ["Channel", "ChannelState", "GuestEvent", "OnLateReply", "ReadBudget", "StreamChannel", "UnixChannel"]
+__all__ = ["Channel", "ChannelState", "GuestEvent", "OnLateReply", "ReadBudget", "StreamChannel", "UnixChannel", "is_served"]

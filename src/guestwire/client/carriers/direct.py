@@ -1,13 +1,14 @@
 """A guest agent's own socket: the endpoints of a node and its guest, run here by the same pipeline as on a server."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
-from guestwire.channels import UnixChannel
+from guestwire.channels import UnixChannel, is_served
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, failure
 from guestwire.client.protocols import GuestInfo
 from guestwire.client.settings import Unix
@@ -27,9 +28,9 @@ class _OneGuest:
     node = NODE
     fingerprint = None
 
-    def __init__(self, agent: GuestAgent, name: str) -> None:
+    def __init__(self, agent: GuestAgent, socket: Path) -> None:
         self._agent = agent
-        self.vm = VmSummary(vmid=VMID, status="running", name=name)
+        self._socket = socket
 
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
@@ -41,7 +42,9 @@ class _OneGuest:
         """As above."""
 
     async def vms(self) -> list[VmSummary]:
-        return [self.vm]
+        """QEMU serves the socket as long as its VM runs."""
+        status = {True: "running", False: "stopped", None: "unknown"}[is_served(self._socket)]
+        return [VmSummary(vmid=VMID, status=status, name=self._socket.stem)]
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:  # noqa: ARG002  # anything
         return True
@@ -64,9 +67,9 @@ class DirectCarrier:
         self._name = str(target)
         self._channel = UnixChannel(target.path, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
-        context = _OneGuest(self._agent, target.path.stem)
+        context = _OneGuest(self._agent, target.path)
         self._pipeline = Pipeline(Router(endpoints), lambda _: context)
-        self.guest = GuestInfo(VMID, target.path.stem, context.vm.status, NODE)
+        self.guest = GuestInfo(VMID, target.path.stem, "unknown", NODE)
         """The one that is behind the socket."""
 
     @property
