@@ -20,10 +20,11 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 NAME = guestwire.__name__
 
-LOW = {"errors"}
+LOW = {"counting", "errors"}
 GUEST = LOW | {"wire", "channels", "agent"}
 
 MAY_IMPORT: dict[str, set[str]] = {
+    "counting": set(),
     "errors": set(),
     "open_files": set(),
     "pacing": set(),

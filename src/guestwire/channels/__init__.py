@@ -5,4 +5,13 @@ from guestwire.channels.channel import Channel, ChannelState, GuestEvent, OnLate
 from guestwire.channels.stream import StreamChannel
 from guestwire.channels.unix import UnixChannel, is_served
 
-__all__ = ["Channel", "ChannelState", "GuestEvent", "OnLateReply", "ReadBudget", "StreamChannel", "UnixChannel", "is_served"]
+__all__ = [
+    "Channel",
+    "ChannelState",
+    "GuestEvent",
+    "OnLateReply",
+    "ReadBudget",
+    "StreamChannel",
+    "UnixChannel",
+    "is_served",
+]

@@ -15,6 +15,7 @@ from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, ErrorCon
 from guestwire.client.freezing import freezing
 from guestwire.client.processes import Processes, check_texts
 from guestwire.client.protocols import GuestInfo, HostOfGuest
+from guestwire.counting import counted
 from guestwire.pacing import Backoff
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Guest(Endpoints):
                         return
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
-            raise NotReady(self.context, f"not ready after {timeout:g} seconds: {why}") from None
+            raise NotReady(self.context, f"not ready after {counted(timeout, 'second')}: {why}") from None
 
     def freeze(self) -> contextlib.AbstractAsyncContextManager[int]:
         """Freezes the guest's file systems, and thaws them at the end; gives how many are frozen.
@@ -215,7 +216,7 @@ class Guest(Endpoints):
                 while await self._answers():  # noqa: ASYNC110  # only asking tells
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
-            raise NotReady(self.context, f"it still runs after {wait:g} seconds") from None
+            raise NotReady(self.context, f"it still runs after {counted(wait, 'second')}") from None
 
     async def _answers(self) -> bool:
         """True if the guest still runs; an agent that is slow to answer does."""

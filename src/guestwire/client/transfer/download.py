@@ -16,6 +16,7 @@ from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing
 from guestwire.client.transfer.local_files import LocalTarget, Progress, report
 from guestwire.client.transfer.reading import LARGEST_SIZE, READ_SIZE, FileReader, FileStat
 from guestwire.contract.results import FileContent
+from guestwire.counting import counted
 
 READS_AHEAD: Final = 2
 """Reads under way at once. An agent whose answers are not taken at once spins: more of them make it slower."""
@@ -66,7 +67,8 @@ class Downloads(FileReader):
                 await self._verify_by_reading(path, file.digest)
             elif digest != file.digest:
                 raise self._mismatch(
-                    path, f"its {file.done} bytes are not those that were copied: it changed meanwhile"
+                    path,
+                    f"its {counted(file.done, 'byte is not the one that was', 'bytes are not those that were')} copied: it changed meanwhile",
                 )
             if before_replacing:
                 await before_replacing()

@@ -17,6 +17,7 @@ from guestwire.client.errors import LocalFile
 from guestwire.client.transfer.local_files import Progress
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.contract.parameters import RoleBy
+from guestwire.counting import counted
 from guestwire.mcp.display import beginning, sanitize
 from guestwire.mcp.enforce import resolve_path, verify_unchanged
 from guestwire.mcp.policy import Refused
@@ -91,7 +92,7 @@ async def _lines(call: Call, parameters: ReadTextFile) -> TextRead:
                     break
                 taken.append(line)
                 numbers.append(number)
-    is_part = f"only its first {call.limits.bytes} bytes were looked at; tail shows the end"
+    is_part = f"only its first {counted(call.limits.bytes, 'byte was', 'bytes were')} looked at; tail shows the end"
     return msgspec.structs.replace(
         source.show(call, b"".join(taken), is_part if looked_at.has_more else None),
         from_line=numbers[0] if numbers else None, next_line=next_line, line_numbers=numbers if wanted else [],
@@ -337,10 +338,10 @@ def _diff(old: bytes, new: bytes, path: str) -> str:
     before, after = (_lines_of(data, form) for data, form in zip((old, new), forms, strict=True))
     changes = f"{forms[0]} becomes {forms[1]}\n" if old and new and forms[0] != forms[1] else ""
     if max(len(before), len(after)) > MOST_COMPARED:
-        return f"{changes}{len(before)} lines were replaced by {len(after)}; over {MOST_COMPARED} are not compared"
+        return f"{changes}{counted(len(before), 'line was', 'lines were')} replaced by {len(after)}; over {MOST_COMPARED} are not compared"
     text = changes + "\n".join(difflib.unified_diff(before, after, path, path, lineterm=""))
     part, end = beginning(text, 0, LONGEST_DIFF)
-    return part if end == len(text) else f"{part}\n… {len(text) - end} characters more"
+    return part if end == len(text) else f"{part}\n… {counted(len(text) - end, 'character')} more"
 
 
 def _lines_of(data: bytes, form: TextFormat) -> list[str]:
@@ -404,7 +405,9 @@ async def _to_guest(call: Call, local: Path, path: str) -> Copied:
 
 def _check_size(call: Call, size: int) -> None:
     if size > call.limits.bytes:
-        raise Refused(f"{size} bytes are more than the policy lets a call copy ({call.limits.bytes})")
+        raise Refused(
+            f"{counted(size, 'byte is', 'bytes are')} more than the policy lets a call copy ({call.limits.bytes})"
+        )
 
 
 def _bounded_progress(call: Call) -> Progress:
