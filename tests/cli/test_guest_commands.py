@@ -449,7 +449,7 @@ async def test_a_shutdown_that_takes_longer_than_one_waits_is_exit_code_124(lab:
     done = await lab("fake", "shutdown", "fake", "--yes", "--wait", "0.3")
 
     assert done.code == 124
-    assert "it still runs after 0.3 seconds" in done.line
+    assert "it still runs after 0.3 seconds; it may need longer, or its system ignores the request" in done.line
     assert "guest-shutdown" in fake.names()
 
 

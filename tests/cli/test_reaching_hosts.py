@@ -137,7 +137,7 @@ async def test_doctor_knows_a_stopped_vm_a_missing_one_and_bad_credentials(lab: 
     login = await guestwire("doctor", "web", env={**trusting(lab, env), "GUESTWIRE_TOKEN": "root@pam!none=x"})
 
     assert (off.code, none.code, login.code) == (3, 4, 5)
-    assert "failed   vm           VM 102 is not running\n         next: start it\n" in off.text
+    assert "failed   vm           VM 102 is not running\n         next: start the VM\n" in off.text
     assert "failed   vm           no such VM" in none.text
     assert "ok       tls" in login.text
     assert "failed   credentials" in login.text

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
+STILL_ON: Final = "it may need longer, or its system ignores the request: see its console"
 
 
 class FileSystems(list[FileSystem]):
@@ -216,7 +217,7 @@ class Guest(Endpoints):
                 while await self._answers():  # noqa: ASYNC110  # only asking tells
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
-            raise NotReady(self.context, f"it still runs after {counted(wait, 'second')}") from None
+            raise NotReady(self.context, f"it still runs after {counted(wait, 'second')}", hint=STILL_ON) from None
 
     async def _answers(self) -> bool:
         """True if the guest still runs; an agent that is slow to answer does."""
