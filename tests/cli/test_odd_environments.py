@@ -132,6 +132,32 @@ def test_ls_of_an_agents_own_socket_says_what_is_true(tmp_path: Path) -> None:
     assert status() == "stopped"
 
 
+def test_a_socket_that_another_program_holds_is_said_to_be_held(tmp_path: Path) -> None:
+    path = tmp_path / "web.qga"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as holder:
+        listener.bind(str(path))
+        listener.listen(0)
+        holder.connect(str(path))
+        done = run("--host", f"unix:{path}", "ping", "web")
+
+    assert_one_sentence(done, 3, "that no other program holds it (QEMU serves one at a time)")
+    assert b"install" not in done.stderr
+
+
+def test_a_state_folder_of_another_user_is_said_to_be_one(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    for name in ("server.pem", "server.key"):
+        (state / name).touch(mode=0)
+    config = tmp_path / "guestwire.toml"
+    config.write_text(f'[server]\nlisten = "127.0.0.1:0"\nstate_dir = "{state}"\n')
+    done = run("serve", "--config", str(config), before=WITHOUT_ACCOUNT)
+
+    assert done.returncode == 78, done.stderr
+    assert b"it belongs to another user; start the server as that one, or name a state_dir of your own" in done.stderr
+    assert b"remove it" not in done.stderr
+
+
 def with_closed(stream: int, server: Serving, home: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
     """The command with a standard stream closed, as a shell's `>&-` does it."""
     command = [

@@ -222,6 +222,7 @@ async def test_on_a_terminal_the_fingerprint_is_shown_and_yes_is_remembered(
 
     refused = await on_terminal("hostname", "web", answers=((QUESTION, "n\n"),), environment=env)
     assert (refused.code, known.exists(), shown in refused.output) == (2, False, True)
+    assert "\\n" not in refused.output
 
     asked = await on_terminal("hostname", "web", answers=((QUESTION, "y\n"),), environment=env)
     assert (asked.code, asked.output.endswith("\r\nweb\r\n")) == (0, True), asked
