@@ -20,6 +20,9 @@ MARKS: Final = {"utf-8": codecs.BOM_UTF8, "utf-16-le": codecs.BOM_UTF16_LE, "utf
 LONGEST_MARK: Final = 3
 """Bytes."""
 
+MOST_NAMED: Final = 3
+"""Characters in one message."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
@@ -84,6 +87,33 @@ def decode_output(data: bytes, encoding: str | None = None) -> tuple[str, str | 
 def written_out(text: str) -> dict[str, str]:
     r"""The characters of a text that are not shown as they are, by code point, and how they are shown, as `\u200d`."""
     return {one: shown for one in sorted(set(text)) if (shown := sanitize(one)) != one}
+
+
+def reason_to_refuse(form: TextFormat, old: bytes, content: str) -> str:
+    """The reason why a text must not replace a file; empty where it may.
+
+    It would change what its writer was not shown, or was shown as something else.
+    """
+    if not form.is_faithful(old):
+        return (
+            f"the file has bytes that no text shows as they are ({form}): what was not to be changed would be. Name its"
+            " encoding, or change it by run_command"
+        )
+    if form.line_ends == "mixed" and "\r" not in content:
+        return (
+            "the file's line ends are mixed: not every line ends with CRLF, nor every one with LF, and this text has no"
+            r" carriage return. Where one is shown (\r), put the character itself into content"
+        )
+    before = form.decode(old)
+    # What a text has more often than the file had it came from what the file was shown as.
+    given_back = [one for one, shown in written_out(before).items() if content.count(shown) > before.count(shown)]
+    if given_back:
+        named = ", ".join(f"U+{ord(one):04X} as {sanitize(one)}" for one in given_back[:MOST_NAMED])
+        return (
+            f"the file has characters that can't be seen, and are shown written out ({named}). Put the characters"
+            " themselves into content, not what stands for them"
+        )
+    return ""
 
 
 def is_text(data: bytes, encoding: str) -> bool:

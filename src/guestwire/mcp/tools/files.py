@@ -21,7 +21,17 @@ from guestwire.counting import counted
 from guestwire.mcp.display import beginning, sanitize
 from guestwire.mcp.enforce import resolve_path, verify_unchanged
 from guestwire.mcp.policy import Refused
-from guestwire.mcp.text_format import ENCODINGS, LONGEST_MARK, MARKS, TextFormat, is_text, not_text, written_out
+from guestwire.mcp.text_format import (
+    ENCODINGS,
+    LONGEST_MARK,
+    MARKS,
+    MOST_NAMED,
+    TextFormat,
+    is_text,
+    not_text,
+    reason_to_refuse,
+    written_out,
+)
 from guestwire.mcp.tool import Call, GuestParameters, Registry
 
 tools = Registry()
@@ -30,8 +40,6 @@ PIECE = 256 * 1024
 MOST_LINES = 2000
 MOST_WRITTEN = 1024 * 1024
 LONGEST_DIFF = 6000
-MOST_NAMED = 3
-"""Characters in one message."""
 MOST_COMPARED = 3000
 """Lines: comparing more of them can take minutes, if they are chosen for that."""
 
@@ -262,7 +270,8 @@ def _encode(parameters: WriteTextFile, old: "_Old | None") -> bytes:
     form, content = TextFormat(parameters.encoding or "utf-8"), parameters.content
     if old and not parameters.overwrite:
         form = TextFormat.of(old.data, parameters.encoding)
-        _check_kept(form, old.data, content)
+        if why := reason_to_refuse(form, old.data, content):
+            raise Refused(f"{why}; or give overwrite=true to write just this text")
         if form.has_mark:  # it is kept, so that one in the text would be a second one
             content = content.removeprefix("\ufeff")
     try:
@@ -270,30 +279,6 @@ def _encode(parameters: WriteTextFile, old: "_Old | None") -> bytes:
     except UnicodeEncodeError as error:
         letter = sanitize(error.object[error.start])
         raise Refused(f"{form.encoding} has no '{letter}'; give overwrite=true and another encoding") from None
-
-
-def _check_kept(form: TextFormat, old: bytes, content: str) -> None:
-    """Refuses a text that would change what its writer was not shown, or was shown as something else."""
-    if not form.is_faithful(old):
-        raise Refused(
-            f"the file has bytes that no text shows as they are ({form}): what was not to be changed would be. Name its"
-            " encoding, change it by run_command, or give overwrite=true to write just this text"
-        )
-    if form.line_ends == "mixed" and "\r" not in content:
-        raise Refused(
-            "the file's line ends are mixed: not every line ends with CRLF, nor every one with LF, and this text has no"
-            r" carriage return. Where one is shown (\r), put the character itself into content; or give overwrite=true to"
-            " write just this text"
-        )
-    before = form.decode(old)
-    # What a text has more often than the file had it came from what the file was shown as.
-    given_back = [one for one, shown in written_out(before).items() if content.count(shown) > before.count(shown)]
-    if given_back:
-        named = ", ".join(f"U+{ord(one):04X} as {sanitize(one)}" for one in given_back[:MOST_NAMED])
-        raise Refused(
-            f"the file has characters that can't be seen, and are shown written out ({named}). Put the characters"
-            " themselves into content, not what stands for them; or give overwrite=true to write just this text"
-        )
 
 
 @dataclass(frozen=True)
