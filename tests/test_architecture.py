@@ -20,11 +20,12 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 NAME = guestwire.__name__
 
-LOW = {"errors"}
+LOW = {"counting", "errors"}
 GUEST = LOW | {"wire", "channels", "agent"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "addresses": set(),
+    "counting": set(),
     "errors": set(),
     "open_files": set(),
     "pacing": set(),

@@ -5,7 +5,6 @@ import asyncio
 import json
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from devtools.demo.folder import own_folder
 from devtools.demo.server import Answer, DemoError, Server
 from devtools.demo.steps import STEPS, Scene, Step
 from devtools.guests import Machine, accelerator, build, default_cache
@@ -55,8 +55,7 @@ async def _demo(console: Console, agent: Any, *, once: bool) -> int:
         image = await asyncio.to_thread(build, default_cache(), agent=agent)
     with console.status("finding out whether KVM works here (once)"):
         accel = await accelerator(image)
-    with tempfile.TemporaryDirectory(prefix="gw-demo-") as name:
-        folder = Path(name)
+    with own_folder() as folder:
         machine = Machine(image, folder, accel=accel)
         with console.status(f"booting the guest with {accel}"):
             await machine.start()

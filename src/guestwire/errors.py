@@ -240,7 +240,7 @@ class StoreConflict(StoreError):
         self.expected = expected
         self.found = found
         super().__init__(
-            f"somebody else changed users or access meanwhile (version {expected} was read, {found} is there); look and try again"
+            f"users or access were changed meanwhile (version {expected} was read, {found} is there); look at them, and try again"
         )
 
 

@@ -121,7 +121,7 @@ async def test_bytes_and_their_number_must_agree(fake_agent: GuestAgent, guest: 
     guest.files["/f"] = bytearray(10)
     guest.replies["guest-file-read"] = {"count": 2, "buf-b64": "AAAA", "eof": True}
 
-    with pytest.raises(CommandFailed, match="3 bytes that are said to be 2"):
+    with pytest.raises(CommandFailed, match="3 bytes, and its count is 2"):
         await fake_agent.files.read("/f", count=100)
 
 

@@ -51,8 +51,8 @@ async def test_more_vms_than_descriptors_leave_room_for_clients_and_that_is_said
     assert reasons == {"OK": 288, "QEMU guest agent is not running": 12}
     assert late.status == 200
     assert (
-        "512 open files are allowed, which is enough for 288 of the 300 connections to guests that the configuration"
-        " names, and 96 clients; raise the limit to 2428 (systemd: LimitNOFILE, a shell: ulimit -n)"
+        "512 open files are allowed, which is enough for 288 of 300 connections to guests that the configuration"
+        " names, and for 96 clients; raise the limit to 2428 (systemd: LimitNOFILE, a shell: ulimit -n)"
     ) in log
 
 

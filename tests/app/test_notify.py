@@ -65,6 +65,6 @@ async def test_it_is_ready_only_when_calls_are_answered(systemd: socket.socket, 
 async def test_where_nobody_listens_the_service_goes_on_without(folder: Path, address: str) -> None:
     async with Serving.of(site(vm(100)), {"NOTIFY_SOCKET": str(folder / address)}) as server:
         server.signal(signal.SIGHUP)
-        await until(lambda: "reloaded: 1 VMs" in server.log)
+        await until(lambda: "reloaded: 1 VM\n" in server.log)
 
         assert (await Client(server).get("/api2/json/version")).status == 200

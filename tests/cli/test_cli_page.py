@@ -110,7 +110,7 @@ MISTAKES = (
     (("osinfo",), "See 'guestwire osinfo --help'"),
     (("osinfo", "webb"), "`guestwire ls` lists"),
     (("ping", "999"), "`guestwire ls` lists"),
-    (("exec", "web", "--", "no-such-program"), "no shell is between"),
+    (("exec", "web", "--", "no-such-program"), "no shell is between: for a command of a shell"),
     (("exec", "--timeout", "0.1", "web", "--", "sleep", "2"), "`guestwire status GUEST "),
     (("status", "web", "99999999"), "this agent did not start such a process"),
     (("status", "web", "x"), "integer. See 'guestwire status --help'"),

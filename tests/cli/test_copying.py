@@ -191,6 +191,28 @@ async def test_an_editor_that_removes_the_file_failed(lab: Lab, tmp_path: Path) 
     assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("editor", "why"),
+    [
+        ("/nonexistent", "can't be started: No such file or directory; name another in EDITOR"),
+        ("/etc", "can't be started: Permission denied; name another in EDITOR"),
+        ("'", "is no command line: a quotation mark is left open, or a \\ ends it"),
+        ("vi \\", "is no command line: a quotation mark is left open, or a \\ ends it"),
+        (" ", "is no command line: it names no program; name one in EDITOR"),
+        ("''", "is no command line: it names no program; name one in EDITOR"),
+        ("false", "ended with exit status 1"),
+        ("sh -c 'kill -9 $$'", "was ended by signal 9"),
+        ("rm", "left no file behind"),
+    ],
+)
+async def test_an_editor_that_fails_is_said_in_one_sentence(lab: Lab, editor: str, why: str) -> None:
+    (lab.agent.home / "motd").write_text("as it was\n")
+
+    done = await guestwire(*lab.options["web"], "edit", "web:/root/motd", env={**lab.env, "VISUAL": editor})
+
+    assert (done.code, done.line) == (1, f"the editor '{editor}' {why}; nothing was changed in the guest")
+
+
 async def test_an_editor_that_changes_nothing_or_fails_leaves_the_file(lab: Lab, tmp_path: Path) -> None:
     (lab.agent.home / "motd").write_text("as it was\n")
 

@@ -1,6 +1,7 @@
 """The client's own machine, at its oddest: every mistake is one sentence with the right exit code, and no traceback."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -105,6 +106,101 @@ def test_a_full_or_closed_stream_is_one_sentence_or_none(server: Serving, tmp_pa
 
     assert done.returncode == (74 if stream == "stdout" else 2)
     assert b"Traceback" not in (done.stderr or b"")
+
+
+def test_ls_of_an_agents_own_socket_says_what_is_true(tmp_path: Path) -> None:
+    path = tmp_path / "web.qga"
+
+    def status(*before: str) -> str:
+        done = run("--host", f"unix:{path}", "ls", "--json", before=before)
+        (guest,) = json.loads(done.stdout)
+        assert (done.returncode, done.stderr, guest["name"]) == (0, b"", "web")
+        return str(guest["status"])
+
+    assert status() == "stopped"
+    path.write_text("no socket")
+    assert status() == "stopped"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert status() == "stopped"
+        listener.listen(0)
+        assert [status() for _ in range(3)] == ["running"] * 3, "the last ones find its queue full"
+        path.chmod(0)
+        assert status(*WITHOUT_ACCOUNT) == "unknown"
+    path.chmod(0o600)
+    assert status() == "stopped"
+
+
+def test_a_socket_that_another_program_holds_is_said_to_be_held(tmp_path: Path) -> None:
+    path = tmp_path / "web.qga"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as holder:
+        listener.bind(str(path))
+        listener.listen(0)
+        holder.connect(str(path))
+        done = run("--host", f"unix:{path}", "ping", "web")
+
+    assert_one_sentence(done, 3, "that no other program holds it (QEMU serves one at a time)")
+    assert b"install" not in done.stderr
+
+
+def test_a_state_folder_of_another_user_is_said_to_be_one(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    for name in ("server.pem", "server.key"):
+        (state / name).touch(mode=0)
+    config = tmp_path / "guestwire.toml"
+    config.write_text(f'[server]\nlisten = "127.0.0.1:0"\nstate_dir = "{state}"\n')
+    done = run("serve", "--config", str(config), before=WITHOUT_ACCOUNT)
+
+    assert done.returncode == 78, done.stderr
+    assert b"it belongs to another user; start the server as that one, or name a state_dir of your own" in done.stderr
+    assert b"remove it" not in done.stderr
+
+
+def with_closed(stream: int, server: Serving, home: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    """The command with a standard stream closed, as a shell's `>&-` does it."""
+    command = [
+        "sh",
+        "-c",
+        f'exec "$@" {stream}>&-',
+        "sh",
+        sys.executable,
+        "-m",
+        "guestwire",
+        *options_for(server),
+        *words,
+    ]
+    return subprocess.run(
+        command, env=environment(home), capture_output=True, check=False, timeout=WITHIN, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("ls",), ("ls", "--json"), ("--version",), ("--help",), ("api",), ("mcp", "--check")]
+)
+def test_output_that_can_not_be_written_because_it_is_closed_is_a_fault(
+    server: Serving, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    assert_one_sentence(with_closed(1, server, tmp_path, *words), 74, "standard output is closed")
+
+
+def test_a_closed_stream_that_nothing_is_written_to_is_none(server: Serving, tmp_path: Path) -> None:
+    for stream, words in ((0, ["ls"]), (2, ["ls"]), (1, ["nothing"])):
+        done = with_closed(stream, server, tmp_path, *words)
+        assert done.returncode == (2 if words == ["nothing"] else 0), done.stderr
+        assert b"closed" not in done.stderr
+
+
+async def test_mcp_ends_with_one_sentence_when_its_output_is_closed(server: Serving, tmp_path: Path) -> None:
+    words = [*options_for(server), "mcp", "--records", str(tmp_path / "records")]
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "guestwire", *words,
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(tmp_path),
+    )  # fmt: skip
+    async with asyncio.timeout(WITHIN):
+        _, errors = await process.communicate(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+    assert (process.returncode, errors.count(b"\n")) == (74, 1), errors
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ async def test_doctor_knows_a_stopped_vm_a_missing_one_and_bad_credentials(lab: 
     login = await guestwire("doctor", "web", env={**trusting(lab, env), "GUESTWIRE_TOKEN": "root@pam!none=x"})
 
     assert (off.code, none.code, login.code) == (3, 4, 5)
-    assert "failed   vm           VM 102 is not running\n         next: start it\n" in off.text
+    assert "failed   vm           VM 102 is not running\n         next: start the VM\n" in off.text
     assert "failed   vm           no such VM" in none.text
     assert "ok       tls" in login.text
     assert "failed   credentials" in login.text
@@ -222,6 +222,7 @@ async def test_on_a_terminal_the_fingerprint_is_shown_and_yes_is_remembered(
 
     refused = await on_terminal("hostname", "web", answers=((QUESTION, "n\n"),), environment=env)
     assert (refused.code, known.exists(), shown in refused.output) == (2, False, True)
+    assert "\\n" not in refused.output
 
     asked = await on_terminal("hostname", "web", answers=((QUESTION, "y\n"),), environment=env)
     assert (asked.code, asked.output.endswith("\r\nweb\r\n")) == (0, True), asked

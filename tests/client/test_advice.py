@@ -4,7 +4,16 @@ import pytest
 
 from guestwire.client import advice
 from guestwire.client.advice import FROZEN, LOOK, MAKE_ROOM, NO_SUCH_PROCESS, SWITCHED_OFF, TOO_LONG, hint_for
-from guestwire.client.errors import AgentRefused, ErrorContext, StillFrozen
+from guestwire.client.errors import (
+    LOCKED,
+    AgentRefused,
+    AgentTookTooLong,
+    CallFailed,
+    ErrorContext,
+    GuestStopped,
+    StillFrozen,
+    failure,
+)
 
 CONTEXT = ErrorContext("pve1", "web (100)")
 
@@ -21,15 +30,15 @@ SEEN = {
     "hook script has failed with status: 1": "fsfreeze-hook.d",
     "forbidden characters in username": "no ':'",
     "forbidden characters in raw password": "without a line end",
-    "child process has failed to set user password: chpasswd: (user nobodyhere) pam_chauthtok() failed": "is there such a user",
-    "suspend: cannot write to '/sys/power/state': Cannot allocate memory": "can't be suspended so",
-    "unknown guest suspend mode": "can't be suspended so",
+    "child process has failed to set user password: chpasswd: (user nobodyhere) pam_chauthtok() failed": "check that the guest has such a user",
+    "suspend: cannot write to '/sys/power/state': Cannot allocate memory": "can't be suspended in this way",
+    "unknown guest suspend mode": "can't be suspended in this way",
     "Base64 data contains invalid characters": "not base64",
     "Failed to execute child process “true” (Argument list too long)": TOO_LONG,
     "sh: 1: /bin/echo: Argument list too long": TOO_LONG,
     "Guest agent command failed, error was 'Failed to execute child process “/x” (Permission denied)'": "make it executable",
-    "Failed to execute child process “/x” (Exec format error)": "no program of this system",
-    "Failed to execute child process “/x” (Cannot allocate memory)": "lacks memory or processes",
+    "Failed to execute child process “/x” (Exec format error)": "no program for this system",
+    "Failed to execute child process “/x” (Cannot allocate memory)": "lacks memory, or may",
     "Failed to execute child process “/no/such” (No such file or directory)": "check the program's name",
     "Guest agent command failed, error was 'Failed to execute child process “/no/such” (No such file or directory)'": "check the program's name",
     "write failed: No space left on device": MAKE_ROOM,
@@ -44,13 +53,17 @@ SEEN = {
     "failed to open file '/root/f' (mode: 'r'): Too many open files": "too many files open",
     "read failed: Input/output error": "can't be read so",
     "rm: cannot remove 'f': Operation not permitted": "lsattr",
-    "failed to open file '/etc/passwd/x' (mode: 'r'): Not a directory": "a folder of this path is a file",
+    "failed to open file '/etc/passwd/x' (mode: 'r'): Not a directory": "a part of this path is a file",
     "failed to open file '/root/adir' (mode: 'wb'): Is a directory": "copy it with -r",
     "failed to read file: Is a directory": "copy it with -r",
     "/root/adir: is a directory": "copy it with -r",
     "/dev/null: is no regular file": "name a regular file",
     "failed to open file '/nope' (mode: 'r'): No such file or directory": LOOK,
     "sh: 1: cd: can't cd to /nope": LOOK,
+    "failed to open file '/root/hook script' (mode: 'r'): No such file or directory": LOOK,
+    "failed to open file '/sys/power/state' (mode: 'wb'): Permission denied": "SELinux or AppArmor",
+    "failed to open file '/srv/No space left/x' (mode: 'wb'): Is a directory": "copy it with -r",
+    "failed to open file 'C:\\Text file busy' (mode: 'wb'): No such file or directory": LOOK,
     "Could not find file 'C:\\x'.": LOOK,
     "failed to open file '/etc/shadow' (mode: 'r'): Permission denied": "SELinux or AppArmor",
     "Access to the path 'C:\\x' is denied.": "the file's permissions",
@@ -82,6 +95,22 @@ def test_each_advice_has_a_message() -> None:
     given = {hint_for(message) for message in SEEN}
 
     assert given == {hint for _, hint in advice._TABLE}
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "advice_of_it"),
+    [
+        ("can't lock file '/var/lock/qemu-server/lock-100.conf' - got timeout", CallFailed, LOCKED),
+        ("cfs-lock 'file-user_cfg' error: got lock request timeout", CallFailed, LOCKED),
+        ("VM 100 qga command 'guest-ping' failed - got timeout", AgentTookTooLong, "the agent may be busy"),
+        ("VM 100 is not running", GuestStopped, "start the VM"),
+    ],
+)
+def test_a_servers_message_has_the_advice_of_its_error(message: str, kind: type[CallFailed], advice_of_it: str) -> None:
+    error = failure(CONTEXT, 500, message)
+
+    assert type(error) is kind
+    assert advice_of_it in error.hint
 
 
 def test_a_shell_that_finds_no_command_is_no_agent_that_lacks_one() -> None:

@@ -10,7 +10,8 @@ from serving import Serving
 from waiting import until
 
 from guestwire.client import Host, connect
-from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest, PrivilegeMissing
+from guestwire.client.diagnosis import examine
+from guestwire.client.errors import AgentUnavailable, CallFailed, ErrorContext, NoSuchGuest, PrivilegeMissing
 from guestwire.testing import SandboxedAgent
 
 LAST = f"GET /nodes/{NODE}/qemu/100/agent/exec-status"
@@ -121,7 +122,11 @@ class Cluster:
                 {"node": "pve3", "status": "offline"},
             ],
             "/nodes/pve1/qemu": [{"vmid": 100, "name": "web", "status": "running"}],
-            "/nodes/pve2/qemu": [{"vmid": "200", "name": "web", "status": "stopped"}, {"vmid": 201}],
+            "/nodes/pve2/qemu": [
+                {"vmid": "200", "name": "web", "status": "stopped"},
+                {"vmid": 201},
+                {"vmid": 900, "name": "base", "status": "stopped", "template": 1},
+            ],
         }[path]
 
     async def close(self) -> None:
@@ -135,10 +140,50 @@ async def test_the_guests_of_a_cluster_are_those_of_all_nodes_that_are_up() -> N
 
     assert [(guest.vmid, guest.name, guest.status, guest.node) for guest in found] == [
         (201, "201", "unknown", "pve2"),
+        (900, "base", "template", "pve2"),
         (100, "web", "running", "pve1"),
         (200, "web", "stopped", "pve2"),
     ]
     assert cluster.asked == ["GET /nodes", "GET /nodes/pve1/qemu", "GET /nodes/pve2/qemu"]
+
+
+class AgentOff:
+    """Proxmox VE with one VM, whose option for the agent says `agent`."""
+
+    name = "https://pve1:8006"
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+
+    async def call(
+        self, method: str, path: str, parameters: Mapping[str, Any], context: ErrorContext, *, repeatable: bool = False,  # noqa: ARG002
+        as_bytes: bool = False,  # noqa: ARG002
+    ) -> Any:  # fmt: skip
+        if path.endswith("/agent/ping"):
+            raise AgentUnavailable(context, "No QEMU guest agent configured", 500)
+        return {
+            "/version": {"version": "9.2.4"},
+            "/nodes": [{"node": "pve1", "status": "online"}],
+            "/nodes/pve1/qemu/100/config": {"agent": self.agent, "digest": "0" * 40},
+        }[path]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("agent", "advice"),
+    [
+        ("0", "the VM's option is off"),
+        ("enabled=0,fstrim_cloned_disks=1", "the VM's option is off"),
+        ("1", "give the VM an agent channel"),
+    ],
+)
+async def test_doctor_looks_whether_the_option_for_the_agent_is_off(agent: str, advice: str) -> None:
+    found = await examine(Host(AgentOff(agent)), "100")
+
+    assert (found.steps[-1]["step"], found.steps[-1]["result"]) == ("agent", "failed")
+    assert advice in found.steps[-1]["next"]
 
 
 class HalfDown(Cluster):

@@ -168,6 +168,7 @@ async def test_folders_are_made_listed_and_copied(there: Guest, windows: Windows
 
     assert windows.folders[1:] == ["C:\\data\\tree", "C:\\data\\tree\\sub"]
     assert copied.left_out == [("C:\\data\\tree\\link", "Windows takes no links of a Unix")]
+    assert (copied.files, copied.failed) == (1, 1)
     assert [(entry.kind, entry.path, entry.size) for entry in entries] == [("f", "sub/f", 4)]
     assert (tmp_path / "back" / "f").read_bytes() == b"deep"
 

@@ -138,6 +138,20 @@ async def test_a_huge_body_is_refused_and_the_server_goes_on(own: Listening) -> 
     assert "Traceback" not in own.log
 
 
+@pytest.mark.parametrize("version", ["2025-06-18", "2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize("number", ["null", "1.5", "true", "[]"])
+async def test_a_request_whose_id_is_none_is_refused(own: Listening, number: str, version: str) -> None:
+    request = f'{{"jsonrpc":"2.0","id":{number},"method":"ping"}}'.encode()
+    answer = await own.post(own.headers() | {"MCP-Protocol-Version": version}, request)
+    assert (answer.status_code, answer.json()["id"], answer.json()["error"]["code"]) == (400, None, -32600)
+
+
+async def test_half_a_surrogate_pair_is_refused_with_the_id_of_its_request(own: Listening) -> None:
+    answer = await own.post(own.headers(), rb'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"x":"\ud800"}}')
+    assert (answer.status_code, answer.json()["id"], answer.json()["error"]["code"]) == (400, 7, -32600)
+    assert "surrogate" in answer.json()["error"]["message"]
+
+
 async def test_the_bearer_token_is_made_for_its_owner_and_refused_when_others_can_read_it(
     own: Listening, people: Serving, tmp_path: Path
 ) -> None:

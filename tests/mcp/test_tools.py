@@ -72,6 +72,9 @@ async def test_tools_made_for_the_job(target: Target, tmp_path: Path) -> None:
         (exchange / "there").write_bytes(bytes(range(256)) * 1000)
         copied = await ai.did("copy_file", guest="web", direction="to_guest", local="there", path="/root/there")
         assert copied["bytes"] == 256_000
+        await ai.did("copy_file", guest="web", direction="to_guest", local="there", path="/root/linked")
+        assert (target.agent.home / "linked").readlink() == Path("conf")
+        assert (target.agent.home / "conf").read_bytes() == (exchange / "there").read_bytes()
         await ai.did("copy_file", guest="web", direction="from_guest", local="back", path="/root/there")
         assert (exchange / "back").read_bytes() == (exchange / "there").read_bytes()
         steps = (await ai.did("diagnose", guest="web"))["steps"]
@@ -161,16 +164,19 @@ async def test_a_word_is_changed_and_no_other_byte(
 
 
 @pytest.mark.parametrize(
-    ("data", "shown", "note"),
+    ("data", "shown", "note", "why"),
     [
-        (UMLAUTS.encode("latin-1"), "gr\\xfcn", "not utf-8"),
-        (b"one\r\ntwo\n", "one\\r\ntwo\n", "mixed line ends"),
-        (b"\x1b[31mred\n", "\\x1b[31mred\n", None),
-        (b"a\0b\n", "a\\x00b\n", "not utf-8"),
+        (UMLAUTS.encode("latin-1"), "gr\\xfcn", "not utf-8", "the file has bytes that no text shows as they are"),
+        (b"one\r\ntwo\n", "one\\r\ntwo\n", "mixed line ends", "the file's line ends are mixed"),
+        (b"one\rtwo\n", "one\\rtwo\n", "mixed line ends", "the file's line ends are mixed"),
+        (b"\x1b[31mred\n", "\\x1b[31mred\n", "can't be seen", "shown written out (U+001B as \\x1b)"),
+        (b"a\0b\n", "a\\x00b\n", "not utf-8", "shown written out (U+0000 as \\x00)"),
+        ("a\u200db\n".encode(), "a\\u200db\n", "can't be seen", "shown written out (U+200D as \\u200d)"),
+        ("a\xa0b\\xa0c\n".encode(), "a\\xa0b\\xa0c\n", "can't be seen", "shown written out (U+00A0 as \\xa0)"),
     ],
 )
 async def test_a_file_that_no_text_shows_as_it_is_is_not_replaced_by_that_text(
-    target: Target, tmp_path: Path, data: bytes, shown: str, note: str | None
+    target: Target, tmp_path: Path, data: bytes, shown: str, note: str, why: str
 ) -> None:
     file = target.agent.home / "odd"
     file.write_bytes(data)
@@ -181,9 +187,34 @@ async def test_a_file_that_no_text_shows_as_it_is_is_not_replaced_by_that_text(
         await ai.did("write_text_file", guest="web", path="/root/odd", content="new\r\n", overwrite=True)
 
     assert shown in found["text"]
-    assert (note or "") in found.get("note", "")
-    assert "the file has bytes that no text shows as they are" in said
+    assert note in found["note"]
+    assert why in said
+    assert "overwrite=true" in said
     assert file.read_bytes() == b"new\r\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "content", "after"),
+    [
+        ("👩\u200d🚀 ❤\ufe0f\n", "👩\u200d🚀 ❤\ufe0f, grün\n", "👩\u200d🚀 ❤\ufe0f, grün\n"),
+        ("prix\xa0: 5\n", "prix\xa0: 6\n", "prix\xa0: 6\n"),
+        ("prix\xa0: 5\n", "no price\n", "no price\n"),
+        (r"a = '\xa0'" + "\n\xa0\n", r"b = '\xa0'" + "\n\xa0\n", r"b = '\xa0'" + "\n\xa0\n"),
+        ("one\r\ntwo\n", "one\r\n2\n", "one\r\n2\n"),
+        ("plain\n", "\u200d\u2028\u202e\ufeff\n", "\u200d\u2028\u202e\ufeff\n"),
+        ("\ufeffmarked\n", "\ufeffonce\n", "\ufeffonce\n"),
+        ("\ufeffmarked\n", "once\n", "\ufeffonce\n"),
+    ],
+)
+async def test_every_character_can_be_written_into_a_utf8_file(
+    target: Target, tmp_path: Path, before: str, content: str, after: str
+) -> None:
+    file = target.agent.home / "utf8"
+    file.write_bytes(before.encode())
+    async with assistant(tmp_path, target.options, "--allow", "files") as ai:
+        await ai.did("write_text_file", guest="web", path="/root/utf8", content=content)
+
+    assert file.read_bytes() == after.encode()
 
 
 async def test_a_diff_shows_line_ends_and_encodings(target: Target, tmp_path: Path) -> None:
@@ -392,8 +423,15 @@ async def test_each_call_leaves_a_line_without_secrets_and_content(target: Targe
         ("[]", None, -32600),
         ('{"id":7,"method":"x"}', 7, -32600),
         (b"\xff\xfe", None, -32700),
+        ('{"jsonrpc":"2.0","id":null,"method":"ping"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":1.5,"method":"ping"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":true,"method":"ping"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":[1],"method":"notifications/initialized"}', None, -32600),
+        ('{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}', None, -32600),
+        (r'{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"ping","arguments":{"guest":"\ud800"}}}', 8, -32600),
+        (b'{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"gr\xfcn"}}', 9, -32600),
     ],
-)
+)  # fmt: skip
 async def test_what_is_no_message_is_answered_with_an_error(
     folder: Path, tmp_path: Path, line: str | bytes, number: int | str | None, code: int
 ) -> None:

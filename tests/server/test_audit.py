@@ -260,7 +260,7 @@ async def test_calls_that_a_kill_broke_off_are_counted_at_the_next_start() -> No
         await asyncio.gather(call, return_exceptions=True)
         found = (await client.get(AUDIT, status=BEGUN)).data
 
-        assert "1 calls had begun when the server was last ended" in server.log
+        assert "1 call had begun when the server was last ended" in server.log
         assert [(record["parameters"]["command"], record["result"]) for record in found] == [("broken-off", "begun")]
 
 

@@ -291,6 +291,45 @@ async def test_all_that_is_sent_ahead_is_answered() -> None:
             assert b" 401 No ticket\r\n" in await connection.reader.readuntil(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (REQUEST, 1),
+        (REQUEST * 3, 3),
+        (LOGGED_IN.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\na=b"), 1),
+        (LOGGED_IN + REQUEST[:-2], 1),
+        (REQUEST[:-2], 0),
+    ],
+)
+async def test_a_client_that_closes_its_side_gets_its_answers(sent: bytes, answers: int) -> None:
+    async with listening() as port, Serving.of(site(server="tls = false")) as server:
+        for here in (port, server.port):
+            for _ in range(20):
+                async with connected(here, None) as connection:
+                    connection.send(sent)
+                    connection.writer.write_eof()
+                    async with asyncio.timeout(10):
+                        assert (await connection.reader.read()).count(b"HTTP/1.1 ") == answers
+
+
+async def test_a_client_that_left_leaves_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def never_answers(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.set_result("cancelled")
+            raise
+
+    monkeypatch.setattr(Gateway, "__call__", never_answers)
+    async with listening() as port:
+        async with connected(port, None) as connection:
+            connection.send(REQUEST)
+        async with asyncio.timeout(10):
+            assert await ended == "cancelled"
+
+
 async def test_a_client_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep its place among the connections for ever."""
     monkeypatch.setattr(listener, "TAKEN_WITHIN", 0.05)

@@ -184,7 +184,7 @@ async def test_a_change_from_a_view_that_another_process_made_old_is_refused_and
     old = store.snapshot.version
     other = await SqliteStore.open(path)
     await other.change(old, [Put(User("ann@pve"))])
-    with pytest.raises(StoreError, match="somebody else changed"):
+    with pytest.raises(StoreError, match="users or access were changed meanwhile"):
         await store.change(old, [Put(User("ben@pve"))])
 
     assert set(store.snapshot.users) == {"ann@pve"}

@@ -19,6 +19,7 @@ from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.commands import FILE_CLOSE, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE, TypedCommand
 from guestwire.agent.results import FilePiece
 from guestwire.channels.channel import ChannelState
+from guestwire.counting import counted
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.wire import Reply
 
@@ -115,7 +116,7 @@ class Files:
         except binascii.Error:
             raise self._wrong(FILE_WRITE, "the guest took what is no base64") from None
         if not 0 <= written.count <= size:
-            raise self._wrong(FILE_WRITE, f"{written.count} bytes written of {size}")
+            raise self._wrong(FILE_WRITE, f"{counted(written.count, 'byte')} written of {size}")
         if written.count < size:
             await self._write_all(handle, path, decode_leniently(content)[written.count :])
 
@@ -124,12 +125,15 @@ class Files:
         while True:
             written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
             if not 0 <= written.count <= len(rest):
-                raise self._wrong(FILE_WRITE, f"{written.count} bytes written of {len(rest)}")
+                raise self._wrong(FILE_WRITE, f"{counted(written.count, 'byte')} written of {len(rest)}")
             rest = rest[written.count :]
             if not rest:
                 return
             if written.count < 1:
-                raise AgentError("GenericError", f"the guest took no more, {len(rest)} bytes are missing in '{path}'")
+                raise AgentError(
+                    "GenericError",
+                    f"the guest took no more, {counted(len(rest), 'byte is', 'bytes are')} missing in '{path}'",
+                )
 
     async def _read(self, handle: int, count: int) -> Contents:
         pieces: list[bytes] = []
@@ -161,9 +165,11 @@ class Files:
     async def _read_piece(self, handle: int, size: int) -> FilePiece:
         piece = await self._agent.execute(FILE_READ, {"handle": handle, "count": size})
         if len(piece.data) > size:
-            raise self._wrong(FILE_READ, f"{len(piece.data)} bytes where {size} were asked for")
+            raise self._wrong(
+                FILE_READ, f"{counted(len(piece.data), 'byte')} where {counted(size, 'was', 'were')} asked for"
+            )
         if piece.count != len(piece.data):
-            raise self._wrong(FILE_READ, f"{len(piece.data)} bytes that are said to be {piece.count}")
+            raise self._wrong(FILE_READ, f"{counted(len(piece.data), 'byte')}, and its count is {piece.count}")
         return piece
 
     def _wrong(self, command: TypedCommand[Any], what: str) -> CommandFailed:

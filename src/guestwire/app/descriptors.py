@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from guestwire.counting import counted
 from guestwire.inventory import Config
 from guestwire.open_files import raise_limit
 from guestwire.server.listener import MAX_CONNECTIONS
@@ -32,9 +33,9 @@ def share_out(config: Config) -> Shares:
     shares = shares_of(limit, needed)
     if shares.guests < needed or shares.clients < MAX_CONNECTIONS:
         log.warning(
-            "%d open files are allowed, which is enough for %d of the %d connections to guests that the configuration names,"
-            " and %d clients; raise the limit to %d (systemd: LimitNOFILE, a shell: ulimit -n)",
-            limit, min(shares.guests, needed), needed, shares.clients, needed + MAX_CONNECTIONS + RESERVED,
+            "%s, which is enough for %d of %s to guests that the configuration names, and for %s; raise the limit to %d (systemd: LimitNOFILE, a shell: ulimit -n)",
+            counted(limit, "open file is allowed", "open files are allowed"), min(shares.guests, needed),
+            counted(needed, "connection"), counted(shares.clients, "client"), needed + MAX_CONNECTIONS + RESERVED,
         )  # fmt: skip
     return shares
 

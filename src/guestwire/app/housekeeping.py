@@ -11,6 +11,7 @@ import time
 from typing import Final
 
 from guestwire.access.control import Access
+from guestwire.counting import counted
 from guestwire.errors import StoreError
 from guestwire.inventory import AuditConfig
 from guestwire.stores import AuditLog
@@ -69,7 +70,7 @@ async def keep_house(access: Access, audit: AuditLog, config: AuditConfig) -> No
             oldest = oldest_kept(newest, now, config.keep_days) if watch.is_plausible(now, passed) else 0.0
             gone = await audit.prune_audit(before=oldest, max_rows=config.keep_records)
             if gone:
-                log.info("%d old audit records are gone", gone)
+                log.info("%s gone", counted(gone, "old audit record is", "old audit records are"))
         except StoreError as error:
             log.error("housekeeping: %s", error)  # noqa: TRY400  # the text says it all
         except Exception:

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 from guestwire.access.control import Access
 from guestwire.app.admin_token import ensure_admin_token
 from guestwire.app.state import STORE
+from guestwire.counting import counted
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, read_config
 from guestwire.server.certificate_maker import ensure_certificate
@@ -31,7 +32,7 @@ def describe(path: Path) -> str:
     """
     config = read_config(path)
     server = config.server
-    return f"{path}: {len(config.vm)} VMs of node {server.node}, on {server.listen}, with state in {server.state_dir}"
+    return f"{path}: {counted(len(config.vm), 'VM')} of node {server.node}, on {server.listen}, with state in {server.state_dir}"
 
 
 def serve(path: Path) -> NoReturn:

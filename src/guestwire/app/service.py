@@ -21,6 +21,7 @@ from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
 from guestwire.app.state import STORE
 from guestwire.channels.budget import shared_budget
+from guestwire.counting import counted
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
@@ -65,8 +66,8 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     recorder = AuditRecorder(audit, commands=config.audit.commands)
     if begun := len(await store.audit(AuditFilter(status=BEGUN))):
         log.warning(
-            "%d calls had begun when the server was last ended, and what became of them is not known:"
-            " guestwire audit --status %d", begun, BEGUN,
+            "%s when the server was last ended, and what became of %s is not known: guestwire audit --status %d",
+            counted(begun, "call had begun", "calls had begun"), "it" if begun == 1 else "them", BEGUN,
         )  # fmt: skip
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, store)
@@ -83,9 +84,9 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
         await inventory.tasks.settle()
         port = listener.start()
         log.info(
-            "guestwire %s serves %d VMs of node %s on %s port %d",
+            "guestwire %s serves %s of node %s on %s port %d",
             __version__,
-            len(config.vm),
+            counted(len(config.vm), "VM"),
             inventory.node,
             host,
             port,
@@ -164,5 +165,5 @@ async def _reload(path: Path, config: Config, inventory: Inventory, turn: asynci
         else:
             await inventory.apply(new.vm)
             note = "" if new.server == config.server else "; changes under [server] need a restart"
-            log.info("reloaded: %d VMs%s", len(new.vm), note)
+            log.info("reloaded: %s%s", counted(len(new.vm), "VM"), note)
         notify("READY=1")

@@ -4,7 +4,7 @@ from guestwire.channels.budget import ReadBudget
 from guestwire.channels.channel import Channel, ChannelState, GuestEvent, OnLateReply
 from guestwire.channels.opening import open_channel
 from guestwire.channels.stream import StreamChannel
-from guestwire.channels.unix import UnixChannel
+from guestwire.channels.unix import UnixChannel, is_served
 
 __all__ = [
     "Channel",
@@ -14,5 +14,6 @@ __all__ = [
     "ReadBudget",
     "StreamChannel",
     "UnixChannel",
+    "is_served",
     "open_channel",
 ]

@@ -24,6 +24,20 @@ class UnixChannel(StreamChannel):
         super().__init__(connect, guest, budget=budget)
 
 
+def is_served(path: Path) -> bool | None:
+    """True if a program listens on the socket; None where it may not be opened."""
+    try:
+        connected_socket(path).close()
+    except ConnectionError as error:
+        match error.__cause__:
+            case BlockingIOError():  # so many wait for it already
+                return True
+            case PermissionError():
+                return None
+        return False
+    return True
+
+
 def connected_socket(path: Path) -> socket.socket:
     """On a UNIX socket that takes no time, so a full backlog (EAGAIN) is an error; asyncio's own connecting takes it for success.
 

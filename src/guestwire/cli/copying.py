@@ -45,6 +45,9 @@ Progress = Callable[[int, int | None], None]
 class EditorFailed(GuestwireError):
     """The editor can't be started, or did not end well."""
 
+    def __init__(self, editor: str, why: str) -> None:
+        super().__init__(f"the editor '{editor}' {why}; nothing was changed in the guest")
+
 
 @click.command(
     "cp",
@@ -263,10 +266,26 @@ def _edited(content: bytes, name: str, editor: str) -> bytes:
         local = Path(folder) / name
         local.write_bytes(content)
         try:
-            subprocess.run([*shlex.split(editor), str(local)], check=True)
+            code = subprocess.run([*_words(editor), str(local)], check=False).returncode
+        except OSError as error:
+            raise EditorFailed(editor, f"can't be started: {error.strerror}; name another in EDITOR") from error
+        if code:
+            raise EditorFailed(editor, f"ended with exit status {code}" if code > 0 else f"was ended by signal {-code}")
+        try:
             return local.read_bytes()
-        except (OSError, subprocess.CalledProcessError, ValueError) as error:
-            raise EditorFailed(f"the editor '{editor}' failed: {error}; nothing was changed in the guest") from error
+        except FileNotFoundError as error:
+            raise EditorFailed(editor, "left no file behind") from error
+
+
+def _words(editor: str) -> list[str]:
+    """The editor's command line, taken apart as a shell would."""
+    try:
+        words = shlex.split(editor)
+    except ValueError as error:
+        raise EditorFailed(editor, "is no command line: a quotation mark is left open, or a \\ ends it") from error
+    if not words or not words[0]:
+        raise EditorFailed(editor, "is no command line: it names no program; name one in EDITOR")
+    return words
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names
 from guestwire.cli.output import Column, Row, examples, json_option, note, print_table, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
+from guestwire.counting import counted
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
@@ -80,6 +81,6 @@ def memory(context: click.Context, guest: str, *, json: bool) -> None:
         return
     online = sum(bool(block["online"]) for block in found["blocks"])
     print(
-        f"{len(found['blocks'])} blocks of {size(found['size'])}: {size(online * found['size'])} online,"
+        f"{counted(len(found['blocks']), 'block')} of {size(found['size'])}: {size(online * found['size'])} online,"
         f" {size((len(found['blocks']) - online) * found['size'])} offline"
     )

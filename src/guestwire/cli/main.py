@@ -34,10 +34,13 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Opens those that the parent process has closed (`<&-`), so that no other file gets their descriptors."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Opens those that the parent process has closed (`<&-`), so that no other file gets their descriptors.
+
+    What is written to standard output fails (EBADF), for it would be lost; standard error has no place to say so.
+    """
+    for name, access, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # as long as the process lives
+            setattr(sys, name, open(os.open(os.devnull, access), mode))  # noqa: PTH123, SIM115  # as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal of another encoding shows what it can, and the rest written out.

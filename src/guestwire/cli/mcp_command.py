@@ -11,6 +11,7 @@ import click
 from guestwire.cli.connecting import find_settings, on_host
 from guestwire.cli.main import USUAL
 from guestwire.cli.output import examples, json_option, note, to_json, visible
+from guestwire.counting import counted
 from guestwire.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -175,9 +176,9 @@ def _show(policy: "Policy", guests: "list[tuple[GuestInfo, Rule]]", *, json: boo
 
 def _for_every_guest(policy: "Policy") -> list[str]:
     limits = policy.limits
-    each = f"{limits.seconds:g} seconds a call, {limits.characters} characters an answer, {limits.bytes} bytes a file"
+    each = f"{counted(limits.seconds, 'second')} a call, {limits.characters} characters an answer, {counted(limits.bytes, 'byte')} a file"
     return [
-        f"limits: {each}, {limits.calls_per_minute} calls a minute",
+        f"limits: {each}, {counted(limits.calls_per_minute, 'call')} a minute",
         *(["dry run: nothing is changed"] if policy.dry_run else []),
         *([f"folders on this side: {', '.join(map(str, policy.copy_folders))}"] if policy.copy_folders else []),
     ]

@@ -8,6 +8,7 @@ from guestwire.cli.asking import confirm, new_password, yes_option
 from guestwire.cli.connecting import guest_argument, on_guest, plain
 from guestwire.cli.output import Column, examples, json_option, note, print_table, report, to_json
 from guestwire.cli.units import Seconds, size
+from guestwire.counting import counted
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
@@ -48,7 +49,11 @@ def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None
             raise
 
     count = on_guest(context, guest, freeze_guest)
-    report(count, f"{guest}: {count} file systems are frozen; guestwire thaw {guest}", as_json=json)
+    report(
+        count,
+        f"{guest}: {counted(count, 'file system is', 'file systems are')} frozen; guestwire thaw {guest}",
+        as_json=json,
+    )
 
 
 @click.command("thaw", epilog=examples("guestwire thaw web"))
@@ -64,7 +69,9 @@ def thaw(context: click.Context, guest: str, *, json: bool) -> None:
         return await end_freeze(found)
 
     count = on_guest(context, guest, thaw_guest)
-    words = f"{count} file systems were thawed" if count else "no file systems were frozen"
+    words = (
+        f"{counted(count, 'file system was', 'file systems were')} thawed" if count else "no file systems were frozen"
+    )
     report(count, f"{guest}: {words}", as_json=json)
 
 

@@ -4,6 +4,7 @@ Each is loaded when it is wanted, as click's documentation shows it for lazy gro
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -167,7 +168,8 @@ def run() -> None:
     except OSError as error:
         _forget(sys.stdout)
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; check files and standard streams on this machine", LOCAL_FAULT)
+        why = "standard output is closed" if error.errno == errno.EBADF else error.strerror or error
+        _fail(f"{where}{why}; check files and standard streams on this machine", LOCAL_FAULT)
 
 
 def _forget(stream: TextIO) -> None:

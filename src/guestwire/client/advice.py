@@ -28,39 +28,42 @@ _TABLE: Final = (
     (r"fsfreeze hook|hook script", "see the guest's /etc/qemu/fsfreeze-hook.d, and run its scripts there by hand"),
     (r"forbidden characters in username", "a user's name has no ':' and no line end"),
     (r"forbidden characters in raw password", "take a password without a line end"),
-    (r"set user password|not known to the underlying auth", "is there such a user in the guest, and does its policy take the password?"),
-    (r"unknown guest suspend mode|/sys/power|suspend mode is not supported", "this guest can't be suspended so; see its BIOS, swap and /sys/power/state"),
+    (r"set user password|not known to the underlying auth", "check that the guest has such a user, and that its policy accepts the password"),
+    (r"unknown guest suspend mode|suspend: cannot write|suspend mode is not supported", "this guest can't be suspended in this way; see its BIOS, swap and /sys/power/state"),
     (r"Base64 data", "the content is not base64; encode=1 takes text"),
     # Programs
     (_NOT_STARTED + r"Argument list too long|Argument list too long", TOO_LONG),
     (_NOT_STARTED + r"Permission denied", "make it executable for the agent's user, and see what SELinux or AppArmor allows the agent"),
-    (_NOT_STARTED + r"Exec format error", "it is no program of this system; a script needs its interpreter: sh SCRIPT"),
-    (_NOT_STARTED + r"(?:Cannot allocate memory|Resource temporarily unavailable)", "the guest lacks memory or processes: see `guestwire exec GUEST -- free`"),
-    (r"execute child process", "check the program's name in the guest, or give its path; no shell is between"),
+    (_NOT_STARTED + r"Exec format error", "it is no program for this system; give a script to its interpreter: sh SCRIPT"),
+    (_NOT_STARTED + r"(?:Cannot allocate memory|Resource temporarily unavailable)", "the guest lacks memory, or may have no more processes: try again, or stop something in it"),
+    (r"execute child process", "check the program's name in the guest, or give its path; no shell is between: for a command of a shell, sh -c 'COMMAND'"),
     # Files
     (r"No space left|not enough space|quota exceeded", MAKE_ROOM),
     (r"Read-only file system", "choose another folder, or mount it writable in the guest"),
     (r"Text file busy", "a program runs from this file: stop it first"),
-    (r"[Rr]esource busy", "something is mounted there, or uses it"),
+    (r"[Rr]esource busy", "something is mounted there, or a program uses it: unmount it, or stop the program"),
     (r"File name too long", "give a shorter name"),
     (r"Too many levels of symbolic links|ELOOP", "its links lead to each other: name the file itself"),
-    (r"Too many open files", "the guest's agent, or a program of it, has too many files open: start it again"),
+    (r"Too many open files", "the guest's agent, or a program of it, has too many files open: restart it"),
     (r"Input/output error", "it is a device that can't be read so, or the guest's disk has errors: see its kernel's log"),
-    (r"[Oo]peration not permitted", "the guest's system forbids it: see its attributes (lsattr), mount and security module"),
-    (r"Not a directory", "a folder of this path is a file"),
+    (r"[Oo]peration not permitted", "the guest's system forbids it: see the file's attributes (lsattr), its mount, and SELinux or AppArmor"),
+    (r"Not a directory", "a part of this path is a file and no folder: `guestwire ls GUEST:FOLDER` shows which"),
     (r"[Ii]s a directory", "name a file in it, or copy it with -r"),
-    (r"no regular file", "name a regular file"),
+    (r"no regular file", "it is a device, a pipe or a socket: name a regular file"),
     (r"No such file or directory|can't cd to|Could not find", LOOK),
     (r"[Pp]ermission denied", "the agent's user may not; see what the guest's SELinux or AppArmor allows its agent"),
     (r"is denied", "the agent's user may not; see the file's permissions in the guest"),
     (r"another copy to", "copy again"),
 )  # fmt: skip
 
+_path: Final = re.compile(r"'(?:/|[A-Za-z]:\\)[^']*'")
+
 _HINTS: Final = tuple((re.compile(pattern), hint) for pattern, hint in _TABLE)
 
 
 def hint_for(message: str) -> str:
     """Advice for a message of a guest or its agent; empty where none is known."""
+    message = _path.sub("''", message)  # what a file is named is no reason
     return next((hint for pattern, hint in _HINTS if pattern.search(message)), "")
 
 

@@ -33,6 +33,7 @@ The table `_MESSAGES` translates a server's messages; they are those of Proxmox 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from guestwire.client.advice import SWITCHED_OFF, hint_for, is_unknown_command
@@ -147,7 +148,7 @@ class NoSuchGuest(CallFailed):
 class GuestStopped(CallFailed):
     """The VM does not run."""
 
-    default_hint = "start it"
+    default_hint = "start the VM"
 
 
 NO_AGENT_SOCKET: Final = (
@@ -223,7 +224,7 @@ class FreezeLost(FreezeNotHeld):
 class FreezeUncertain(FreezeNotHeld):
     """The file systems are thawed; nothing says whether the freeze held until then."""
 
-    default_hint = "take what was copied meanwhile for inconsistent; `guestwire freeze-status GUEST` says thawed"
+    default_hint = "what was copied meanwhile may be inconsistent, and they are thawed now: freeze and take it again"
 
 
 class StillFrozen(FreezeNotHeld):
@@ -259,10 +260,13 @@ _broken_off = re.compile(r"qga command '.*' failed")
 
 _too_large = re.compile(r"^for data too large|[Ee]ntity [Tt]oo [Ll]arge|content length \d+ too")
 
+LOCKED: Final = "the host is busy with another change of it: try again when that is done"
+
 _AGENT_ERROR: Final = "Agent error: "
 
 _MESSAGES: Final[tuple[tuple[re.Pattern[str], Callable[[ErrorContext, str, int | None], CallFailed]], ...]] = (
     (re.compile(r"Configuration file .* does not exist|no such VM|hostname lookup "), NoSuchGuest),
+    (re.compile(r"can't lock file|got lock request timeout"), partial(CallFailed, hint=LOCKED)),
     (re.compile(r"VM \d+ is not running|VM is not running"), GuestStopped),
     (re.compile(r"No QEMU guest agent configured|QEMU guest agent is not running"), AgentUnavailable),
     (re.compile(r"got timeout|took longer than"), AgentTookTooLong),

@@ -241,6 +241,7 @@ class Folders:
         await _copy_all(copy, ((name(entry), partial(put, entry, there[entry.path])) for entry in files))
         if system is not UNIX:
             copy.left_out += [(link, "Windows takes no links of a Unix") for _, link in links]
+            copy.failed += len(links)
             return
         for links_batch in _batches(links):
             await self._retrying.check(UNIX.symlinks(links_batch))

@@ -27,6 +27,7 @@ from guestwire.client.errors import (
     StillFrozen,
     WrongParameters,
 )
+from guestwire.counting import counted
 from guestwire.pacing import Backoff
 
 ATTEMPTS: Final = 5
@@ -96,7 +97,10 @@ async def thaw(calls: Endpoints, expected: int | None = None) -> int:
     if doubt and WINDOWS_GAVE_UP not in doubt:
         raise FreezeUncertain(calls.context, f"whether the freeze held to its end is not known: {doubt}")
     why = f" ({doubt})" if doubt else ""
-    raise FreezeLost(calls.context, f"of {expected} frozen file systems {count} were still frozen at the end{why}")
+    raise FreezeLost(
+        calls.context,
+        f"of {counted(expected, 'frozen file system')} {counted(count, 'was', 'were')} still frozen at the end{why}",
+    )
 
 
 async def end_freeze(calls: Endpoints) -> int:

@@ -14,6 +14,7 @@ from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, ErrorCon
 from guestwire.client.freezing import freezing
 from guestwire.client.processes import Processes, check_texts
 from guestwire.client.protocols import GuestInfo, HostOfGuest
+from guestwire.counting import counted
 from guestwire.pacing import Backoff
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
+STILL_ON: Final = "it may need longer, or its system ignores the request: see its console"
 
 
 class FileSystems(list[FileSystem]):
@@ -184,7 +186,7 @@ class Guest(Endpoints):
                         return
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
-            raise NotReady(self.context, f"not ready after {timeout:g} seconds: {why}") from None
+            raise NotReady(self.context, f"not ready after {counted(timeout, 'second')}: {why}") from None
 
     def freeze(self) -> contextlib.AbstractAsyncContextManager[int]:
         """Freezes the guest's file systems, and thaws them at the end; gives how many are frozen.
@@ -219,7 +221,7 @@ class Guest(Endpoints):
                 while await self._answers():  # noqa: ASYNC110  # only asking tells
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
-            raise NotReady(self.context, f"it still runs after {wait:g} seconds") from None
+            raise NotReady(self.context, f"it still runs after {counted(wait, 'second')}", hint=STILL_ON) from None
 
     async def power(self, action: "Action", *, wait: float | None = POWER_WITHIN) -> str:
         """Starts, stops, … the VM itself, by its host; returns the id of the host's task.

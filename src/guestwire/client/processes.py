@@ -33,6 +33,7 @@ from guestwire.client.errors import (
 )
 from guestwire.client.protocols import HostOfGuest
 from guestwire.contract.results import ProcessState
+from guestwire.counting import counted
 from guestwire.pacing import Backoff
 
 HEAD_START: Final = 0.003
@@ -129,11 +130,13 @@ class StillRunning(CallFailed):
         hint = f"it was left running; `guestwire status GUEST {pid}` tells how it ends"
         match exists:
             case True:
-                message = f"process {pid} still runs after {seconds:g} seconds"
+                message = f"process {pid} still runs after {counted(seconds, 'second')}"
             case None:
-                message = f"process {pid} had not ended when it was last asked for, in {seconds:g} seconds"
+                message = f"process {pid} had not ended when it was last asked for, in {counted(seconds, 'second')}"
             case _:
-                message = f"process {pid} has ended, but what it started holds its outputs after {seconds:g} seconds"
+                message = (
+                    f"process {pid} has ended, but what it started holds its outputs after {counted(seconds, 'second')}"
+                )
                 hint = (
                     f"`guestwire status GUEST {pid}` gives its output when they are closed; a job that goes on needs"
                     " outputs of its own: COMMAND >/dev/null 2>&1 &"

@@ -16,6 +16,7 @@ from typing import Final
 
 from guestwire.contract import Effect, Endpoint, rules
 from guestwire.contract.audit_fields import audit_fields
+from guestwire.counting import counted
 from guestwire.dispatch.pipeline import Call
 from guestwire.dispatch.stranger_limiter import StrangerLimiter
 from guestwire.errors import StoreError
@@ -208,7 +209,11 @@ class AuditWriter:
         else:
             if self._unwritten:
                 since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._since))
-                log.warning("%d audit records are written that could not be since %s", len(self._unwritten), since)
+                log.warning(
+                    "%s written that could not be since %s",
+                    counted(len(self._unwritten), "audit record is", "audit records are"),
+                    since,
+                )
             self._unwritten.clear()
             self._backoff.reset()
 

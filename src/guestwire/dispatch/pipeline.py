@@ -22,6 +22,7 @@ from guestwire.access.subject import Subject
 from guestwire.access.values import canonical
 from guestwire.contract import Effect, Endpoint, Parameters, join_lists, validate
 from guestwire.contract.results import FileContent
+from guestwire.counting import counted
 from guestwire.errors import GuestError, GuestwireError, InvalidParameters, NotImplementedHere, UnknownNode
 
 NOBODY: Final = Subject("")
@@ -274,7 +275,7 @@ class Pipeline:
             raise
         await self.record(call, 200, "OK")
         if self._recorder and isinstance(result, FileContent):
-            self._recorder.record_soon(call, 200, f"OK, {result.bytes_read} bytes")
+            self._recorder.record_soon(call, 200, f"OK, {counted(result.bytes_read, 'byte')}")
         return result
 
     async def record(self, call: Call, status: int, result: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from guestwire.access import Subject
 from guestwire.agent import commands as qga
+from guestwire.counting import counted
 from guestwire.errors import StoreError
 from guestwire.stores import Change, Frozen, Put, Remove, Snapshot, Store, update
 
@@ -21,6 +22,8 @@ THAW: Final = qga.FSFREEZE_THAW.command.name
 STATUS: Final = qga.FSFREEZE_STATUS.command.name
 
 THAWED: Final = "thawed"
+
+SYSTEMS_ARE: Final = ("file system is", "file systems are")
 
 
 class Freezes:
@@ -54,7 +57,7 @@ class Freezes:
         count = answer if isinstance(answer, int) else None
         if command == FREEZE and count:
             await self._put(Frozen(vmid, subject.key, time.time(), count))
-            log.info("VM %d: %d file systems are frozen, by %s", vmid, count, subject.key)
+            log.info("VM %d: %s frozen, by %s", vmid, counted(count, *SYSTEMS_ARE), subject.key)
         elif command == FREEZE and before and before.count is None:  # an agent whose freeze fails thaws by itself
             await self.forget(vmid)
         elif command == THAW and count is not None:
@@ -85,16 +88,17 @@ class Freezes:
 def _log_thaw(vmid: int, count: int, before: Frozen | None, subject: Subject) -> None:
     if before and before.count is not None and count < before.count:
         log.warning(
-            "VM %d: the freeze was lost: %s, and only %d were left to be thawed by %s",
-            vmid, in_words(before), count, subject.key,
+            "VM %d: the freeze was lost: %s, and only %s left to be thawed by %s",
+            vmid, in_words(before), counted(count, "was", "were"), subject.key,
         )  # fmt: skip
     elif count or before:
         seconds = f" after {time.time() - before.since:.1f} s" if before else ""
-        log.info("VM %d: %d file systems are thawed%s, by %s", vmid, count, seconds, subject.key)
+        log.info("VM %d: %s thawed%s, by %s", vmid, counted(count, *SYSTEMS_ARE), seconds, subject.key)
 
 
 def in_words(frozen: Frozen) -> str:
     """As `3 file systems were frozen by ann@pve since 2026-11-26 12:00:00 UTC`."""
-    count = "a number of" if frozen.count is None else frozen.count
+    were = ("file system was", "file systems were")
+    systems = f"a number of {were[1]}" if frozen.count is None else counted(frozen.count, *were)
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(frozen.since))
-    return f"{count} file systems were frozen by {frozen.subject or 'an unknown caller'} since {since}"
+    return f"{systems} frozen by {frozen.subject or 'an unknown caller'} since {since}"

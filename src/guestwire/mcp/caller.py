@@ -12,6 +12,7 @@ from typing import Any, Final
 from guestwire.client import CallFailed, Guest, GuestInfo, Host
 from guestwire.client.errors import ErrorContext, NoSuchGuest
 from guestwire.client.freezing import thaw
+from guestwire.counting import counted
 from guestwire.mcp.display import TextCache, sanitize
 from guestwire.mcp.policy import Policy, Rule, TooMany
 from guestwire.pacing import RateLimiter
@@ -81,7 +82,9 @@ class Caller:
         """
         self._pace = self._pace or RateLimiter(limit, MINUTE)
         if wait := self._pace.wait(self.id, now):
-            raise TooMany(f"{limit} calls a minute are allowed; wait {wait:.0f} seconds")
+            raise TooMany(
+                f"{counted(limit, 'call a minute is', 'calls a minute are')} allowed; wait {counted(math.ceil(wait), 'second')}"
+            )
         self._pace.count(self.id, now)
 
     def should_record_refusal(self, now: float) -> bool:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
+from guestwire.counting import counted
 from guestwire.errors import GuestwireError
 
 UNSEEN: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
@@ -163,4 +164,4 @@ class TextCache:
         head, at = beginning(text, 0, characters * 2 // 3)
         tail, start = ending(text, at, characters // 3)
         cursor = self.keep(text, at)
-        return f"{head}\n[… {start - at} characters left out: read_more cursor={cursor} …]\n{tail}", cursor
+        return f"{head}\n[… {counted(start - at, 'character')} left out: read_more cursor={cursor} …]\n{tail}", cursor

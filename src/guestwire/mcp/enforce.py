@@ -12,6 +12,7 @@ import msgspec
 from guestwire.client import CallFailed, Guest
 from guestwire.client.errors import AgentRefused, PrivilegeMissing
 from guestwire.contract import Parameters, Role, rules
+from guestwire.counting import counted
 from guestwire.errors import InvalidParameters
 from guestwire.mcp.policy import Policy, Refused, Rule
 from guestwire.mcp.tool import Call
@@ -61,7 +62,9 @@ async def enforce(call: Call, parameters: Parameters) -> tuple[Parameters, list[
             role in (Role.CONTENT, Role.CHUNK)
             and (size := len(values[name].encode("utf-8", "surrogatepass"))) > call.limits.bytes
         ):
-            raise Refused(f"{size} bytes are more than the policy lets a call write ({call.limits.bytes})")
+            raise Refused(
+                f"{counted(size, 'byte is', 'bytes are')} more than the policy lets a call write ({call.limits.bytes})"
+            )
     return (msgspec.structs.replace(parameters, **replaced) if replaced else parameters), reads
 
 

@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from guestwire.client import CallFailed, Host
 from guestwire.client.errors import LoginFailed
 from guestwire.errors import ConfigurationError
+from guestwire.mcp.bad_messages import AnsweringApp
 from guestwire.mcp.caller import Caller
 
 OWN_TOKEN: Final = "X-PVE-Token"  # noqa: S105  # a header's name
@@ -243,7 +244,7 @@ def make_app(server: Server[Any], callers: Callers, bearer: str, bound: str, hos
         max_sessions=MOST_SESSIONS,
         session_idle_timeout=IDLE_SESSION,
     )
-    return BearerNeeded(app, bearer, callers)
+    return BearerNeeded(AnsweringApp(app), bearer, callers)
 
 
 def in_url(host: str) -> str:

@@ -71,10 +71,11 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
 
     Raises:
         ConfigurationError: what is given can't be used.
+        OSError: standard output can't be written.
     """
     from mcp.server.stdio import stdio_server  # noqa: PLC0415  # the other way has no need of it
 
-    from guestwire.mcp.stdio import AnsweringStream  # noqa: PLC0415  # as above
+    from guestwire.mcp.bad_messages import AnsweringInput  # noqa: PLC0415  # as above
 
     gate = Gate(TOOLS, policy, CallRecords(records))
     loop = asyncio.get_running_loop()
@@ -82,9 +83,16 @@ async def serve_stdio(settings: Settings, policy: Policy, records: Path) -> None
         # A read of standard input can't be broken off: after cleaning up, the signal does what it does by itself.
         loop.add_signal_handler(signal.SIGTERM, lambda: ending.append(loop.create_task(_end(caller))))
         ending: list[asyncio.Task[None]] = []
-        async with stdio_server() as (reads, writes):
-            server = make_server(gate, lambda _: caller)
-            await server.run(AnsweringStream(reads, writes), writes, server.create_initialization_options())
+        lines = AnsweringInput(0)
+        try:
+            async with stdio_server(lines) as (reads, lines.answers):
+                server = make_server(gate, lambda _: caller)
+                await server.run(reads, lines.answers, server.create_initialization_options())
+        except ExceptionGroup as group:
+            cause: Exception = group
+            while isinstance(cause, ExceptionGroup):
+                cause = cause.exceptions[0]
+            raise cause from group
 
 
 async def serve_http(settings: Settings, policy: Policy, records: Path, http: Http) -> None:

@@ -20,6 +20,9 @@ MARKS: Final = {"utf-8": codecs.BOM_UTF8, "utf-16-le": codecs.BOM_UTF16_LE, "utf
 LONGEST_MARK: Final = 3
 """Bytes."""
 
+MOST_NAMED: Final = 3
+"""Characters in one message."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
@@ -67,10 +70,9 @@ class TextFormat:
         return (MARKS[self.encoding] if self.has_mark else b"") + text.encode(self.encoding)
 
     def is_faithful(self, data: bytes) -> bool:
-        """True if an assistant that gives back what it was shown gives back these bytes."""
-        text = self.decode(data)
+        """True if the text of these bytes stands for these bytes alone."""
         try:
-            return sanitize(text) == text and self.encode(text) == data
+            return self.encode(self.decode(data)) == data
         except UnicodeEncodeError:
             return False
 
@@ -80,6 +82,38 @@ def decode_output(data: bytes, encoding: str | None = None) -> tuple[str, str | 
     form = TextFormat.of(data, encoding)
     text = data.decode(form.encoding, "backslashreplace")
     return text.removeprefix("\ufeff"), None if is_text(data, form.encoding) else not_text(form.encoding)
+
+
+def written_out(text: str) -> dict[str, str]:
+    r"""The characters of a text that are not shown as they are, by code point, and how they are shown, as `\u200d`."""
+    return {one: shown for one in sorted(set(text)) if (shown := sanitize(one)) != one}
+
+
+def reason_to_refuse(form: TextFormat, old: bytes, content: str) -> str:
+    """The reason why a text must not replace a file; empty where it may.
+
+    It would change what its writer was not shown, or was shown as something else.
+    """
+    if not form.is_faithful(old):
+        return (
+            f"the file has bytes that no text shows as they are ({form}): what was not to be changed would be. Name its"
+            " encoding, or change it by run_command"
+        )
+    if form.line_ends == "mixed" and "\r" not in content:
+        return (
+            "the file's line ends are mixed: not every line ends with CRLF, nor every one with LF, and this text has no"
+            r" carriage return. Where one is shown (\r), put the character itself into content"
+        )
+    before = form.decode(old)
+    # What a text has more often than the file had it came from what the file was shown as.
+    given_back = [one for one, shown in written_out(before).items() if content.count(shown) > before.count(shown)]
+    if given_back:
+        named = ", ".join(f"U+{ord(one):04X} as {sanitize(one)}" for one in given_back[:MOST_NAMED])
+        return (
+            f"the file has characters that can't be seen, and are shown written out ({named}). Put the characters"
+            " themselves into content, not what stands for them"
+        )
+    return ""
 
 
 def is_text(data: bytes, encoding: str) -> bool:

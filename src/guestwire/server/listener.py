@@ -41,6 +41,9 @@ STOP_WITHIN: Final = 30.0
 CLOSE_WITHIN: Final = 2.0
 """Seconds for a client to agree to the end of its connection."""
 
+HALF_CLOSED_FOR: Final = 2.0
+"""Seconds that the calls of a client get which sends no more: it may wait for its answer, or have left."""
+
 TAKEN_WITHIN: Final = 120.0
 """Seconds in which a client must take something of an answer that waits for it."""
 
@@ -90,6 +93,8 @@ class _Connection(asyncio.Protocol):
         self._more: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._is_paused = False
+        self._has_all = False
+        """The client has closed its side: nothing more comes."""
         self._is_ending = False
         self._is_answered = False
         self._is_on_wrong_port = False
@@ -173,6 +178,19 @@ class _Connection(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
 
+    def eof_received(self) -> bool:
+        """True keeps it open for a while: a client without TLS that sends no more may still wait for its answer.
+
+        One that has left looks the same, until something is written; with TLS, a client that ends leaves.
+        """
+        is_complete = self._task is not None and self._unread <= len(self._received)
+        if not is_complete or self._transport.get_extra_info("sslcontext"):
+            return False
+        self._has_all = True
+        self._timer.cancel()
+        self._timer = self._loop.call_later(HALF_CLOSED_FOR, self.abort)
+        return True
+
     def pause_writing(self) -> None:
         """The client takes less than it is sent."""
         self._drained = self._loop.create_future()
@@ -246,6 +264,8 @@ class _Connection(asyncio.Protocol):
         self._deadline = self._loop.time() + KEEP_ALIVE
         if self._received:
             self._take_request()
+        if self._has_all and self._task is None:
+            self._end()
 
     async def _read(self) -> bytes:
         request, size = self._request, int(self._unread)

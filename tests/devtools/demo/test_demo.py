@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools.demo.folder import remove_left
 from devtools.guests import GuestImage
 
 ENDS_WITHIN = 180.0
@@ -44,11 +45,14 @@ async def run(*command: str) -> tuple[int, str]:
 @pytest.mark.guest
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-async def test_every_end_of_the_demo_ends_its_server_and_its_guest(image: GuestImage, signum: signal.Signals) -> None:
+async def test_every_end_of_the_demo_ends_its_server_and_its_guest(
+    image: GuestImage, folder: Path, signum: signal.Signals
+) -> None:
     assert image.agent_version
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "devtools.demo", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
+        sys.executable, "-m", "devtools.demo", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )  # fmt: skip
     assert process.stdout
     async with asyncio.timeout(ENDS_WITHIN):
         while b"Ctrl-C ends it" not in (line := await process.stdout.readline()):
@@ -60,6 +64,8 @@ async def test_every_end_of_the_demo_ends_its_server_and_its_guest(image: GuestI
         await process.wait()
         while any(Path(f"/proc/{pid}").exists() for pid in children):  # nobody tells
             await asyncio.sleep(0.05)
+    remove_left(folder)  # as the next demo does
+    assert list(folder.iterdir()) == []
 
 
 def children_of(pid: int) -> list[str]:

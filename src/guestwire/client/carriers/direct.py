@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from guestwire.addresses import AgentAddress
+from guestwire.addresses import AgentAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
-from guestwire.channels import open_channel
+from guestwire.channels import is_served, open_channel
 from guestwire.client.carriers.base import plain
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, NoSuchEndpoint, failure
 from guestwire.client.protocols import GuestInfo
@@ -32,9 +32,9 @@ class _OneGuest:
     node = NODE
     fingerprint = None
 
-    def __init__(self, agent: GuestAgent, name: str) -> None:
+    def __init__(self, agent: GuestAgent, address: AgentAddress) -> None:
         self._agent = agent
-        self.vm = VmState(vmid=VMID, status="running", name=name)
+        self._address = address
 
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
@@ -46,10 +46,13 @@ class _OneGuest:
         """As above."""
 
     async def vms(self) -> list[VmState]:
-        return [self.vm]
+        """QEMU serves the socket as long as its VM runs; of vsock only the agent itself could tell."""
+        served = None if isinstance(self._address, VsockAddress) else is_served(self._address.path)
+        status = {True: "running", False: "stopped", None: "unknown"}[served]
+        return [VmState(vmid=VMID, status=status, name=self._address.name)]
 
     async def details(self, vmids: Iterable[int]) -> list[VmState]:  # noqa: ARG002  # there is only one
-        return [self.vm]
+        return await self.vms()
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:  # noqa: ARG002  # anything
         return True
@@ -72,9 +75,9 @@ class DirectCarrier:
         self._name = str(target)
         self._channel = open_channel(target, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
-        context = _OneGuest(self._agent, target.name)
+        context = _OneGuest(self._agent, target)
         self._pipeline = Pipeline(Router(endpoints), lambda _: context)
-        self.guest = GuestInfo(VMID, target.name, context.vm.status, NODE)
+        self.guest = GuestInfo(VMID, target.name, "unknown", NODE)
         """The one that is behind the socket."""
 
     @property

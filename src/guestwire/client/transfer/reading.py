@@ -16,6 +16,7 @@ from guestwire.client.processes import Processes
 from guestwire.client.protocols import HostOfGuest
 from guestwire.client.transfer.retrying import Retrying
 from guestwire.contract.results import FileContent
+from guestwire.counting import counted
 
 READ_SIZE: Final = 1024 * 1024
 """Bytes of one file-read; more than that Proxmox VE does not give as one valid base64 text."""
@@ -172,7 +173,10 @@ class FileReader:
         if in_guest is None:
             await self._verify_by_reading(path, digest)
         elif in_guest != digest:
-            raise self._mismatch(path, f"its {size} bytes are not those that were copied: it changed meanwhile")
+            raise self._mismatch(
+                path,
+                f"its {counted(size, 'byte is not the one that was', 'bytes are not those that were')} copied: it changed meanwhile",
+            )
 
     async def _verify_by_reading(self, path: str, digest: str) -> None:
         """Reads the file again, where the guest has no tool for SHA-256."""

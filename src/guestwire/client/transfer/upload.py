@@ -30,6 +30,7 @@ from guestwire.client.errors import AgentRefused, FileRefused, PrivilegeMissing,
 from guestwire.client.processes import CompletedProcess
 from guestwire.client.transfer.local_files import Data, LocalPath, LocalSource, Progress, chunks_of, is_hole, report
 from guestwire.client.transfer.reading import FileReader
+from guestwire.counting import counted
 
 FIRST_CHUNK: Final = 45_000
 """Bytes of one file-write: their base64 is what the API takes at most, 60 KiB."""
@@ -162,7 +163,7 @@ class Uploads(FileReader):
                 with contextlib.suppress(PrivilegeMissing):
                     found = await self._read_at(name, 0)
                     if found.content != data:
-                        raise self._mismatch(path, f"the guest took {found.bytes_read} of {len(data)} bytes")
+                        raise self._mismatch(path, f"the guest took {found.bytes_read} of {counted(len(data), 'byte')}")
         report(progress, len(data), len(data))
         return len(data)
 

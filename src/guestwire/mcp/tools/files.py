@@ -17,10 +17,21 @@ from guestwire.client.errors import LocalFile
 from guestwire.client.transfer.local_files import Progress
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.contract.parameters import RoleBy
+from guestwire.counting import counted
 from guestwire.mcp.display import beginning, sanitize
 from guestwire.mcp.enforce import resolve_path, verify_unchanged
 from guestwire.mcp.policy import Refused
-from guestwire.mcp.text_format import ENCODINGS, LONGEST_MARK, MARKS, TextFormat, is_text, not_text
+from guestwire.mcp.text_format import (
+    ENCODINGS,
+    LONGEST_MARK,
+    MARKS,
+    MOST_NAMED,
+    TextFormat,
+    is_text,
+    not_text,
+    reason_to_refuse,
+    written_out,
+)
 from guestwire.mcp.tool import Call, GuestParameters, Registry
 
 tools = Registry()
@@ -89,7 +100,7 @@ async def _lines(call: Call, parameters: ReadTextFile) -> TextRead:
                     break
                 taken.append(line)
                 numbers.append(number)
-    is_part = f"only its first {call.limits.bytes} bytes were looked at; tail shows the end"
+    is_part = f"only its first {counted(call.limits.bytes, 'byte was', 'bytes were')} looked at; tail shows the end"
     return msgspec.structs.replace(
         source.show(call, b"".join(taken), is_part if looked_at.has_more else None),
         from_line=numbers[0] if numbers else None, next_line=next_line, line_numbers=numbers if wanted else [],
@@ -152,7 +163,10 @@ class _TextSource:
             notes.append(not_text(self.codec))
         if form.line_ends == "mixed":
             notes.append(r"mixed line ends: a carriage return is shown as \r")
-        text, cursor = call.caller.texts.keep_middle(form.decode(data), call.limits.characters // 3)
+        whole = form.decode(data)
+        if unseen := [shown for one, shown in written_out(whole).items() if one not in "\r\0"]:
+            notes.append(f"characters that can't be seen are shown written out ({', '.join(unseen[:MOST_NAMED])})")
+        text, cursor = call.caller.texts.keep_middle(whole, call.limits.characters // 3)
         return TextRead(
             text, encoding=self._form.encoding, byte_order_mark=self._form.has_mark, line_ends=form.line_ends,
             cursor=cursor, note="; ".join(notes) or None,
@@ -230,9 +244,7 @@ async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
 
     The old file stays until the new one is whole; permissions, encoding, line ends and links are kept.
     """
-    path = parameters.path
-    if call.allowed.write is None:  # else it was resolved for its check, and is not followed once more
-        path = await call.guest.files.behind_links(path)
+    path = await _behind_links(call, parameters.path)
     old = await _old(call.guest, path)
     data = _encode(parameters, old)
     backup = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.bak" if parameters.backup and old else None
@@ -246,17 +258,24 @@ async def write_text_file(call: Call, parameters: WriteTextFile) -> TextWritten:
     return TextWritten(len(data), created=old is None, diff=diff, backup=backup, dry_run=call.policy.dry_run)
 
 
+async def _behind_links(call: Call, path: str) -> str:
+    """The file that a write changes, so that no link is replaced by one.
+
+    Where rules name paths, it was resolved for its check, and is not followed once more.
+    """
+    return path if call.allowed.write is not None else await call.guest.files.behind_links(path)
+
+
 def _encode(parameters: WriteTextFile, old: "_Old | None") -> bytes:
-    form = TextFormat(parameters.encoding or "utf-8")
+    form, content = TextFormat(parameters.encoding or "utf-8"), parameters.content
     if old and not parameters.overwrite:
         form = TextFormat.of(old.data, parameters.encoding)
-        if not form.is_faithful(old.data):
-            raise Refused(
-                f"the file has bytes that no text shows as they are ({form}): what was not to be changed would be. Name its"
-                " encoding, change it by run_command, or give overwrite=true to write just this text"
-            )
+        if why := reason_to_refuse(form, old.data, content):
+            raise Refused(f"{why}; or give overwrite=true to write just this text")
+        if form.has_mark:  # it is kept, so that one in the text would be a second one
+            content = content.removeprefix("\ufeff")
     try:
-        return form.encode(parameters.content)
+        return form.encode(content)
     except UnicodeEncodeError as error:
         letter = sanitize(error.object[error.start])
         raise Refused(f"{form.encoding} has no '{letter}'; give overwrite=true and another encoding") from None
@@ -304,10 +323,10 @@ def _diff(old: bytes, new: bytes, path: str) -> str:
     before, after = (_lines_of(data, form) for data, form in zip((old, new), forms, strict=True))
     changes = f"{forms[0]} becomes {forms[1]}\n" if old and new and forms[0] != forms[1] else ""
     if max(len(before), len(after)) > MOST_COMPARED:
-        return f"{changes}{len(before)} lines were replaced by {len(after)}; over {MOST_COMPARED} are not compared"
+        return f"{changes}{counted(len(before), 'line was', 'lines were')} replaced by {len(after)}; over {MOST_COMPARED} are not compared"
     text = changes + "\n".join(difflib.unified_diff(before, after, path, path, lineterm=""))
     part, end = beginning(text, 0, LONGEST_DIFF)
-    return part if end == len(text) else f"{part}\n… {len(text) - end} characters more"
+    return part if end == len(text) else f"{part}\n… {counted(len(text) - end, 'character')} more"
 
 
 def _lines_of(data: bytes, form: TextFormat) -> list[str]:
@@ -340,7 +359,7 @@ class Copied(msgspec.Struct, frozen=True):
 
 @tools.tool("copy_file", CopyFile, level=Level.FILES, effect=Effect.WRITES, seconds=3600, previews=True)
 async def copy_file(call: Call, parameters: CopyFile) -> Copied:
-    """Copies a file of any size between this side and a guest, checked by SHA-256.
+    """Copies a file of any size between this side and a guest, checked by SHA-256; links are followed.
 
     Nothing goes through the conversation.
     """
@@ -366,12 +385,14 @@ async def _to_guest(call: Call, local: Path, path: str) -> Copied:
     _check_size(call, size)
     if call.policy.dry_run:
         return Copied(size, dry_run=True)
-    return Copied(await call.guest.upload(local, path, progress=call.progress))
+    return Copied(await call.guest.upload(local, await _behind_links(call, path), progress=call.progress))
 
 
 def _check_size(call: Call, size: int) -> None:
     if size > call.limits.bytes:
-        raise Refused(f"{size} bytes are more than the policy lets a call copy ({call.limits.bytes})")
+        raise Refused(
+            f"{counted(size, 'byte is', 'bytes are')} more than the policy lets a call copy ({call.limits.bytes})"
+        )
 
 
 def _bounded_progress(call: Call) -> Progress:
