@@ -124,7 +124,8 @@ def test_the_command_loads_neither_server_nor_store_nor_tables_before_it_knows_w
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "words"), [("freeze web <&-", 2, "There is no terminal to ask on"), ("api >&- <&-", 0, "")]
+    ("line", "code", "words"),
+    [("freeze web <&-", 2, "There is no terminal to ask on"), ("api >&- <&-", 74, "standard output is closed")],
 )
 def test_closed_standard_streams_are_as_empty_ones(line: str, code: int, words: str) -> None:
     done = subprocess.run(

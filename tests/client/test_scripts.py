@@ -497,9 +497,9 @@ def test_output_becomes_a_file_for_its_owner_alone(run: Run, tmp_path: Path) -> 
 
 
 def test_a_process_and_those_below_it_are_interrupted(run: Run, tmp_path: Path) -> None:
-    with subprocess.Popen(
-        ["sh", "-c", f"echo > '{tmp_path}/runs'; sleep 60; echo never"], stdout=subprocess.PIPE
-    ) as process:
+    # The child says itself that it is there: one that is just being made would be missed.
+    script = """sh -c 'echo > "$0"; exec sleep 60' "$0"; echo never"""
+    with subprocess.Popen(["sh", "-c", script, str(tmp_path / "runs")], stdout=subprocess.PIPE) as process:
         try:
             waited_until = time.monotonic() + 30
             while not (tmp_path / "runs").exists() and time.monotonic() < waited_until:
