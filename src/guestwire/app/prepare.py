@@ -24,25 +24,26 @@ SMALL: Final = {
 system at once; the 256 KiB that uvloop asks for with each read from TLS are not."""
 
 
-def describe(path: Path) -> str:
-    """What a configuration file means, in a sentence.
+def describe(path: Path | None) -> str:
+    """What a configuration file means, in a sentence; None: nothing is configured.
 
     Raises:
         ConfigurationError: it can't be used.
     """
     config = read_config(path)
     server = config.server
-    return f"{path}: {counted(len(config.vm), 'VM')} of node {server.node}, on {server.listen}, with state in {server.state_dir}"
+    vms = counted(len(config.vm), "VM") + (" and those that are found" if config.source else "")
+    return f"{path or 'no configuration'}: {vms} of node {server.node}, on {server.listen}, with state in {server.state_dir}"
 
 
-def serve(path: Path) -> NoReturn:
+def serve(path: Path | None) -> NoReturn:
     """Prepares, then becomes the service (`python -m guestwire.app`), which needs less memory than what prepares it.
 
     Raises:
         ConfigurationError: the file or the state directory can't be used.
     """
     prepare(read_config(path))
-    command = [sys.executable, "-m", "guestwire.app", str(path)]
+    command = [sys.executable, "-m", "guestwire.app", *([str(path)] if path else [])]
     os.execve(sys.executable, command, SMALL | os.environ)  # noqa: S606  # no shell is wanted
 
 

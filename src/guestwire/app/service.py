@@ -25,6 +25,9 @@ from guestwire.counting import counted
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
+from guestwire.inventory.discovery import Discovery
+from guestwire.inventory.sources import sources_of
+from guestwire.inventory.vmids import Vmids
 from guestwire.server import Certificate, Gateway, Listener
 from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
@@ -34,8 +37,10 @@ log = logging.getLogger("guestwire")
 MakeGateway = Callable[[Inventory, Access, AuditRecorder], Gateway]
 
 
-def run(path: Path, make_gateway: MakeGateway = Gateway) -> None:
-    """Serves what the configuration file says, until SIGTERM or SIGINT. `make_gateway` makes what answers requests.
+def run(path: Path | None, make_gateway: MakeGateway = Gateway) -> None:
+    """Serves what the configuration file says (None: what is found), until SIGTERM or SIGINT.
+
+    `make_gateway` makes what answers requests.
 
     Raises:
         ConfigurationError: the file, the state directory or the address can't be used.
@@ -54,7 +59,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
+async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -> None:
     shares = share_out(config)
     shared_budget().connections.most = shares.guests
     state_dir = Path(config.server.state_dir)
@@ -72,7 +77,8 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, store)
     frozen = FrozenGuests(inventory, access, recorder)
-    stop = _heed_signals(path, config, inventory)
+    discovery = Discovery(inventory, sources_of(config.source), Vmids(store), config.vm)
+    stop = _heed_signals(path, config, discovery)
     listener = Listener(
         make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
         most=shares.clients, proxies=config.server.proxies,
@@ -80,25 +86,27 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     _collect_rarely()
     try:
         await _bind(listener, config)
-        await inventory.apply(config.vm)
+        await discovery.look()
         await inventory.tasks.settle()
         port = listener.start()
         log.info(
             "guestwire %s serves %s of node %s on %s port %d",
             __version__,
-            counted(len(config.vm), "VM"),
+            counted(len(inventory.vms), "VM"),
             inventory.node,
             host,
             port,
         )
         notify("READY=1")
         reporting = asyncio.create_task(frozen.report(), name="frozen guests")
+        following = asyncio.create_task(discovery.follow(), name="discovery")
         await stop.wait()
         notify("STOPPING=1")
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
         reporting.cancel()
-        await asyncio.gather(reporting, frozen.thaw(), return_exceptions=True)
+        following.cancel()
+        await asyncio.gather(reporting, following, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
@@ -115,7 +123,7 @@ def _usable_realms() -> tuple[Realm, ...]:
     return REALMS
 
 
-def _heed_signals(path: Path, config: Config, inventory: Inventory) -> asyncio.Event:
+def _heed_signals(path: Path | None, config: Config, discovery: Discovery) -> asyncio.Event:
     """SIGHUP reloads; SIGTERM and SIGINT set the event."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -124,7 +132,7 @@ def _heed_signals(path: Path, config: Config, inventory: Inventory) -> asyncio.E
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = loop.create_task(_reload(path, config, inventory, turn), name="reload")
+        task = loop.create_task(_reload(path, config, discovery, turn), name="reload")
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -154,7 +162,7 @@ async def _bind(listener: Listener, config: Config) -> None:
         ) from error
 
 
-async def _reload(path: Path, config: Config, inventory: Inventory, turn: asyncio.Lock) -> None:
+async def _reload(path: Path | None, config: Config, discovery: Discovery, turn: asyncio.Lock) -> None:
     """Reads the VMs again, one reload after the other; a file with mistakes changes nothing."""
     async with turn:
         notify("RELOADING=1")
@@ -163,7 +171,8 @@ async def _reload(path: Path, config: Config, inventory: Inventory, turn: asynci
         except ConfigurationError as error:
             log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
         else:
-            await inventory.apply(new.vm)
+            discovery.named, discovery.sources = new.vm, sources_of(new.source)
+            await discovery.look()
             note = "" if new.server == config.server else "; changes under [server] need a restart"
-            log.info("reloaded: %s%s", counted(len(new.vm), "VM"), note)
+            log.info("reloaded: %s%s", counted(discovery.served, "VM"), note)
         notify("READY=1")

@@ -107,7 +107,8 @@ class Connection:
         """Makes the host. It is kept at once: Ctrl-C may drop the result of what the loop runs."""
         from guestwire.client.hosts import open_host  # noqa: PLC0415
 
-        if not is_agent_address(self._settings.host or ""):
+        host = self._settings.host
+        if host and host != "local:" and not is_agent_address(host):
             _load_https()
         self._hosts.append(open_host(self._settings))
 

@@ -14,7 +14,8 @@ from guestwire.cli.units import mode_words, size
 from guestwire.counting import counted
 
 if TYPE_CHECKING:
-    from guestwire.client import Guest
+    from guestwire.client import Guest, GuestInfo, Host
+    from guestwire.inventory.found import FoundVm
 
 GUESTS: Final = (Column("VMID", "vmid"), Column("NAME", "name"), Column("STATUS", "status"), Column("NODE", "node"))
 FROZEN: Final = Column("FROZEN SINCE", "frozen_since", day_and_time)
@@ -40,10 +41,15 @@ OF_UNIX: Final = ("owner", "group")
 def ls(context: click.Context, *, path: str | None, json: bool) -> None:
     """List the guests that you may see, or a folder in one of them."""
     if path is None:
-        guests = sorted(on_host(context, lambda host: host.guests()), key=lambda guest: guest.vmid)
+        guests, unusable, is_here = on_host(context, _found)
+        guests = sorted(guests, key=lambda guest: guest.vmid)
         columns = (*GUESTS, FROZEN) if any(guest.frozen_by is not None for guest in guests) else GUESTS
         show([_fields(guest) for guest in guests], columns, as_json=json)
-        if not guests:
+        for vm in unusable:
+            note(f"guestwire: {vm.name} ({vm.source}): {vm.problem}; {vm.hint}")
+        if not guests and is_here:
+            note("guestwire: no VM that can be used was found on this machine; for another host give --host")
+        elif not guests:
             note("guestwire: there is no guest that you may see: the user or token needs VM.Audit")
         return
     name, folder = guest_and_path(path)
@@ -54,6 +60,11 @@ def ls(context: click.Context, *, path: str | None, json: bool) -> None:
     # A Windows guest names no owners.
     shown = [one for one in ENTRIES if one.field not in OF_UNIX or any(entry[one.field] for entry in entries)]
     print_table([{**entry, "mode": mode_words(entry), "path": _path_words(entry)} for entry in entries], shown)
+
+
+async def _found(host: "Host") -> "tuple[list[GuestInfo], list[FoundVm], bool]":
+    """The guests, those of this machine that can't be used, and whether it is this machine."""
+    return await host.guests(), await host.unusable(), host.is_local
 
 
 def _path_words(entry: Row) -> str:

@@ -14,14 +14,15 @@ from guestwire.cli.output import examples, note
 @config_option
 @click.option("--check", is_flag=True, help="Read the configuration, say what it means, and end.")
 def serve(config: Path | None, *, check: bool) -> None:
-    """Serve the guest agent API of Proxmox VE."""
+    """Serve the guest agent API of Proxmox VE.
+
+    Without a configuration it serves the VMs that are found on this machine.
+    """
     # Loading the server takes 0.3 s, which `--help` doesn't need to wait for.
     from guestwire.app import prepare  # noqa: PLC0415
     from guestwire.app.state import DEFAULT_CONFIG  # noqa: PLC0415
 
-    if config is None and not DEFAULT_CONFIG.exists():
-        raise click.UsageError(f"Missing option '--config': there is no {DEFAULT_CONFIG}.")
-    path = config or DEFAULT_CONFIG
+    path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
     if check:
         note(prepare.describe(path))
         return

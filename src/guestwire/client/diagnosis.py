@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guestwire.addresses import is_agent_address
 from guestwire.agent.commands import ABSENT, ABSENT_ELSEWHERE
 from guestwire.client import errors
 from guestwire.client.advice import FROZEN
@@ -66,7 +65,7 @@ async def examine(host: Host, name: str) -> Diagnosis:
     """Examines one guest, by its VM's name or id; what fails is a step, not an exception."""
     diagnosis = Diagnosis()
     # An agent's own socket has nothing of a server.
-    is_server = not is_agent_address(host.name)
+    is_server = not host.is_local
     try:
         if is_server:
             version = await host.version()
@@ -157,7 +156,7 @@ async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed, name
     elif step == "agent" and NO_AGENT in error.message:
         hint = NOT_CONFIGURED
     elif step == "agent":
-        hint = NO_AGENT_SOCKET if is_agent_address(host.name) else NOT_RUNNING
+        hint = NO_AGENT_SOCKET if host.is_local else NOT_RUNNING
     if step == "agent" and hint in (SILENT, NOT_RUNNING):
         hint = await advice_since_when(host, name) or hint
     diagnosis.add(step, error.message, result="failed", hint=hint)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
@@ -12,12 +12,17 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest
 from guestwire.client.guests import Guest
 from guestwire.client.protocols import GuestInfo
-from guestwire.client.settings import Https, Settings, parse_target, settings_for
-from guestwire.errors import ConfigurationError
+from guestwire.client.settings import LOCAL, Https, Local, Settings, parse_target, settings_for
+
+if TYPE_CHECKING:
+    from guestwire.client.carriers.local import LocalCarrier
+    from guestwire.inventory.found import FoundVm
 
 log = logging.getLogger("guestwire.client")
 
 _by_id = re.compile(r"(?:(?P<node>[0-9A-Za-z-]+)/)?(?P<vmid>[0-9]{1,9})")
+
+ELSEWHERE: Final = "`guestwire ls` lists those that were found here; for another host give --host, set GUESTWIRE_HOST, or write a profile"
 
 OFFLINE: Final = "offline"
 RUN_PRIVILEGE: Final = "VM.GuestAgent.Unrestricted"
@@ -50,11 +55,15 @@ class Host:
     Args:
         carrier: belongs to the host from now on.
         only_guest: behind the carrier is this guest and no other; whatever name is given for it is taken.
+        machine: the same carrier, where it is this machine's.
     """
 
-    def __init__(self, carrier: Carrier, *, only_guest: GuestInfo | None = None) -> None:
+    def __init__(
+        self, carrier: Carrier, *, only_guest: GuestInfo | None = None, machine: "LocalCarrier | None" = None
+    ) -> None:
         self._carrier = carrier
         self._only_guest = only_guest
+        self._machine = machine
         self._version: dict[str, Any] | None = None
         self._nodes: list[str] = []
         self._may_run: dict[int, bool] = {}
@@ -98,8 +107,8 @@ class Host:
 
     @property
     def is_local(self) -> bool:
-        """True if calls are executed here, on an agent's own socket: nothing is made into JSON on its way then."""
-        return self._only_guest is not None
+        """True if calls are executed here, on agents' own sockets: nothing is made into JSON on its way then."""
+        return self._only_guest is not None or self._machine is not None
 
     async def is_guestwire(self) -> bool:
         """True if it is guestwire, which has none of the limits of Proxmox VE's own service."""
@@ -168,6 +177,10 @@ class Host:
         found = _by_id.fullmatch(str(name))
         return await (self._guest_by_id(int(found["vmid"]), found["node"]) if found else self._guest_by_name(str(name)))
 
+    async def unusable(self) -> "list[FoundVm]":
+        """The VMs that were found on this machine and can't be used, with the reasons; none of other hosts."""
+        return await self._machine.unusable() if self._machine else []
+
     def guest_from(self, info: GuestInfo) -> Guest:
         """The guest of an entry of `guests()`; no call is made."""
         return self._guest(info, info.name)
@@ -199,6 +212,8 @@ class Host:
         )
 
     def _no_such_guest(self, name: str, hint: str) -> NoSuchGuest:
+        if self._machine:
+            return NoSuchGuest(ErrorContext(self.name, name), "no VM of this machine has this name", hint=ELSEWHERE)
         return NoSuchGuest(ErrorContext(self.name, name), "no such VM, or none that you may see (VM.Audit)", hint=hint)
 
     def _guest(self, info: GuestInfo, name: str) -> Guest:
@@ -210,8 +225,8 @@ async def connect(target: str | None = None, *, profile: str | None = None, **op
     """Makes a host, which `async with` closes. Nothing is sent before the first call.
 
     Args:
-        target: `https://host:8006` (Proxmox VE or guestwire) or an agent's own socket (`unix:/path/to.qga`; see `addresses`); default: GUESTWIRE_HOST, or the
-            profile's.
+        target: `https://host:8006` (Proxmox VE or guestwire) or an agent's own socket (`unix:/path/to.qga`; see `addresses`); `local:` is this machine, whose VMs
+            are found; default: GUESTWIRE_HOST, the profile's, or this machine.
         profile: a table in `~/.config/guestwire/config.toml`.
         options: `token`, `token_file`, `user`, `password`, `ca`, `fingerprint`, `verify`; see `client.settings`.
 
@@ -227,14 +242,18 @@ def open_host(settings: Settings) -> Host:
     Raises:
         ConfigurationError: they name none, or something can't be used.
     """
-    if not settings.host:
-        raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
-    target = parse_target(settings.host)
+    target = parse_target(settings.host or LOCAL)
     # Either takes a tenth of a second to load, and one is enough.
     if isinstance(target, Https):
         from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
 
         return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
+    if isinstance(target, Local):
+        from guestwire.client.carriers.local import LocalCarrier  # noqa: PLC0415
+        from guestwire.inventory.sources import UNASKED, sources_of  # noqa: PLC0415
+
+        carrier_here = LocalCarrier("this machine", sources_of(UNASKED))
+        return Host(carrier_here, machine=carrier_here)
     from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
 
     carrier = DirectCarrier(target)

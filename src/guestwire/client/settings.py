@@ -82,7 +82,17 @@ class Https:
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
-Target = Https | AgentAddress
+@dataclass(frozen=True, slots=True)
+class Local:
+    """This machine: the VMs that run here are found."""
+
+    def __str__(self) -> str:
+        return LOCAL
+
+
+LOCAL: Final = "local:"
+
+Target = Https | Local | AgentAddress
 
 
 def parse_target(text: str) -> Target:
@@ -91,7 +101,9 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigurationError: it is none.
     """
-    how = f"write https://HOST:8006, or for an agent's own socket {FORMS}"
+    how = f"write https://HOST:8006, {LOCAL} for the VMs of this machine, or for an agent's own socket {FORMS}"
+    if text == LOCAL:
+        return Local()
     if is_agent_address(text):
         address = parse_agent_address(text)
         if address is None:

@@ -150,6 +150,7 @@ class SyncHost(SyncProxy[Host]):
         return self._inner.name
 
     guests = blocking(Host.guests)
+    unusable = blocking(Host.unusable)
     version = blocking(Host.version)
     is_guestwire = blocking(Host.is_guestwire)
     may_run = blocking(Host.may_run)

@@ -5,7 +5,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,9 @@ TAG: Final = r"^[a-z0-9_][a-z0-9_\-+.]*$"
 """As in Proxmox VE, in small letters."""
 
 STDERR: Final = "stderr"
+
+MIN_VMID: Final = 100
+MAX_VMID: Final = 999_999_999
 
 MAX_PORT: Final = 65535
 
@@ -69,7 +72,7 @@ class PowerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[vm]]`. Without `qmp` and `running`, a VM runs when its agent's socket is there."""
 
-    vmid: Annotated[int, Meta(ge=100, le=999_999_999)]
+    vmid: Annotated[int, Meta(ge=MIN_VMID, le=MAX_VMID)]
     name: str | None = None
     agent: str | None = None
     qmp: str | None = None
@@ -89,6 +92,14 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _socket_path(self.qmp)
 
 
+class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[source]]`: where VMs are found that no `[[vm]]` names. One of `qemu`, `folder`."""
+
+    qemu: Literal[True] | None = None
+    folder: str | None = None
+    pattern: str = "*.qga"
+
+
 class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[audit]`: how long records are kept, whether they show command lines, and where else they go: "stderr" or a file."""
 
@@ -104,18 +115,31 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerConfig = msgspec.field(default_factory=ServerConfig)
     audit: AuditConfig = msgspec.field(default_factory=AuditConfig)
     vm: list[VmConfig] = msgspec.field(default_factory=list)
+    source: list[SourceConfig] = msgspec.field(default_factory=list)
 
 
 def _socket_path(url: str | None) -> Path | None:
     return Path(url.removeprefix("unix:")) if url else None
 
 
-def read_config(path: Path) -> Config:
-    """Reads and checks the file.
+def config_without_file() -> Config:
+    """The configuration where nothing is configured: the VMs of this machine are found.
+
+    State is kept where this user may write.
+    """
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111  # a user may have no home
+    state_dir = "/var/lib/guestwire" if os.geteuid() == 0 else f"{home}/guestwire"
+    return Config(server=ServerConfig(state_dir=state_dir), source=[SourceConfig(qemu=True)])
+
+
+def read_config(path: Path | None) -> Config:
+    """Reads and checks the file; None: `config_without_file`.
 
     Raises:
         ConfigurationError: naming file, line, key, and what is allowed.
     """
+    if path is None:
+        return config_without_file()
     config, refuse = read_toml(path, Config)
     _check(config, refuse)
     return config
@@ -126,6 +150,8 @@ def _check(config: Config, refuse: Refuse) -> None:
     _check_server(config.server, refuse)
     if config.audit.lines not in (None, STDERR) and not Path(str(config.audit.lines)).is_absolute():
         raise refuse("audit", "lines", f"'{config.audit.lines}' is neither \"{STDERR}\" nor an absolute path")
+    for position, source in enumerate(config.source):
+        _check_source(source, f"source[{position}]", refuse)
     seen: dict[int, int] = {}
     for position, vm in enumerate(config.vm):
         if vm.vmid in seen:
@@ -136,6 +162,15 @@ def _check(config: Config, refuse: Refuse) -> None:
                 f"vm[{position}]", "agent", f"'{vm.agent}' is none of {FORMS}, with a path of {MAX_PATH} bytes at most"
             )
         _check_socket(vm.qmp, f"vm[{position}]", "qmp", refuse)
+
+
+def _check_source(source: SourceConfig, table: str, refuse: Refuse) -> None:
+    if (source.qemu is None) == (source.folder is None):
+        raise refuse(table, "qemu", 'a source is one of qemu = true, and folder = "/PATH"')
+    if source.folder is not None and not Path(source.folder).is_absolute():
+        raise refuse(table, "folder", f"'{source.folder}' is not an absolute path")
+    if not source.pattern or source.pattern.startswith("/") or ".." in source.pattern.split("/"):
+        raise refuse(table, "pattern", f"'{source.pattern}' is no pattern below the folder, as *.qga or */agent.sock")
 
 
 def _is_usable(address: AgentAddress | None) -> bool:

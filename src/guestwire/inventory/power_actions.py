@@ -7,14 +7,16 @@ import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from guestwire.agent import commands as qga
-from guestwire.channels.qmp import Monitor
 from guestwire.errors import GuestError, MonitorError
 from guestwire.inventory.config import PowerConfig
 from guestwire.inventory.task_runner import Say
 from guestwire.inventory.vms import Vm
+
+if TYPE_CHECKING:
+    from guestwire.channels.qmp import Monitor
 
 LOOK_EVERY: Final = 0.2
 STOP_WITHIN: Final = 30.0
@@ -175,7 +177,7 @@ class Power:
             await asyncio.sleep(LOOK_EVERY)
 
 
-async def _has_reset(monitor: Monitor, before: int) -> bool:
+async def _has_reset(monitor: "Monitor", before: int) -> bool:
     return monitor.resets > before
 
 

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, open_channel
-from guestwire.channels.qmp import Monitor
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
 from guestwire.inventory.host import HostLoad
 from guestwire.inventory.machine import Machine
 from guestwire.inventory.task_runner import Tasks
 from guestwire.stores import MemoryStore, Store
+
+if TYPE_CHECKING:
+    from guestwire.channels.qmp import Monitor
 
 SLICE: Final = 100
 """VMs that are gone through in one turn of the loop: there may be ten thousand."""
@@ -36,7 +39,7 @@ class Vm:
         self._socket = None if address is None or isinstance(address, VsockAddress) else address.path
         self._channel: Channel | None = open_channel(address, guest) if address else None
         port = address.path if isinstance(address, UnixAddress) else None
-        self.monitor = Monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
+        self.monitor = _watch(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
 
@@ -151,6 +154,12 @@ class Inventory:
         await asyncio.gather(*retiring, return_exceptions=True)
         vms = (*retiring.values(), *self._vms.values())
         await asyncio.gather(*(vm.close() for vm in vms), return_exceptions=True)
+
+
+def _watch(path: Path, guest: str, agent: Path | None, channel: Channel | None) -> "Monitor":
+    from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # its package comes with the server
+
+    return Monitor(path, guest, agent, channel)
 
 
 async def _retire(vm: Vm) -> None:

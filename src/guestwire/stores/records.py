@@ -153,6 +153,13 @@ class StoredTask(Record, frozen=True):
         return self.upid
 
 
+class VmIdentity(Record, frozen=True):
+    """The id of a VM that has none where it is defined; `key` tells it from all others."""
+
+    key: str
+    vmid: Vmid
+
+
 class SigningKey(Record, frozen=True):
     """A key that signs tickets or CSRF tokens.
 
@@ -223,10 +230,10 @@ class AuditFilter(Record, frozen=True):
     request_id: str | None = None
 
 
-Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen | StoredTask
+Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen | StoredTask | VmIdentity
 Key = str | int | AclKey
 
-TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen, StoredTask)
+TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen, StoredTask, VmIdentity)
 """Every type of record that a snapshot holds; one that refers to another stands after it."""
 
 

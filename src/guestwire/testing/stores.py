@@ -35,6 +35,7 @@ from guestwire.stores import (
     StoredTask,
     Token,
     User,
+    VmIdentity,
     update,
 )
 
@@ -138,6 +139,7 @@ EVERYTHING: Final = (
     Frozen(101, "", 1.0),
     TASK,
     StoredTask("a"),
+    VmIdentity("3ed19d7d-734e-43c6-ad61-000000000000", 100),
 )
 """One of each, and more than one ACL entry.
 

@@ -1,0 +1,179 @@
+"""QEMU processes of this machine: their command lines say where the sockets are.
+
+A process says of itself what it likes. So its sockets have to belong to its user, and a guestwire of root takes the VMs
+of root and of the accounts that virtual machines run as: another user's process could lead it anywhere.
+"""
+
+import contextlib
+import json
+import os
+import pwd
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from guestwire.inventory.found import FoundVm, number_in
+
+PROC: Final = Path("/proc")
+QEMU: Final = re.compile(r"(qemu-system-[a-z0-9_]+|kvm|qemu-kvm)")
+PORT: Final = "org.qemu.guest_agent.0"
+MAX_COMMAND_LINE: Final = 256 * 1024
+
+ACCOUNTS: Final = frozenset({"root", "qemu", "libvirt-qemu", "kvm", "nova", "oneadmin"})
+"""Whose VMs root's guestwire uses unasked."""
+
+OF_PROXMOX: Final = "/run/qemu-server/"
+OF_LIBVIRT: Final = re.compile(r"/libvirt/qemu/(channel/|domain-|org\.qemu\.guest_agent)|^fd=")
+
+ADD_CHANNEL: Final = (
+    "give it one: -chardev socket,path=PATH,server=on,wait=off,id=qga0 -device virtio-serial"
+    f" -device virtserialport,id=qga0,chardev=qga0,name={PORT}"
+)
+
+
+class QemuProcesses:
+    """A `Source`."""
+
+    name = "QEMU's processes"
+
+    def find(self) -> list[FoundVm]:
+        """See `Source.find`."""
+        return [found for pid in sorted(_pids()) if (found := _look_at(pid)) is not None]
+
+
+def _pids() -> Iterator[int]:
+    for entry in os.scandir(PROC):
+        if entry.name.isdecimal():
+            yield int(entry.name)
+
+
+def _look_at(pid: int) -> FoundVm | None:
+    try:
+        with (PROC / str(pid) / "cmdline").open("rb") as file:
+            words = os.fsdecode(file.read(MAX_COMMAND_LINE)).split("\0")
+        if not QEMU.fullmatch(Path(words[0]).name) or (PROC / str(pid)).stat() is None:
+            return None
+        uid = (PROC / str(pid)).stat().st_uid
+    except OSError:  # it has ended, or this user may not look
+        return None
+    folder = Path("/")
+    with contextlib.suppress(OSError):
+        folder = (PROC / str(pid) / "cwd").readlink()
+    return found_in(words, pid, uid, folder)
+
+
+def found_in(words: Sequence[str], pid: int, uid: int, folder: Path) -> FoundVm:
+    """What a command line says of its VM.
+
+    Args:
+        words: of the command line.
+        pid: of the process.
+        uid: its user.
+        folder: that its paths start at.
+    """
+    options = list(pairwise(words[1:]))
+    name = _first(options, "-name")
+    name = _fields(name).get("guest") or name.partition(",")[0] or f"qemu-{pid}"
+    chardevs = {fields.get("id", ""): fields for value in _all(options, "-chardev") for fields in [_fields(value)]}
+    agent, qmp = _agent_socket(options, chardevs), _qmp_socket(options, chardevs)
+    paths = {
+        "agent": str(folder / agent) if agent and not agent.startswith("fd=") else None,
+        "qmp": str(folder / qmp) if qmp else None,
+    }
+    problem, hint = _problem(agent, paths["agent"], uid)
+    qmp_path = paths["qmp"] if not problem and paths["qmp"] and not _socket_problem(paths["qmp"], uid)[0] else None
+    uuid = _first(options, "-uuid")
+    return FoundVm(
+        key=uuid or str(folder / agent) if agent else uuid or f"{name} {pid}",
+        name=name,
+        source=f"QEMU process {pid}",
+        vmid=number_in(_first(options, "-id")),
+        agent=f"unix:{paths['agent']}" if paths["agent"] and not problem else None,
+        qmp=f"unix:{qmp_path}" if qmp_path else None,
+        running=True,
+        problem=problem,
+        hint=hint,
+    )
+
+
+def _problem(agent: str | None, path: str | None, uid: int) -> tuple[str, str]:
+    if agent is None:
+        return "it has no channel for a guest agent", ADD_CHANNEL
+    if OF_LIBVIRT.search(agent):
+        return "libvirt holds its agent's socket", "reach it through libvirt: --host qemu:///system"
+    if path and OF_PROXMOX in path:
+        return (
+            "Proxmox VE's own service uses its agent's socket",
+            f"reach it through Proxmox VE: --host https://{os.uname().nodename}:8006",
+        )
+    return _socket_problem(path or "", uid)
+
+
+def _socket_problem(path: str, uid: int) -> tuple[str, str]:
+    own = os.geteuid()
+    owner = _account(uid)
+    if uid != own and not (own == 0 and owner in ACCOUNTS):
+        return f"it is of user {owner}", f"run guestwire as {owner}, or name {path} in a configuration"
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        return f"{path}: {error.strerror}", "see where its QEMU was started, and as whom"
+    if found.st_uid != uid:
+        return f"{path} is of another user than its QEMU", "name it in a configuration if that is right"
+    if not os.access(path, os.R_OK | os.W_OK):
+        return f"{path}: permission denied", f"run guestwire as {owner}"
+    return "", ""
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _agent_socket(options: Sequence[tuple[str, str]], chardevs: Mapping[str, Mapping[str, str]]) -> str | None:
+    for value in _all(options, "-device"):
+        device = _fields(value)
+        if device.get("driver") == "virtserialport" and device.get("name") == PORT:
+            return _socket(chardevs.get(device.get("chardev", ""), {}))
+    return None
+
+
+def _qmp_socket(options: Sequence[tuple[str, str]], chardevs: Mapping[str, Mapping[str, str]]) -> str | None:
+    for option, value in options:
+        if option == "-qmp" and value.startswith("unix:"):
+            return value.removeprefix("unix:").partition(",")[0]
+        if option == "-mon":
+            monitor = _fields(value)
+            path = _socket(chardevs.get(monitor.get("chardev", monitor.get("driver", "")), {}))
+            if monitor.get("mode") == "control" and path and not path.startswith("fd="):
+                return path
+    return None
+
+
+def _socket(chardev: Mapping[str, str]) -> str | None:
+    if "fd" in chardev:
+        return f"fd={chardev['fd']}"
+    return chardev.get("path")
+
+
+def _all(options: Sequence[tuple[str, str]], name: str) -> Iterator[str]:
+    return (value for option, value in options if option in (name, f"-{name}"))
+
+
+def _first(options: Sequence[tuple[str, str]], name: str) -> str:
+    return next(_all(options, name), "")
+
+
+def _fields(value: str) -> dict[str, str]:
+    """The parts of an option's value; the one without a name is the driver. `,,` is a comma."""
+    if value.startswith("{"):
+        with contextlib.suppress(ValueError, AttributeError):
+            found: dict[str, Any] = json.loads(value)
+            return {name: str(item) for name, item in found.items()}
+    parts = [part.replace("\0", ",") for part in value.replace(",,", "\0").split(",")]
+    fields = {name: text for name, sign, text in (part.partition("=") for part in parts) if sign}
+    return ({"driver": parts[0]} if "=" not in parts[0] else {}) | fields
