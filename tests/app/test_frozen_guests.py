@@ -125,7 +125,7 @@ async def test_ls_shows_what_is_frozen(server: Serving, client: Client, fake: Fa
     assert "FROZEN" not in before.output
     assert "FROZEN SINCE" in after.output
     assert listed["web"]["frozen_by"] == "ann@pve!tok"
-    assert listed["101"]["frozen_by"] is None
+    assert listed["VM 101"]["frozen_by"] is None
 
 
 async def test_sigterm_thaws_what_was_frozen_and_that_is_recorded(

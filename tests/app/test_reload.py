@@ -54,7 +54,7 @@ async def said_after_a_signal(server: Serving) -> str:
     return "".join(line for line in said if " guestwire.requests " not in line)  # of calls before, written together
 
 
-async def listed(client: Client) -> dict[int, str | None]:
+async def listed(client: Client) -> dict[int, str]:
     return {vm["vmid"]: vm.get("name") for vm in (await client.get(VMS)).data}
 
 
@@ -62,12 +62,12 @@ async def test_a_new_vm_is_served_one_that_was_removed_is_gone_and_a_new_name_sh
     server: Serving, guest: FakeGuest
 ) -> None:
     client = Client(server)
-    assert await listed(client) == {100: "web", 101: None}
+    assert await listed(client) == {100: "web", 101: "VM 101"}
 
     said = await reload(server, vm(100, "db"), vm(102))
 
     assert said == "2 VMs\n"
-    assert await listed(client) == {100: "db", 102: None}
+    assert await listed(client) == {100: "db", 102: "VM 102"}
     assert (await client.post(agent("ping", 101))).reason.startswith("Configuration file 'nodes/pve1/qemu-server/101")
     async with FakeGuest(server.folder / "102.qga"):
         assert (await client.post(agent("ping", 102))).status == 200
@@ -131,7 +131,7 @@ async def test_a_file_with_mistakes_changes_nothing_and_the_log_says_why(
 
     assert says in said
     assert said.count("\n") == 1
-    assert await listed(client) == {100: "web", 101: None}
+    assert await listed(client) == {100: "web", 101: "VM 101"}
     assert (await client.post(agent("ping"))).status == 200
 
 
@@ -148,14 +148,14 @@ async def test_after_a_mistake_the_next_good_file_counts(server: Serving) -> Non
 
     await reload(server, vm(105))
 
-    assert await listed(Client(server)) == {105: None}
+    assert await listed(Client(server)) == {105: "VM 105"}
 
 
 async def test_what_needs_a_restart_is_said(server: Serving) -> None:
     said = await reload(server, vm(100), more="tls = false")
 
     assert "changes under [server] need a restart" in said
-    assert await listed(Client(server)) == {100: None}
+    assert await listed(Client(server)) == {100: "VM 100"}
 
 
 async def test_many_reloads_while_calls_run_lose_none(server: Serving, guest: FakeGuest) -> None:

@@ -77,7 +77,8 @@ async def test_help_is_asked_for_with_success() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("serve", "--none"), ("none",), ("--none",), ("serve", "--config"), ("serve", "--config", "x", "more")]
+    "arguments",
+    [("serve", "--none"), ("none",), ("--none",), ("serve", "--config"), ("serve", "--config", "x", "more")],
 )
 async def test_a_wrong_use_is_one_line_that_leads_to_help_and_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     ended = await guestwire(*arguments)

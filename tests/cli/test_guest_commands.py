@@ -19,6 +19,7 @@ from waiting import until
 
 import guestwire as package
 from guestwire.agent import results
+from guestwire.cli.power import ENDS
 from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.contract import Effect
 from guestwire.contract.registry import ENDPOINTS
@@ -487,7 +488,7 @@ async def test_a_thaw_says_when_nothing_is_frozen_and_when_the_freeze_was_lost(l
 
 def test_every_endpoint_that_disrupts_has_a_command_that_asks_or_is_one_for_programs() -> None:
     names = {endpoint.name for endpoint in ENDPOINTS if endpoint.effect is Effect.DISRUPTS}
-    asked = {command.removeprefix("guest-") for command in DISRUPTING.values()}
+    asked = {command.removeprefix("guest-") for command in DISRUPTING.values()} | {f"vm-{action}" for action in ENDS}
 
     assert names - asked == {"exec", "agent"}
 

@@ -161,8 +161,7 @@ async def test_a_host_that_is_not_there_is_exit_code_69(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "give --host, set GUESTWIRE_HOST, or write a profile"),
-        (("--host", "ftp://x"), "https://HOST:8006 or unix:/PATH/TO.qga"),
+        (("--host", "ftp://x"), "write https://HOST:8006, local: for the VMs of this machine, or"),
         (("--profile", "none"), "it should hold the profile 'none'"),
         (("--host", "https://h", "--fingerprint", "AA"), "no SHA-256 fingerprint"),
         (("--host", "https://h", "--ca", "/none"), "it should hold the CA's certificate"),

@@ -77,6 +77,7 @@ async def test_every_read_only_tool_changes_nothing_and_freezes_nothing(target: 
         before = home_of(target.agent), processes_of(target.agent)
         for tool in await ai.names():
             result = await ai(tool, **SENSIBLE.get(tool, {"guest": "web"}))
-            assert not result.is_error or tool == "read_more" or "memory" in tool, text_of(result)
+            fails = tool == "read_more" or "memory" in tool or (tool.startswith("vm_") and "unix:" in target.options[1])
+            assert not result.is_error or fails, text_of(result)
         assert (home_of(target.agent), processes_of(target.agent)) == before
         assert (await ai.did("fsfreeze_status", guest="web"))["result"] == "thawed"

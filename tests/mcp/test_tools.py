@@ -19,8 +19,8 @@ from mcp_types import ResourceTemplateReference
 from waiting import until
 from ways import Target
 
-from guestwire.contract import Level
-from guestwire.contract.endpoints.agent import AGENT as PATH
+from guestwire.client.generate import guest_methods
+from guestwire.contract import Level, Origin
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.mcp.all_tools import TOOLS
 from guestwire.mcp.prompts import PROMPTS
@@ -271,7 +271,9 @@ async def test_the_lists_of_tools_are_small_and_leave_none_out(target: Target, t
     assert managing == {tool.name for tool in TOOLS if tool.level in (Level.MANAGE, Level.POWER)}
     named = {word for prompt in PROMPTS.values() for word in re.findall(r"\w+_\w+", prompt.text)}
     assert named <= {tool.name for tool in few}
-    endpoints = {one.name.replace("-", "_") for one in ENDPOINTS if one.path.startswith(PATH + "/")} | {"agent_index"}
+    endpoints = {one.name.replace("-", "_") for one in guest_methods(ENDPOINTS) if one.origin is Origin.PVE} | {
+        "agent_index"
+    }
     assert endpoints <= {tool.name for tool in every}
     assert endpoints >= KEPT_NAMES
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in few)

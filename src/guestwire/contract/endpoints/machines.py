@@ -127,7 +127,7 @@ async def current(context: MachineContext, parameters: VmParameters) -> CurrentS
     return CurrentStatus(**msgspec.structs.asdict(details), agent=1 if definition.has_agent else None)
 
 
-@endpoints.endpoint("GET", f"{VM}/config", ShowConfig, check=AUDIT, name="vm-config")
+@endpoints.endpoint("GET", f"{VM}/config", ShowConfig, check=AUDIT, name="vm-config", tool=ToolView(Level.READ))
 async def config(context: MachineContext, parameters: ShowConfig) -> VmConfiguration:
     """Shows what a VM is."""
     if parameters.snapshot is not None:
@@ -136,13 +136,13 @@ async def config(context: MachineContext, parameters: ShowConfig) -> VmConfigura
     return await _configuration(context, parameters.vmid)
 
 
-@endpoints.endpoint("GET", f"{VM}/pending", VmParameters, check=AUDIT, name="vm-pending")
+@endpoints.endpoint("GET", f"{VM}/pending", VmParameters, check=AUDIT, name="vm-pending", tool=ToolView(Level.READ))
 async def pending(context: MachineContext, parameters: VmParameters) -> list[PendingValue]:
     """Lists the values of a VM's configuration; none waits for a restart here."""
     return [PendingValue(key, value) for key, value in _values(await _configuration(context, parameters.vmid)).items()]
 
 
-@endpoints.endpoint("GET", f"{VM}/snapshot", VmParameters, check=AUDIT, name="vm-snapshots")
+@endpoints.endpoint("GET", f"{VM}/snapshot", VmParameters, check=AUDIT, name="vm-snapshots", tool=ToolView(Level.READ))
 async def snapshots(context: MachineContext, parameters: VmParameters) -> list[Snapshot]:
     """Lists a VM's snapshots: only its present state, for guestwire makes none."""
     [details] = await context.details([parameters.vmid])

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from guestwire.access.checks import Privileges
 from guestwire.contract.context import TaskContext
 from guestwire.contract.endpoint import VM, Effect, Registry
-from guestwire.contract.faces import Level, ToolView
+from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.errors import GuestError
 
@@ -81,8 +81,8 @@ def _options(parameters: TimedPower | Reboot) -> dict[str, float]:
 
 
 @endpoints.endpoint(
-    "POST", f"{VM}/status/start", Start, check=POWER, effect=Effect.DISRUPTS, name="vm-start",
-    tool=ToolView(Level.POWER, destroys=False, hint="Gives the id of a task."),
+    "POST", f"{VM}/status/start", Start, check=POWER, effect=Effect.WRITES, name="vm-start",
+    tool=ToolView(core=True, hint="Gives the id of a task."),
 )  # fmt: skip
 async def start(context: TaskContext, parameters: Start) -> str:
     """Starts a VM."""
@@ -91,7 +91,7 @@ async def start(context: TaskContext, parameters: Start) -> str:
 
 @endpoints.endpoint(
     "POST", f"{VM}/status/stop", Stop, check=POWER, effect=Effect.DISRUPTS, name="vm-stop",
-    tool=ToolView(Level.POWER, hint="As pulling the plug: what was not written is lost. Gives the id of a task."),
+    tool=ToolView(core=True, hint="As pulling the plug: what was not written is lost. Gives the id of a task."),
 )  # fmt: skip
 async def stop(context: TaskContext, parameters: Stop) -> str:
     """Stops a VM at once."""
@@ -100,7 +100,7 @@ async def stop(context: TaskContext, parameters: Stop) -> str:
 
 @endpoints.endpoint(
     "POST", f"{VM}/status/shutdown", Shutdown, check=POWER, effect=Effect.DISRUPTS, name="vm-shutdown",
-    tool=ToolView(Level.POWER, hint="By the agent, or else by its power button. Gives the id of a task."),
+    tool=ToolView(core=True, hint="By the agent, or else by its power button. Gives the id of a task."),
 )  # fmt: skip
 async def shutdown(context: TaskContext, parameters: Shutdown) -> str:
     """Shuts a VM down, and waits until it is off."""
@@ -109,7 +109,7 @@ async def shutdown(context: TaskContext, parameters: Shutdown) -> str:
 
 @endpoints.endpoint(
     "POST", f"{VM}/status/reboot", Reboot, check=POWER, effect=Effect.DISRUPTS, name="vm-reboot",
-    tool=ToolView(Level.POWER, hint="Gives the id of a task."),
+    tool=ToolView(core=True, hint="Gives the id of a task."),
 )  # fmt: skip
 async def reboot(context: TaskContext, parameters: Reboot) -> str:
     """Has a guest start anew."""
@@ -118,7 +118,7 @@ async def reboot(context: TaskContext, parameters: Reboot) -> str:
 
 @endpoints.endpoint(
     "POST", f"{VM}/status/reset", PowerParameters, check=POWER, effect=Effect.DISRUPTS, name="vm-reset",
-    tool=ToolView(Level.POWER, hint="As its reset button: what was not written is lost. Gives the id of a task."),
+    tool=ToolView(core=True, hint="As its reset button: what was not written is lost. Gives the id of a task."),
 )  # fmt: skip
 async def reset(context: TaskContext, parameters: PowerParameters) -> str:
     """Has a VM start anew at once."""
@@ -127,7 +127,7 @@ async def reset(context: TaskContext, parameters: PowerParameters) -> str:
 
 @endpoints.endpoint(
     "POST", f"{VM}/status/suspend", Suspend, check=POWER, effect=Effect.DISRUPTS, name="vm-suspend",
-    tool=ToolView(Level.POWER, hint="Its memory stays. Gives the id of a task."),
+    tool=ToolView(core=True, hint="Its memory stays. Gives the id of a task."),
 )  # fmt: skip
 async def suspend(context: TaskContext, parameters: Suspend) -> str:
     """Halts a VM's processors."""
@@ -137,8 +137,8 @@ async def suspend(context: TaskContext, parameters: Suspend) -> str:
 
 
 @endpoints.endpoint(
-    "POST", f"{VM}/status/resume", Resume, check=POWER, effect=Effect.DISRUPTS, name="vm-resume",
-    tool=ToolView(Level.POWER, destroys=False, hint="Gives the id of a task."),
+    "POST", f"{VM}/status/resume", Resume, check=POWER, effect=Effect.WRITES, name="vm-resume",
+    tool=ToolView(core=True, hint="Gives the id of a task."),
 )  # fmt: skip
 async def resume(context: TaskContext, parameters: Resume) -> str:
     """Lets a VM's processors go on, or wakes a guest that sleeps."""
