@@ -271,9 +271,9 @@ async def test_the_lists_of_tools_are_small_and_leave_none_out(target: Target, t
     assert managing == {tool.name for tool in TOOLS if tool.level in (Level.MANAGE, Level.POWER)}
     named = {word for prompt in PROMPTS.values() for word in re.findall(r"\w+_\w+", prompt.text)}
     assert named <= {tool.name for tool in few}
-    endpoints = {one.name.replace("-", "_") for one in guest_methods(ENDPOINTS) if one.origin is Origin.PVE} | {
-        "agent_index"
-    }
+    endpoints = {
+        one.name.replace("-", "_") for one in guest_methods(ENDPOINTS) if one.origin is Origin.PVE and one.tool
+    } | {"agent_index"}
     assert endpoints <= {tool.name for tool in every}
     assert endpoints >= KEPT_NAMES
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in few)

@@ -226,15 +226,14 @@ class Endpoints(Calls):
         result: CurrentStatus = await self.call("GET", "status/current", CurrentStatus, {}, repeatable=True)
         return result
 
-    async def vm_config(self, *, current: bool = False, snapshot: str | None = None) -> VmConfiguration:
+    async def vm_config(self, *, snapshot: str | None = None) -> VmConfiguration:
         """Shows what a VM is. Needs VM.Audit on /vms/{vmid}.
 
         Args:
-            current: Values that hold now, not after a restart: here they are the same.
             snapshot: The name of a snapshot.
         """
         result: VmConfiguration = await self.call(
-            "GET", "config", VmConfiguration, {"current": current, "snapshot": snapshot}, repeatable=True
+            "GET", "config", VmConfiguration, {"snapshot": snapshot}, repeatable=True
         )
         return result
 
@@ -248,70 +247,33 @@ class Endpoints(Calls):
         result: list[Snapshot] = await self.call("GET", "snapshot", list[Snapshot], {}, repeatable=True)
         return result
 
-    async def vm_start(self, *, skiplock: bool = False, timeout: int | None = None, machine: str | None = None) -> str:
+    async def vm_start(self, *, timeout: int | None = None) -> str:
         """Starts a VM. Needs VM.PowerMgmt on /vms/{vmid}.
 
         Args:
-            skiplock: As clients of Proxmox VE send it; nothing is locked here.
             timeout: Seconds until the task gives up.
-            machine: As clients of Proxmox VE send it; the start command decides.
         """
-        result: str = await self.call(
-            "POST",
-            "status/start",
-            str,
-            {"skiplock": skiplock, "timeout": timeout, "machine": machine},
-            repeatable=False,
-        )
+        result: str = await self.call("POST", "status/start", str, {"timeout": timeout}, repeatable=False)
         return result
 
-    async def vm_stop(
-        self,
-        *,
-        skiplock: bool = False,
-        timeout: int | None = None,
-        keep_active: bool = False,
-        overrule_shutdown: bool = False,
-    ) -> str:
+    async def vm_stop(self, *, timeout: int | None = None) -> str:
         """Stops a VM at once. Needs VM.PowerMgmt on /vms/{vmid}.
 
         Args:
-            skiplock: As clients of Proxmox VE send it; nothing is locked here.
             timeout: Seconds until the task gives up.
-            keep_active: As clients of Proxmox VE send it; storage is not touched here.
-            overrule_shutdown: As clients of Proxmox VE send it; a stop waits for no shutdown here.
         """
-        result: str = await self.call(
-            "POST",
-            "status/stop",
-            str,
-            {
-                "skiplock": skiplock,
-                "timeout": timeout,
-                "keepActive": keep_active,
-                "overrule-shutdown": overrule_shutdown,
-            },
-            repeatable=False,
-        )
+        result: str = await self.call("POST", "status/stop", str, {"timeout": timeout}, repeatable=False)
         return result
 
-    async def vm_shutdown(
-        self, *, skiplock: bool = False, timeout: int | None = None, force_stop: bool = False, keep_active: bool = False
-    ) -> str:
+    async def vm_shutdown(self, *, timeout: int | None = None, force_stop: bool = False) -> str:
         """Shuts a VM down, and waits until it is off. Needs VM.PowerMgmt on /vms/{vmid}.
 
         Args:
-            skiplock: As clients of Proxmox VE send it; nothing is locked here.
             timeout: Seconds until the task gives up.
             force_stop: Stops the VM when it does not shut down in time.
-            keep_active: As clients of Proxmox VE send it; storage is not touched here.
         """
         result: str = await self.call(
-            "POST",
-            "status/shutdown",
-            str,
-            {"skiplock": skiplock, "timeout": timeout, "forceStop": force_stop, "keepActive": keep_active},
-            repeatable=False,
+            "POST", "status/shutdown", str, {"timeout": timeout, "forceStop": force_stop}, repeatable=False
         )
         return result
 
@@ -324,40 +286,17 @@ class Endpoints(Calls):
         result: str = await self.call("POST", "status/reboot", str, {"timeout": timeout}, repeatable=False)
         return result
 
-    async def vm_reset(self, *, skiplock: bool = False) -> str:
-        """Has a VM start anew at once. Needs VM.PowerMgmt on /vms/{vmid}.
-
-        Args:
-            skiplock: As clients of Proxmox VE send it; nothing is locked here.
-        """
-        result: str = await self.call("POST", "status/reset", str, {"skiplock": skiplock}, repeatable=False)
+    async def vm_reset(self) -> str:
+        """Has a VM start anew at once. Needs VM.PowerMgmt on /vms/{vmid}."""
+        result: str = await self.call("POST", "status/reset", str, {}, repeatable=False)
         return result
 
-    async def vm_suspend(self, *, skiplock: bool = False, todisk: bool = False, statestorage: str | None = None) -> str:
-        """Halts a VM's processors. Needs VM.PowerMgmt on /vms/{vmid}.
-
-        Args:
-            skiplock: As clients of Proxmox VE send it; nothing is locked here.
-            todisk: Not possible here: memory stays where it is.
-            statestorage: There is no storage here.
-        """
-        result: str = await self.call(
-            "POST",
-            "status/suspend",
-            str,
-            {"skiplock": skiplock, "todisk": todisk, "statestorage": statestorage},
-            repeatable=False,
-        )
+    async def vm_suspend(self) -> str:
+        """Halts a VM's processors. Needs VM.PowerMgmt on /vms/{vmid}."""
+        result: str = await self.call("POST", "status/suspend", str, {}, repeatable=False)
         return result
 
-    async def vm_resume(self, *, skiplock: bool = False, nocheck: bool = False) -> str:
-        """Lets a VM's processors go on, or wakes a guest that sleeps. Needs VM.PowerMgmt on /vms/{vmid}.
-
-        Args:
-            skiplock: As clients of Proxmox VE send it; nothing is locked here.
-            nocheck: As clients of Proxmox VE send it.
-        """
-        result: str = await self.call(
-            "POST", "status/resume", str, {"skiplock": skiplock, "nocheck": nocheck}, repeatable=False
-        )
+    async def vm_resume(self) -> str:
+        """Lets a VM's processors go on, or wakes a guest that sleeps. Needs VM.PowerMgmt on /vms/{vmid}."""
+        result: str = await self.call("POST", "status/resume", str, {}, repeatable=False)
         return result

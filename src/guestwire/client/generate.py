@@ -65,7 +65,11 @@ def _type_text(answer: Any) -> str:
 
 
 def _method(endpoint: Endpoint) -> str:
-    known = [rule for name, rule in rules(endpoint.parameters).items() if f"{{{name}}}" not in endpoint.path]
+    known = [
+        rule
+        for name, rule in rules(endpoint.parameters).items()
+        if f"{{{name}}}" not in endpoint.path and not rule.means_nothing
+    ]
     answer = _type_text(client_result(endpoint.returns))
     given = ", ".join(f'"{rule.name}": {rule.attribute}' for rule in known)
     call = f'"{endpoint.method}", "{endpoint.path.removeprefix(VM + "/")}", {answer}, {{{given}}}'

@@ -95,9 +95,10 @@ def parameter(description: str, role: Role | RoleBy = Role.PLAIN, **facts: Any) 
         description: for people, one sentence.
         role: texts and lists must name one other than PLAIN.
         facts: limits as `msgspec.Meta` has them (`ge`, `le`, `min_length`, `max_length`, `examples`); Proxmox VE's
-            `format`, `enum`, `pattern` and `requires`; and `ends_at_nul`, for a text that a guest reads as C does.
+            `format`, `enum`, `pattern` and `requires`; `ends_at_nul`, for a text that a guest reads as C does; and
+            `means_nothing`, for what clients of Proxmox VE send and nothing follows from here.
     """
-    names = ("format", "enum", "pattern", "requires", "ends_at_nul")
+    names = ("format", "enum", "pattern", "requires", "ends_at_nul", "means_nothing")
     extra: dict[str, Any] = {name: facts.pop(name) for name in names if name in facts}
     return Meta(description=description, extra=extra | {"role": role}, **facts)
 
@@ -174,6 +175,8 @@ class Rule:
     requires: str | None = None
     ends_at_nul: bool = False
     """The guest would make something else of a value with a NUL: such a one is refused."""
+    means_nothing: bool = False
+    """It is taken, and has no place among a client's or a tool's parameters."""
     role: Role | RoleBy = Role.PLAIN
     description: str = ""
     examples: tuple[Any, ...] | None = None
@@ -249,6 +252,7 @@ def _rule(field: inspect.Field) -> Rule:
         format=extra.get("format"),
         pattern=extra.get("pattern"),
         requires=extra.get("requires"),
+        means_nothing=extra.get("means_nothing", False),
         ends_at_nul=extra.get("ends_at_nul", False) or not WITHOUT_NUL.isdisjoint(roles_of(role)),
         role=role,
         description=str(described.get("description", "")),

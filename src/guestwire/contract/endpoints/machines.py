@@ -88,7 +88,9 @@ SnapshotName = Annotated[str, parameter("The name of a snapshot.", Role.TEXT, fo
 class ShowConfig(VmParameters, frozen=True, kw_only=True):
     """Parameters of the configuration."""
 
-    current: Annotated[bool, parameter("Values that hold now, not after a restart: here they are the same.")] = False
+    current: Annotated[
+        bool, parameter("Values that hold now, not after a restart: here they are the same.", means_nothing=True)
+    ] = False
     snapshot: SnapshotName | None = None
 
 
@@ -136,7 +138,7 @@ async def config(context: MachineContext, parameters: ShowConfig) -> VmConfigura
     return await _configuration(context, parameters.vmid)
 
 
-@endpoints.endpoint("GET", f"{VM}/pending", VmParameters, check=AUDIT, name="vm-pending", tool=ToolView(Level.READ))
+@endpoints.endpoint("GET", f"{VM}/pending", VmParameters, check=AUDIT, name="vm-pending")
 async def pending(context: MachineContext, parameters: VmParameters) -> list[PendingValue]:
     """Lists the values of a VM's configuration; none waits for a restart here."""
     return [PendingValue(key, value) for key, value in _values(await _configuration(context, parameters.vmid)).items()]

@@ -17,7 +17,7 @@ endpoints = Registry()
 POWER: Final = Privileges("/vms/{vmid}", ("VM.PowerMgmt",))
 
 Timeout = Annotated[int, parameter("Seconds until the task gives up.", ge=0, le=7200)]
-SkipLock = Annotated[bool, parameter("As clients of Proxmox VE send it; nothing is locked here.")]
+SkipLock = Annotated[bool, parameter("As clients of Proxmox VE send it; nothing is locked here.", means_nothing=True)]
 
 
 class PowerParameters(VmParameters, frozen=True, kw_only=True):
@@ -40,15 +40,19 @@ class Stop(
 ):
     """Parameters of the end of a VM."""
 
-    keep_active: Annotated[bool, parameter("As clients of Proxmox VE send it; storage is not touched here.")] = False
-    overrule_shutdown: Annotated[bool, parameter("As clients of Proxmox VE send it; a stop waits for no shutdown here.")] = False  # fmt: skip
+    keep_active: Annotated[
+        bool, parameter("As clients of Proxmox VE send it; storage is not touched here.", means_nothing=True)
+    ] = False
+    overrule_shutdown: Annotated[bool, parameter("As clients of Proxmox VE send it; a stop waits for no shutdown here.", means_nothing=True)] = False  # fmt: skip
 
 
 class Shutdown(TimedPower, frozen=True, kw_only=True, rename={"force_stop": "forceStop", "keep_active": "keepActive"}):
     """Parameters of a shutdown."""
 
     force_stop: Annotated[bool, parameter("Stops the VM when it does not shut down in time.")] = False
-    keep_active: Annotated[bool, parameter("As clients of Proxmox VE send it; storage is not touched here.")] = False
+    keep_active: Annotated[
+        bool, parameter("As clients of Proxmox VE send it; storage is not touched here.", means_nothing=True)
+    ] = False
 
 
 class Reboot(VmParameters, frozen=True, kw_only=True):
@@ -60,20 +64,20 @@ class Reboot(VmParameters, frozen=True, kw_only=True):
 class Suspend(PowerParameters, frozen=True, kw_only=True):
     """Parameters of a pause."""
 
-    todisk: Annotated[bool, parameter("Not possible here: memory stays where it is.")] = False
-    statestorage: Annotated[str, parameter("There is no storage here.", Role.TEXT)] | None = None
+    todisk: Annotated[bool, parameter("Not possible here: memory stays where it is.", means_nothing=True)] = False
+    statestorage: Annotated[str, parameter("There is no storage here.", Role.TEXT, means_nothing=True)] | None = None
 
 
 class Resume(PowerParameters, frozen=True, kw_only=True):
     """Parameters of the end of a pause."""
 
-    nocheck: Annotated[bool, parameter("As clients of Proxmox VE send it.")] = False
+    nocheck: Annotated[bool, parameter("As clients of Proxmox VE send it.", means_nothing=True)] = False
 
 
 class Start(TimedPower, frozen=True, kw_only=True):
     """Parameters of a start."""
 
-    machine: Annotated[str, parameter("As clients of Proxmox VE send it; the start command decides.", Role.TEXT)] | None = None  # fmt: skip
+    machine: Annotated[str, parameter("As clients of Proxmox VE send it; the start command decides.", Role.TEXT, means_nothing=True)] | None = None  # fmt: skip
 
 
 def _options(parameters: TimedPower | Reboot) -> dict[str, float]:

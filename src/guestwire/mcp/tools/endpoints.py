@@ -83,10 +83,11 @@ def _with_note(answer: Any) -> type[msgspec.Struct]:
 
 def _parameters(endpoint: Endpoint) -> type[Parameters]:
     """The endpoint's parameters, with the guest in place of node and VMID."""
+    known = rules(endpoint.parameters)
     own = [
         (field.name, field.type) if field.default is msgspec.NODEFAULT else (field.name, field.type, field.default)
         for field in msgspec.structs.fields(endpoint.parameters)
-        if f"{{{field.encode_name}}}" not in endpoint.path
+        if f"{{{field.encode_name}}}" not in endpoint.path and not known[field.encode_name].means_nothing
     ]
     return msgspec.defstruct(
         endpoint.parameters.__name__, own, bases=(GuestParameters,), frozen=True, kw_only=True, rename="kebab"
@@ -94,7 +95,11 @@ def _parameters(endpoint: Endpoint) -> type[Parameters]:
 
 
 def _function(endpoint: Endpoint, answer: Any, returns: Any) -> Function:
-    known = [rule for rule in rules(endpoint.parameters).values() if f"{{{rule.name}}}" not in endpoint.path]
+    known = [
+        rule
+        for rule in rules(endpoint.parameters).values()
+        if f"{{{rule.name}}}" not in endpoint.path and not rule.means_nothing
+    ]
     texts = byte_text_fields(endpoint.returns)
 
     async def function(call: ToolCall, parameters: Any) -> Any:
