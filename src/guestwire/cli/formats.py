@@ -8,6 +8,7 @@ from guestwire.cli.output import Column, Row, print_table, visible, yes_or_no
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import offset, size
 from guestwire.contract import faces
+from guestwire.counting import counted
 
 
 def _clock(nanoseconds: int) -> str:
@@ -19,12 +20,20 @@ def _addresses(found: Sequence[Row]) -> list[str]:
     return [f"{address['ip-address']}/{address['prefix']}" for address in found]
 
 
+def _duration(seconds: float) -> str:
+    days, rest = divmod(int(seconds), 86_400)
+    clock = f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{counted(days, 'day')}, {clock}" if days else clock
+
+
 FORMATS: Final[Mapping[str, Callable[[Any], str | list[str]]]] = {
     "text": str,
     "answers": lambda _: "the agent answers",
     "yes-no": yes_or_no,
     "time": day_and_time,
     "size": size,
+    "percent": lambda share: f"{share:.0%}",
+    "duration": _duration,
     "clock": _clock,
     "zone": lambda found: f"{found.get('zone') or 'unknown'} {offset(found['offset'])}",
     "host-name": lambda found: str(found["host-name"]),
@@ -43,7 +52,7 @@ def print_result(output: faces.Table | faces.Facts | faces.Line, found: Any) -> 
             print(visible(FORMATS[output.format](found)))
         case faces.Facts():
             rows = [
-                {"fact": label, "value": found[field]}
+                {"fact": label, "value": FORMATS[output.formats.get(field, "text")](found[field])}
                 for field, label in output.labels.items()
                 if found.get(field) is not None
             ]

@@ -1,7 +1,7 @@
 """How an endpoint shows on the command line and to AI assistants: parts of its record, as data without any code of those faces."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -77,9 +77,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One fact a line: labels by the field that they name. Fields that are not there are left out."""
+    """One fact a line: labels by the field that they name. Fields that are not there are left out.
+
+    `formats` names formats of the command line for some of the fields; others are texts.
+    """
 
     labels: Mapping[str, str]
+    formats: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

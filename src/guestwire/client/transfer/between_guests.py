@@ -38,7 +38,7 @@ async def copy_file(
     if not stat and await retrying.host.may_run(retrying.calls.vmid):
         stat = await source.stat(path)
     if stat and stat.kind != "f":
-        kind = "a directory; copy it with -r" if stat.kind == "d" else "no regular file"
+        kind = "a directory" if stat.kind == "d" else "no regular file"
         raise FileRefused(retrying.context, f"{path} is {kind}")
     mode, mtime, size = (stat.mode, stat.mtime, stat.size or None) if stat else (None, None, None)
     # Closed here also where the other guest fails in the middle.

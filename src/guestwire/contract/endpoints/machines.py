@@ -116,10 +116,13 @@ async def status_index(_context: object, _parameters: VmParameters) -> list[Subd
     "GET", f"{VM}/status/current", VmParameters, check=AUDIT, name="vm-status",
     tool=ToolView(Level.READ, hint="What the host sees; works without an agent, too."),
     command=CommandView("vm", "Show the VM itself: its state, load and memory.", Facts({
-        "name": "name", "status": "status", "qmpstatus": "state in QEMU", "uptime": "seconds since its start", "cpus": "processors",
-        "cpu": "share of them in use", "mem": "bytes of memory in use", "maxmem": "bytes of memory", "netin": "bytes received",
-        "netout": "bytes sent", "diskread": "bytes read", "diskwrite": "bytes written", "tags": "tags", "pid": "process",
+        "name": "name", "status": "status", "qmpstatus": "state in QEMU", "uptime": "runs for", "cpus": "processors",
+        "cpu": "of them in use", "mem": "memory in use", "maxmem": "memory", "netin": "received", "netout": "sent",
+        "diskread": "read from disks", "diskwrite": "written to disks", "tags": "tags", "pid": "process",
         "running-machine": "machine", "running-qemu": "QEMU",
+    }, {
+        "uptime": "duration", "cpu": "percent",
+        **dict.fromkeys(("mem", "maxmem", "netin", "netout", "diskread", "diskwrite"), "size"),
     })),
 )  # fmt: skip
 async def current(context: MachineContext, parameters: VmParameters) -> CurrentStatus:
