@@ -33,9 +33,12 @@ class Machine:
         folder: for disks, sockets and logs; its path must be short, for sockets' names are.
         vmid: names the sockets.
         accel: `tcg` or `kvm`; `accelerator` tells what boots on this host.
+        has_channel: with the port of the guest's agent.
     """
 
-    def __init__(self, image: GuestImage, folder: Path, *, vmid: int = 100, accel: str = EMULATION) -> None:
+    def __init__(
+        self, image: GuestImage, folder: Path, *, vmid: int = 100, accel: str = EMULATION, has_channel: bool = True
+    ) -> None:
         self.vmid = vmid
         self.agent_socket = folder / f"{vmid}.qga"
         self.qmp_socket = folder / f"{vmid}.qmp"
@@ -43,6 +46,7 @@ class Machine:
         self._image = image
         self._folder = folder
         self._accel = accel
+        self._has_channel = has_channel
         self._own_qmp = folder / f"{vmid}.own"
         self._shell_socket = folder / f"{vmid}.tty"
         self._data = folder / f"{vmid}.data"
@@ -103,7 +107,8 @@ class Machine:
             "-drive", f"file={self._swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
             "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,{server(self.agent_socket)}",
-            "-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0", "-device", "virtio-rng-pci",
+            *(["-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0"] if self._has_channel else []),
+            "-device", "virtio-rng-pci",
             "-chardev", f"socket,id=qmp,{server(self.qmp_socket)}", "-mon", "chardev=qmp,mode=control",
             "-chardev", f"socket,id=own,{server(self._own_qmp)}", "-mon", "chardev=own,mode=control",
             "-serial", f"file:{self.serial_log}", "-chardev", f"socket,id=shell,{server(self._shell_socket)}", "-serial", "chardev:shell",

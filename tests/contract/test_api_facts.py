@@ -39,6 +39,7 @@ ROOT: Final = ("GET", "/")
 
 OF_OUR_OWN: Final = (
     ("GET", "/nodes/{node}/guestwire/audit"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/agent-channel"),
     ("GET", "/nodes/{node}/qemu/{vmid}/guestwire/file-list"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-piece"),
 )

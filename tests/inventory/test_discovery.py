@@ -94,6 +94,21 @@ def test_a_socket_that_libvirt_passed_on_is_libvirts() -> None:
     assert found_in(line, 7, OWN, Path("/")).problem == "libvirt holds its agent's socket"
 
 
+async def test_a_vm_without_a_channel_is_listed_where_one_can_be_plugged_in_and_found_again(socket: Path) -> None:
+    line = ["qemu-system-x86_64", "-name", "web", "-qmp", f"unix:{socket},server=on"]
+
+    without = found_in(line, 7, OWN, Path("/"))
+    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), f"{socket}.qga")
+    with_one = found_in(line, 7, OWN, Path("/"))
+    server.close()
+
+    assert (without.agent, without.qmp) == (None, f"unix:{socket}")
+    assert (without.problem, without.hint) == (
+        "it has no channel for a guest agent", "give it one: guestwire channel add web"
+    )  # fmt: skip
+    assert (with_one.agent, with_one.qmp, with_one.problem) == (f"unix:{socket}.qga", f"unix:{socket}", "")
+
+
 async def test_a_process_leads_to_no_socket_of_another_user(socket: Path) -> None:
     other = found_in(words(socket), 7, 65534, Path("/"))
 

@@ -393,3 +393,49 @@ async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(image: "GuestIma
                 assert (await current(boss))["status"] == "stopped"
         finally:
             await machine.stop()
+
+
+@pytest.mark.guest
+async def test_a_real_guest_without_a_channel_is_given_one_while_it_runs(image: "GuestImage") -> None:
+    from devtools.guests import Machine, accelerator  # noqa: PLC0415  # as tests/conftest.py
+
+    def real(folder: Path, port: int) -> str:
+        return f'{site()(folder, port)}\n[[vm]]\nvmid = 100\nname = "bare"\nqmp = "unix:{machine.qmp_socket}"\n'
+
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        machine = Machine(image, Path(name), accel=await accelerator(image), has_channel=False)
+        await machine.start()
+        try:
+            people = settling(person("boss@pve", ("/", "Administrator")))
+            async with Serving.of(real, prepare=people, killed=True) as server:
+                boss = As(server)
+                assert (await boss.call("POST", f"{VM}/agent/ping")).reason == "No QEMU guest agent configured"
+                added = await command(server, "channel", "add", "bare")
+                assert (added.code, f"unix:{machine.qmp_socket}.qga" in added.errors) == (0, True)
+                again = await command(server, "channel", "add", "bare")
+                assert (again.code, "has a channel for a guest agent already" in again.errors) == (3, True)
+
+                async with asyncio.timeout(120):  # the guest is still booting
+                    while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
+                        await asyncio.sleep(0.2)
+                assert (await command(server, "exec", "bare", "--", "echo", "here")).output == "here\n"
+                await server.restart()
+                async with asyncio.timeout(60):
+                    while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
+                        await asyncio.sleep(0.2)
+                assert (await command(server, "doctor", "bare")).code == 0
+                server.signal(signal.SIGTERM)
+                await server.process.wait()
+        finally:
+            await machine.stop()
+
+
+async def test_a_channel_is_refused_where_it_can_not_be(boss: As, server: Serving) -> None:
+    channel = f"{NODE}/qemu/{{}}/guestwire/agent-channel"
+
+    assert (await boss.call("POST", channel.format(102))).reason == (
+        "VM 102: a channel is plugged in by QEMU's own socket; name qmp under [[vm]]"
+    )
+    assert (await boss.call("POST", channel.format(101))).reason == "VM 101 is not running"
+    refused = await As(server, "power@pve").call("POST", channel.format(102))
+    assert refused.reason == "Permission check failed (/vms/102, VM.Config.HWType)"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import argon2 as _  # noqa: F401  # a package of the extra is missed here, and not in the middle of a change
+
 from guestwire.errors import StoreError
 from guestwire.inventory.config import ServerConfig, read_config
 

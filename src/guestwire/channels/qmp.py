@@ -104,6 +104,10 @@ class Monitor:
         except (QMPError, EOFError, OSError) as error:
             raise MonitorError(self._guest, command, str(error)) from error
 
+    def attend(self, agent: Path, channel: Channel) -> None:
+        """Tells this channel from now on, of the port behind this socket."""
+        self._agent, self._channel = agent, channel
+
     async def close(self) -> None:
         """Ends the watch."""
         self._task.cancel()

@@ -45,6 +45,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "shutdown": "power.shutdown",
         "suspend": "power.suspend",
         "wait": "power.wait",
+        "channel": "channel_command.channel",
     },
     "API and service": {
         "api": "raw_calls.api",

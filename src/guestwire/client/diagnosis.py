@@ -17,8 +17,8 @@ DISABLED: Final = (
     " (/etc/sysconfig/qemu-ga, /etc/qemu/qemu-ga.conf or the service's unit), and start it again"
 )
 NOT_CONFIGURED: Final = (
-    "give the VM an agent channel (Proxmox VE: qm set VMID --agent 1; guestwire: agent = … in its [[vm]]), stop it and"
-    " start it"
+    "give the VM an agent channel: guestwire channel add GUEST while it runs (Proxmox VE: qm set VMID --agent 1, stop it and"
+    " start it; guestwire knows one that is there by agent = … in its [[vm]])"
 )
 NOT_RUNNING: Final = (
     "in the guest: install qemu-guest-agent, or restart it (systemctl restart qemu-guest-agent): one that answered before"

@@ -16,6 +16,7 @@ from guestwire.agent.results import (
 )
 from guestwire.client.calls import Calls
 from guestwire.contract.endpoints.machines import CurrentStatus, PendingValue, Snapshot, VmConfiguration
+from guestwire.contract.endpoints.vm_power import AgentChannel
 from guestwire.contract.results import FileContent, ProcessState, Started
 
 
@@ -299,4 +300,9 @@ class Endpoints(Calls):
     async def vm_resume(self) -> str:
         """Lets a VM's processors go on, or wakes a guest that sleeps. Needs VM.PowerMgmt on /vms/{vmid}."""
         result: str = await self.call("POST", "status/resume", str, {}, repeatable=False)
+        return result
+
+    async def agent_channel(self) -> AgentChannel:
+        """Gives a running VM that has none a channel for its guest agent. Needs VM.Config.HWType on /vms/{vmid}."""
+        result: AgentChannel = await self.call("POST", "guestwire/agent-channel", AgentChannel, {}, repeatable=False)
         return result

@@ -50,3 +50,4 @@ class SyncEndpoints(SyncProxy[T]):
     vm_reset = blocking(Endpoints.vm_reset)
     vm_suspend = blocking(Endpoints.vm_suspend)
     vm_resume = blocking(Endpoints.vm_resume)
+    agent_channel = blocking(Endpoints.agent_channel)

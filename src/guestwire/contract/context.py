@@ -279,7 +279,15 @@ class TaskList(Protocol):
 
 
 class TaskContext(MachineContext, AccessContext, Protocol):
-    """Work that goes on after its call."""
+    """What changes a VM itself; and work that goes on after its call."""
+
+    async def add_channel(self, vmid: int) -> str:
+        """Gives a running VM a channel for its agent; returns the agent's address.
+
+        Raises:
+            VmNotFound, GuestError: there is no such VM, or it can't be done.
+        """
+        ...
 
     @property
     def tasks(self) -> TaskList:

@@ -55,7 +55,7 @@ class Discovery:
                 log.warning("VMs of %s are not known: %s", name, troubles[name])
             self._troubles = troubles
             named_sockets = {vm.agent for vm in self.named if vm.agent}
-            usable = [vm for vm in found if not vm.problem and vm.agent not in named_sockets]
+            usable = [vm for vm in found if (vm.agent or vm.qmp) and vm.agent not in named_sockets]
             known = {vm.key for vm in self.unusable}
             self.unusable = [vm for vm in found if vm.problem]
             for vm in self.unusable:

@@ -24,7 +24,7 @@ class FoundVm(msgspec.Struct, frozen=True, kw_only=True):
         vmid: where the place that defines it has such a number.
         agent, qmp: addresses, as a configuration has them.
         running: None: its sockets tell.
-        problem: why it can't be used; "": it can.
+        problem: why it can't be used, or its guest can't; "": it can.
         hint: what helps.
     """
 

@@ -156,6 +156,11 @@ class Lease:
 
         return await self._inventory.tasks.begin(KINDS[action], vmid, self.subject, work)
 
+    async def add_channel(self, vmid: int) -> str:
+        """See `TaskContext.add_channel`."""
+        self._vm(vmid)
+        return f"unix:{await self._inventory.add_channel(vmid)}"
+
     def _vm(self, vmid: int) -> Vm:
         vm = self._inventory.vms.get(vmid)
         if vm is None:

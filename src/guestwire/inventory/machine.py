@@ -28,6 +28,9 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 MAX_DEVICES: Final = 64
 """Disks and interfaces of one VM that are looked at."""
 
+CHARDEV: Final = "guestwire-agent"
+AGENT_PORT: Final = "org.qemu.guest_agent.0"
+
 PRESSURES: Final = {"cpu": "cpu.pressure", "io": "io.pressure", "memory": "memory.pressure"}
 
 _interface = re.compile(r"\bifname=([^,\s]{1,15})")
@@ -122,6 +125,28 @@ class Machine:
         status = (await self._ask("query-status", {})).get("status", "running")
         blocks = await self._ask("query-blockstats", [])
         return Counters(str(status), {_name(one): one["stats"] for one in blocks[:MAX_DEVICES] if _name(one)})
+
+    async def add_agent_channel(self, path: Path) -> None:
+        """Plugs a guest agent's channel into the running VM, with a socket of the host at `path`.
+
+        Raises:
+            MonitorError: QEMU refuses; what was plugged before is unplugged again.
+        """
+        address = {"type": "unix", "data": {"path": str(path)}}
+        backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
+        await self._monitor.execute("chardev-add", {"id": CHARDEV, "backend": backend})
+        port = {"driver": "virtserialport", "id": f"{CHARDEV}-port", "chardev": CHARDEV, "name": AGENT_PORT}
+        try:
+            try:
+                await self._monitor.execute("device_add", port)
+            except MonitorError as error:
+                if "virtio-serial-bus" not in error.why:
+                    raise
+                await self._monitor.execute("device_add", {"driver": "virtio-serial-pci", "id": f"{CHARDEV}-bus"})
+                await self._monitor.execute("device_add", port)
+        except MonitorError:
+            await self._ask("chardev-remove", None, id=CHARDEV)
+            raise
 
     def usage(self) -> Usage | None:
         """What its process uses now; None where it is not known. Reads files of the kernel's: for a thread."""

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from guestwire.inventory.found import FoundVm, number_in
+from guestwire.inventory.machine import AGENT_PORT
+from guestwire.inventory.vms import added_channel
 
 PROC: Final = Path("/proc")
 QEMU: Final = re.compile(r"(qemu-system-[a-z0-9_]+|kvm|qemu-kvm)")
-PORT: Final = "org.qemu.guest_agent.0"
 MAX_COMMAND_LINE: Final = 256 * 1024
 
 ACCOUNTS: Final = frozenset({"root", "qemu", "libvirt-qemu", "kvm", "nova", "oneadmin"})
@@ -27,9 +28,9 @@ ACCOUNTS: Final = frozenset({"root", "qemu", "libvirt-qemu", "kvm", "nova", "one
 OF_PROXMOX: Final = "/run/qemu-server/"
 OF_LIBVIRT: Final = re.compile(r"/libvirt/qemu/(channel/|domain-|org\.qemu\.guest_agent)|^fd=")
 
-ADD_CHANNEL: Final = (
-    "give it one: -chardev socket,path=PATH,server=on,wait=off,id=qga0 -device virtio-serial"
-    f" -device virtserialport,id=qga0,chardev=qga0,name={PORT}"
+WITHOUT_QMP: Final = (
+    "start it with one: -chardev socket,path=PATH,server=on,wait=off,id=qga0 -device virtio-serial"
+    f" -device virtserialport,id=qga0,chardev=qga0,name={AGENT_PORT}"
 )
 
 
@@ -82,8 +83,14 @@ def found_in(words: Sequence[str], pid: int, uid: int, folder: Path) -> FoundVm:
         "agent": str(folder / agent) if agent and not agent.startswith("fd=") else None,
         "qmp": str(folder / qmp) if qmp else None,
     }
+    qmp_path = paths["qmp"] if paths["qmp"] and not _socket_problem(paths["qmp"], uid)[0] else None
+    if agent is None and qmp_path and (added := added_channel(Path(qmp_path))).is_socket():
+        agent = paths["agent"] = str(added)
     problem, hint = _problem(agent, paths["agent"], uid)
-    qmp_path = paths["qmp"] if not problem and paths["qmp"] and not _socket_problem(paths["qmp"], uid)[0] else None
+    if agent is None and qmp_path:
+        hint = f"give it one: guestwire channel add {name}"
+    elif problem:
+        qmp_path = None
     uuid = _first(options, "-uuid")
     return FoundVm(
         key=uuid or str(folder / agent) if agent else uuid or f"{name} {pid}",
@@ -100,7 +107,7 @@ def found_in(words: Sequence[str], pid: int, uid: int, folder: Path) -> FoundVm:
 
 def _problem(agent: str | None, path: str | None, uid: int) -> tuple[str, str]:
     if agent is None:
-        return "it has no channel for a guest agent", ADD_CHANNEL
+        return "it has no channel for a guest agent", WITHOUT_QMP
     if OF_LIBVIRT.search(agent):
         return "libvirt holds its agent's socket", "reach it through libvirt: --host qemu:///system"
     if path and OF_PROXMOX in path:
@@ -137,7 +144,7 @@ def _account(uid: int) -> str:
 def _agent_socket(options: Sequence[tuple[str, str]], chardevs: Mapping[str, Mapping[str, str]]) -> str | None:
     for value in _all(options, "-device"):
         device = _fields(value)
-        if device.get("driver") == "virtserialport" and device.get("name") == PORT:
+        if device.get("driver") == "virtserialport" and device.get("name") == AGENT_PORT:
             return _socket(chardevs.get(device.get("chardev", ""), {}))
     return None
 

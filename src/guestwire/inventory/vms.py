@@ -10,6 +10,7 @@ from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, open_channel
+from guestwire.errors import GuestError, VmNotRunning
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
 from guestwire.inventory.host import HostLoad
@@ -36,12 +37,22 @@ class Vm:
         self.unused.set()
         guest = f"VM {config.vmid}"
         address = config.agent_address
+        if address is None and config.qmp_path and (added := added_channel(config.qmp_path)).is_socket():
+            address = UnixAddress(added)
         self._socket = None if address is None or isinstance(address, VsockAddress) else address.path
         self._channel: Channel | None = open_channel(address, guest) if address else None
         port = address.path if isinstance(address, UnixAddress) else None
         self.monitor = _watch(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
+
+    def attach(self, path: Path, kept: ExitStatusCache) -> None:
+        """Reaches the agent through a channel that the VM has got meanwhile."""
+        guest = f"VM {self.config.vmid}"
+        self._socket, channel = path, open_channel(UnixAddress(path), guest)
+        self._channel, self.agent = channel, GuestAgent(channel, guest, kept)
+        if self.monitor:
+            self.monitor.attend(path, channel)
 
     async def is_running(self) -> bool:
         """As QMP says; else as the configuration says; else whether the agent's socket is there."""
@@ -93,6 +104,11 @@ class Vm:
         return (self.config.agent, self.config.qmp) == (config.agent, config.qmp)
 
 
+def added_channel(qmp: Path) -> Path:
+    """The agent's socket of a VM that has got its channel from guestwire: beside the QMP socket, so that it is found again."""
+    return qmp.with_name(f"{qmp.name}.qga")
+
+
 class Inventory:
     """All VMs of one node; without a store, freezes and tasks are forgotten at the end."""
 
@@ -127,6 +143,25 @@ class Inventory:
             self._vms = new
             for vm in old.values():
                 self._retire(vm)
+
+    async def add_channel(self, vmid: int) -> Path:
+        """Gives a running VM a channel for its agent; returns the socket. The VM's id must be known.
+
+        Raises:
+            GuestError: it has one, it does not run, or QEMU can't be asked.
+        """
+        vm = self._vms[vmid]
+        if vm.agent:
+            raise GuestError(f"VM {vmid} has a channel for a guest agent already")
+        if not await vm.is_running():
+            raise VmNotRunning(vmid)
+        if vm.machine is None or vm.config.qmp_path is None:
+            raise GuestError(f"VM {vmid}: a channel is plugged in by QEMU's own socket; name qmp under [[vm]]")
+        path = added_channel(vm.config.qmp_path)
+        await vm.machine.add_agent_channel(path)
+        vm.attach(path, self._kept)
+        log.info("VM %d has got a channel for its agent: %s", vmid, path)
+        return path
 
     def _retire(self, vm: Vm) -> None:
         """Ends what reaches a VM that is served no more, when its calls have ended."""

@@ -1,19 +1,24 @@
-"""Starting and ending VMs. Each call begins a task and answers with its id; the task says how it ended.
+"""Starting and ending VMs, and giving one an agent's channel.
+
+A start or an end begins a task, and answers with its id; the task says how it ended.
 
 Source: Proxmox VE's API under `/nodes/{node}/qemu/{vmid}/status`.
 """
 
 from typing import Annotated, Final
 
+import msgspec
+
 from guestwire.access.checks import Privileges
 from guestwire.contract.context import TaskContext
-from guestwire.contract.endpoint import VM, Effect, Registry
+from guestwire.contract.endpoint import OWN, VM, Effect, Registry
 from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.errors import GuestError
 
 endpoints = Registry()
 
+HARDWARE: Final = Privileges("/vms/{vmid}", ("VM.Config.HWType",))
 POWER: Final = Privileges("/vms/{vmid}", ("VM.PowerMgmt",))
 
 Timeout = Annotated[int, parameter("Seconds until the task gives up.", ge=0, le=7200)]
@@ -147,3 +152,15 @@ async def suspend(context: TaskContext, parameters: Suspend) -> str:
 async def resume(context: TaskContext, parameters: Resume) -> str:
     """Lets a VM's processors go on, or wakes a guest that sleeps."""
     return await context.power(parameters.vmid, "resume")
+
+
+class AgentChannel(msgspec.Struct, frozen=True):
+    """A channel that a VM has got; `agent` is its address, for the VM's configuration."""
+
+    agent: str
+
+
+@endpoints.endpoint("POST", f"{VM}/{OWN}/agent-channel", VmParameters, check=HARDWARE, effect=Effect.WRITES)
+async def agent_channel(context: TaskContext, parameters: VmParameters) -> AgentChannel:
+    """Gives a running VM that has none a channel for its guest agent."""
+    return AgentChannel(await context.add_channel(parameters.vmid))
