@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 from calling import site, vm
+from libvirt_host import LibvirtHost
+from libvirt_host import why_not as libvirt_why_not
 from serving import Serving
 from ways import Target, Way, options_for, over_https
 
@@ -130,6 +132,26 @@ async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
     finally:
         await machine.stop()
         shutil.rmtree(folder)
+
+
+# libvirt
+
+
+@pytest.fixture(scope="session")
+async def libvirt_host() -> AsyncIterator[LibvirtHost]:
+    """A libvirt of our own."""
+    if reason := libvirt_why_not():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="gw-", ignore_cleanup_errors=True) as name:
+        async with LibvirtHost(Path(name)) as host:
+            yield host
+
+
+@pytest.fixture(scope="session")
+async def libvirt_web(libvirt_host: LibvirtHost, image: "GuestImage") -> AsyncIterator[SandboxedAgent]:
+    """The agent of its domain `web`, which runs; the agent is in a sandbox, where tests can see it."""
+    async with libvirt_host.bridged("web", image) as agent:
+        yield agent
 
 
 # Every way to a guest
