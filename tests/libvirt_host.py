@@ -37,7 +37,10 @@ cgroup_controllers = []
 namespaces = []
 remember_owner = 0
 """
-ACCOUNTS: Final = {"passwd": "libvirt-qemu:x:64055:64055::/:/bin/false\n", "group": "libvirt-qemu:x:64055:\nkvm:x:64056:\n"}
+ACCOUNTS: Final = {
+    "passwd": "libvirt-qemu:x:64055:64055::/:/bin/false\n",
+    "group": "libvirt-qemu:x:64055:\nkvm:x:64056:\n",
+}
 
 
 def why_not() -> str:
@@ -152,7 +155,9 @@ class LibvirtHost:
 
     def xml(self, name: str, kernel: Path, initramfs: Path, *, channel: bool = True, more: str = "") -> str:
         """A small domain that boots the micro guest."""
-        agent = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>" if channel else ""
+        agent = (
+            "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>" if channel else ""
+        )
         return f"""
 <domain type='qemu'>
   <name>{escape(name)}</name><uuid>{self.uuid(name)}</uuid>

@@ -80,6 +80,8 @@ PING: Final = Command("guest-ping", repeatable=True, timeout=1.0)
 
 _agent_error = re.compile(r"unable to execute QEMU agent command '[^']*': (?P<text>.*)", re.DOTALL)
 _classes: Final = ((re.compile(r"The command .* has not been found|Command .* has been disabled"), "CommandNotFound"),)
+TIMED_OUT: Final = ("AGENT_UNSYNCED", "AGENT_COMMAND_TIMEOUT", "OPERATION_TIMEOUT")
+
 _events = threading.Lock()
 _module: ModuleType | None = None
 
@@ -134,7 +136,11 @@ class LibvirtConnection:
                 try:
                     self._connection = libvirt.open(self._uri)
                 except libvirt.libvirtError as error:
-                    refused = (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_UNAVAILABLE, libvirt.VIR_ERR_AUTH_CANCELLED)
+                    refused = (
+                        libvirt.VIR_ERR_AUTH_FAILED,
+                        libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+                        libvirt.VIR_ERR_AUTH_CANCELLED,
+                    )
                     is_refused = error.get_error_code() in refused or "Permission denied" in str(error)
                     if not is_refused:
                         raise
@@ -387,6 +393,8 @@ class LibvirtChannel:
                     self._current = call
                     await self._carry(call)
         finally:
+            if self._current and not self._current.future.done():
+                self._current.future.set_exception(AgentNotRunning(self._guest, STOPPING))
             self._runner = self._current = None
 
     async def _carry(self, call: _Call) -> None:
@@ -451,7 +459,8 @@ class LibvirtChannel:
             return AgentError(kind, found["text"])
         if code == libvirt.VIR_ERR_OPERATION_DENIED:
             return CommandFailed(self._guest, call.command.name, READ_ONLY)
-        timed_out = (libvirt.VIR_ERR_AGENT_COMMAND_TIMEOUT, libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNSYNCED)
+        # Those of the agent's own have names since 9.1; before, the text tells.
+        timed_out = [getattr(libvirt, f"VIR_ERR_{name}", None) for name in TIMED_OUT]
         if code in timed_out or "not available for now" in text or "synchronization" in text:
             self._set_state(ChannelState.SILENT, text)
             if not call.command.answers:
