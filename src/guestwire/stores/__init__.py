@@ -18,6 +18,7 @@ from guestwire.stores.records import (
     StoredTask,
     Token,
     User,
+    VmId,
 )
 from guestwire.stores.snapshot import Snapshot
 from guestwire.stores.sqlite import SqliteStore
@@ -45,6 +46,7 @@ __all__ = [
     "StoredTask",
     "Token",
     "User",
+    "VmId",
     "backup",
     "restore",
     "update",

@@ -153,6 +153,18 @@ class StoredTask(Record, frozen=True):
         return self.upid
 
 
+class VmId(Record, frozen=True):
+    """The id of a VM that has none where it is defined, as in libvirt."""
+
+    uuid: Name
+    vmid: Vmid
+
+    @property
+    def key(self) -> str:
+        """The uuid."""
+        return self.uuid
+
+
 class SigningKey(Record, frozen=True):
     """A key that signs tickets or CSRF tokens.
 
@@ -223,10 +235,10 @@ class AuditFilter(Record, frozen=True):
     request_id: str | None = None
 
 
-Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen | StoredTask
+Stored = User | Group | Token | Role | AclEntry | Pool | SigningKey | Frozen | StoredTask | VmId
 Key = str | int | AclKey
 
-TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen, StoredTask)
+TYPES: tuple[type[Stored], ...] = (User, Group, Token, Role, AclEntry, Pool, SigningKey, Frozen, StoredTask, VmId)
 """Every type of record that a snapshot holds; one that refers to another stands after it."""
 
 

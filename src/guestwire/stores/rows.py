@@ -25,6 +25,7 @@ from guestwire.stores.records import (
     StoredTask,
     Token,
     User,
+    VmId,
 )
 from guestwire.stores.snapshot import Snapshot, of
 
@@ -40,7 +41,7 @@ def version(connection: Connection) -> int:
 
 def read(connection: Connection) -> Snapshot:
     """Everything; the caller holds a transaction, so that it is of one moment."""
-    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys, _frozen, _tasks)
+    readers = (_users, _groups, _tokens, _roles, _acl, _pools, _keys, _frozen, _tasks, _vm_ids)
     return of(version(connection), (record for reader in readers for record in reader(connection)))
 
 
@@ -93,6 +94,10 @@ def _frozen(connection: Connection) -> Iterator[Frozen]:
 
 def _tasks(connection: Connection) -> Iterator[StoredTask]:
     return (StoredTask(*row) for row in connection.execute("SELECT upid, status, endtime, log FROM tasks"))
+
+
+def _vm_ids(connection: Connection) -> Iterator[VmId]:
+    return (VmId(*row) for row in connection.execute("SELECT uuid, vmid FROM vm_ids"))
 
 
 def _sets(pairs: Iterable[tuple[str, Any]]) -> defaultdict[str, frozenset[Any]]:
@@ -173,6 +178,7 @@ _TABLES: Final[dict[type[Stored], _Table]] = {
     StoredTask: _Table(
         _upsert("tasks", "upid", "status", "endtime", "log"), msgspec.structs.astuple, "DELETE FROM tasks WHERE upid = ?",
     ),
+    VmId: _Table(_upsert("vm_ids", "uuid", "vmid"), msgspec.structs.astuple, "DELETE FROM vm_ids WHERE uuid = ?"),
 }  # fmt: skip
 
 

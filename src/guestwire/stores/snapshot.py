@@ -23,6 +23,7 @@ from guestwire.stores.records import (
     StoredTask,
     Token,
     User,
+    VmId,
 )
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Snapshot:
 
     Attributes:
         version: rises with each change.
-        users, groups, tokens, roles, acl, pools, keys, frozen, tasks: the records by their `key`.
+        users, groups, tokens, roles, acl, pools, keys, frozen, tasks, vm_ids: the records by their `key`.
         acl_of: the ACL entries of a (kind, subject), by path.
         acl_paths: how many entries are on a path; paths without any are missing.
         groups_of: groupids by userid.
@@ -57,6 +58,7 @@ class Snapshot:
     keys: Mapping[str, SigningKey]
     frozen: Mapping[int, Frozen]
     tasks: Mapping[str, StoredTask]
+    vm_ids: Mapping[str, VmId]
     acl_of: Mapping[tuple[str, str], AclOfSubject]
     acl_paths: Mapping[str, int]
     groups_of: Mapping[str, frozenset[str]]
@@ -75,7 +77,7 @@ class Snapshot:
         """The records by type and key."""
         found: tuple[Mapping[Any, Any], ...] = (
             self.users, self.groups, self.tokens, self.roles, self.acl, self.pools, self.keys, self.frozen,
-            self.tasks,
+            self.tasks, self.vm_ids,
         )  # fmt: skip
         return dict(zip(TYPES, found, strict=True))
 

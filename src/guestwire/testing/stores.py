@@ -35,6 +35,7 @@ from guestwire.stores import (
     StoredTask,
     Token,
     User,
+    VmId,
     update,
 )
 
@@ -138,6 +139,8 @@ EVERYTHING: Final = (
     Frozen(101, "", 1.0),
     TASK,
     StoredTask("a"),
+    VmId("6d1a5b5e-0c3a-4b0a-9a44-1f0e3c1f2a10", 100),
+    VmId("0b9cf3a1-77aa-4c10-8a51-5f3a2b1c0d20", 101),
 )
 """One of each, and more than one ACL entry.
 
