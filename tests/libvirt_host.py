@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from xml.sax.saxutils import escape
 
+import pytest
 from waiting import until
 
 from guestwire.testing import SandboxedAgent
@@ -51,6 +52,11 @@ def why_not() -> str:
         return "libvirt's system daemon needs root"
     missing = [name for name in ("libvirtd", "qemu-system-x86_64", "bwrap") if not shutil.which(name, path=_path())]
     return f"these programs are missing: {', '.join(missing)}" if missing else ""
+
+
+needs_libvirt = pytest.mark.skipif(
+    importlib.util.find_spec("libvirt") is None, reason="Python's libvirt binding is not installed"
+)
 
 
 def _path() -> str:

@@ -142,7 +142,7 @@ class OutputFiles:
         pauses = Backoff(0.002, 0.2)
         try:
             async with asyncio.timeout(COLLECT_WITHIN):
-                while not (status := await self._agent.execute(EXEC_STATUS, {"pid": started.pid})).exited:
+                while not (status := await self._agent.execute(EXEC_STATUS, {"pid": started.pid})).exited:  # noqa: ASYNC110  # only asking tells
                     await asyncio.sleep(pauses.next())
         except TimeoutError:
             raise CommandFailed(

@@ -79,13 +79,13 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     _collect_rarely()
     try:
         await _bind(listener, config)
-        await inventory.apply(config.vm)
+        await inventory.apply(config.vm, config.libvirts)
         await inventory.tasks.settle()
         port = listener.start()
         log.info(
             "guestwire %s serves %d VMs of node %s on %s port %d",
             __version__,
-            len(config.vm),
+            len(inventory.vms),
             inventory.node,
             host,
             port,
@@ -159,10 +159,10 @@ async def _reload(path: Path, config: Config, inventory: Inventory, turn: asynci
         notify("RELOADING=1")
         try:
             new = await asyncio.to_thread(read_config, path)
+            await inventory.apply(new.vm, new.libvirts)
         except ConfigurationError as error:
             log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
         else:
-            await inventory.apply(new.vm)
             note = "" if new.server == config.server else "; changes under [server] need a restart"
-            log.info("reloaded: %d VMs%s", len(new.vm), note)
+            log.info("reloaded: %d VMs%s", len(inventory.vms), note)
         notify("READY=1")

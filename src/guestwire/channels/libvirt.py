@@ -453,30 +453,27 @@ class LibvirtChannel:
         """What the binding's error means. Source: libvirt's qemu_agent.c and qemu_driver.c, and what was seen."""
         libvirt: Any = binding()
         code, text = error.get_error_code(), str(error.get_error_message() or error)
+        # Those of the agent's own have names since 9.1; before, the text tells.
+        timed_out = [getattr(libvirt, f"VIR_ERR_{name}", None) for name in TIMED_OUT]
+        result: GuestError | _Lost
         if found := _agent_error.search(text):
             self._set_state(ChannelState.UP, "")
             kind = next((name for pattern, name in _classes if pattern.match(found["text"])), "GenericError")
-            return AgentError(kind, found["text"])
-        if code == libvirt.VIR_ERR_OPERATION_DENIED:
-            return CommandFailed(self._guest, call.command.name, READ_ONLY)
-        # Those of the agent's own have names since 9.1; before, the text tells.
-        timed_out = [getattr(libvirt, f"VIR_ERR_{name}", None) for name in TIMED_OUT]
-        if code in timed_out or "not available for now" in text or "synchronization" in text:
+            result = AgentError(kind, found["text"])
+        elif code == libvirt.VIR_ERR_OPERATION_DENIED:
+            result = CommandFailed(self._guest, call.command.name, READ_ONLY)
+        elif code in timed_out or "not available for now" in text or "synchronization" in text:
             self._set_state(ChannelState.SILENT, text)
-            if not call.command.answers:
-                return _Lost(text)
-            return CommandTimeout(self._guest, call.command.name)
-        if "disappeared" in text or code == libvirt.VIR_ERR_RPC or error.get_error_domain() == libvirt.VIR_FROM_RPC:
+            result = CommandTimeout(self._guest, call.command.name) if call.command.answers else _Lost(text)
+        elif "disappeared" in text or error.get_error_domain() == libvirt.VIR_FROM_RPC:
             self._set_state(ChannelState.GONE, text)
-            return _Lost(text)
-        if code == libvirt.VIR_ERR_AGENT_UNRESPONSIVE:
+            result = _Lost(text)
+        elif code == libvirt.VIR_ERR_AGENT_UNRESPONSIVE or code in _gone(libvirt) or not call.was_sent:
             self._set_state(ChannelState.GONE, text)
-            return AgentNotRunning(self._guest, text)
-        gone = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED)
-        if code in gone or not call.was_sent:
-            self._set_state(ChannelState.GONE, text)
-            return AgentNotRunning(self._guest, text)
-        return CommandFailed(self._guest, call.command.name, text)
+            result = AgentNotRunning(self._guest, text)
+        else:
+            result = CommandFailed(self._guest, call.command.name, text)
+        return result
 
     # What is known
 
@@ -510,6 +507,11 @@ class LibvirtChannel:
                 await asyncio.sleep(pauses.next())
         finally:
             self._prober = None
+
+
+def _gone(libvirt: Any) -> tuple[int, ...]:
+    """Codes for a domain that is stopped, or not there, or without a port for an agent."""
+    return libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED
 
 
 def _agent_command(domain: Any, text: str, seconds: int) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from guestwire.addresses import FORMS, MAX_PATH, AgentAddress, VsockAddress, parse_agent_address
+from guestwire.addresses import FORMS, MAX_PATH, AgentAddress, VsockAddress, is_libvirt_uri, parse_agent_address
 from guestwire.toml import Refuse, read_toml
 
 NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
@@ -89,6 +89,12 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _socket_path(self.qmp)
 
 
+class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[source]]`: where VMs are found that have no table of their own; `libvirt` is a URI as virsh has it."""
+
+    libvirt: str
+
+
 class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[audit]`: how long records are kept, whether they show command lines, and where else they go: "stderr" or a file."""
 
@@ -104,6 +110,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerConfig = msgspec.field(default_factory=ServerConfig)
     audit: AuditConfig = msgspec.field(default_factory=AuditConfig)
     vm: list[VmConfig] = msgspec.field(default_factory=list)
+    source: list[SourceConfig] = msgspec.field(default_factory=list)
+
+    @property
+    def libvirts(self) -> list[str]:
+        """The URIs of all sources that are one, once each."""
+        return list(dict.fromkeys(source.libvirt for source in self.source))
 
 
 def _socket_path(url: str | None) -> Path | None:
@@ -126,6 +138,13 @@ def _check(config: Config, refuse: Refuse) -> None:
     _check_server(config.server, refuse)
     if config.audit.lines not in (None, STDERR) and not Path(str(config.audit.lines)).is_absolute():
         raise refuse("audit", "lines", f"'{config.audit.lines}' is neither \"{STDERR}\" nor an absolute path")
+    for position, source in enumerate(config.source):
+        if not is_libvirt_uri(source.libvirt):
+            raise refuse(
+                f"source[{position}]",
+                "libvirt",
+                f"'{source.libvirt}' names no libvirt: qemu:///system, or qemu+ssh://HOST/system",
+            )
     seen: dict[int, int] = {}
     for position, vm in enumerate(config.vm):
         if vm.vmid in seen:
