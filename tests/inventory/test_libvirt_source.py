@@ -147,6 +147,7 @@ class TestRealDomains:
                 await power.start()
             await power.reboot(within=60)
             assert "the guest's agent is asked to reboot" in said
+            await until(lambda: vm.agent is not None and vm.agent.channel.state is ChannelState.GONE, within=FOLLOWS)
             await until(lambda: vm.agent is not None and vm.agent.channel.state is ChannelState.UP, within=60)
             await power.shutdown(within=60)
             assert not await asyncio.to_thread(domain.isActive)

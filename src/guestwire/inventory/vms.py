@@ -51,6 +51,7 @@ class Vm:
         port = address.path if isinstance(address, UnixAddress) else None
         self.monitor = Monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
+        self._resets = self.resets
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
 
     async def is_running(self) -> bool:
@@ -93,8 +94,11 @@ class Vm:
         before, self.config, self.libvirt = self.libvirt, config, libvirt
         if not self._channel or not before or not libvirt:
             return
+        resets, self._resets = self._resets, self.resets
         if before.domain.is_running and not libvirt.domain.is_running:
             self._channel.notify(GuestEvent.STOPPED)
+        elif resets != self._resets:
+            self._channel.notify(GuestEvent.RESET)
         elif before.domain.agent_is_up and not libvirt.domain.agent_is_up:
             self._channel.notify(GuestEvent.PORT_CLOSED)
         elif libvirt.domain.agent_is_up and not before.domain.agent_is_up:
