@@ -178,14 +178,29 @@ async def limited() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
         yield server, agent
 
 
-@pytest.fixture(params=["unix", "guestwire", "limited"])
+@pytest.fixture
+def in_libvirt(request: pytest.FixtureRequest) -> tuple[str, SandboxedAgent] | None:
+    """The URI of a libvirt and the agent of its domain `web`, where the test goes that way: other tests need not wait for it."""
+    if "libvirt" not in request.node.callspec.params.values():
+        return None
+    agent = request.getfixturevalue("libvirt_web")
+    return request.getfixturevalue("libvirt_host").uri, agent
+
+
+@pytest.fixture(params=["unix", "guestwire", "limited", "libvirt"])
 async def way(
     request: pytest.FixtureRequest,
     server: Serving,
     served_agent: SandboxedAgent,
     agent: SandboxedAgent,
     limited: tuple[Serving, SandboxedAgent],
+    in_libvirt: tuple[str, SandboxedAgent] | None,
 ) -> AsyncIterator[Way]:
+    if in_libvirt:
+        uri, real = in_libvirt
+        async with await connect(uri) as host:
+            yield Way(host, await host.guest("web"), real, None, ["--host", uri])
+        return
     if request.param == "unix":
         target = f"unix:{agent.socket}"
         async with await connect(target) as host:
@@ -196,15 +211,19 @@ async def way(
         yield Way(host, await host.guest("web"), real, between, options_for(between))
 
 
-@pytest.fixture(params=["unix", "guestwire", "limited"])
+@pytest.fixture(params=["unix", "guestwire", "limited", "libvirt"])
 def target(
     request: pytest.FixtureRequest,
     server: Serving,
     served_agent: SandboxedAgent,
     agent: SandboxedAgent,
     limited: tuple[Serving, SandboxedAgent],
+    in_libvirt: tuple[str, SandboxedAgent] | None,
 ) -> Target:
     """As `way`, with nothing connected to the agent but what the test starts."""
+    if in_libvirt:
+        uri, real = in_libvirt
+        return Target(["--host", uri], real, "web")
     if request.param == "unix":
         return Target(["--host", f"unix:{agent.socket}"], agent, "guest100")
     between, real = (server, served_agent) if request.param == "guestwire" else limited

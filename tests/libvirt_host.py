@@ -138,9 +138,9 @@ class LibvirtHost:
     async def bridged(self, name: str, image: "GuestImage") -> AsyncIterator[SandboxedAgent]:
         """A domain that runs, with an agent in a sandbox behind its channel (see `qemu_bridge.py`); both are gone then."""
         (self.folder / "agents" / f"{name}.bridged").touch()
-        async with SandboxedAgent(self.folder / "agents" / f"{name}.qga", name=name) as agent:
-            async with self.domain(name, image):
-                yield agent
+        socket = self.folder / "agents" / f"{name}.qga"
+        async with SandboxedAgent(socket, name=name) as agent, self.domain(name, image):
+            yield agent
 
     @contextlib.asynccontextmanager
     async def domain(self, name: str, image: "GuestImage", **options: Any) -> AsyncIterator[Any]:

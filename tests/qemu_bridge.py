@@ -42,7 +42,7 @@ def main() -> None:
 def _carry(descriptor: int, agent: Path) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.closerange(3, descriptor)
-    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 2**16 else 2**16)
+    os.closerange(descriptor + 1, min(2**16, os.sysconf("SC_OPEN_MAX")))
     listening = socket.socket(fileno=descriptor)
     listening.setblocking(True)  # noqa: FBT003
     while True:

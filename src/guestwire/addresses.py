@@ -83,6 +83,11 @@ def is_agent_address(text: str) -> bool:
     return text.startswith(SCHEMES)
 
 
+def is_served_here(text: str) -> bool:
+    """True for a target without a server: an agent's own socket, or a libvirt."""
+    return is_agent_address(text) or is_libvirt_uri(text)
+
+
 def parse_agent_address(text: str) -> AgentAddress | None:
     """Reads an address; None where it is none."""
     if text.startswith("unix:"):

@@ -10,6 +10,7 @@ A process that was not started so is not asked for: nothing says how much it has
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -31,32 +32,35 @@ KEPT: Final = 16 * 1024 * 1024
 
 WINDOWS: Final = "mswindows"
 
-COLLECT_WITHIN: Final = 30.0
+WITHIN: Final = 30.0
 
 REDIRECT: Final = """\
 for d in /var/tmp /tmp /run; do [ -d "$d" ] && [ -w "$d" ] && break; done
 d=$d/guestwire-$$; rm -rf "$d"; mkdir -m 700 "$d" || exit 126
-case $1 in
-*/*) [ -f "$1" ] && [ -x "$1" ] ;;
-*) command -v "$1" >/dev/null 2>&1 ;;
-esac || {
-    [ -e "$1" ] && why="Permission denied" || why="No such file or directory"
-    printf "“%s” (%s)" "$1" "$why" >"$d/missing"; exit 127
-}
 exec "$@" >"$d/out" 2>"$d/err"
 """
+
+FIND: Final = """\
+case $1 in */*) [ -f "$1" ] && [ -x "$1" ] ;; *) command -v "$1" >/dev/null 2>&1 ;; esac && exit
+[ -e "$1" ] && echo "Permission denied" || echo "No such file or directory"; exit 1
+"""
+"""An agent says at once that it can't start a program; a shell that becomes it would say so too late."""
 
 COLLECT: Final = """\
 for d in /var/tmp /tmp /run; do d=$d/guestwire-$1; [ -d "$d" ] && break; done
 [ -d "$d" ] || exit 3
 [ "$2" ] || exit 0
-if [ -e "$d/missing" ]; then cat "$d/missing"; rm -rf "$d"; exit 4; fi
 if [ "$(wc -c <"$d/out")" -gt "$2" ] || [ "$(wc -c <"$d/err")" -gt "$2" ]; then echo "$d"; exit 5; fi
 head -c "$2" "$d/out"; head -c "$2" "$d/err" >&2; rm -rf "$d"
 """
 
-NOT_OURS, MISSING, LARGE = 3, 4, 5
+NOT_OURS, LARGE = 3, 5
 """Exit codes of `COLLECT`."""
+
+FOUND_FOR: Final = 60.0
+"""Seconds in which a program is not looked for again."""
+
+MOST_FOUND: Final = 1000
 
 
 class OutputFiles:
@@ -66,6 +70,8 @@ class OutputFiles:
         self._agent = agent
         self._contents = Files(agent)
         self._is_windows: bool | None = None
+        self._found: dict[str, float] = {}
+        """When a program was found."""
         self._started: set[int] = set()
         self._ended: dict[int, ProcessStatus] = {}
         """What the agent said of processes that have ended, and has forgotten; their files are still there."""
@@ -77,7 +83,21 @@ class OutputFiles:
                 self._is_windows = (await self._agent.execute(GET_OSINFO)).id == WINDOWS
             except AgentError:  # one from before 2.10, or forbidden: most guests are no Windows
                 self._is_windows = False
-        return command if self._is_windows else ("/bin/sh", "-c", REDIRECT, "sh", *command)
+        if self._is_windows:
+            return command
+        await self._find(command[0])
+        return ("/bin/sh", "-c", REDIRECT, "sh", *command)
+
+    async def _find(self, program: str) -> None:
+        if time.monotonic() - self._found.get(program, -FOUND_FOR) < FOUND_FOR:
+            return
+        answer = await self._run_shell(FIND, program)
+        if answer.exitcode:
+            why = f"Failed to execute child process “{program}” ({_text(answer)})"
+            raise AgentError("GenericError", f"Guest agent command failed, error was '{why}'")
+        if len(self._found) >= MOST_FOUND:
+            self._found.clear()
+        self._found[program] = time.monotonic()
 
     def started(self, pid: int) -> None:
         """A process that `redirected` made was started."""
@@ -120,12 +140,8 @@ class OutputFiles:
 
     async def _with_output(self, pid: int, status: ProcessStatus) -> ProcessStatus:
         found = await self._collect(pid, str(AT_ONCE))
-        text = (found.out_data or b"").decode(errors="replace").rstrip("\n")
-        if found.exitcode == MISSING:
-            raise AgentError(
-                "GenericError", f"Guest agent command failed, error was 'Failed to execute child process {text}'"
-            )
         if found.exitcode == LARGE:
+            text = _text(found)
             out = await self._contents.read(f"{text}/out", count=KEPT)
             err = await self._contents.read(f"{text}/err", count=KEPT)
             await self._agent.execute(EXEC, exec_arguments(("/bin/sh", "-c", 'rm -rf "$0"', text)))
@@ -138,14 +154,22 @@ class OutputFiles:
         return msgspec.structs.replace(status, out_data=found.out_data, err_data=found.err_data)
 
     async def _collect(self, pid: int, most: str) -> ProcessStatus:
-        started = await self._agent.execute(EXEC, exec_arguments(("/bin/sh", "-c", COLLECT, "sh", str(pid), most)))
+        return await self._run_shell(COLLECT, str(pid), most)
+
+    async def _run_shell(self, script: str, *arguments: str) -> ProcessStatus:
+        """Runs a script of ours, whose output is small, to its end."""
+        started = await self._agent.execute(EXEC, exec_arguments(("/bin/sh", "-c", script, "sh", *arguments)))
         pauses = Backoff(0.002, 0.2)
         try:
-            async with asyncio.timeout(COLLECT_WITHIN):
+            async with asyncio.timeout(WITHIN):
                 while not (status := await self._agent.execute(EXEC_STATUS, {"pid": started.pid})).exited:  # noqa: ASYNC110  # only asking tells
                     await asyncio.sleep(pauses.next())
         except TimeoutError:
             raise CommandFailed(
-                self._agent.guest, EXEC_STATUS.command.name, "the guest does not give what a process wrote"
+                self._agent.guest, EXEC_STATUS.command.name, "a shell in the guest does not come to its end"
             ) from None
         return status
+
+
+def _text(status: ProcessStatus) -> str:
+    return (status.out_data or b"").decode(errors="replace").rstrip("\n")

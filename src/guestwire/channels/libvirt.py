@@ -319,7 +319,7 @@ class LibvirtChannel:
         """See `Channel.execute`.
 
         Raises:
-            CommandFailed: also for a command that libvirt does not carry; it was not sent then.
+            GuestError: also for a command that libvirt does not carry; it was not sent then.
         """
         if self._is_closed or self._state is ChannelState.SILENT:
             raise AgentNotRunning(self._guest, STOPPING if self._is_closed else self._why)
@@ -376,11 +376,12 @@ class LibvirtChannel:
         message = {"execute": command.name, "arguments": arguments} if arguments else {"execute": command.name}
         data = msgspec.json.encode(message)
         if LIMITS.command and len(data) > LIMITS.command:
-            raise CommandFailed(
-                self._guest, command.name, f"libvirt carries {LIMITS.command} bytes at most, and this has {len(data)}"
+            raise GuestError(
+                f"{self._guest}: libvirt carries commands of {LIMITS.command} bytes at most, and this {command.name} has"
+                f" {len(data)}"
             )
         if (count := arguments.get("count")) and isinstance(count, int) and count > LARGEST_READ:
-            raise CommandFailed(self._guest, command.name, f"libvirt carries reads of {LARGEST_READ} bytes at most")
+            raise GuestError(f"{self._guest}: libvirt carries reads of {LARGEST_READ} bytes at most")
         return data.decode()
 
     # One call after the other
@@ -461,7 +462,7 @@ class LibvirtChannel:
             kind = next((name for pattern, name in _classes if pattern.match(found["text"])), "GenericError")
             result = AgentError(kind, found["text"])
         elif code == libvirt.VIR_ERR_OPERATION_DENIED:
-            result = CommandFailed(self._guest, call.command.name, READ_ONLY)
+            result = GuestError(f"{self._guest}: {READ_ONLY}")
         elif code in timed_out or "not available for now" in text or "synchronization" in text:
             self._set_state(ChannelState.SILENT, text)
             result = CommandTimeout(self._guest, call.command.name) if call.command.answers else _Lost(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from guestwire.addresses import is_agent_address
+from guestwire.addresses import is_served_here
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Connection:
         """Makes the host. It is kept at once: Ctrl-C may drop the result of what the loop runs."""
         from guestwire.client.hosts import open_host  # noqa: PLC0415
 
-        if not is_agent_address(self._settings.host or ""):
+        if not is_served_here(self._settings.host or ""):
             _load_https()
         self._hosts.append(open_host(self._settings))
 

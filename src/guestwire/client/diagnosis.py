@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guestwire.addresses import is_agent_address
+from guestwire.addresses import is_agent_address, is_served_here
 from guestwire.agent.commands import ABSENT, ABSENT_ELSEWHERE
 from guestwire.client import errors
 from guestwire.client.advice import FROZEN
@@ -60,8 +60,8 @@ class Diagnosis:
 async def examine(host: Host, name: str) -> Diagnosis:
     """Examines one guest, by its VM's name or id; what fails is a step, not an exception."""
     diagnosis = Diagnosis()
-    # An agent's own socket has nothing of a server.
-    is_server = not is_agent_address(host.name)
+    # An agent's own socket has nothing of a server, nor has a libvirt.
+    is_server = not is_served_here(host.name)
     try:
         if is_server:
             version = await host.version()

@@ -1,4 +1,4 @@
-"""A host: a server, or one guest agent's socket; and the guests on it. `connect` makes one, in an event loop."""
+"""A host: a server, a libvirt, or one guest agent's socket; and the guests on it. `connect` makes one, in an event loop."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest
 from guestwire.client.guests import Guest
 from guestwire.client.protocols import GuestInfo
-from guestwire.client.settings import Https, Settings, parse_target, settings_for
+from guestwire.client.settings import Https, LibvirtUri, Settings, parse_target, settings_for
 from guestwire.errors import ConfigurationError
 
 log = logging.getLogger("guestwire.client")
@@ -49,10 +49,12 @@ class Host:
     Args:
         carrier: belongs to the host from now on.
         only_guest: behind the carrier is this guest and no other; whatever name is given for it is taken.
+        is_local: calls are executed in this process.
     """
 
-    def __init__(self, carrier: Carrier, *, only_guest: GuestInfo | None = None) -> None:
+    def __init__(self, carrier: Carrier, *, only_guest: GuestInfo | None = None, is_local: bool = False) -> None:
         self._carrier = carrier
+        self._is_local = is_local or only_guest is not None
         self._only_guest = only_guest
         self._version: dict[str, Any] | None = None
         self._nodes: list[str] = []
@@ -97,7 +99,12 @@ class Host:
 
     @property
     def is_local(self) -> bool:
-        """True if calls are executed here, on an agent's own socket: nothing is made into JSON on its way then."""
+        """True if calls are executed here, on an agent's own socket or a libvirt: nothing is made into JSON on its way then."""
+        return self._is_local
+
+    @property
+    def has_one_guest(self) -> bool:
+        """True if this is an agent's own socket."""
         return self._only_guest is not None
 
     async def is_guestwire(self) -> bool:
@@ -208,8 +215,8 @@ async def connect(target: str | None = None, *, profile: str | None = None, **op
     """Makes a host, which `async with` closes. Nothing is sent before the first call.
 
     Args:
-        target: `https://host:8006` (Proxmox VE or guestwire) or an agent's own socket (`unix:/path/to.qga`; see `addresses`); default: GUESTWIRE_HOST, or the
-            profile's.
+        target: `https://host:8006` (Proxmox VE or guestwire), a libvirt (`qemu:///system`), or an agent's own socket
+            (`unix:/path/to.qga`; see `addresses`); default: GUESTWIRE_HOST, or the profile's.
         profile: a table in `~/.config/guestwire/config.toml`.
         options: `token`, `token_file`, `user`, `password`, `ca`, `fingerprint`, `verify`; see `client.settings`.
 
@@ -228,11 +235,15 @@ def open_host(settings: Settings) -> Host:
     if not settings.host:
         raise ConfigurationError("no host; give --host, set GUESTWIRE_HOST, or write a profile")
     target = parse_target(settings.host)
-    # Either takes a tenth of a second to load, and one is enough.
+    # Each takes a tenth of a second to load, and one is enough.
     if isinstance(target, Https):
         from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
 
         return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
+    if isinstance(target, LibvirtUri):
+        from guestwire.client.carriers.libvirt_host import LibvirtCarrier  # noqa: PLC0415
+
+        return Host(LibvirtCarrier(target.uri), is_local=True)
     from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
 
     carrier = DirectCarrier(target)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
@@ -229,7 +230,7 @@ class LibvirtSource:
                 return
             changed, self._changed = self._changed, set()
             if changed:
-                found = await self._libvirt.run(lambda _, names=changed: _look(self._connection, names))
+                found = await self._libvirt.run(partial(_look, self._connection, changed))
                 self.domains = {
                     **{uuid: domain for uuid, domain in self.domains.items() if uuid not in changed},
                     **found,
@@ -297,7 +298,7 @@ def _list(connection: Any) -> dict[str, Domain]:
     return found
 
 
-def _look(connection: LibvirtConnection, uuids: set[str]) -> dict[str, Domain]:
+def _look(connection: LibvirtConnection, uuids: set[str], _pooled: LibvirtConnection) -> dict[str, Domain]:
     libvirt: Any = binding()
     found = {}
     for uuid in uuids:

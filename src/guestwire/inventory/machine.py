@@ -8,13 +8,15 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from guestwire.channels.qmp import Monitor
 from guestwire.errors import MonitorError
 from guestwire.inventory.host import boot_seconds
+
+if TYPE_CHECKING:
+    from guestwire.channels.qmp import Monitor
 
 FACTS_FRESH: Final = 30.0
 COUNTERS_FRESH: Final = 1.0
@@ -71,7 +73,7 @@ class Usage(msgspec.Struct, frozen=True):
 class Machine:
     """Asks for one VM; `monitor` belongs to its maker."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: "Monitor") -> None:
         self.facts = Facts()
         self.counters = Counters()
         self._monitor = monitor

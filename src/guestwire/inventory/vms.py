@@ -4,13 +4,12 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, GuestEvent, open_channel
-from guestwire.channels.qmp import Monitor
 from guestwire.inventory.config import TAG, VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
 from guestwire.inventory.host import HostLoad
@@ -19,6 +18,9 @@ from guestwire.inventory.machine import Facts, Machine
 from guestwire.inventory.task_runner import Tasks
 from guestwire.inventory.vm_ids import give_ids
 from guestwire.stores import MemoryStore, Store
+
+if TYPE_CHECKING:
+    from guestwire.channels.qmp import Monitor
 
 SLICE: Final = 100
 """VMs that are gone through in one turn of the loop: there may be ten thousand."""
@@ -49,7 +51,11 @@ class Vm:
         if libvirt and libvirt.domain.has_agent:
             self._channel = libvirt.source.channel(libvirt.domain.uuid, guest)
         port = address.path if isinstance(address, UnixAddress) else None
-        self.monitor = Monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
+        self.monitor: Monitor | None = None
+        if config.qmp_path:
+            from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # it is in the extra for servers
+
+            self.monitor = Monitor(config.qmp_path, guest, port, self._channel)
         self.machine = Machine(self.monitor) if self.monitor else None
         self._resets = self.resets
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
