@@ -114,7 +114,7 @@ class LibvirtHost:
             stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"PATH": _path()},
         )  # fmt: skip
         log.close()
-        await until(lambda: (self.sockets / "libvirt-sock").is_socket(), within=STARTING)
+        await until((self.sockets / "libvirt-sock").is_socket, within=STARTING)
 
     async def kill(self) -> None:
         """Ends the daemon at once, and with it every VM."""

@@ -21,7 +21,6 @@ from guestwire.inventory.power_actions import Power
 from guestwire.inventory.vm_ids import give_ids
 from guestwire.inventory.vms import Vm
 from guestwire.stores import MemoryStore
-from guestwire.testing import SandboxedAgent
 
 if TYPE_CHECKING:
     from devtools.guests import GuestImage
@@ -84,7 +83,8 @@ async def test_all_of_a_thousand_domains_are_listed(folder: Path) -> None:
     async with following(many(folder, 1000), store=MemoryStore()) as inventory:
         assert sorted(inventory.vms) == list(range(100, 1100))
         vm = named(inventory, "vm7")
-        assert vm and (vm.facts.cpus, vm.facts.memory, vm.known_state) == (2, 128 * 2**20, True)
+        assert vm
+        assert (vm.facts.cpus, vm.facts.memory, vm.known_state) == (2, 128 * 2**20, True)
         assert vm.agent is None
 
 
@@ -116,7 +116,9 @@ class TestRealDomains:
             domain = await asyncio.to_thread(connection.defineXML, xml)
             await until(lambda: named(inventory, "comes") is not None, within=FOLLOWS)
             vm = named(inventory, "comes")
-            assert vm and vm.known_state is False and vm.agent is not None
+            assert vm
+            assert vm.known_state is False
+            assert vm.agent is not None
             assert (vm.config.description, vm.config.tags) == ("shop", ["web", "prod"])
 
             await asyncio.to_thread(domain.create)
@@ -136,7 +138,8 @@ class TestRealDomains:
         async with following(libvirt_host.uri) as inventory, libvirt_host.domain("power", image) as domain:
             await until(lambda: named(inventory, "power") is not None, within=FOLLOWS)
             vm = named(inventory, "power")
-            assert vm and vm.agent
+            assert vm
+            assert vm.agent
             power = Power(vm, said.append)
 
             await power.suspend()
@@ -159,9 +162,8 @@ class TestRealDomains:
             with pytest.raises(GuestError, match="domain is not running"):
                 await power.reset()
 
-    async def test_a_server_serves_them_and_finds_them_again(
-        self, libvirt_host: LibvirtHost, libvirt_web: SandboxedAgent
-    ) -> None:
+    @pytest.mark.usefixtures("libvirt_web")
+    async def test_a_server_serves_them_and_finds_them_again(self, libvirt_host: LibvirtHost) -> None:
         sources = f'[[source]]\nlibvirt = "{libvirt_host.uri}"\n'
         async with Serving.of(site(sources)) as server:
             client = Client(server)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guestwire.addresses import UnixAddress, VsockAddress
@@ -51,11 +52,7 @@ class Vm:
         if libvirt and libvirt.domain.has_agent:
             self._channel = libvirt.source.channel(libvirt.domain.uuid, guest)
         port = address.path if isinstance(address, UnixAddress) else None
-        self.monitor: Monitor | None = None
-        if config.qmp_path:
-            from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # it is in the extra for servers
-
-            self.monitor = Monitor(config.qmp_path, guest, port, self._channel)
+        self.monitor = _open_monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
         self._resets = self.resets
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
@@ -133,6 +130,12 @@ class Vm:
     def reaches_as(self, config: VmConfig, libvirt: InLibvirt | None) -> bool:
         """True if what these say is reached the same way."""
         return _way(self.config, self.libvirt) == _way(config, libvirt)
+
+
+def _open_monitor(path: Path, guest: str, port: Path | None, channel: Channel | None) -> "Monitor":
+    from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # what it needs is in the extra for servers
+
+    return Monitor(path, guest, port, channel)
 
 
 def _way(config: VmConfig, libvirt: InLibvirt | None) -> tuple[object, ...]:
