@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 from calling import site, vm
+from libvirt_host import LibvirtHost
+from libvirt_host import why_not as libvirt_why_not
 from serving import Serving
 from ways import Target, Way, options_for, over_https
 
@@ -132,6 +134,26 @@ async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
         shutil.rmtree(folder)
 
 
+# libvirt
+
+
+@pytest.fixture(scope="session")
+async def libvirt_host() -> AsyncIterator[LibvirtHost]:
+    """A libvirt of our own."""
+    if reason := libvirt_why_not():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="gw-", ignore_cleanup_errors=True) as name:
+        async with LibvirtHost(Path(name)) as host:
+            yield host
+
+
+@pytest.fixture(scope="session")
+async def libvirt_web(libvirt_host: LibvirtHost, image: "GuestImage") -> AsyncIterator[SandboxedAgent]:
+    """The agent of its domain `web`, which runs; the agent is in a sandbox, where tests can see it."""
+    async with libvirt_host.bridged("web", image) as agent:
+        yield agent
+
+
 # Every way to a guest
 
 
@@ -156,14 +178,29 @@ async def limited() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
         yield server, agent
 
 
-@pytest.fixture(params=["unix", "guestwire", "limited"])
+@pytest.fixture
+def in_libvirt(request: pytest.FixtureRequest) -> tuple[str, SandboxedAgent] | None:
+    """The URI of a libvirt and the agent of its domain `web`, where the test goes that way: other tests need not wait for it."""
+    if "libvirt" not in request.node.callspec.params.values():
+        return None
+    agent = request.getfixturevalue("libvirt_web")
+    return request.getfixturevalue("libvirt_host").uri, agent
+
+
+@pytest.fixture(params=["unix", "guestwire", "limited", "libvirt"])
 async def way(
     request: pytest.FixtureRequest,
     server: Serving,
     served_agent: SandboxedAgent,
     agent: SandboxedAgent,
     limited: tuple[Serving, SandboxedAgent],
+    in_libvirt: tuple[str, SandboxedAgent] | None,
 ) -> AsyncIterator[Way]:
+    if in_libvirt:
+        uri, real = in_libvirt
+        async with await connect(uri) as host:
+            yield Way(host, await host.guest("web"), real, None, ["--host", uri])
+        return
     if request.param == "unix":
         target = f"unix:{agent.socket}"
         async with await connect(target) as host:
@@ -174,15 +211,19 @@ async def way(
         yield Way(host, await host.guest("web"), real, between, options_for(between))
 
 
-@pytest.fixture(params=["unix", "guestwire", "limited"])
+@pytest.fixture(params=["unix", "guestwire", "limited", "libvirt"])
 def target(
     request: pytest.FixtureRequest,
     server: Serving,
     served_agent: SandboxedAgent,
     agent: SandboxedAgent,
     limited: tuple[Serving, SandboxedAgent],
+    in_libvirt: tuple[str, SandboxedAgent] | None,
 ) -> Target:
     """As `way`, with nothing connected to the agent but what the test starts."""
+    if in_libvirt:
+        uri, real = in_libvirt
+        return Target(["--host", uri], real, "web")
     if request.param == "unix":
         return Target(["--host", f"unix:{agent.socket}"], agent, "guest100")
     between, real = (server, served_agent) if request.param == "guestwire" else limited

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "access": LOW | {"pacing", "stores"},
     "contract": GUEST | {"stores", "access"},
     "dispatch": LOW | {"pacing", "stores", "access", "contract"},
-    "inventory": GUEST | {"addresses", "toml", "stores", "access", "contract"},
+    "inventory": GUEST | {"addresses", "pacing", "toml", "stores", "access", "contract"},
     "server": LOW | {"pacing", "contract", "stores", "access", "dispatch", "inventory"},
     "app": GUEST | {"open_files", "stores", "contract", "access", "dispatch", "inventory", "server"},
     "client": GUEST | {"addresses", "pacing", "stores", "access", "contract", "dispatch", "inventory"},

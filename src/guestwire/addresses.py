@@ -3,6 +3,8 @@
 unix:/PATH                 a UNIX socket: QEMU's chardev, or an agent that listens itself
 vsock:CID:PORT             an agent that listens on vsock in the guest with that id
 hybrid-vsock:/PATH:PORT    the same through Cloud Hypervisor's or Firecracker's UNIX socket
+
+A libvirt, with all its VMs, is named as virsh names it: qemu:///system, qemu:///session, qemu+ssh://HOST/system.
 """
 
 import re
@@ -21,6 +23,7 @@ LARGEST: Final = 2**32 - 2
 
 _vsock: Final = re.compile(r"vsock:(?P<cid>[0-9]{1,10}):(?P<port>[0-9]{1,10})")
 _hybrid: Final = re.compile(r"hybrid-vsock:(?P<path>.+):(?P<port>[0-9]{1,10})")
+_libvirt: Final = re.compile(r"(?:qemu(?:\+(?:ssh|libssh|libssh2|tls|tcp|unix))?|test)://[!-~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,11 @@ def is_agent_address(text: str) -> bool:
     return text.startswith(SCHEMES)
 
 
+def is_served_here(text: str) -> bool:
+    """True for a target without a server: an agent's own socket, or a libvirt."""
+    return is_agent_address(text) or is_libvirt_uri(text)
+
+
 def parse_agent_address(text: str) -> AgentAddress | None:
     """Reads an address; None where it is none."""
     if text.startswith("unix:"):
@@ -90,6 +98,11 @@ def parse_agent_address(text: str) -> AgentAddress | None:
     if (found := _hybrid.fullmatch(text)) and _is_path(found["path"]) and int(found["port"]) <= LARGEST:
         return HybridVsockAddress(Path(found["path"]), int(found["port"]))
     return None
+
+
+def is_libvirt_uri(text: str) -> bool:
+    """True for what names a libvirt, by QEMU's driver or that for tests; not for one that names a program to run."""
+    return bool(_libvirt.fullmatch(text)) and "command=" not in text
 
 
 def _is_path(text: str) -> bool:

@@ -10,6 +10,7 @@ from guestwire.channels import (
     Channel,
     ChannelState,
     GuestEvent,
+    Limits,
     OnLateReply,
     ReadBudget,
     StreamChannel,
@@ -75,6 +76,8 @@ async def test_a_channel_with_hardly_any_budget(check: ChannelCheck, guest: Fake
 
 class Naive:
     """A channel with one fault: it gives each reply to the call that has waited longest for any, or swallows what is late, or never times out."""
+
+    limits = Limits()
 
     def __init__(self, inner: Channel, fault: str) -> None:
         self.inner = inner

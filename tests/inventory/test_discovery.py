@@ -18,7 +18,6 @@ from guestwire.inventory.discovery import Discovery
 from guestwire.inventory.found import FoundVm
 from guestwire.inventory.qemu_processes import QemuProcesses, found_in
 from guestwire.inventory.socket_folders import SocketFolder
-from guestwire.inventory.vmids import FIRST_MADE, Vmids
 from guestwire.stores import MemoryStore
 from guestwire.testing import FakeGuest, SandboxedAgent
 
@@ -192,31 +191,6 @@ def vm(key: str, vmid: int | None = None) -> FoundVm:
     return FoundVm(key=key, name=key, source="test", vmid=vmid, agent=f"unix:/run/{key}")
 
 
-async def test_ids_are_given_once_and_kept_with_the_store() -> None:
-    store = MemoryStore()
-
-    first = await Vmids(store).give([vm("b"), vm("a"), vm("c", 105)], {100})
-    later = await Vmids(store).give([vm("d"), vm("b")], {100})
-
-    assert first == {"c": 105, "a": 101, "b": 102}
-    assert later == {"b": 102, "d": 103}
-
-
-async def test_an_id_that_the_configuration_takes_is_given_up() -> None:
-    store = MemoryStore()
-    await Vmids(store).give([vm("a")], set())
-
-    assert await Vmids(store).give([vm("a"), vm("b", 200)], {100, 200}) == {"b": 101, "a": 102}
-
-
-async def test_without_a_store_an_id_follows_from_the_vm_alone() -> None:
-    alone = await Vmids(None).give([vm("a")], set())
-    beside = await Vmids(None).give([vm("b"), vm("a"), vm("c", 105)], set())
-
-    assert alone["a"] == beside["a"] >= FIRST_MADE
-    assert beside["c"] == 105
-
-
 class Place:
     """A source that the test fills."""
 
@@ -239,10 +213,38 @@ async def inventory() -> AsyncIterator[Inventory]:
     await made.close()
 
 
+async def ids(inventory: Inventory, store: MemoryStore | None, *vms: FoundVm, taken: int = 0) -> dict[str | None, int]:
+    named = [VmConfig(vmid=taken, name="named")] if taken else []
+    await Discovery(inventory, [Place(*vms)], store, named).look()
+    return {one.config.name: vmid for vmid, one in inventory.vms.items() if one.config.name != "named"}
+
+
+async def test_ids_are_given_once_and_kept_with_the_store(inventory: Inventory) -> None:
+    store = MemoryStore()
+
+    assert await ids(inventory, store, vm("b"), vm("a"), vm("c", 105), taken=100) == {"c": 105, "a": 101, "b": 102}
+    assert await ids(inventory, store, vm("d"), vm("b"), taken=100) == {"b": 102, "d": 103}
+
+
+async def test_an_id_that_the_configuration_takes_is_given_up(inventory: Inventory) -> None:
+    store = MemoryStore()
+    assert await ids(inventory, store, vm("a")) == {"a": 100}
+
+    assert await ids(inventory, store, vm("a"), vm("b", 200), taken=100) == {"b": 200, "a": 101}
+
+
+async def test_without_a_store_an_id_follows_from_the_vm_alone(inventory: Inventory) -> None:
+    alone = await ids(inventory, None, vm("a"))
+    beside = await ids(inventory, None, vm("b"), vm("a"), vm("c", 105))
+
+    assert alone["a"] == beside["a"] > 10**8
+    assert beside["c"] == 105
+
+
 async def test_what_the_configuration_names_counts_before_what_is_found(inventory: Inventory) -> None:
     named = VmConfig(vmid=100, name="mine", agent="unix:/run/a")
     place = Place(vm("a"), vm("b"), FoundVm(key="x", name="x", source="test", problem="no channel", hint="give it one"))
-    discovery = Discovery(inventory, [place, Place(vm("b", 777))], Vmids(MemoryStore()), [named])
+    discovery = Discovery(inventory, [place, Place(vm("b", 777))], MemoryStore(), [named])
 
     await discovery.look()
 
@@ -252,7 +254,7 @@ async def test_what_the_configuration_names_counts_before_what_is_found(inventor
 
 async def test_a_vm_that_stays_keeps_its_channel_and_one_source_that_fails_hides_no_other(inventory: Inventory) -> None:
     one, other = Place(vm("a")), Place(vm("b"))
-    discovery = Discovery(inventory, [one, other], Vmids(MemoryStore()))
+    discovery = Discovery(inventory, [one, other], MemoryStore())
     await discovery.look()
     kept = inventory.vms[101]
 
@@ -301,8 +303,8 @@ async def test_a_server_follows_a_folder_and_ids_outlive_it() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[source]]\n", "a source is one of qemu = true, and folder"),
-        ('[[source]]\nqemu = true\nfolder = "/a"\n', "a source is one of qemu = true, and folder"),
+        ("[[source]]\n", "a source is one of qemu = true, folder"),
+        ('[[source]]\nqemu = true\nfolder = "/a"\n', "a source is one of qemu = true, folder"),
         ('[[source]]\nfolder = "a"\n', "'a' is not an absolute path"),
         ('[[source]]\nfolder = "/a"\npattern = "../*"\n', "'../*' is no pattern below the folder"),
         ("[[source]]\nqemu = false\n", "qemu"),

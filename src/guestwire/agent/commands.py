@@ -3,6 +3,7 @@
 Source: the QGA schema; time-outs as Proxmox VE gives them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -109,3 +110,13 @@ ABSENT: Final[dict[str, frozenset[str]]] = {
 
 ABSENT_ELSEWHERE: Final = frozenset({"guest-get-devices"})
 """As above, for Linux and all others."""
+
+
+def exec_arguments(command: Sequence[str], input_data: bytes | None = None) -> dict[str, Any]:
+    """Arguments of guest-exec; its output is captured."""
+    arguments: dict[str, Any] = {"capture-output": True}
+    if command:
+        arguments |= {"path": command[0], "arg": list(command[1:])}
+    if input_data is not None:
+        arguments["input-data"] = input_data
+    return arguments

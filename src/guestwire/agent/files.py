@@ -27,6 +27,9 @@ PIECE: Final = 272 * 1024
 """Bytes of one guest-file-read: 64 KiB to 1 MiB are fastest, and small pieces let other calls through. It is a little more than
 the 264 KiB from which on memory goes back to the system at once (`app/prepare.py`)."""
 
+WRITTEN_AT_ONCE: Final = 64 * 1024
+"""Bytes of one guest-file-write through a channel that limits commands."""
+
 AHEAD: Final = 2
 """Reads ahead of their answers: the agent works while we decode."""
 
@@ -52,6 +55,7 @@ class Files:
 
     def __init__(self, agent: AgentClient) -> None:
         self._agent = agent
+        self._most_written = WRITTEN_AT_ONCE if agent.channel.limits.command else None
 
     async def read(self, path: str, *, offset: int = 0, count: int) -> Contents:
         """At most `count` bytes of the file `path`, from `offset` on.
@@ -108,8 +112,16 @@ class Files:
     async def _write_text(self, handle: int, path: str, content: str, measure: Callable[[], int]) -> None:
         """Hands base64 to the agent as it is, and what it did not take of it once more.
 
-        What the content stands for is measured when the agent has taken it: refusing it is the agent's part.
+        What the content stands for is measured when the agent has taken it: refusing it is the agent's part. What the
+        channel does not carry at once is decoded here.
         """
+        if self._most_written and len(content) * 3 // 4 > self._most_written:
+            try:
+                decoded = _decode(content)
+            except binascii.Error as error:
+                raise AgentError("GenericError", f"Base64 data could not be decoded: {error}") from error
+            await self._write_all(handle, path, decoded)
+            return
         written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": content})
         try:
             size = measure()
@@ -123,9 +135,10 @@ class Files:
     async def _write_all(self, handle: int, path: str, content: bytes) -> None:
         rest = memoryview(content)
         while True:
-            written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": bytes(rest)})
-            if not 0 <= written.count <= len(rest):
-                raise self._wrong(FILE_WRITE, f"{counted(written.count, 'byte')} written of {len(rest)}")
+            piece = bytes(rest[: self._most_written])
+            written = await self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": piece})
+            if not 0 <= written.count <= len(piece):
+                raise self._wrong(FILE_WRITE, f"{counted(written.count, 'byte')} written of {len(piece)}")
             rest = rest[written.count :]
             if not rest:
                 return
@@ -227,6 +240,14 @@ def decoded_size(content: str) -> int:
     if len(content) % 4 or content[len(bare) :] not in ("", "=", "==") or any(letter in bare for letter in "=\n"):
         return len(decode_leniently(content))
     return len(bare) * 3 // 4
+
+
+def _decode(content: str) -> bytes:
+    """As `decode_leniently`, and at once where the base64 is clean."""
+    try:
+        return binascii.a2b_base64(content, strict_mode=True)
+    except binascii.Error:
+        return decode_leniently(content)
 
 
 def decode_leniently(content: str) -> bytes:

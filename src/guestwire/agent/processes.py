@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from guestwire.agent.agent_client import AgentClient
-from guestwire.agent.commands import EXEC, EXEC_STATUS
+from guestwire.agent.commands import EXEC, EXEC_STATUS, exec_arguments
 from guestwire.agent.exit_status_cache import ExitStatusCache
+from guestwire.agent.output_files import OutputFiles
 from guestwire.agent.results import ProcessStatus
 from guestwire.errors import GuestError
 from guestwire.pacing import Backoff
@@ -30,6 +31,8 @@ class Processes:
         self._agent = agent
         self._exit_statuses = exit_statuses
         self._requests: dict[int, asyncio.Task[ProcessStatus]] = {}
+        limit = agent.channel.limits.reply
+        self._files = OutputFiles(agent) if limit and limit < EXEC_STATUS.command.reply_limit else None
 
     async def start(self, command: Sequence[str], input_data: bytes | None = None) -> int:
         """Starts `command[0]` with the rest as arguments; its output is captured, 16 MiB of each stream.
@@ -41,7 +44,11 @@ class Processes:
             AgentError: the guest's own reason (no such program, …).
             GuestError: see `Channel.execute`.
         """
-        started = await self._agent.execute(EXEC, _exec_arguments(command, input_data))
+        if self._files and command:
+            command = await self._files.redirected(command)
+        started = await self._agent.execute(EXEC, exec_arguments(command, input_data))
+        if self._files:
+            self._files.started(started.pid)
         self._exit_statuses.drop(self._agent.guest, started.pid)
         return started.pid
 
@@ -102,7 +109,10 @@ class Processes:
                     self._keep(pid, msgspec.json.decode(reply.value, type=ProcessStatus))
 
         try:
-            status = await self._agent.execute(EXEC_STATUS, {"pid": pid}, on_late_reply=on_late_reply)
+            if self._files:
+                status = await self._files.status(pid)
+            else:
+                status = await self._agent.execute(EXEC_STATUS, {"pid": pid}, on_late_reply=on_late_reply)
         finally:
             self._requests.pop(pid, None)
         self._keep(pid, status)
@@ -111,12 +121,3 @@ class Processes:
     def _keep(self, pid: int, status: ProcessStatus) -> None:
         if status.exited:
             self._exit_statuses.put(self._agent.guest, pid, status)
-
-
-def _exec_arguments(command: Sequence[str], input_data: bytes | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"capture-output": True}
-    if command:
-        arguments |= {"path": command[0], "arg": list(command[1:])}
-    if input_data is not None:
-        arguments["input-data"] = input_data
-    return arguments

@@ -27,7 +27,6 @@ from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
 from guestwire.inventory.discovery import Discovery
 from guestwire.inventory.sources import sources_of
-from guestwire.inventory.vmids import Vmids
 from guestwire.server import Certificate, Gateway, Listener
 from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
@@ -77,7 +76,7 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, store)
     frozen = FrozenGuests(inventory, access, recorder)
-    discovery = Discovery(inventory, sources_of(config.source), Vmids(store), config.vm)
+    discovery = Discovery(inventory, sources_of(config.source), store, config.vm, config.libvirts)
     stop = _heed_signals(path, config, discovery)
     listener = Listener(
         make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
@@ -171,7 +170,7 @@ async def _reload(path: Path | None, config: Config, discovery: Discovery, turn:
         except ConfigurationError as error:
             log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
         else:
-            discovery.named, discovery.sources = new.vm, sources_of(new.source)
+            discovery.named, discovery.sources, discovery.libvirts = new.vm, sources_of(new.source), new.libvirts
             await discovery.look()
             note = "" if new.server == config.server else "; changes under [server] need a restart"
             log.info("reloaded: %s%s", counted(discovery.served, "VM"), note)

@@ -1,7 +1,7 @@
 """Channels carry commands to a guest agent: one small interface (`Channel`) and its implementations, a file each; and beside it `qmp.Monitor`."""
 
 from guestwire.channels.budget import ReadBudget
-from guestwire.channels.channel import Channel, ChannelState, GuestEvent, OnLateReply
+from guestwire.channels.channel import Channel, ChannelState, GuestEvent, Limits, OnLateReply
 from guestwire.channels.opening import open_channel
 from guestwire.channels.stream import StreamChannel
 from guestwire.channels.unix import UnixChannel, is_served
@@ -10,6 +10,7 @@ __all__ = [
     "Channel",
     "ChannelState",
     "GuestEvent",
+    "Limits",
     "OnLateReply",
     "ReadBudget",
     "StreamChannel",

@@ -1,11 +1,12 @@
 """The seam between guestwire and a guest: whole commands go down, whole replies come up.
 
 Above it: `agent/`, which knows what the commands mean. Below it: one implementation a carrier. `stream.py` carries
-bytes over any stream socket (`unix.py` is one); others (libvirt, another node) carry the command as it is.
+bytes over any stream socket (`unix.py` is one); others (`libvirt.py`, another node) carry the command as it is.
 `guestwire.testing.channels` checks any of them.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -38,8 +39,21 @@ OnLateReply = Callable[[Reply], None]
 """Called with the reply of a command that its caller had given up: there may be a file handle in it, or a process's only output."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a channel carries at most, in bytes of JSON; None: as much as an agent takes and gives."""
+
+    command: int | None = None
+    reply: int | None = None
+
+
 class Channel(Protocol):
     """Carries commands to one guest agent. Any number of callers; replies never get mixed up."""
+
+    @property
+    def limits(self) -> Limits:
+        """What it carries; it refuses larger commands. No command may be sent whose reply can be larger."""
+        ...
 
     @property
     def state(self) -> ChannelState:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from guestwire.channels.budget import SMALL, ReadBudget, shared_budget
-from guestwire.channels.channel import ChannelState, GuestEvent, OnLateReply
+from guestwire.channels.channel import ChannelState, GuestEvent, Limits, OnLateReply
 from guestwire.channels.link import (
     Call,
     Connect,
@@ -48,6 +48,8 @@ class StreamChannel:
         guest: how messages name the guest, for example `VM 100`.
         budget: what all guests share; without it, all channels on this event loop share one.
     """
+
+    limits = Limits()
 
     def __init__(self, connect: StreamConnect, guest: str, *, budget: ReadBudget | None = None) -> None:
         self._stream_connect = connect

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from guestwire.addresses import is_agent_address
+from guestwire.addresses import is_served_here
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Connection:
         from guestwire.client.hosts import open_host  # noqa: PLC0415
 
         host = self._settings.host
-        if host and host != "local:" and not is_agent_address(host):
+        if host and host != "local:" and not is_served_here(host):
             _load_https()
         self._hosts.append(open_host(self._settings))
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from guestwire.addresses import is_agent_address
+from guestwire.addresses import is_served_here
 from guestwire.cli.asking import confirm
 from guestwire.cli.output import note
 from guestwire.client.errors import CertificateNotTrusted
@@ -29,13 +29,7 @@ def add_known_fingerprint(settings: Settings) -> Settings:
     Raises:
         ConfigurationError: the file can't be read.
     """
-    if (
-        not settings.host
-        or is_agent_address(settings.host)
-        or settings.ca
-        or settings.fingerprint
-        or not settings.verify
-    ):
+    if not settings.host or is_served_here(settings.host) or settings.ca or settings.fingerprint or not settings.verify:
         return settings
     return replace(settings, fingerprint=_known().get(str(parse_target(settings.host))))
 

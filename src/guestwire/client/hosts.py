@@ -1,4 +1,4 @@
-"""A host: a server, or one guest agent's socket; and the guests on it. `connect` makes one, in an event loop."""
+"""A host: a server, a libvirt, or one guest agent's socket; and the guests on it. `connect` makes one, in an event loop."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest
 from guestwire.client.guests import Guest
 from guestwire.client.protocols import GuestInfo
-from guestwire.client.settings import LOCAL, Https, Local, Settings, parse_target, settings_for
+from guestwire.client.settings import LOCAL, Https, LibvirtUri, Local, Settings, parse_target, settings_for
 
 if TYPE_CHECKING:
     from guestwire.client.carriers.local import LocalCarrier
@@ -55,13 +55,16 @@ class Host:
     Args:
         carrier: belongs to the host from now on.
         only_guest: behind the carrier is this guest and no other; whatever name is given for it is taken.
+        is_local: calls are executed in this process.
         machine: the same carrier, where it is this machine's.
     """
 
     def __init__(
-        self, carrier: Carrier, *, only_guest: GuestInfo | None = None, machine: "LocalCarrier | None" = None
-    ) -> None:
+        self, carrier: Carrier, *, only_guest: GuestInfo | None = None, is_local: bool = False,
+        machine: "LocalCarrier | None" = None,
+    ) -> None:  # fmt: skip
         self._carrier = carrier
+        self._is_local = is_local or only_guest is not None
         self._only_guest = only_guest
         self._machine = machine
         self._version: dict[str, Any] | None = None
@@ -107,8 +110,13 @@ class Host:
 
     @property
     def is_local(self) -> bool:
-        """True if calls are executed here, on agents' own sockets: nothing is made into JSON on its way then."""
-        return self._only_guest is not None or self._machine is not None
+        """True if calls are executed here, on an agent's own socket or a libvirt: nothing is made into JSON on its way then."""
+        return self._is_local
+
+    @property
+    def has_one_guest(self) -> bool:
+        """True if this is an agent's own socket."""
+        return self._only_guest is not None
 
     async def is_guestwire(self) -> bool:
         """True if it is guestwire, which has none of the limits of Proxmox VE's own service."""
@@ -225,8 +233,9 @@ async def connect(target: str | None = None, *, profile: str | None = None, **op
     """Makes a host, which `async with` closes. Nothing is sent before the first call.
 
     Args:
-        target: `https://host:8006` (Proxmox VE or guestwire) or an agent's own socket (`unix:/path/to.qga`; see `addresses`); `local:` is this machine, whose VMs
-            are found; default: GUESTWIRE_HOST, the profile's, or this machine.
+        target: `https://host:8006` (Proxmox VE or guestwire), a libvirt (`qemu:///system`), an agent's own socket
+            (`unix:/path/to.qga`; see `addresses`), or `local:`, this machine, whose VMs are found; default:
+            GUESTWIRE_HOST, the profile's, or this machine.
         profile: a table in `~/.config/guestwire/config.toml`.
         options: `token`, `token_file`, `user`, `password`, `ca`, `fingerprint`, `verify`; see `client.settings`.
 
@@ -243,17 +252,21 @@ def open_host(settings: Settings) -> Host:
         ConfigurationError: they name none, or something can't be used.
     """
     target = parse_target(settings.host or LOCAL)
-    # Either takes a tenth of a second to load, and one is enough.
+    # Each takes a tenth of a second to load, and one is enough.
     if isinstance(target, Https):
         from guestwire.client.carriers.https import HttpsCarrier  # noqa: PLC0415
 
         return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
     if isinstance(target, Local):
         from guestwire.client.carriers.local import LocalCarrier  # noqa: PLC0415
-        from guestwire.inventory.sources import UNASKED, sources_of  # noqa: PLC0415
+        from guestwire.inventory.sources import UNASKED, libvirts_here, sources_of  # noqa: PLC0415
 
-        carrier_here = LocalCarrier("this machine", sources_of(UNASKED))
-        return Host(carrier_here, machine=carrier_here)
+        carrier_here = LocalCarrier("this machine", sources_of(UNASKED), libvirts_here())
+        return Host(carrier_here, machine=carrier_here, is_local=True)
+    if isinstance(target, LibvirtUri):
+        from guestwire.client.carriers.libvirt_host import LibvirtCarrier  # noqa: PLC0415
+
+        return Host(LibvirtCarrier(target.uri), is_local=True)
     from guestwire.client.carriers.direct import DirectCarrier  # noqa: PLC0415
 
     carrier = DirectCarrier(target)

@@ -1,7 +1,7 @@
 """Settings of a connection, from arguments, the environment, or a profile in `~/.config/guestwire/config.toml`.
 
-A target is a URL, everywhere the same: `https://host:8006` (Proxmox VE or guestwire), `unix:/path/to.qga` (an agent
-itself).
+A target is a URL, everywhere the same: `https://host:8006` (Proxmox VE or guestwire), `qemu:///system` (libvirt),
+`unix:/path/to.qga` (an agent itself).
 
 Arguments come first, then the profile that is named, then the environment, then the profile `default`. Who calls and
 which certificate is accepted are each from one of them: a token is never mixed with another's password, nor a CA with
@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from guestwire.addresses import FORMS, AgentAddress, is_agent_address, parse_agent_address
+from guestwire.addresses import FORMS, AgentAddress, is_agent_address, is_libvirt_uri, parse_agent_address
 from guestwire.errors import ConfigurationError
 
 ENVIRONMENT: Final = {
@@ -92,7 +92,18 @@ class Local:
 
 LOCAL: Final = "local:"
 
-Target = Https | Local | AgentAddress
+
+@dataclass(frozen=True, slots=True)
+class LibvirtUri:
+    """A libvirt, as virsh names it."""
+
+    uri: str
+
+    def __str__(self) -> str:
+        return self.uri
+
+
+Target = Https | Local | LibvirtUri | AgentAddress
 
 
 def parse_target(text: str) -> Target:
@@ -101,9 +112,14 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigurationError: it is none.
     """
-    how = f"write https://HOST:8006, {LOCAL} for the VMs of this machine, or for an agent's own socket {FORMS}"
+    how = (
+        f"write https://HOST:8006, {LOCAL} for the VMs of this machine, qemu:///system for libvirt, or for an agent's own socket"
+        f" {FORMS}"
+    )
     if text == LOCAL:
         return Local()
+    if is_libvirt_uri(text):
+        return LibvirtUri(text)
     if is_agent_address(text):
         address = parse_agent_address(text)
         if address is None:

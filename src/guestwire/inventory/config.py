@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from guestwire.addresses import FORMS, MAX_PATH, AgentAddress, VsockAddress, parse_agent_address
+from guestwire.addresses import FORMS, MAX_PATH, AgentAddress, VsockAddress, is_libvirt_uri, parse_agent_address
 from guestwire.toml import Refuse, read_toml
 
 NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
@@ -93,10 +93,14 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[[source]]`: where VMs are found that no `[[vm]]` names. One of `qemu`, `folder`."""
+    """`[[source]]`: where VMs are found that no `[[vm]]` names. One of `qemu`, `folder`, `libvirt`.
+
+    `libvirt` is a URI as virsh has it.
+    """
 
     qemu: Literal[True] | None = None
     folder: str | None = None
+    libvirt: str | None = None
     pattern: str = "*.qga"
 
 
@@ -116,6 +120,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: AuditConfig = msgspec.field(default_factory=AuditConfig)
     vm: list[VmConfig] = msgspec.field(default_factory=list)
     source: list[SourceConfig] = msgspec.field(default_factory=list)
+
+    @property
+    def libvirts(self) -> list[str]:
+        """The URIs of all sources that are one, once each."""
+        return list(dict.fromkeys(source.libvirt for source in self.source if source.libvirt))
 
 
 def _socket_path(url: str | None) -> Path | None:
@@ -165,8 +174,11 @@ def _check(config: Config, refuse: Refuse) -> None:
 
 
 def _check_source(source: SourceConfig, table: str, refuse: Refuse) -> None:
-    if (source.qemu is None) == (source.folder is None):
-        raise refuse(table, "qemu", 'a source is one of qemu = true, and folder = "/PATH"')
+    if sum(one is not None for one in (source.qemu, source.folder, source.libvirt)) != 1:
+        raise refuse(table, "qemu", 'a source is one of qemu = true, folder = "/PATH", and libvirt = "qemu:///system"')
+    if source.libvirt is not None and not is_libvirt_uri(source.libvirt):
+        why = f"'{source.libvirt}' names no libvirt: qemu:///system, or qemu+ssh://HOST/system"
+        raise refuse(table, "libvirt", why)
     if source.folder is not None and not Path(source.folder).is_absolute():
         raise refuse(table, "folder", f"'{source.folder}' is not an absolute path")
     if not source.pattern or source.pattern.startswith("/") or ".." in source.pattern.split("/"):

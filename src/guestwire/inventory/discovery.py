@@ -7,8 +7,9 @@ from typing import Final
 
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.found import FoundVm, Source
-from guestwire.inventory.vmids import Vmids
+from guestwire.inventory.vm_ids import give_ids
 from guestwire.inventory.vms import Inventory
+from guestwire.stores import Store
 
 log = logging.getLogger("guestwire.discovery")
 
@@ -22,30 +23,35 @@ class Discovery:
     Args:
         inventory: gets those that can be used, beside the ones that the configuration names.
         sources: what is asked, in this order: of a VM that two find, the first counts.
-        vmids: gives ids.
+        store: keeps the ids of VMs that have none; None: they are made of what tells one from all others.
+        named: see below.
+        libvirts: see below.
 
     Attributes:
         named: what the configuration names; it counts before what is found.
         sources: as above; another list counts from the next look on.
+        libvirts: URIs of libvirts, whose VMs the inventory follows by itself.
         unusable: what was found and can't be used, at the last look.
     """
 
     def __init__(
-        self, inventory: Inventory, sources: Sequence[Source], vmids: Vmids, named: Iterable[VmConfig] = ()
-    ) -> None:
+        self, inventory: Inventory, sources: Sequence[Source], store: Store | None = None, named: Iterable[VmConfig] = (),
+        libvirts: Iterable[str] = (),
+    ) -> None:  # fmt: skip
         self.named = list(named)
+        self.sources = sources
+        self.libvirts = list(libvirts)
         self.unusable: list[FoundVm] = []
         self._inventory = inventory
-        self.sources = sources
-        self._vmids = vmids
-        self._applied: list[VmConfig] | None = None
+        self._store = store
+        self._applied: tuple[list[VmConfig], list[str]] | None = None
         self._troubles: Mapping[str, str] = {}
         self._turn = asyncio.Lock()
 
     @property
     def served(self) -> int:
-        """How many VMs the inventory got at the last look."""
-        return len(self._applied or ())
+        """How many VMs there are."""
+        return len(self._inventory.vms)
 
     async def look(self) -> None:
         """Asks all sources, and makes the inventory what they say."""
@@ -61,12 +67,23 @@ class Discovery:
             for vm in self.unusable:
                 if vm.key not in known:
                     log.info("%s (%s) can't be used: %s; %s", ascii(vm.name), vm.source, ascii(vm.problem), vm.hint)
-            vmids = await self._vmids.give(usable, {vm.vmid for vm in self.named})
-            configs = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)]
-            if configs != self._applied:
-                await self._inventory.apply(configs)
-                self._log_changes(configs)
-                self._applied = configs
+            vmids = await self._ids_of(usable)
+            wanted = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)], list(self.libvirts)
+            if wanted != self._applied:
+                await self._inventory.apply(*wanted)
+                self._log_changes(wanted[0])
+                self._applied = wanted
+            here = {vm.libvirt.domain.uuid for vm in self._inventory.vms.values() if vm.libvirt}
+            self.unusable = [vm for vm in self.unusable if vm.key.lower() not in here]
+
+    async def _ids_of(self, vms: Sequence[FoundVm]) -> dict[str, int]:
+        """By key. A VM that has a number of its own keeps that, where it is free."""
+        taken, own = {vm.vmid for vm in self.named}, {}
+        for vm in vms:
+            if vm.vmid is not None and vm.vmid not in taken:
+                own[vm.key] = vm.vmid
+                taken.add(vm.vmid)
+        return own | await give_ids(self._store, sorted(vm.key for vm in vms if vm.key not in own), taken)
 
     async def follow(self) -> None:
         """Looks again and again, until it is cancelled."""
@@ -92,7 +109,7 @@ class Discovery:
         return list(found.values()), troubles
 
     def _log_changes(self, configs: Iterable[VmConfig]) -> None:
-        before = {vm.vmid: vm.name for vm in self._applied or ()}
+        before = {vm.vmid: vm.name for vm in (self._applied or ([], []))[0]}
         after = {vm.vmid: vm.name for vm in configs}
         for vmid in sorted(after.keys() - before.keys()):
             log.info("VM %d (%s) is there", vmid, ascii(after[vmid]))

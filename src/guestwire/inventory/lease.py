@@ -15,7 +15,7 @@ from guestwire.contract import FreezeNote, HostFigures, VmState
 from guestwire.contract.context import NodeStatus, VmDefinition
 from guestwire.errors import AgentNotConfigured, GuestError, VmNotFound, VmNotRunning
 from guestwire.inventory.host import own_address
-from guestwire.inventory.machine import Counters, Facts, Machine, Usage, traffic
+from guestwire.inventory.machine import Counters, Machine, Usage, traffic
 from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
 from guestwire.inventory.task_runner import Say, Tasks
 from guestwire.inventory.vms import SLICE, Inventory, Vm
@@ -84,7 +84,7 @@ class Lease:
         vms = [self._vm(vmid) for vmid in vmids]
         found = []
         for vm, sight in zip(vms, await _look_at(vms, counters=True), strict=True):
-            facts, counters = (vm.machine.facts, vm.machine.counters) if vm.machine else (Facts(), Counters())
+            facts, counters = vm.facts, vm.machine.counters if vm.machine else Counters()
             state = msgspec.structs.replace(
                 self._state(vm, sight), qmpstatus=counters.status if sight.running else "stopped"
             )
@@ -100,7 +100,7 @@ class Lease:
         """See `MachineContext.definition`."""
         vm = self._vm(vmid)
         await _look_at([vm])
-        facts = vm.machine.facts if vm.machine else Facts()
+        facts = vm.facts
         return VmDefinition(
             vmid=vmid,
             name=vm.config.name,
@@ -115,7 +115,7 @@ class Lease:
         )
 
     def _state(self, vm: Vm, sight: Sight) -> VmState:
-        facts, usage = vm.machine.facts if vm.machine else Facts(), sight.usage
+        facts, usage = vm.facts, sight.usage
         state = VmState(
             vmid=vm.config.vmid,
             name=vm.config.name or f"VM {vm.config.vmid}",

@@ -7,16 +7,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 from guestwire.agent import commands as qga
 from guestwire.errors import GuestError, MonitorError
 from guestwire.inventory.config import PowerConfig
+from guestwire.inventory.libvirt_source import ACTIONS
 from guestwire.inventory.task_runner import Say
 from guestwire.inventory.vms import Vm
-
-if TYPE_CHECKING:
-    from guestwire.channels.qmp import Monitor
 
 LOOK_EVERY: Final = 0.2
 STOP_WITHIN: Final = 30.0
@@ -47,7 +45,10 @@ class Power:
         """Starts the VM and waits until it runs."""
         if await self._vm.is_running():
             raise GuestError(f"{self._name} already running")
-        await self._run_command("start", within or START_WITHIN)
+        if self._vm.libvirt:
+            await self._tell("start", "start")
+        else:
+            await self._run_command("start", within or START_WITHIN)
         await self._wait(self._vm.is_running, within or START_WITHIN, "start")
 
     async def stop(self, within: float | None = None) -> None:
@@ -87,11 +88,11 @@ class Power:
             await self._run_command("reboot", within or SHUTDOWN_WITHIN)
         elif await self._agent_answers():
             self._say("the guest's agent is asked to reboot")
-            resets = self._vm.monitor.resets if self._vm.monitor else 0
+            resets = self._vm.resets
             await self._agent_shutdown("reboot")
-            if monitor := self._vm.monitor:
-                await self._wait(lambda: _has_reset(monitor, resets), within or SHUTDOWN_WITHIN, "reboot")
-        elif self._vm.config.power.start:
+            if resets is not None:
+                await self._wait(lambda: _has_reset(self._vm, resets), within or SHUTDOWN_WITHIN, "reboot")
+        elif self._vm.config.power.start or self._vm.libvirt:
             await self.shutdown(within)
             await self.start(within)
         else:
@@ -115,6 +116,9 @@ class Power:
             if status.get("status") == "suspended":
                 await self._tell("system_wakeup", "resume")
                 return
+        if (found := self._vm.libvirt) and await found.source.is_asleep(found.domain.uuid):
+            await self._tell("system_wakeup", "resume")
+            return
         await self._by_command_or("resume", "cont")
 
     async def _by_command_or(self, action: str, command: str) -> None:
@@ -124,6 +128,10 @@ class Power:
             await self._tell(command, action)
 
     async def _tell(self, command: str, action: str) -> None:
+        if found := self._vm.libvirt:
+            self._say(f"libvirt is told: {ACTIONS[command]}")
+            await found.source.act(found.domain.uuid, command)
+            return
         if self._vm.monitor is None:
             raise GuestError(
                 f"{self._name}: {action} needs QEMU's own socket or a command; name qmp under [[vm]], or {action} under"
@@ -146,7 +154,9 @@ class Power:
         return False
 
     async def _agent_shutdown(self, mode: str) -> None:
-        if self._vm.agent:
+        if found := self._vm.libvirt:
+            await found.source.ask_agent(found.domain.uuid, mode)
+        elif self._vm.agent:
             await self._vm.agent.execute(qga.SHUTDOWN, {"mode": mode})
 
     async def _run_command(self, action: str, within: float) -> None:
@@ -177,8 +187,8 @@ class Power:
             await asyncio.sleep(LOOK_EVERY)
 
 
-async def _has_reset(monitor: "Monitor", before: int) -> bool:
-    return monitor.resets > before
+async def _has_reset(vm: Vm, before: int) -> bool:
+    return (vm.resets or 0) > before
 
 
 async def _run(command: Sequence[str], output: IO[bytes], within: float) -> int:

@@ -2,20 +2,23 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
-from guestwire.channels import Channel, ChannelState, open_channel
+from guestwire.channels import Channel, ChannelState, GuestEvent, open_channel
 from guestwire.errors import GuestError, VmNotRunning
-from guestwire.inventory.config import VmConfig
+from guestwire.inventory.config import TAG, VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
 from guestwire.inventory.host import HostLoad
-from guestwire.inventory.machine import Machine
+from guestwire.inventory.libvirt_source import Domain, LibvirtSource, merged
+from guestwire.inventory.machine import Facts, Machine
 from guestwire.inventory.task_runner import Tasks
+from guestwire.inventory.vm_ids import give_ids
 from guestwire.stores import MemoryStore, Store
 
 if TYPE_CHECKING:
@@ -27,11 +30,19 @@ SLICE: Final = 100
 log = logging.getLogger("guestwire")
 
 
-class Vm:
-    """One VM as it is configured, with what reaches it. Must be made where an event loop runs, and closed."""
+class InLibvirt(NamedTuple):
+    """A VM that libvirt has: in which, and what it says of it."""
 
-    def __init__(self, config: VmConfig, kept: ExitStatusCache) -> None:
+    source: LibvirtSource
+    domain: Domain
+
+
+class Vm:
+    """One VM as it is configured, or as libvirt has it, with what reaches it. Must be made where an event loop runs, and closed."""
+
+    def __init__(self, config: VmConfig, kept: ExitStatusCache, libvirt: InLibvirt | None = None) -> None:
         self.config = config
+        self.libvirt = libvirt
         self.leases = 0
         self.unused = asyncio.Event()
         self.unused.set()
@@ -41,9 +52,12 @@ class Vm:
             address = UnixAddress(added)
         self._socket = None if address is None or isinstance(address, VsockAddress) else address.path
         self._channel: Channel | None = open_channel(address, guest) if address else None
+        if libvirt and libvirt.domain.has_agent:
+            self._channel = libvirt.source.channel(libvirt.domain.uuid, guest)
         port = address.path if isinstance(address, UnixAddress) else None
-        self.monitor = _watch(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
+        self.monitor = _open_monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
+        self._resets = self.resets
         self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
 
     def attach(self, path: Path, kept: ExitStatusCache) -> None:
@@ -64,6 +78,8 @@ class Vm:
     @property
     def known_state(self) -> bool | None:
         """The same, as far as it can be said without waiting."""
+        if self.libvirt:
+            return self.libvirt.domain.is_running
         if self.monitor:
             return self.monitor.known_state
         if self.config.running is not None:
@@ -78,6 +94,35 @@ class Vm:
         """When its agent last answered; None while it does."""
         is_up = self._channel is None or self._channel.state is ChannelState.UP
         return None if is_up or self.agent is None else self.agent.last_answer
+
+    @property
+    def facts(self) -> Facts:
+        """What seldom changes, as far as it is known now."""
+        if self.libvirt:
+            return self.libvirt.domain.facts
+        return self.machine.facts if self.machine else Facts()
+
+    @property
+    def resets(self) -> int | None:
+        """How often the guest was started anew; None where that can't be seen."""
+        if self.libvirt:
+            return self.libvirt.source.resets.get(self.libvirt.domain.uuid, 0)
+        return self.monitor.resets if self.monitor else None
+
+    def follow(self, config: VmConfig, libvirt: InLibvirt | None) -> None:
+        """Takes what is said of it now; its channel is told what happened to the guest."""
+        before, self.config, self.libvirt = self.libvirt, config, libvirt
+        if not self._channel or not before or not libvirt:
+            return
+        resets, self._resets = self._resets, self.resets
+        if before.domain.is_running and not libvirt.domain.is_running:
+            self._channel.notify(GuestEvent.STOPPED)
+        elif resets != self._resets:
+            self._channel.notify(GuestEvent.RESET)
+        elif before.domain.agent_is_up and not libvirt.domain.agent_is_up:
+            self._channel.notify(GuestEvent.PORT_CLOSED)
+        elif libvirt.domain.agent_is_up and not before.domain.agent_is_up:
+            self._channel.notify(GuestEvent.PORT_OPENED)
 
     async def close(self) -> None:
         """Ends what reaches it."""
@@ -99,9 +144,25 @@ class Vm:
         if not self.leases:
             self.unused.set()
 
-    def reaches_as(self, config: VmConfig) -> bool:
-        """True if `config` is reached the same way."""
-        return (self.config.agent, self.config.qmp) == (config.agent, config.qmp)
+    def reaches_as(self, config: VmConfig, libvirt: InLibvirt | None) -> bool:
+        """True if what these say is reached the same way."""
+        return _way(self.config, self.libvirt) == _way(config, libvirt)
+
+
+def _open_monitor(path: Path, guest: str, port: Path | None, channel: Channel | None) -> "Monitor":
+    from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # what it needs is in the extra for servers
+
+    return Monitor(path, guest, port, channel)
+
+
+def _way(config: VmConfig, libvirt: InLibvirt | None) -> tuple[object, ...]:
+    in_libvirt = (libvirt.source, libvirt.domain.uuid, libvirt.domain.has_agent) if libvirt else ()
+    return config.agent, config.qmp, *in_libvirt
+
+
+def _config_of(vmid: int, domain: Domain) -> VmConfig:
+    tags = [tag for tag in domain.tags if re.match(TAG, tag)]
+    return VmConfig(vmid=vmid, name=domain.name, description=domain.description, tags=tags)
 
 
 def added_channel(qmp: Path) -> Path:
@@ -110,36 +171,59 @@ def added_channel(qmp: Path) -> Path:
 
 
 class Inventory:
-    """All VMs of one node; without a store, freezes and tasks are forgotten at the end."""
+    """All VMs of one node; without a store, freezes and tasks are forgotten at the end, and ids are made of uuids."""
 
     def __init__(self, node: str, fingerprint: str | None = None, store: Store | None = None) -> None:
         self.node = node
+        self._id_store = store
         store = store or MemoryStore()
         self.freezes = Freezes(store)
         self.tasks = Tasks(node, store)
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
+        self._configs: list[VmConfig] = []
+        self.sources: dict[str, LibvirtSource] = {}
+        """By URI."""
+        self._updates: set[asyncio.Task[None]] = set()
         self.host = HostLoad()
         self._kept = ExitStatusCache()
         self._turn = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
-    async def apply(self, configs: Iterable[VmConfig]) -> None:
-        """Makes these the VMs; one after the other, while the loop runs.
+    async def apply(self, configs: Iterable[VmConfig], libvirts: Iterable[str] = ()) -> None:
+        """Makes these the VMs, and those of these libvirts, which are followed from now on; returns when they are known.
+
+        Raises:
+            ConfigurationError: libvirt's binding is not installed.
+        """
+        self._configs = list(configs)
+        before, uris = self.sources, list(libvirts)
+        self.sources = {uri: before.get(uri) or LibvirtSource(uri, self._update_soon) for uri in uris}
+        await asyncio.gather(*(source.listed() for source in self.sources.values()))
+        await self._update()
+        await asyncio.gather(*(source.close() for uri, source in before.items() if uri not in self.sources))
+
+    def _update_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._update(), name="update VMs")
+        self._updates.add(task)
+        task.add_done_callback(self._updates.discard)
+
+    async def _update(self) -> None:
+        """Makes what is configured and found the VMs; one after the other, while the loop runs.
 
         One that is reached as before keeps its channel; one that goes away ends its calls first.
         """
         async with self._turn:
             old, new = dict(self._vms), {}
-            for position, config in enumerate(configs):
+            for position, (config, libvirt) in enumerate(await self._definitions()):
                 if position % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
                 vm = old.get(config.vmid)
-                if vm and vm.reaches_as(config):
-                    vm.config = config
+                if vm and vm.reaches_as(config, libvirt):
+                    vm.follow(config, libvirt)
                     new[config.vmid] = old.pop(config.vmid)
                 else:
-                    new[config.vmid] = Vm(config, self._kept)
+                    new[config.vmid] = Vm(config, self._kept, libvirt)
             self._vms = new
             for vm in old.values():
                 self._retire(vm)
@@ -163,6 +247,13 @@ class Inventory:
         log.info("VM %d has got a channel for its agent: %s", vmid, path)
         return path
 
+    async def _definitions(self) -> list[tuple[VmConfig, InLibvirt | None]]:
+        configured: list[tuple[VmConfig, InLibvirt | None]] = [(config, None) for config in self._configs]
+        found = {uuid: InLibvirt(*pair) for uuid, pair in merged(self.sources).items()}
+        in_order = sorted(found, key=lambda uuid: (found[uuid].domain.name, uuid))
+        ids = await give_ids(self._id_store, in_order, {config.vmid for config in self._configs})
+        return configured + [(_config_of(ids[uuid], found[uuid].domain), found[uuid]) for uuid in in_order]
+
     def _retire(self, vm: Vm) -> None:
         """Ends what reaches a VM that is served no more, when its calls have ended."""
         if vm.config.vmid in self.freezes.frozen and vm.config.vmid not in self._vms:
@@ -183,18 +274,17 @@ class Inventory:
     async def close(self) -> None:
         """Closes all channels."""
         await self.tasks.close()
+        updates = list(self._updates)
+        for update in updates:
+            update.cancel()
+        await asyncio.gather(*updates, return_exceptions=True)
         retiring = dict(self._retiring)
         for task in retiring:
             task.cancel()
         await asyncio.gather(*retiring, return_exceptions=True)
         vms = (*retiring.values(), *self._vms.values())
         await asyncio.gather(*(vm.close() for vm in vms), return_exceptions=True)
-
-
-def _watch(path: Path, guest: str, agent: Path | None, channel: Channel | None) -> "Monitor":
-    from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # its package comes with the server
-
-    return Monitor(path, guest, agent, channel)
+        await asyncio.gather(*(source.close() for source in self.sources.values()), return_exceptions=True)
 
 
 async def _retire(vm: Vm) -> None:

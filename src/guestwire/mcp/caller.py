@@ -30,7 +30,7 @@ def rule_for(policy: Policy, host: Host, guest: GuestInfo) -> Rule:
 
     An agent's own socket does not tell the VM's id, unless the file is named by it.
     """
-    if not host.is_local:
+    if not host.has_one_guest:
         return policy.rule_for(guest.vmid, guest.name)
     return policy.rule_for(int(guest.name) if guest.name.isascii() and guest.name.isdigit() else 0, guest.name)
 
@@ -137,7 +137,7 @@ class Caller:
         )
 
     def _matching(self, name: str, guests: list[GuestInfo]) -> list[GuestInfo]:
-        if self.host.is_local:
+        if self.host.has_one_guest:
             return guests
         by_id = [guest for guest in guests if name in (str(guest.vmid), f"{guest.node}/{guest.vmid}")]
         return by_id or [guest for guest in guests if guest.name == name]

@@ -1,7 +1,7 @@
 """The seam between the client and what answers: whole endpoint calls go down, their results come up.
 
 Above it: `hosts.py` and `guests.py`, which know no HTTP. Below it: a server over HTTPS (`https.py`), or the same
-endpoints executed here on a guest agent's socket (`direct.py`).
+endpoints executed here (`in_process.py`) on a guest agent's socket (`direct.py`) or on a libvirt (`libvirt_host.py`).
 """
 
 import os

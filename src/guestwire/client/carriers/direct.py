@@ -1,21 +1,18 @@
 """A guest agent's own socket: the endpoints of a node and its guest, run here by the same pipeline as on a server."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from guestwire.addresses import AgentAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import is_served, open_channel
-from guestwire.client.carriers.base import plain
-from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, NoSuchEndpoint, failure
+from guestwire.client.carriers.in_process import InProcessCarrier
+from guestwire.client.errors import NO_AGENT_SOCKET
 from guestwire.client.protocols import GuestInfo
 from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmState
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
-from guestwire.dispatch import Call, Pipeline, Router, parameters_given
-from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters, NotImplementedHere
+from guestwire.dispatch import Pipeline, Router
 
 ONLY_AGENT: Final = (
     "an agent's own socket has what the agent can do; for the VM itself name a server: --host https://HOST:8006"
@@ -68,48 +65,17 @@ if TYPE_CHECKING:  # the type checker tells when a context wants more
     _CONTEXTS: tuple[type[NodeContext], type[GuestContext]] = (_OneGuest, _OneGuest)
 
 
-class DirectCarrier:
+class DirectCarrier(InProcessCarrier):
     """Must be made where an event loop runs, and closed."""
 
     def __init__(self, target: AgentAddress, endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> None:
-        self._name = str(target)
         self._channel = open_channel(target, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
         context = _OneGuest(self._agent, target)
-        self._pipeline = Pipeline(Router(endpoints), lambda _: context)
+        pipeline = Pipeline(Router(endpoints), lambda _: context)
+        super().__init__(str(target), pipeline, no_endpoint=ONLY_AGENT, no_agent=NO_AGENT_SOCKET)
         self.guest = GuestInfo(VMID, target.name, "unknown", NODE)
         """The one that is behind the socket."""
-
-    @property
-    def name(self) -> str:
-        """See `Carrier.name`."""
-        return self._name
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        parameters: Mapping[str, Any],
-        context: ErrorContext,
-        *,
-        repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
-        as_bytes: bool = False,
-    ) -> Any:
-        """See `Carrier.call`."""
-        try:
-            result = await self._pipeline.call(Call(plain(method), plain(path), parameters_given(plain(parameters))))
-        except InvalidParameters as error:
-            raise failure(context, error.status, str(error), error.errors) from error
-        except NotImplementedHere as error:
-            raise NoSuchEndpoint(context, str(error), error.status, hint=ONLY_AGENT) from error
-        except AgentNotRunning as error:
-            raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=NO_AGENT_SOCKET) from error
-        except GuestwireError as error:
-            raise failure(context, error.status, str(error)) from error
-        # Texts of bytes are all that needs help.
-        return msgspec.to_builtins(
-            result, enc_hook=bytes if as_bytes else str, builtin_types=(bytes,) if as_bytes else None
-        )
 
     async def close(self) -> None:
         """See `Carrier.close`."""

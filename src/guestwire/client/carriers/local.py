@@ -1,4 +1,4 @@
-"""This machine's own VMs, found where they run: the endpoints of a node and its guests, run here by the same pipeline as on a server."""
+"""This machine's own VMs, found where they run: the endpoints of a node and its VMs, run here on the same inventory as a server's."""
 
 import asyncio
 import contextlib
@@ -6,52 +6,48 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from guestwire.access import Subject
-from guestwire.access.control import Access
-from guestwire.access.engine import SUPERUSER
-from guestwire.client.carriers.base import plain
-from guestwire.client.errors import NO_AGENT_SOCKET, AgentUnavailable, ErrorContext, failure
-from guestwire.contract.guest_registry import CLIENT_ENDPOINTS
-from guestwire.dispatch import Call, Pipeline, Router, parameters_given
-from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters
-from guestwire.inventory import Inventory, Lease
+from guestwire.client.carriers.in_process import InProcessCarrier
+from guestwire.client.carriers.libvirt_host import ENDPOINTS, OwnLease, own_subject
+from guestwire.client.errors import NO_AGENT_SOCKET, ErrorContext
+from guestwire.dispatch import Pipeline, Router
+from guestwire.inventory import Inventory
 from guestwire.inventory.discovery import Discovery
 from guestwire.inventory.found import FoundVm, Source
-from guestwire.inventory.vmids import Vmids
-from guestwire.stores import MemoryStore
 
-OWNER = Subject(SUPERUSER)
-"""The caller: a process that may open the sockets may do everything in the guests."""
+NO_ENDPOINT = (
+    "the VMs of this machine have what their agents and QEMU can do; users and roles need a server: guestwire serve"
+)
 
 
-class LocalCarrier:
-    """Must be made where an event loop runs, and closed.
+class LocalCarrier(InProcessCarrier):
+    """Must be made where an event loop runs, and closed. Nothing is looked for before the first call.
 
     Args:
         name: how messages name it.
         sources: where VMs are looked for.
+        libvirts: URIs of libvirts.
     """
 
-    def __init__(self, name: str, sources: Sequence[Source]) -> None:
-        self._name = name
-        access = Access(MemoryStore())
+    def __init__(self, name: str, sources: Sequence[Source], libvirts: Sequence[str] = ()) -> None:
         self._inventory = Inventory(socket.gethostname().partition(".")[0] or "localhost")
-        self._discovery = Discovery(self._inventory, sources, Vmids(None))
-        self._pipeline = Pipeline(Router(CLIENT_ENDPOINTS), lambda _: Lease(self._inventory, access, OWNER, "local"))
+        self._discovery = Discovery(self._inventory, sources, libvirts=libvirts)
         self._following: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-
-    @property
-    def name(self) -> str:
-        """See `Carrier.name`."""
-        return self._name
+        subject = own_subject()
+        pipeline = Pipeline(Router(ENDPOINTS), lambda _: OwnLease(self._inventory, subject, is_here=True))
+        super().__init__(name, pipeline, no_endpoint=NO_ENDPOINT, no_agent=NO_AGENT_SOCKET)
 
     async def unusable(self) -> list[FoundVm]:
-        """The VMs that were found and can't be used."""
+        """The VMs that were found and can't be used, and libvirts that do not answer."""
         await self._look()
-        return self._discovery.unusable
+        silent = [
+            FoundVm(
+                key=uri, name=uri, source="libvirt", problem=source.problem, hint="see that it runs, and who may use it"
+            )
+            for uri, source in self._inventory.sources.items()
+            if source.problem
+        ]
+        return self._discovery.unusable + silent
 
     async def _look(self) -> None:
         """Looks once, and follows from then on."""
@@ -67,22 +63,12 @@ class LocalCarrier:
         parameters: Mapping[str, Any],
         context: ErrorContext,
         *,
-        repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
+        repeatable: bool = False,
         as_bytes: bool = False,
     ) -> Any:
         """See `Carrier.call`."""
         await self._look()
-        try:
-            result = await self._pipeline.call(Call(plain(method), plain(path), parameters_given(plain(parameters))))
-        except InvalidParameters as error:
-            raise failure(context, error.status, str(error), error.errors) from error
-        except AgentNotRunning as error:
-            raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=NO_AGENT_SOCKET) from error
-        except GuestwireError as error:
-            raise failure(context, error.status, str(error)) from error
-        return msgspec.to_builtins(
-            result, enc_hook=bytes if as_bytes else str, builtin_types=(bytes,) if as_bytes else None
-        )
+        return await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
 
     async def close(self) -> None:
         """See `Carrier.close`."""

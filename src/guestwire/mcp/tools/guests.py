@@ -206,7 +206,7 @@ def _guest_to_diagnose(call: Call, name: str) -> str:
 
     Only the steps before the guest may be examined, even when it could be found by now.
     """
-    if call.caller.host.is_local:
+    if call.caller.host.has_one_guest:
         return name
     return f"{call.chosen.node}/{call.chosen.vmid}" if call.chosen else ""
 

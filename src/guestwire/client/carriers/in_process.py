@@ -1,0 +1,59 @@
+"""Calls that are executed in this process, by the same pipeline as on a server."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from guestwire.client.carriers.base import plain
+from guestwire.client.errors import AgentUnavailable, ErrorContext, NoSuchEndpoint, failure
+from guestwire.dispatch import Call, Dispatcher, parameters_given
+from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters, NotImplementedHere
+
+
+class InProcessCarrier:
+    """The base of carriers without a network.
+
+    Args:
+        name: see `Carrier.name`.
+        dispatcher: runs the endpoints.
+        no_endpoint: what to do where an endpoint is not here.
+        no_agent: what to do where an agent does not answer.
+    """
+
+    def __init__(self, name: str, dispatcher: Dispatcher, *, no_endpoint: str, no_agent: str) -> None:
+        self._name = name
+        self._dispatcher = dispatcher
+        self._no_endpoint = no_endpoint
+        self._no_agent = no_agent
+
+    @property
+    def name(self) -> str:
+        """See `Carrier.name`."""
+        return self._name
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        context: ErrorContext,
+        *,
+        repeatable: bool = False,  # noqa: ARG002  # the channel knows that of each command
+        as_bytes: bool = False,
+    ) -> Any:
+        """See `Carrier.call`."""
+        try:
+            result = await self._dispatcher.call(Call(plain(method), plain(path), parameters_given(plain(parameters))))
+        except InvalidParameters as error:
+            raise failure(context, error.status, str(error), error.errors) from error
+        except NotImplementedHere as error:
+            raise NoSuchEndpoint(context, str(error), error.status, hint=self._no_endpoint) from error
+        except AgentNotRunning as error:
+            raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=self._no_agent) from error
+        except GuestwireError as error:
+            raise failure(context, error.status, str(error)) from error
+        # Texts of bytes are all that needs help.
+        return msgspec.to_builtins(
+            result, enc_hook=bytes if as_bytes else str, builtin_types=(bytes,) if as_bytes else None
+        )

@@ -1,0 +1,199 @@
+"""libvirt's domains as VMs: what a real daemon says of them, what they can be told, and what comes and goes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from calling import Client, site
+from libvirt_host import LibvirtHost, needs_libvirt
+from serving import Serving
+from waiting import until
+
+from guestwire.agent import commands as qga
+from guestwire.channels import ChannelState
+from guestwire.errors import GuestError
+from guestwire.inventory import Inventory
+from guestwire.inventory.libvirt_source import LONGEST_PAUSE, read_domain
+from guestwire.inventory.power_actions import Power
+from guestwire.inventory.vm_ids import give_ids
+from guestwire.inventory.vms import Vm
+from guestwire.stores import MemoryStore
+
+if TYPE_CHECKING:
+    from devtools.guests import GuestImage
+
+FOLLOWS = LONGEST_PAUSE + 0.5
+METADATA = '<description>shop</description><metadata><g:vm xmlns:g="urn:guestwire" tags="web Prod no/tag"/></metadata>'
+
+
+def many(folder: Path, count: int) -> str:
+    """The URI of libvirt's test driver with so many domains."""
+    domains = (
+        f"<domain type='test'><name>vm{number}</name><uuid>{number:08x}-0000-4000-8000-000000000000</uuid>"
+        "<memory>131072</memory><vcpu>2</vcpu><os><type>hvm</type></os></domain>"
+        for number in range(count)
+    )
+    path = folder / "many.xml"
+    path.write_text(f"<node>{''.join(domains)}</node>")
+    return f"test://{path}"
+
+
+@contextlib.asynccontextmanager
+async def following(*uris: str, store: MemoryStore | None = None) -> AsyncIterator[Inventory]:
+    inventory = Inventory("pve1", store=store)
+    await inventory.apply([], uris)
+    try:
+        yield inventory
+    finally:
+        await inventory.close()
+
+
+def named(inventory: Inventory, name: str) -> Vm | None:
+    return next((vm for vm in inventory.vms.values() if vm.config.name == name), None)
+
+
+# Ids
+
+
+async def test_an_id_stays_with_its_vm_whatever_comes_and_goes() -> None:
+    store = MemoryStore()
+
+    first = await give_ids(store, ["b", "a"], {100})
+    assert first == {"b": 101, "a": 102}
+    assert await give_ids(store, ["a", "c"], {100}) == {"a": 102, "c": 103}
+    assert await give_ids(store, ["b"], {100}) == {"b": 101}
+    assert await give_ids(store, ["b"], {100, 101}) == {"b": 104}  # its id was given to a VM of the configuration
+
+
+async def test_without_a_store_ids_are_the_same_everywhere() -> None:
+    ids = await give_ids(None, ["b", "a"], ())
+
+    assert {uuid: (await give_ids(None, [uuid, "c"], ()))[uuid] for uuid in ids} == ids
+    assert all(100_000_000 <= vmid <= 999_999_999 for vmid in ids.values())
+
+
+# What is listed
+
+
+@needs_libvirt
+async def test_all_of_a_thousand_domains_are_listed(folder: Path) -> None:
+    async with following(many(folder, 1000), store=MemoryStore()) as inventory:
+        assert sorted(inventory.vms) == list(range(100, 1100))
+        vm = named(inventory, "vm7")
+        assert vm
+        assert (vm.facts.cpus, vm.facts.memory, vm.known_state) == (2, 128 * 2**20, True)
+        assert vm.agent is None
+
+
+def test_a_domain_is_read_as_libvirt_writes_it() -> None:
+    xml = f"""<domain><name>a b</name><uuid>0B9CF3A1-77aa-4c10-8a51-5f3a2b1c0d20</uuid>{METADATA}
+<memory unit='MiB'>64</memory><vcpu placement='static'>3</vcpu><os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os>
+<devices><interface type='network'><mac address='52:54:00:aa:bb:cc'/><target dev='vnet3'/></interface>
+<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>
+<channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel></devices></domain>"""
+
+    domain = read_domain(xml, is_running=True)
+
+    assert (domain.uuid, domain.name, domain.description) == ("0b9cf3a1-77aa-4c10-8a51-5f3a2b1c0d20", "a b", "shop")
+    assert (domain.has_agent, domain.agent_is_up, domain.tags) == (True, True, ("web", "prod", "no/tag"))
+    assert (domain.facts.cpus, domain.facts.memory, domain.facts.machine) == (3, 64 * 2**20, "pc-i440fx-7.2")
+    assert (domain.facts.mac_addresses, domain.facts.interfaces) == (("52:54:00:AA:BB:CC",), ("vnet3",))
+
+
+@pytest.mark.agent
+@pytest.mark.guest
+@needs_libvirt
+class TestRealDomains:
+    async def test_domains_are_followed_as_they_come_change_and_go(
+        self, libvirt_host: LibvirtHost, image: "GuestImage"
+    ) -> None:
+        async with following(libvirt_host.uri) as inventory:
+            connection = await asyncio.to_thread(libvirt_host.connect)
+            xml = libvirt_host.xml("comes", image.kernel, image.initramfs, more=METADATA)
+            domain = await asyncio.to_thread(connection.defineXML, xml)
+            await until(lambda: named(inventory, "comes") is not None, within=FOLLOWS)
+            vm = named(inventory, "comes")
+            assert vm
+            assert vm.known_state is False
+            assert vm.agent is not None
+            assert (vm.config.description, vm.config.tags) == ("shop", ["web", "prod"])
+
+            await asyncio.to_thread(domain.create)
+            await until(lambda: vm.known_state is True, within=FOLLOWS)
+            # Nobody calls it: the event of its port tells that there is an agent now.
+            await until(lambda: vm.agent is not None and vm.agent.channel.state is ChannelState.UP, within=60)
+            assert (await vm.agent.execute(qga.GET_HOST_NAME)).host_name == "guest"
+
+            await asyncio.to_thread(domain.destroy)
+            await until(lambda: vm.known_state is False, within=FOLLOWS)
+            assert vm.agent.channel.state is ChannelState.GONE
+            await asyncio.to_thread(domain.undefine)
+            await until(lambda: named(inventory, "comes") is None, within=FOLLOWS)
+
+    async def test_a_vm_is_told_what_to_do_by_libvirt(self, libvirt_host: LibvirtHost, image: "GuestImage") -> None:
+        said: list[str] = []
+        async with following(libvirt_host.uri) as inventory, libvirt_host.domain("power", image) as domain:
+            await until(lambda: named(inventory, "power") is not None, within=FOLLOWS)
+            vm = named(inventory, "power")
+            assert vm
+            assert vm.agent
+            power = Power(vm, said.append)
+
+            await power.suspend()
+            assert (await asyncio.to_thread(domain.state))[0] == 3  # paused
+            await power.resume()
+            assert (await asyncio.to_thread(domain.state))[0] == 1
+            with pytest.raises(GuestError, match="already running"):
+                await power.start()
+            await power.reboot(within=60)
+            assert "the guest's agent is asked to reboot" in said
+            await until(lambda: vm.agent is not None and vm.agent.channel.state is ChannelState.GONE, within=FOLLOWS)
+            await until(lambda: vm.agent is not None and vm.agent.channel.state is ChannelState.UP, within=60)
+            await power.shutdown(within=60)
+            assert not await asyncio.to_thread(domain.isActive)
+            await power.start(within=30)
+            assert await asyncio.to_thread(domain.isActive)
+            await power.reset()
+            await power.stop()
+            assert not await vm.is_running()
+            with pytest.raises(GuestError, match="domain is not running"):
+                await power.reset()
+
+    @pytest.mark.usefixtures("libvirt_web")
+    async def test_a_server_serves_them_and_finds_them_again(self, libvirt_host: LibvirtHost) -> None:
+        sources = f'[[source]]\nlibvirt = "{libvirt_host.uri}"\n'
+        async with Serving.of(site(sources)) as server:
+            client = Client(server)
+            (listed,) = [vm for vm in (await client.get("/api2/json/nodes/pve1/qemu")).data if vm["name"] == "web"]
+            assert (listed["status"], listed["cpus"], listed["maxmem"]) == ("running", 1, 256 * 2**20)
+            path = f"/api2/json/nodes/pve1/qemu/{listed['vmid']}"
+            assert (await client.get(f"{path}/agent/get-host-name")).data["result"]["host-name"] == "web"
+            started = (await client.post(f"{path}/agent/exec", command=["hostname"])).data["pid"]
+            ended: dict[str, Any] = {}
+            async with asyncio.timeout(20):
+                while not ended.get("exited"):
+                    ended = (await client.get(f"{path}/agent/exec-status", pid=started)).data
+            assert ended["out-data"] == "web\n"
+
+            await server.restart()
+            again = [vm["vmid"] for vm in (await client.get("/api2/json/nodes/pve1/qemu")).data if vm["name"] == "web"]
+            assert again == [listed["vmid"]]
+
+    async def test_a_libvirt_that_is_started_again_is_found_again(self, folder: Path, image: "GuestImage") -> None:
+        async with LibvirtHost(folder) as host, following(host.uri) as inventory:
+            assert inventory.vms == {}
+            await host.kill()
+            await until(lambda: bool(inventory.sources[host.uri].problem), within=10)
+            await host.start()
+            connection = await asyncio.to_thread(host.connect)
+            await asyncio.to_thread(connection.defineXML, host.xml("later", image.kernel, image.initramfs))
+            await until(lambda: named(inventory, "later") is not None, within=10)
+
+    async def test_a_libvirt_that_is_not_there_is_no_reason_to_wait(self, folder: Path) -> None:
+        async with following(f"qemu:///system?socket={folder}/none") as inventory:
+            assert inventory.vms == {}
+            (source,) = inventory.sources.values()
+            assert "Failed to connect socket" in source.problem
