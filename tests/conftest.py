@@ -36,7 +36,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-async def nothing_is_left_behind() -> AsyncIterator[None]:
+async def nothing_is_left_behind(in_libvirt: object) -> AsyncIterator[None]:  # noqa: ARG001  # what it starts stays
     """A test ends with the tasks it began with."""
     before = asyncio.all_tasks()
     yield
@@ -181,7 +181,7 @@ async def limited() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
 @pytest.fixture
 def in_libvirt(request: pytest.FixtureRequest) -> tuple[str, SandboxedAgent] | None:
     """The URI of a libvirt and the agent of its domain `web`, where the test goes that way: other tests need not wait for it."""
-    if "libvirt" not in request.node.callspec.params.values():
+    if not hasattr(request.node, "callspec") or "libvirt" not in request.node.callspec.params.values():
         return None
     agent = request.getfixturevalue("libvirt_web")
     return request.getfixturevalue("libvirt_host").uri, agent

@@ -155,6 +155,9 @@ async def test_a_process_ended_by_a_signal_says_which(way: Way) -> None:
 
 
 async def test_a_child_that_holds_the_outputs_is_not_taken_for_the_process(way: Way) -> None:
+    if way.host.name.startswith("qemu:"):  # outputs are files there, and a child holds none that anyone waits for
+        assert (await way.guest.run(["sh", "-c", "sleep 2 & echo started"], timeout=1.5)).output == "started\n"
+        return
     with pytest.raises(StillRunning, match=r"process \d+ has ended, but what it started holds its outputs") as still:
         await way.guest.run(["sh", "-c", "sleep 2 & echo started"], timeout=0.5)
     with pytest.raises(CallFailed, match="has ended; what it started holds its outputs"):

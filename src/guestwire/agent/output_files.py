@@ -35,19 +35,23 @@ WINDOWS: Final = "mswindows"
 WITHIN: Final = 30.0
 
 REDIRECT: Final = """\
-for d in /var/tmp /tmp /run; do [ -d "$d" ] && [ -w "$d" ] && break; done
+for d in /var/tmp /run /tmp; do [ -d "$d" ] && [ -w "$d" ] && break; done
 d=$d/guestwire-$$; rm -rf "$d"; mkdir -m 700 "$d" || exit 126
 exec "$@" >"$d/out" 2>"$d/err"
 """
 
 FIND: Final = """\
-case $1 in */*) [ -f "$1" ] && [ -x "$1" ] ;; *) command -v "$1" >/dev/null 2>&1 ;; esac && exit
+for d in /var/tmp /run /tmp; do for o in "$d"/guestwire-*; do
+    [ -d "$o" ] && [ ! -e "/proc/${o##*-}" ] && find "$o" -maxdepth 0 -mmin +1440 -exec rm -rf {} + 2>/dev/null
+done; done
+case $1 in */*) [ -f "$1" ] && [ -x "$1" ] ;; *) command -v "$1" >/dev/null 2>&1 ;; esac && exit 0
 [ -e "$1" ] && echo "Permission denied" || echo "No such file or directory"; exit 1
 """
-"""An agent says at once that it can't start a program; a shell that becomes it would say so too late."""
+"""An agent says at once that it can't start a program; a shell that becomes it would say so too late. And what nobody
+fetched of earlier processes goes after a day."""
 
 COLLECT: Final = """\
-for d in /var/tmp /tmp /run; do d=$d/guestwire-$1; [ -d "$d" ] && break; done
+for d in /var/tmp /run /tmp; do d=$d/guestwire-$1; [ -d "$d" ] && break; done
 [ -d "$d" ] || exit 3
 [ "$2" ] || exit 0
 if [ "$(wc -c <"$d/out")" -gt "$2" ] || [ "$(wc -c <"$d/err")" -gt "$2" ]; then echo "$d"; exit 5; fi
@@ -59,6 +63,9 @@ NOT_OURS, LARGE = 3, 5
 
 FOUND_FOR: Final = 60.0
 """Seconds in which a program is not looked for again."""
+
+ROOM: Final = 1024
+"""Bytes of a command beside the program and its arguments."""
 
 MOST_FOUND: Final = 1000
 
@@ -85,6 +92,10 @@ class OutputFiles:
                 self._is_windows = False
         if self._is_windows:
             return command
+        limit = self._agent.channel.limits.command
+        if limit and len(msgspec.json.encode(command)) > limit - ROOM:
+            why = f"Failed to execute child process (Argument list too long: {limit} bytes is all that libvirt carries)"
+            raise AgentError("GenericError", f"Guest agent command failed, error was '{why}'")
         await self._find(command[0])
         return ("/bin/sh", "-c", REDIRECT, "sh", *command)
 

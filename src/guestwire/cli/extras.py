@@ -7,6 +7,7 @@ from guestwire.errors import GuestwireError
 
 EXTRAS: Final[Mapping[str, frozenset[str]]] = {
     "server": frozenset({"argon2", "cryptography", "pamela", "qemu", "uvloop"}),
+    "libvirt": frozenset({"libvirt", "libvirt_qemu"}),
     "mcp": frozenset({"mcp", "mcp_types"}),
 }
 """The modules of each extra in `pyproject.toml`; the base has none of them."""
