@@ -7,14 +7,14 @@ name: guest
 short_description: Work in virtual machines through their QEMU guest agent
 version_added: 0.1.0
 author:
-  - guestwire
+  - guestwire (@guestwire)
 description:
   - Runs commands and copies files in a guest of Proxmox VE, of guestwire, or behind an agent's own socket. No network and no SSH is
     needed in the guest.
   - The agent runs everything as its own user, which is C(root) in a Unix and C(SYSTEM) in Windows. C(become) goes on from there.
   - A password for C(become) goes by standard input. Together with a module larger than 64 KiB it stands, while the module starts, in
     a file of the guest that only C(root) can read.
-  - A Windows guest needs C(ansible_shell_type=powershell); the inventory M(guestwire.guestwire.guests#inventory) sets it.
+  - A Windows guest needs C(ansible_shell_type=powershell); the inventory P(guestwire.guestwire.guests#inventory) sets it.
 extends_documentation_fragment:
   - guestwire.guestwire.host
   - guestwire.guestwire.host.variables
@@ -24,14 +24,15 @@ options:
     type: str
     vars:
       - name: guestwire_guest
-  timeout:
+  wait:
     description:
-      - Seconds to wait until an agent's own socket is free, for it serves one client at a time.
-      - How long a command may take says the task's keyword C(timeout).
+      - Seconds that a task waits for an agent's own socket. It serves one client at a time, so tasks for one guest, of this run and of
+        others of the same user, have it by turns.
+      - How long a command may take, the task's keyword C(timeout) says.
     type: int
-    default: 60
+    default: 600
     vars:
-      - name: guestwire_timeout
+      - name: guestwire_wait
   pipelining:
     description: Modules are given to Python by standard input, and not copied to the guest first.
     type: boolean
@@ -47,8 +48,14 @@ options:
       - name: ansible_pipelining
 """
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+import contextlib
+import fcntl
+import hashlib
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
+import ansible.constants as C  # noqa: N812  # as Ansible itself calls them
 from ansible.errors import AnsibleAuthenticationFailure, AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
 from ansible.plugins.connection import ConnectionBase
 from ansible.plugins.shell.powershell import _replace_stderr_clixml
@@ -73,6 +80,12 @@ SIGNALLED: Final = 128
 OF_THE_GUEST: Final = frozenset({"AgentRefused", "ErrorTextLost", "FileRefused", "LocalFile", "WrongParameters"})
 """Errors with which the guest is there and answers: the task failed, and not the connection."""
 
+ANSWERS_WITHIN: Final = 30.0
+"""Seconds for an agent whose socket no other task has."""
+
+PAUSE: Final = 0.05
+"""Seconds between two looks whether a socket is free."""
+
 display = Display()
 
 
@@ -88,6 +101,7 @@ class Connection(ConnectionBase):
         super().__init__(*args, **kwargs)
         self._host: SyncHost | None = None
         self._guest: SyncGuest | None = None
+        self._turn: IO[str] | None = None
         self._is_windows = bool(getattr(self._shell, "_IS_WINDOWS", False))
         if self._is_windows:
             self.has_native_async = True
@@ -98,10 +112,18 @@ class Connection(ConnectionBase):
     def _connect(self) -> Connection:
         if MISSING:
             raise AnsibleConnectionFailure(MISSING)
-        if self._guest is None:
-            self._guest = self._call(self._connected_guest)
-            self._connected = True
+        self._guest_now()
         return self
+
+    def _guest_now(self) -> SyncGuest:
+        if self._guest is None:
+            try:
+                self._guest = self._call(self._connected_guest)
+            except BaseException:
+                self.close()
+                raise
+            self._connected = True
+        return self._guest
 
     def _connected_guest(self) -> SyncGuest:
         name = self.get_option("guest") or self._play_context.remote_addr
@@ -109,22 +131,45 @@ class Connection(ConnectionBase):
         guest = self._host.guest("".join(name))
         display.vvv(f"CONNECT to guest {guest.vm.name} on {self._host.name}", host=name)
         if self._host.is_local:
-            guest.wait_ready(self.get_option("timeout"))
+            self._turn = self._take_turn(self._host.name)
+            guest.wait_ready(ANSWERS_WITHIN)
         return guest
+
+    def _take_turn(self, target: str) -> IO[str]:
+        """A lock for the agent's own socket, which serves one client at a time.
+
+        A second one would get no answer, as from an agent that is dead.
+        """
+        folder = Path(C.config.get_config_value("ANSIBLE_HOME")).expanduser() / "guestwire"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / f"{hashlib.sha256(target.encode()).hexdigest()[:20]}.lock").open("w")
+        until = time.monotonic() + self.get_option("wait")
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            if time.monotonic() > until:
+                lock.close()
+                raise AnsibleConnectionFailure(
+                    f"{target}: other tasks have this socket since {self.get_option('wait')} seconds"
+                )
+            time.sleep(PAUSE)
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:  # noqa: FBT001, FBT002  # as the base class has it
         """Runs a command line, with standard input; returns exit code and outputs."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         display.vvv(f"EXEC {cmd}", host=self._name)
+        data = in_data
         if self._is_windows:
-            argv, data = self._powershell(cmd), in_data
+            argv = self._powershell(cmd)
         else:
-            argv, data = self._with_password(cmd, in_data) if sudoable else (cmd, in_data)
-            argv = ["/bin/sh", "-c", argv]
+            if sudoable:
+                cmd, data = self._with_password(cmd, in_data)
+            argv = ["/bin/sh", "-c", cmd]
         process = self._call(lambda: self._guest_now().run(argv, input=data or None))
         if process.stdout_truncated or process.stderr_truncated:
             raise AnsibleError(f"{self._name}: the command's output is longer than the agent keeps (16 MiB)")
-        code = process.code if process.signal is None else SIGNALLED + process.signal
+        code = SIGNALLED + process.signal if process.signal else process.code or 0
         stderr = _replace_stderr_clixml(process.stderr) if self._is_windows else process.stderr
         if sudoable and code and self.become and not self.become.check_success(process.stdout):
             self._raise_for_password(process.stdout + stderr)
@@ -147,6 +192,9 @@ class Connection(ConnectionBase):
         host, self._host, self._guest, self._connected = self._host, None, None, False
         if host:
             host.close()
+        turn, self._turn = self._turn, None
+        if turn:
+            turn.close()
 
     def reset(self) -> None:
         """The next call connects again."""
@@ -155,11 +203,6 @@ class Connection(ConnectionBase):
     @property
     def _name(self) -> str:
         return str(self.get_option("guest") or self._play_context.remote_addr)
-
-    def _guest_now(self) -> SyncGuest:
-        self._connect()
-        assert self._guest is not None  # noqa: S101  # connected just now
-        return self._guest
 
     def _path(self, path: str) -> str:
         return "".join(self._shell._unquote(path) if self._is_windows else path)  # noqa: SLF001  # as Ansible's own connections

@@ -7,7 +7,7 @@ name: guests
 short_description: Virtual machines of Proxmox VE or guestwire
 version_added: 0.1.0
 author:
-  - guestwire
+  - guestwire (@guestwire)
 description:
   - Lists the VMs that the caller may see (V(VM.Audit)) under their names. One whose name another has, too, or whose name is no host's
     name, is under its id.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ansible.module_utils.basic import AnsibleModule
 
+__all__ = ("MISSING", "SETTINGS", "AgentRefused", "GuestModule", "GuestwireError", "connect", "is_there", "settings_in")
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,9 +19,7 @@ try:
     from guestwire.client.errors import AgentRefused, FileRefused
     from guestwire.errors import GuestwireError
 except ImportError as error:
-    MISSING = (
-        f"guestwire is not in the Python that runs Ansible ({error}): {sys.executable} -m pip install guestwire"
-    )
+    MISSING = f"guestwire is not in the Python that runs Ansible ({error}): {sys.executable} -m pip install guestwire"
 
     class GuestwireError(Exception):  # type: ignore[no-redef]
         """Stands for that of the package, so that it can be caught."""
@@ -71,11 +71,10 @@ class GuestModule(AnsibleModule):
         try:
             with connect(self.params) as host:
                 guest: SyncGuest = host.guest("".join(self.params["guest"]))
-                result: dict[str, Any] = work(self, guest)
+                self.exit_json(**work(self, guest))
         except GuestwireError as error:
             facts = {"http_status": getattr(error, "http_status", None), "error": type(error).__name__}
             self.fail_json(msg=str(error), **facts)
-        self.exit_json(**result)
 
 
 def is_there(guest: SyncGuest, path: str) -> bool:

@@ -139,7 +139,9 @@ def execute(module: GuestModule, guest: SyncGuest) -> dict[str, Any]:
 def _run(module: GuestModule, guest: SyncGuest) -> dict[str, Any]:
     argv = module.params["argv"]
     if not argv:
-        shell = ["powershell.exe", "-NoProfile", "-NonInteractive", "-Command"] if guest.is_windows() else ["/bin/sh", "-c"]
+        shell = (
+            ["powershell.exe", "-NoProfile", "-NonInteractive", "-Command"] if guest.is_windows() else ["/bin/sh", "-c"]
+        )
         argv = [*shell, module.params["cmd"]]
     try:
         process = guest.run(
@@ -153,8 +155,8 @@ def _run(module: GuestModule, guest: SyncGuest) -> dict[str, Any]:
         if pid := getattr(error, "pid", None):
             module.fail_json(msg=str(error), pid=pid, changed=True)
         raise
-    code = process.code if process.signal is None else SIGNALLED + process.signal
-    result = {
+    code = SIGNALLED + process.signal if process.signal else process.code or 0
+    result: dict[str, Any] = {
         "changed": True,
         "rc": code,
         "stdout": process.output.rstrip("\r\n"),

@@ -113,8 +113,8 @@ def _file(module: GuestModule, guest: SyncGuest, path: str) -> dict[str, Any]:
     stat = guest.files.stat(path) if is_there(guest, path) else None
     if stat and stat.kind == "d":
         module.fail_json(msg=f"{path} is a folder in the guest: name the file in it")
-    is_same = bool(stat) and stat.size == size and guest.files.sha256(path) == checksum
-    has_mode = mode is None or bool(stat and stat.mode == mode)
+    is_same = stat is not None and stat.size == size and guest.files.sha256(path) == checksum
+    has_mode = mode is None or (stat is not None and stat.mode == mode)
     if not module.check_mode and not (is_same and has_mode):
         guest.write_file(path, data if data is not None else _chunks(src), mode=mode)
     return {"changed": not (is_same and has_mode), "size": size, "checksum": checksum}
@@ -156,7 +156,8 @@ def _mode(module: GuestModule) -> int | None:
     try:
         return int(text, 8)
     except ValueError:
-        return module.fail_json(msg=f"mode: {text}: write it in octal digits and quotes, as '0644'")
+        module.fail_json(msg=f"mode: {text}: write it in octal digits and quotes, as '0644'")
+        raise  # never reached: fail_json ends the program
 
 
 def _chunks(path: str | Path) -> Iterable[bytes]:

@@ -78,7 +78,9 @@ def work(module: GuestModule, guest: SyncGuest) -> dict[str, Any]:
     count = guest.fsfreeze_freeze() if state == "frozen" else guest.fsfreeze_thaw()
     status = guest.fsfreeze_status()
     if status != state:
-        module.fail_json(msg=f"its file systems are {status} after all; the agent counts {count}", status=status, count=count)
+        module.fail_json(
+            msg=f"its file systems are {status} after all; the agent counts {count}", status=status, count=count
+        )
     return {"changed": True, "status": status, "count": count}
 
 
