@@ -21,6 +21,8 @@ from guestwire.client import connect
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 if TYPE_CHECKING:
+    from playing import Ansible
+
     from devtools.guests import GuestImage, Machine
 
 # A busy machine is slow at drawing examples, too: that says nothing about the code.
@@ -130,6 +132,14 @@ async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
     finally:
         await machine.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def ansible(folder: Path) -> "Ansible":
+    """Ansible, with a folder of its own."""
+    from playing import Ansible  # noqa: PLC0415  # it is not there where the base alone is tested
+
+    return Ansible(folder)
 
 
 # Every way to a guest

@@ -80,9 +80,6 @@ SIGNALLED: Final = 128
 OF_THE_GUEST: Final = frozenset({"AgentRefused", "ErrorTextLost", "FileRefused", "LocalFile", "WrongParameters"})
 """Errors with which the guest is there and answers: the task failed, and not the connection."""
 
-ANSWERS_WITHIN: Final = 30.0
-"""Seconds for an agent whose socket no other task has."""
-
 PAUSE: Final = 0.05
 """Seconds between two looks whether a socket is free."""
 
@@ -132,7 +129,6 @@ class Connection(ConnectionBase):
         display.vvv(f"CONNECT to guest {guest.vm.name} on {self._host.name}", host=name)
         if self._host.is_local:
             self._turn = self._take_turn(self._host.name)
-            guest.wait_ready(ANSWERS_WITHIN)
         return guest
 
     def _take_turn(self, target: str) -> IO[str]:

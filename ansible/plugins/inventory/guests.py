@@ -78,6 +78,7 @@ from ansible_collections.guestwire.guestwire.plugins.module_utils.client import 
     SETTINGS,
     AgentRefused,
     GuestwireError,
+    plain,
     settings_in,
 )
 
@@ -207,8 +208,8 @@ async def _listed(host: Host) -> list[dict[str, Any]]:
 async def _facts(guest: Guest) -> dict[str, Any]:
     """What the agent tells; what it can't is left out."""
     facts: dict[str, Any] = {}
-    osinfo = await guest.get_osinfo()
-    facts["osinfo"] = {name.replace("_", "-"): value for name, value in _fields(osinfo).items()}
+    osinfo = plain(await guest.get_osinfo())
+    facts["osinfo"] = {name: value[:LARGEST_TEXT] for name, value in osinfo.items()}
     with contextlib.suppress(AgentRefused):
         facts["host_name"] = (await guest.get_host_name()).host_name[:LARGEST_TEXT]
     with contextlib.suppress(AgentRefused):
@@ -224,8 +225,3 @@ async def _facts(guest: Guest) -> dict[str, Any]:
         addresses = (address for one in facts["interfaces"] for address in one["addresses"])
         facts["addresses"] = [address for address in addresses if not address.startswith("127.") and address != "::1"]
     return facts
-
-
-def _fields(record: Any) -> dict[str, str]:
-    found = ((name, getattr(record, name)) for name in record.__struct_fields__)
-    return {name: value[:LARGEST_TEXT] for name, value in found if isinstance(value, str)}

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ansible.module_utils.basic import AnsibleModule
 
-__all__ = ("MISSING", "SETTINGS", "AgentRefused", "GuestModule", "GuestwireError", "connect", "is_there", "settings_in")
+__all__ = (
+    "MISSING",
+    "SETTINGS",
+    "AgentRefused",
+    "GuestModule",
+    "GuestwireError",
+    "connect",
+    "is_there",
+    "plain",
+    "settings_in",
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
 
 try:
     import guestwire
+    import msgspec
     from guestwire.client.errors import AgentRefused, FileRefused
     from guestwire.errors import GuestwireError
 except ImportError as error:
@@ -25,6 +36,9 @@ except ImportError as error:
         """Stands for that of the package, so that it can be caught."""
 
     class AgentRefused(GuestwireError):  # type: ignore[no-redef]
+        """As above."""
+
+    class FileRefused(GuestwireError):  # type: ignore[no-redef]
         """As above."""
 else:
     MISSING = ""
@@ -45,6 +59,11 @@ SETTINGS: Final = {
 def settings_in(options: Mapping[str, Any]) -> dict[str, str]:
     """Those that are given, of the very type C(str): a template's result is of a type of its own."""
     return {name: "".join(options[name]) for name in SETTINGS if options.get(name)}
+
+
+def plain(record: Any) -> Any:
+    """A result of the client as JSON has it, with the API's names."""
+    return msgspec.to_builtins(record)
 
 
 def connect(options: Mapping[str, Any]) -> SyncHost:

@@ -167,7 +167,7 @@ def _run(module: GuestModule, guest: SyncGuest) -> dict[str, Any]:
     result |= {f"{name}_lines": result[name].splitlines() for name in ("stdout", "stderr")}
     if code not in module.params["ok_codes"]:
         module.fail_json(msg=f"{argv[0]} ended with exit code {code}", **result)
-    return result
+    return {"failed": False, **result}  # Ansible takes an exit code for a failure otherwise
 
 
 def main() -> None:

@@ -93,19 +93,19 @@ unsupported:
 
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.guestwire.guestwire.plugins.module_utils.client import AgentRefused, GuestModule
+from ansible_collections.guestwire.guestwire.plugins.module_utils.client import AgentRefused, GuestModule, plain
 
 if TYPE_CHECKING:
     from guestwire import SyncGuest
 
-ENDPOINTS = {
-    "osinfo": "get-osinfo",
-    "host_name": "get-host-name",
-    "interfaces": "network-get-interfaces",
-    "filesystems": "get-fsinfo",
-    "users": "get-users",
-    "timezone": "get-timezone",
-    "time": "get-time",
+METHODS = {
+    "osinfo": "get_osinfo",
+    "host_name": "get_host_name",
+    "interfaces": "network_get_interfaces",
+    "filesystems": "get_fsinfo",
+    "users": "get_users",
+    "timezone": "get_timezone",
+    "time": "get_time",
     "agent": "info",
 }
 
@@ -116,19 +116,18 @@ def gather(module: GuestModule, guest: SyncGuest) -> dict[str, Any]:
     unsupported = {}
     for what in module.params["gather"]:
         try:
-            answer = guest.raw("GET", f"agent/{ENDPOINTS[what]}")
+            facts[what] = plain(getattr(guest, METHODS[what])())
         except AgentRefused as error:
             unsupported[what] = error.description
-            continue
-        result = answer["result"] if isinstance(answer, dict) and "result" in answer else answer
-        facts[what] = result["host-name"] if what == "host_name" else result
+    if "host_name" in facts:
+        facts["host_name"] = facts["host_name"]["host-name"]
     return {"changed": False, "unsupported": unsupported, **facts}
 
 
 def main() -> None:
     """Runs the module."""
     default = ["osinfo", "host_name", "interfaces", "filesystems"]
-    spec = {"gather": {"type": "list", "elements": "str", "choices": list(ENDPOINTS), "default": default}}
+    spec = {"gather": {"type": "list", "elements": "str", "choices": list(METHODS), "default": default}}
     GuestModule(spec).run(gather)
 
 
