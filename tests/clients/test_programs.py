@@ -76,15 +76,13 @@ async def test_prometheus_pve_sd_finds_vms_with_their_tags_and_what_their_descri
     server: Serving, folder: Path
 ) -> None:
     user, name, secret = token_of(server)
-    environment = {
-        "PVE_SERVER": f"127.0.0.1:{server.port}", "PVE_USER": user, "PVE_TOKEN_NAME": name, "PVE_TOKEN_VALUE": secret,
-        "PVE_VERIFY_SSL": "true", "PVE_AUTH_TIMEOUT": "5", "REQUESTS_CA_BUNDLE": ca_of(server), "METRICS_ENABLED": "false",
-        "HOME": str(folder),
+    pve = {
+        "SERVER": f"127.0.0.1:{server.port}", "USER": user, "TOKEN_NAME": name, "TOKEN_VALUE": secret, "VERIFY_SSL": "true",
     }  # fmt: skip
     environment = {
-        (key if key in {"REQUESTS_CA_BUNDLE", "HOME"} else f"PROMETHEUS_PVE_SD_{key}"): value
-        for key, value in environment.items()
-    }
+        "PROMETHEUS_PVE_SD_METRICS_ENABLED": "false", "REQUESTS_CA_BUNDLE": ca_of(server), "HOME": str(folder),
+        **{f"PROMETHEUS_PVE_SD_PVE_{key}": value for key, value in pve.items()},
+    }  # fmt: skip
     program = Path(sys.executable).with_name("prometheus-pve-sd")
 
     await run(program, "--no-service", "-o", folder / "found.json", folder=folder, **environment)
@@ -244,12 +242,14 @@ async def test_proxmox_api_of_npm_works_in_a_guest(server: Serving, folder: Path
 # Assistants' servers
 
 
-async def call(program: StdioServerParameters, tool: str, arguments: dict[str, Any]) -> str:
+async def check_tools(program: StdioServerParameters, wanted: dict[str, tuple[dict[str, Any], str]]) -> None:
+    """Calls tools, each with its arguments, and looks for words in what they say."""
     async with asyncio.timeout(60), Client(program) as client:
-        answer = await client.call_tool(tool, arguments)
-    shown = " ".join(str(getattr(part, "text", "")) for part in answer.content)
-    assert not answer.is_error, shown
-    return shown
+        for tool, (arguments, words) in wanted.items():
+            answer = await client.call_tool(tool, arguments)
+            shown = " ".join(str(getattr(part, "text", "")) for part in answer.content)
+            assert not answer.is_error, f"{tool}: {shown}"
+            assert words in shown, f"{tool}: {shown}"
 
 
 @installed("mcp-proxmox")
@@ -263,10 +263,17 @@ async def test_mcp_proxmox_lists_vms_and_runs_a_command(server: Serving) -> None
         command=str(CLIENTS / "mcp-proxmox" / "bin" / "mcp-proxmox"), args=[], env=environment
     )
 
-    assert "web" in await call(program, "list_vms", {})
-    assert "pve1" in await call(program, "get_node_status", {"node": "pve1"})
-    assert "running" in await call(program, "get_guest_status", {"vmid": 100})
-    assert "inside" in await call(program, "exec_command", {"vmid": 100, "command": "uname -n"})
+    wanted: dict[str, tuple[dict[str, Any], str]] = {
+        "list_nodes": ({}, "pve1"),
+        "list_vms": ({}, "web"),
+        "get_node_status": ({"node": "pve1"}, "pve1"),
+        "get_guest_status": ({"vmid": 100}, "running"),
+        "list_snapshots": ({"vmid": 100}, ""),
+        "list_storages": ({}, ""),
+        "exec_command": ({"vmid": 100, "command": "uname -n"}, "inside"),
+        "list_tasks": ({"node": "pve1"}, "pve1"),
+    }
+    await check_tools(program, wanted)
 
 
 @installed("cursor-proxmox-mcp")
@@ -285,5 +292,18 @@ async def test_cursor_proxmox_mcp_lists_vms_and_runs_a_command(server: Serving, 
         cwd=folder,
     )
 
-    assert "web" in await call(program, "get_vms", {})
-    assert "inside" in await call(program, "execute_vm_command", {"node": "pve1", "vmid": "100", "command": "uname -n"})
+    web = {"node": "pve1", "vmid": "100"}
+    wanted: dict[str, tuple[dict[str, Any], str]] = {
+        "get_nodes": ({}, "pve1"),
+        "get_cluster_status": ({}, "pve1"),
+        "get_cluster_resources": ({}, "web"),
+        "get_vms": ({}, "web"),
+        "get_vm_status": (web, "running"),
+        "get_vm_config": (web, "web"),
+        "get_guest_pending": (web, ""),
+        "get_vm_guest_info": (web, ""),
+        "list_users": ({}, "root@pam"),
+        "get_next_vmid": ({}, "102"),
+        "execute_vm_command": ({**web, "command": "uname -n"}, "inside"),
+    }
+    await check_tools(program, wanted)
