@@ -1,6 +1,7 @@
-"""`./dev release [--dry-run]`: builds wheel and sdist, tries both in clean environments, and tags the commit."""
+"""`./dev release [--dry-run]`: builds wheel, sdist and Ansible's collection, tries each by itself, and tags the commit."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -13,8 +14,16 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 UV: Final = ROOT / ".tools" / "bin" / "uv"
+COLLECTION: Final = ROOT / "ansible"
+PLUGINS: Final = (
+    ("connection", "guest"),
+    ("inventory", "guests"),
+    *(("module", f"guest_{name}") for name in ("exec", "file", "freeze", "info")),
+)
+"""What the collection has, by type and name."""
 
 IN_SDIST: Final = (
+    "ansible/galaxy.yml",
     "tests/conftest.py",
     "docs/architecture.md",
     "CHANGELOG.md",
@@ -70,6 +79,48 @@ def build(folder: Path) -> tuple[Path, Path]:
     return wheel, sdist
 
 
+def require_collection_version(release: str) -> None:
+    """Refuses a collection of another version: Ansible wants it in a file of its own.
+
+    Raises:
+        ReleaseError: galaxy.yml has another.
+    """
+    found = re.search(r"^version: (.*)$", (COLLECTION / "galaxy.yml").read_text(), re.MULTILINE)
+    if not found or found[1] != release:
+        raise ReleaseError(f"ansible/galaxy.yml: write version: {release}")
+
+
+def build_collection(folder: Path) -> Path:
+    """Builds the archive of Ansible's collection."""
+    ansible(folder, "galaxy", "collection", "build", "--force", "--output-path", folder, COLLECTION)
+    (archive,) = folder.glob("guestwire-guestwire-*.tar.gz")
+    return archive
+
+
+def try_collection(archive: Path) -> None:
+    """Installs it in an empty folder, and has Ansible read the documentation of all its plugins there.
+
+    Raises:
+        ReleaseError: it can't be installed, or one is not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="gw-release-") as name:
+        ansible(Path(name), "galaxy", "collection", "install", "--offline", "--collections-path", name, archive)
+        for kind, plugin in PLUGINS:
+            found = ansible(Path(name), "doc", "--type", kind, f"guestwire.guestwire.{plugin}")
+            if f"guestwire.guestwire.{plugin}" not in found:
+                raise ReleaseError(f"{archive.name}: Ansible finds no {kind} guestwire.guestwire.{plugin}")
+
+
+def ansible(collections: Path, program: str, *arguments: object) -> str:
+    """Runs one of Ansible's programs, which finds collections, and keeps what it keeps, in a folder.
+
+    Raises:
+        ReleaseError: it failed.
+    """
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_HOME": str(collections / ".ansible")}
+    return _run(sys.executable, "-m", "ansible", program, *arguments, environment=environment)
+
+
 def require_contents(wheel: Path, sdist: Path) -> None:
     """Looks into both.
 
@@ -117,27 +168,33 @@ def main() -> None:
         if not dry:
             require_clean()
             require_changelog((ROOT / "CHANGELOG.md").read_text(), release)
+        require_collection_version(release)
         with tempfile.TemporaryDirectory(prefix="gw-dist-") as name:
             wheel, sdist = build(Path(name))
             require_contents(wheel, sdist)
             for package in (wheel, sdist):
                 try_out(package, release)
                 print(f"{package.name}: {package.stat().st_size:,} bytes, runs in a clean environment")
+            (Path(name) / "collection").mkdir()
+            collection = build_collection(Path(name) / "collection")
+            try_collection(collection)
+            print(f"{collection.name}: {collection.stat().st_size:,} bytes, Ansible finds all that it has")
             if not dry:
                 kept = ROOT / "dist"
                 kept.mkdir(exist_ok=True)
-                for package in (wheel, sdist):
+                for package in (wheel, sdist, collection):
                     package.rename(kept / package.name)
                 _run("git", "tag", "--annotate", "--message", f"guestwire {release}", f"v{release}")
-                print(f"tagged v{release}; dist/ has both: push the tag, then upload them")
+                print(f"tagged v{release}; dist/ has all three: push the tag, then upload them")
     except ReleaseError as error:
         sys.exit(f"release: {error}")
 
 
-def _run(*command: object, cwd: object = ROOT) -> str:
+def _run(*command: object, cwd: object = ROOT, environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        list(map(str, command)), cwd=str(cwd), capture_output=True, text=True, timeout=600, check=False
-    )
+        list(map(str, command)), cwd=str(cwd), capture_output=True, text=True, timeout=600, check=False,
+        env=os.environ | (environment or {}),
+    )  # fmt: skip
     if done.returncode:
         raise ReleaseError(f"{' '.join(map(str, command[:3]))} failed: {done.stderr.strip()[-500:]}")
     return done.stdout

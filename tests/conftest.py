@@ -23,6 +23,8 @@ from guestwire.client import connect
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 if TYPE_CHECKING:
+    from playing import Ansible
+
     from devtools.guests import GuestImage, Machine
 
 # A busy machine is slow at drawing examples, too: that says nothing about the code.
@@ -152,6 +154,14 @@ async def libvirt_web(libvirt_host: LibvirtHost, image: "GuestImage") -> AsyncIt
     """The agent of its domain `web`, which runs; the agent is in a sandbox, where tests can see it."""
     async with libvirt_host.bridged("web", image) as agent:
         yield agent
+
+
+@pytest.fixture
+def ansible(folder: Path) -> "Ansible":
+    """Ansible, with a folder of its own."""
+    from playing import Ansible  # noqa: PLC0415  # it is not there where the base alone is tested
+
+    return Ansible(folder)
 
 
 # Every way to a guest

@@ -7,11 +7,38 @@ from pathlib import Path
 import pytest
 
 import guestwire
-from devtools.release import UV, ReleaseError, build, require_changelog, require_contents, version
+from devtools.release import (
+    UV,
+    ReleaseError,
+    build,
+    build_collection,
+    require_changelog,
+    require_collection_version,
+    require_contents,
+    try_collection,
+    version,
+)
 
 
 def test_the_version_stands_in_one_place() -> None:
     assert guestwire.__version__ == version()
+
+
+def test_the_collection_of_ansible_has_the_same_version() -> None:
+    require_collection_version(version())
+    with pytest.raises(ReleaseError, match=r"write version: 9\.9\.9"):
+        require_collection_version("9.9.9")
+
+
+@pytest.mark.slow
+def test_the_archive_of_the_collection_has_all_of_its_plugins_and_no_other_files(tmp_path: Path) -> None:
+    archive = build_collection(tmp_path)
+
+    try_collection(archive)
+    with tarfile.open(archive) as packed:
+        names = set(packed.getnames())
+    assert {"README.md", "meta/runtime.yml", "plugins/connection/guest.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".tar.gz")]
 
 
 @pytest.mark.parametrize(

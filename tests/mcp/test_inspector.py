@@ -14,7 +14,9 @@ from guestwire.testing import SandboxedAgent
 
 pytestmark = pytest.mark.agent
 
-PROGRAM = Path(__file__).parent.parent.parent / ".tools" / "inspector" / "node_modules" / ".bin" / "mcp-inspector"
+PROGRAM = (
+    Path(__file__).parent.parent.parent / ".tools" / "clients" / "inspector" / "node_modules" / ".bin" / "mcp-inspector"
+)
 
 
 @pytest.fixture(scope="module")

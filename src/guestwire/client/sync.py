@@ -27,6 +27,7 @@ class SyncFiles(SyncProxy[Files]):
     read = blocking(Files.read)
     stream = iterating(Files.stream)
     stream_checked = iterating(Files.stream_checked)
+    sha256 = blocking(Files.sha256)
     stat = blocking(Files.stat)
     write = blocking(Files.write)
     upload = blocking(Files.upload)
@@ -148,6 +149,11 @@ class SyncHost(SyncProxy[Host]):
     def name(self) -> str:
         """Its name in messages."""
         return self._inner.name
+
+    @property
+    def is_local(self) -> bool:
+        """See `Host.is_local`."""
+        return self._inner.is_local
 
     guests = blocking(Host.guests)
     unusable = blocking(Host.unusable)

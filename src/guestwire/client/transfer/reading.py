@@ -100,6 +100,21 @@ class FileReader:
                 yield chunk
             await self._compare(path, digest.hexdigest(), size, await checking)
 
+    async def sha256(self, path: str) -> str:
+        """The SHA-256 of a file, in hexadecimal digits: by a tool of the guest, or by reading it.
+
+        Raises:
+            AgentRefused: the guest's own reason.
+            CallFailed: see `client.errors`.
+        """
+        if found := await self._sha256(path, LARGEST_SIZE):
+            return found
+        digest = hashlib.sha256()
+        async with aclosing(self.stream(path)) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(digest.update, chunk)
+        return digest.hexdigest()
+
     async def stat(self, path: str) -> FileStat:
         """Describes what stands at a path; links are followed.
 
