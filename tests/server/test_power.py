@@ -355,6 +355,13 @@ async def test_the_command_line_starts_and_stops_a_vm(boss: As, server: Serving)
     again = await command(server, "power", "start", "bare")
     assert (again.code, again.output) == (3, "")
     assert "VM 100 already running" in again.errors
+    assert [(row["name"], row["tags"]) for row in json.loads((await command(server, "ls", "--tag", "web", "--tag", "lab", "--json")).output)] == [
+        ("bare", ["lab", "web"])
+    ]  # fmt: skip
+    assert "lab;web" in (await command(server, "ls")).output
+    none = await command(server, "ls", "--tag", "web", "--tag", "none")
+    assert "no guest has the tags web, none" in none.errors
+    assert (await command(server, "df", "--tag", "web", "bare")).code == 2
     shown = await command(server, "vm", "bare")
     assert "running" in shown.output
     asked = await command(server, "power", "stop", "bare")

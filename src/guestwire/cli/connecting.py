@@ -151,6 +151,11 @@ def on_host(context: click.Context, job: Callable[["Host"], Awaitable[T]], *, as
         return connection.run(job)
 
 
+tag_option = click.option(
+    "--tag", "tags", metavar="TAG", help="Only guests with this tag; may be repeated.", multiple=True
+)
+
+
 def on_guest(context: click.Context, name: str, job: Callable[["Guest"], Awaitable[T]]) -> T:
     """Does one job on a guest."""
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import guest_names, on_host, plain
+from guestwire.cli.connecting import guest_names, on_host, plain, tag_option
 from guestwire.cli.output import Column, Row, examples, json_option, note, print_table, to_json
 from guestwire.cli.units import size
 
@@ -41,9 +41,10 @@ FULLEST: Final = (
     "guest", metavar="[GUEST]", help="A VM's name or id.", shell_complete=guest_names, required=False, default=None
 )
 @click.option("--all", "-a", "every", help="The fullest file system of each running guest.", is_flag=True)
+@tag_option
 @json_option
 @click.pass_context
-def df(context: click.Context, guest: str | None, *, every: bool, json: bool) -> None:
+def df(context: click.Context, guest: str | None, *, every: bool, tags: tuple[str, ...], json: bool) -> None:
     """Show how full a guest's file systems are.
 
     With --all, the fullest file system of each guest that runs, the fullest first; read-only images, which are always
@@ -51,13 +52,15 @@ def df(context: click.Context, guest: str | None, *, every: bool, json: bool) ->
     """
     if every == (guest is not None):
         raise click.UsageError("Name one guest, or give --all.")
+    if tags and not every:
+        raise click.UsageError("--tag goes with --all.")
     if guest is not None:
         from guestwire.cli.views import show_view  # noqa: PLC0415  # `--help` must not wait for the endpoints
         from guestwire.contract.endpoints.agent import get_fsinfo  # noqa: PLC0415
 
         show_view(context, get_fsinfo, guest, {}, as_json=json)
         return
-    found = on_host(context, _ask_all)
+    found = on_host(context, lambda host: _ask_all(host, tags))
     if json:
         print(to_json(found, indent=2))
     else:
@@ -69,13 +72,13 @@ def df(context: click.Context, guest: str | None, *, every: bool, json: bool) ->
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-async def _ask_all(host: "Host") -> list[Row]:
-    """A row for each guest that runs, the fullest first."""
+async def _ask_all(host: "Host", tags: Sequence[str]) -> list[Row]:
+    """A row for each guest that runs and has these tags, the fullest first."""
     from contextlib import aclosing  # noqa: PLC0415  # `--help` must not wait for the client
 
     from guestwire.client.cancellation import map_ordered  # noqa: PLC0415
 
-    running = [guest for guest in await host.guests() if guest.status == RUNNING]
+    running = [guest for guest in await host.guests() if guest.status == RUNNING and guest.has_tags(tags)]
 
     async def jobs() -> AsyncGenerator[Coroutine[Any, Any, Row], None]:
         for guest in running:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names, on_guest, on_host, plain
+from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names, on_guest, on_host, plain, tag_option
 from guestwire.cli.output import Column, Row, examples, json_option, note, print_table, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from guestwire.inventory.found import FoundVm
 
 GUESTS: Final = (Column("VMID", "vmid"), Column("NAME", "name"), Column("STATUS", "status"), Column("NODE", "node"))
+TAGS: Final = Column("TAGS", "tags", ";".join)
+"""Shown when a guest has some."""
 FROZEN: Final = Column("FROZEN SINCE", "frozen_since", day_and_time)
 """Shown when a guest is; who froze it stands in the log and in JSON."""
 
@@ -36,22 +38,29 @@ OF_UNIX: Final = ("owner", "group")
 
 @click.command("ls", epilog=examples("guestwire ls", "guestwire ls web:/etc"))
 @click.argument("path", metavar="[GUEST:PATH]", help="A folder in a guest.", shell_complete=guest_names, required=False)
+@tag_option
 @json_option
 @click.pass_context
-def ls(context: click.Context, *, path: str | None, json: bool) -> None:
+def ls(context: click.Context, *, path: str | None, tags: tuple[str, ...], json: bool) -> None:
     """List the guests that you may see, or a folder in one of them."""
     if path is None:
         guests, unusable, is_here = on_host(context, _found)
-        guests = sorted(guests, key=lambda guest: guest.vmid)
-        columns = (*GUESTS, FROZEN) if any(guest.frozen_by is not None for guest in guests) else GUESTS
+        guests = sorted((guest for guest in guests if guest.has_tags(tags)), key=lambda guest: guest.vmid)
+        columns = list(GUESTS)
+        columns += [TAGS] if any(guest.tags for guest in guests) else []
+        columns += [FROZEN] if any(guest.frozen_by is not None for guest in guests) else []
         show([_fields(guest) for guest in guests], columns, as_json=json)
         for vm in unusable:
             note(f"guestwire: {vm.name} ({vm.source}): {vm.problem}; {vm.hint}")
-        if not guests and is_here:
+        if not guests and tags:
+            note(f"guestwire: no guest has the tags {', '.join(tags)}")
+        elif not guests and is_here:
             note("guestwire: no VM that can be used was found on this machine; for another host give --host")
         elif not guests:
             note("guestwire: there is no guest that you may see: the user or token needs VM.Audit")
         return
+    if tags:
+        raise click.UsageError("--tag chooses guests, not files.")
     name, folder = guest_and_path(path)
     entries = [_fields(entry) for entry in on_guest(context, name, lambda guest: guest.folders.listdir(folder))]
     if json:

@@ -47,6 +47,7 @@ class _Vm(msgspec.Struct, frozen=True):
     frozen: _Freeze | None = None
     last_answer: float | None = None
     template: bool = False
+    tags: str = ""
 
 
 class Host:
@@ -159,7 +160,7 @@ class Host:
             GuestInfo(
                 vm.vmid, vm.name or str(vm.vmid), TEMPLATE if vm.template else vm.status, node,
                 frozen_by=vm.frozen.by if vm.frozen else None, frozen_since=vm.frozen.since if vm.frozen else None,
-                last_answer=vm.last_answer,
+                last_answer=vm.last_answer, tags=tuple(filter(None, re.split(r"[;, ]", vm.tags))),
             )
             for vm in vms
         ]  # fmt: skip

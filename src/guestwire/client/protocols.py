@@ -1,5 +1,6 @@
 """The host, as guests and their parts see it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ class GuestInfo:
 
     `frozen_by` is the user or token that froze its file systems, at `frozen_since` in seconds since the epoch; None where
     they are not frozen, or the server does not say. `last_answer` is when an agent that does not answer last did; None
-    where it answers, or the server does not say.
+    where it answers, or the server does not say. `tags` are those of its host.
     """
 
     vmid: int
@@ -20,6 +21,11 @@ class GuestInfo:
     frozen_by: str | None = None
     frozen_since: float | None = None
     last_answer: float | None = None
+    tags: tuple[str, ...] = ()
+
+    def has_tags(self, tags: Iterable[str]) -> bool:
+        """True if it has all of these."""
+        return set(tags) <= set(self.tags)
 
 
 class HostOfGuest(Protocol):
