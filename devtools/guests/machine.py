@@ -174,7 +174,7 @@ class Machine:
                         await self._process.wait()
         self._process = None
 
-    async def shell(self, command: str, within: float = 20.0) -> str:
+    async def shell(self, command: str, within: float = 60.0) -> str:
         """Runs a shell command in the guest without its agent, over the second serial line; returns what it wrote.
 
         Raises:
@@ -194,10 +194,8 @@ class Machine:
     async def _on_console(self, command: str, mark: str) -> tuple[str, int]:
         reader, writer = await asyncio.open_unix_connection(self._shell_socket, limit=2**20)
         try:
-            # The mark is written in two halves, so that the echo of this line is not taken for it.
+            await _greet(reader, writer)
             half, rest = mark[:8], mark[8:]
-            writer.write(f"\nstty -echo; echo {half}''{rest}\n".encode())
-            await reader.readuntil(f"{mark}\r\n".encode())
             writer.write(f"( {command}\n) 2>&1; s=$?; echo; echo {half}''{rest} $s\n".encode())
             seen = await reader.readuntil(f"\n{mark} ".encode())
             status = int(await reader.readline())
@@ -298,3 +296,15 @@ def _without_prompt(text: str) -> str:
     return "\n".join(
         line.removeprefix("~ # ").removeprefix("/ # ").removeprefix("> ") for line in text.split("\n")
     ).strip("\n")
+
+
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Waits for the shell on a serial line. What was written before it was there is lost, so it is greeted until it answers."""
+    while True:
+        # The mark is written in two halves, so that the echo of this line is not taken for it.
+        half, rest = secrets.token_hex(4), secrets.token_hex(4)
+        writer.write(f"\nstty -echo; echo {half}''{rest}\n".encode())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3):
+                await reader.readuntil(f"{half}{rest}\r\n".encode())
+                return

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from calling import Client, Ended, agent, guestwire, site, vm
 from serving import Serving, start
+from waiting import until
 
 from guestwire.testing import FakeGuest
 
@@ -195,4 +196,5 @@ async def test_plain_http_to_a_tls_port_gets_no_answer_and_breaks_nothing() -> N
 
 async def test_the_log_says_what_is_served_and_where() -> None:
     async with Serving.of(site(vm(100), vm(101))) as server:
-        assert f"serves 2 VMs of node pve1 on 127.0.0.1 port {server.port}" in server.log
+        # The port takes connections a moment before.
+        await until(lambda: f"serves 2 VMs of node pve1 on 127.0.0.1 port {server.port}" in server.log)

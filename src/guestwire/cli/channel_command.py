@@ -6,7 +6,7 @@ from guestwire.cli.connecting import guest_argument, on_guest
 from guestwire.cli.output import Group, examples, json_option, report
 
 
-@click.group("channel", cls=Group)
+@click.group("channel", cls=Group, epilog=examples("guestwire channel add web"))
 def channel() -> None:
     """Give a running VM the channel that its agent needs."""
 
