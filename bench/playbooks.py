@@ -104,7 +104,8 @@ async def main() -> None:
     """Measures, and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m bench.playbooks", description=__doc__)
     parser.add_argument("--repeat", type=int, default=3, help="times that each play runs")
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--only", choices=PLAYS, help="only this play")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         folder = Path(name)
         async with (
@@ -113,7 +114,11 @@ async def main() -> None:
             serve(folder, [Vm(100, folder / "100.qga")]) as service,
         ):
             _prepare(folder, agent)
-            rows = {play: await _row(folder, service, play, repeat) for play in PLAYS}
+            rows = {
+                play: await _row(folder, service, play, options.repeat)
+                for play in PLAYS
+                if options.only in {None, play}
+            }
     _show(rows)
 
 
