@@ -65,7 +65,7 @@ def here(served: Serving, text: str) -> str:
     return text.replace(ADDRESS, f"127.0.0.1:{served.port}").replace(STATE_DIR, f"{served.folder}/state")
 
 
-async def run(served: Serving, *command: str, code: str) -> str:
+async def run(served: Serving, *command: str, code: str, within: float = 30.0) -> str:
     process = await asyncio.create_subprocess_exec(
         *command,
         "-c",
@@ -74,7 +74,7 @@ async def run(served: Serving, *command: str, code: str) -> str:
         stderr=asyncio.subprocess.PIPE,
         cwd=served.folder,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(within):
         output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     return output.decode()
@@ -162,7 +162,7 @@ async def test_the_commands_of_ansibles_page_work(served: Serving) -> None:
 export ANSIBLE_COLLECTIONS_PATH={served.folder}/collections ANSIBLE_HOME={served.folder}/ansible LC_ALL=C.UTF-8 PATH={Path(sys.executable).parent}:$PATH
 """
 
-    output = [await run(served, "sh", code=programs + code) for code in blocks(ANSIBLE, "sh")]
+    output = [await run(served, "sh", code=programs + code, within=180) for code in blocks(ANSIBLE, "sh")]
 
     for line in ("@guestwire_os_", "web | SUCCESS", f"rc=0 >>\n{platform.release()}"):
         assert line in output[0], output
