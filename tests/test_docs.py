@@ -33,6 +33,7 @@ from guestwire.testing import FakeGuest, SandboxedAgent
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CLIENT = ROOT / "docs" / "client.md"
+ANSIBLE = ROOT / "docs" / "ansible.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS, STATE_DIR = "127.0.0.1:8006", "/var/lib/guestwire"
@@ -64,7 +65,7 @@ def here(served: Serving, text: str) -> str:
     return text.replace(ADDRESS, f"127.0.0.1:{served.port}").replace(STATE_DIR, f"{served.folder}/state")
 
 
-async def run(served: Serving, *command: str, code: str) -> str:
+async def run(served: Serving, *command: str, code: str, within: float = 30.0) -> str:
     process = await asyncio.create_subprocess_exec(
         *command,
         "-c",
@@ -73,7 +74,7 @@ async def run(served: Serving, *command: str, code: str) -> str:
         stderr=asyncio.subprocess.PIPE,
         cwd=served.folder,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(within):
         output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     return output.decode()
@@ -145,6 +146,27 @@ def errors_of_the_client() -> set[type[CallFailed]]:
         new = [one for kind in new for one in kind.__subclasses__() if one.__module__.startswith("guestwire.client.")]
         found |= set(new)
     return found
+
+
+@pytest.mark.agent
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="the guest has /usr of this machine: no Python there")
+async def test_the_commands_of_ansibles_page_work(served: Serving) -> None:
+    for text in blocks(ANSIBLE, "yaml"):
+        name = text.splitlines()[0].removeprefix("# ")
+        (served.folder / name).write_text(here(served, text))
+    place = served.folder / "collections" / "ansible_collections" / "guestwire"
+    place.mkdir(parents=True)
+    (place / "guestwire").symlink_to(ROOT / "ansible")
+    programs = f"""set -e
+export ANSIBLE_COLLECTIONS_PATH={served.folder}/collections ANSIBLE_HOME={served.folder}/ansible LC_ALL=C.UTF-8 PATH={Path(sys.executable).parent}:$PATH
+"""
+
+    output = [await run(served, "sh", code=programs + code, within=180) for code in blocks(ANSIBLE, "sh")]
+
+    for line in ("@guestwire_os_", "web | SUCCESS", f"rc=0 >>\n{platform.release()}"):
+        assert line in output[0], output
+    assert "changed=2" in output[1], output
 
 
 @pytest.mark.agent

@@ -13,7 +13,7 @@ from serving import Serving
 from guestwire.testing import SandboxedAgent
 
 CLIENTS = Path(__file__).parent.parent.parent / ".tools" / "clients"
-ENDS_WITHIN = 60.0
+ENDS_WITHIN = 180.0
 
 DETAILS = """tags = ["prod", "web-tier"]
 description = '{"groups": ["shop"]}'

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from foreign import CLIENTS, installed, lab, run, token_of
+from foreign import CLIENTS, ENDS_WITHIN, installed, lab, run, token_of
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 from serving import Serving, free_port
@@ -244,7 +244,7 @@ async def test_proxmox_api_of_npm_works_in_a_guest(server: Serving, folder: Path
 
 async def check_tools(program: StdioServerParameters, wanted: dict[str, tuple[dict[str, Any], str]]) -> None:
     """Calls tools, each with its arguments, and looks for words in what they say."""
-    async with asyncio.timeout(60), Client(program) as client:
+    async with asyncio.timeout(ENDS_WITHIN), Client(program) as client:
         for tool, (arguments, words) in wanted.items():
             answer = await client.call_tool(tool, arguments)
             shown = " ".join(str(getattr(part, "text", "")) for part in answer.content)

@@ -78,6 +78,7 @@ from ansible_collections.guestwire.guestwire.plugins.module_utils.client import 
     SETTINGS,
     AgentRefused,
     GuestwireError,
+    load_all,
     plain,
     settings_in,
 )
@@ -126,6 +127,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if self.get_option("cache"):
                 self._cache[key] = machines
         self._fill(machines)
+        load_all()
 
     async def _machines(self) -> list[dict[str, Any]]:
         """What is known of each VM, as JSON has it."""
