@@ -15,6 +15,7 @@ VM: Final = "a real VM"
 SANDBOX: Final = "an agent in a sandbox, without a VM"
 CLIENT: Final = "the client, an agent in a sandbox"
 CLIENT_VM: Final = "the client, a real VM"
+LIBVIRT: Final = "libvirt, a real VM; raw: libvirt's own call"
 ASSISTANTS: Final = "the MCP server, an agent in a sandbox"
 
 COLUMNS: Final = ("measured", "raw socket", "guestwire", "ratio", "Proxmox VE", "target", "met")

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
+import importlib.util
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from calling import Client, site
-from libvirt_host import LibvirtHost, needs_libvirt
 from serving import Serving
 from waiting import until
 
+from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import commands as qga
 from guestwire.channels import ChannelState
 from guestwire.errors import GuestError
@@ -24,6 +25,10 @@ from guestwire.stores import MemoryStore
 
 if TYPE_CHECKING:
     from devtools.guests import GuestImage
+
+needs_libvirt = pytest.mark.skipif(
+    importlib.util.find_spec("libvirt") is None, reason="Python's libvirt binding is not installed"
+)
 
 FOLLOWS = LONGEST_PAUSE + 0.5
 METADATA = '<description>shop</description><metadata><g:vm xmlns:g="urn:guestwire" tags="web Prod no/tag"/></metadata>'
