@@ -123,7 +123,7 @@ def show(console: Console, facts: dict[str, str], rows: Sequence[Row]) -> None:
 
 
 def _by_place(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for place in (VM, SANDBOX, CLIENT_VM, CLIENT, ASSISTANTS):
+    for place in (VM, SANDBOX, LIBVIRT, CLIENT_VM, CLIENT, ASSISTANTS):
         if found := [row for row in rows if row.place == place]:
             yield place, found
 
