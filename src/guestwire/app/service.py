@@ -80,6 +80,9 @@ async def _serve(path: Path, config: Config, make_gateway: MakeGateway) -> None:
     try:
         await _bind(listener, config)
         await inventory.apply(config.vm, config.libvirts)
+        for source in inventory.sources.values():
+            if source.problem:
+                log.warning("libvirt %s: %s; it is tried again", source.uri, source.problem)
         await inventory.tasks.settle()
         port = listener.start()
         log.info(

@@ -205,7 +205,7 @@ class LibvirtSource:
                 await self._list_and_heed()
             except libvirt.libvirtError as error:
                 problem = str(error.get_error_message() or error)
-                if problem != self.problem:
+                if not self.problem:  # whoever wanted it at first is told by `problem`
                     log.warning("libvirt %s: %s", self.uri, problem)
                 self.problem = problem
                 self._asked.set()
