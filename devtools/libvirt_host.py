@@ -171,7 +171,7 @@ class LibvirtHost:
   <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>
   <pm><suspend-to-mem enabled='yes'/></pm>
   <devices><emulator>{self.folder}/qemu</emulator>
-    <controller type='usb' model='none'/><memballoon model='none'/>
+    <controller type='usb' model='none'/>
     <serial type='file'><source path='{self.folder}/log/{escape(name)}.log'/></serial>
     <serial type='unix'><source mode='bind' path='{self.folder}/{escape(name)}.tty'/></serial>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
