@@ -15,6 +15,7 @@ VM: Final = "a real VM"
 SANDBOX: Final = "an agent in a sandbox, without a VM"
 CLIENT: Final = "the client, an agent in a sandbox"
 CLIENT_VM: Final = "the client, a real VM"
+LIBVIRT: Final = "libvirt, a real VM; raw: libvirt's own call"
 ASSISTANTS: Final = "the MCP server, an agent in a sandbox"
 
 COLUMNS: Final = ("measured", "raw socket", "guestwire", "ratio", "Proxmox VE", "target", "met")
@@ -122,7 +123,7 @@ def show(console: Console, facts: dict[str, str], rows: Sequence[Row]) -> None:
 
 
 def _by_place(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for place in (VM, SANDBOX, CLIENT_VM, CLIENT, ASSISTANTS):
+    for place in (VM, SANDBOX, LIBVIRT, CLIENT_VM, CLIENT, ASSISTANTS):
         if found := [row for row in rows if row.place == place]:
             yield place, found
 

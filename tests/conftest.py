@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 from calling import site, vm
-from libvirt_host import LibvirtHost
-from libvirt_host import why_not as libvirt_why_not
 from serving import Serving
 from ways import Target, Way, options_for, over_https
 
+from devtools.libvirt_host import LibvirtHost
+from devtools.libvirt_host import why_not as libvirt_why_not
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel

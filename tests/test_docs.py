@@ -26,7 +26,7 @@ from guestwire.client.settings import settings_for
 from guestwire.contract.openapi import openapi
 from guestwire.contract.reference import reference
 from guestwire.contract.registry import ENDPOINTS
-from guestwire.inventory import ServerConfig, VmConfig, read_config
+from guestwire.inventory import ServerConfig, SourceConfig, VmConfig, read_config
 from guestwire.mcp.tools.endpoints import endpoint_tools
 from guestwire.testing import FakeGuest, SandboxedAgent
 
@@ -228,8 +228,9 @@ def test_every_configuration_in_the_documentation_can_be_used(page: Path, tmp_pa
     path.parent.mkdir()
     for text in blocks(page, "toml"):
         path.write_text(text)
-        if "[[vm]]" in text:
-            assert read_config(path).vm
+        if "[[vm]]" in text or "[[source]]" in text:
+            config = read_config(path)
+            assert config.vm or config.source
         else:
             for profile in tomllib.loads(text):
                 assert settings_for({}, profile=profile, environ={"XDG_CONFIG_HOME": str(tmp_path)}).host
@@ -237,7 +238,7 @@ def test_every_configuration_in_the_documentation_can_be_used(page: Path, tmp_pa
 
 def test_every_key_of_the_configuration_is_documented() -> None:
     text = "\n".join(blocks(ROOT / "docs" / "serving.md", "toml"))
-    for key in (*ServerConfig.__struct_fields__, *VmConfig.__struct_fields__):
+    for key in (*ServerConfig.__struct_fields__, *VmConfig.__struct_fields__, *SourceConfig.__struct_fields__):
         assert re.search(rf"^{key} = ", text, re.MULTILINE), key
 
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from libvirt_host import LibvirtHost
 from waiting import until_succeeds
 
+from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import commands as qga
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
+import importlib.util
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from calling import Client, site
-from libvirt_host import LibvirtHost, needs_libvirt
 from serving import Serving
 from waiting import until
 
+from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import commands as qga
 from guestwire.channels import ChannelState
 from guestwire.errors import GuestError
@@ -24,6 +25,10 @@ from guestwire.stores import MemoryStore
 
 if TYPE_CHECKING:
     from devtools.guests import GuestImage
+
+needs_libvirt = pytest.mark.skipif(
+    importlib.util.find_spec("libvirt") is None, reason="Python's libvirt binding is not installed"
+)
 
 FOLLOWS = LONGEST_PAUSE + 0.5
 METADATA = '<description>shop</description><metadata><g:vm xmlns:g="urn:guestwire" tags="web Prod no/tag"/></metadata>'
@@ -167,9 +172,18 @@ class TestRealDomains:
         sources = f'[[source]]\nlibvirt = "{libvirt_host.uri}"\n'
         async with Serving.of(site(sources)) as server:
             client = Client(server)
-            (listed,) = [vm for vm in (await client.get("/api2/json/nodes/pve1/qemu")).data if vm["name"] == "web"]
+            async with asyncio.timeout(20):  # libvirt says what QEMU's process has of this host when the VM is not busy
+                while True:
+                    found = (await client.get("/api2/json/nodes/pve1/qemu")).data
+                    (listed,) = [vm for vm in found if vm["name"] == "web"]
+                    if listed["memhost"] > 2**20:
+                        break
+                    await asyncio.sleep(0.2)
             assert (listed["status"], listed["cpus"], listed["maxmem"]) == ("running", 1, 256 * 2**20)
             path = f"/api2/json/nodes/pve1/qemu/{listed['vmid']}"
+            state = (await client.get(f"{path}/status/current")).data
+            assert (state["qmpstatus"], state["diskread"], state["maxmem"]) == ("running", 0, 256 * 2**20)
+            assert 0 <= state["cpu"] < 2
             assert (await client.get(f"{path}/agent/get-host-name")).data["result"]["host-name"] == "web"
             started = (await client.post(f"{path}/agent/exec", command=["hostname"])).data["pid"]
             ended: dict[str, Any] = {}

@@ -86,6 +86,9 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
     try:
         await _bind(listener, config)
         await discovery.look()
+        for source in inventory.sources.values():
+            if source.problem:
+                log.warning("libvirt %s: %s; it is tried again", source.uri, source.problem)
         await inventory.tasks.settle()
         port = listener.start()
         log.info(

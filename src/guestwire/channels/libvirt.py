@@ -52,9 +52,11 @@ LARGEST_READ: Final = 1024 * 1024
 CALLS_EACH: Final = 3
 """Calls on one connection; libvirt's limit is five."""
 
-AGENT_CALLS: Final = 12
-OTHER_CALLS: Final = 4
-"""Calls at once, of the daemon's twenty workers."""
+PROVEN_CALLS: Final = 8
+UNPROVEN_CALLS: Final = 8
+OTHER_CALLS: Final = 3
+"""Calls at once, of the daemon's twenty workers: to guests that answered last, to those of which that is not known, which
+may hang and then take no place from the first, and about VMs."""
 
 MAX_WAITING: Final = 1024
 LATE: Final = 5
@@ -237,7 +239,8 @@ class Libvirt:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         binding()
-        self._agents = _Calls(uri, AGENT_CALLS)
+        self._proven = _Calls(uri, PROVEN_CALLS)
+        self._unproven = _Calls(uri, UNPROVEN_CALLS)
         self._others = _Calls(uri, OTHER_CALLS)
         self.probes = asyncio.Semaphore(PROBES_AT_ONCE)
 
@@ -245,13 +248,14 @@ class Libvirt:
         """Runs `work` in a thread; what the binding raises comes up as it is. Not for what may hang for a guest."""
         return await self._others.run(work)
 
-    async def run_in_guest(self, work: Callable[[LibvirtConnection], T]) -> T:
-        """The same for calls that wait for a guest's agent, on connections of their own."""
-        return await self._agents.run(work)
+    async def run_in_guest(self, work: Callable[[LibvirtConnection], T], *, is_proven: bool = False) -> T:
+        """The same for calls that wait for a guest, on connections of their own; `is_proven`: it answered last."""
+        return await (self._proven if is_proven else self._unproven).run(work)
 
     def close(self) -> None:
         """Ends its connections, as soon as no call is on them."""
-        self._agents.close()
+        self._proven.close()
+        self._unproven.close()
         self._others.close()
 
 
@@ -438,7 +442,7 @@ class LibvirtChannel:
             return _agent_command(domain, call.text, call.seconds)
 
         try:
-            text = await self._libvirt.run_in_guest(work)
+            text = await self._libvirt.run_in_guest(work, is_proven=self._state is ChannelState.UP)
         except binding().libvirtError as error:
             raise self._translate(call, error) from error
         except UnicodeDecodeError as error:

@@ -7,7 +7,9 @@ from guestwire.errors import GuestwireError
 
 EXTRAS: Final[Mapping[str, frozenset[str]]] = {
     "server": frozenset({"argon2", "cryptography", "pamela", "qemu", "uvloop"}),
-    "libvirt": frozenset({"libvirt", "libvirt_qemu"}),
+    "libvirt": frozenset(
+        {"libvirt", "libvirt_lxc", "libvirt_qemu", "libvirtaio", "libvirtmod", "libvirtmod_lxc", "libvirtmod_qemu"}
+    ),
     "mcp": frozenset({"mcp", "mcp_types"}),
 }
 """The modules of each extra in `pyproject.toml`; the base has none of them."""

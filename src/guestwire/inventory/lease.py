@@ -15,7 +15,7 @@ from guestwire.contract import FreezeNote, HostFigures, VmState
 from guestwire.contract.context import NodeStatus, VmDefinition
 from guestwire.errors import AgentNotConfigured, GuestError, VmNotFound, VmNotRunning
 from guestwire.inventory.host import own_address
-from guestwire.inventory.machine import Counters, Machine, Usage, traffic
+from guestwire.inventory.machine import Machine, Usage, traffic
 from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
 from guestwire.inventory.task_runner import Say, Tasks
 from guestwire.inventory.vms import SLICE, Inventory, Vm
@@ -84,7 +84,7 @@ class Lease:
         vms = [self._vm(vmid) for vmid in vmids]
         found = []
         for vm, sight in zip(vms, await _look_at(vms, counters=True), strict=True):
-            facts, counters = vm.facts, vm.machine.counters if vm.machine else Counters()
+            facts, counters = vm.facts, vm.counters
             state = msgspec.structs.replace(
                 self._state(vm, sight), qmpstatus=counters.status if sight.running else "stopped"
             )
@@ -206,13 +206,23 @@ async def _look_at(vms: Sequence[Vm], *, counters: bool = False) -> list[Sight]:
     for position, runs in zip(unknown, found, strict=True):
         running[position] = runs
     machines = {vm.config.vmid: vm.machine for vm, runs in zip(vms, running, strict=True) if runs and vm.machine}
-    if not machines:
+    sources = {vm.libvirt.source.uri: vm.libvirt.source for vm in vms if vm.libvirt}
+    if not machines and not sources:
         return [Sight(bool(runs)) for runs in running]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LOOK):
-            await asyncio.gather(*(machine.refresh(counters=counters) for machine in machines.values()))
-    seen = await asyncio.to_thread(_read_usage, machines)
+            asked = [machine.refresh(counters=counters) for machine in machines.values()]
+            await asyncio.gather(*asked, *(source.measure() for source in sources.values()))
+    seen = await asyncio.to_thread(_read_usage, machines) if machines else {}
+    seen |= {vm.config.vmid: sight for vm in vms if (sight := _sight_in_libvirt(vm))}
     return [seen.get(vm.config.vmid) or Sight(bool(runs)) for vm, runs in zip(vms, running, strict=True)]
+
+
+def _sight_in_libvirt(vm: Vm) -> Sight | None:
+    if vm.libvirt is None or not vm.libvirt.domain.is_running:
+        return None
+    figures = vm.libvirt.source.figures.get(vm.libvirt.domain.uuid)
+    return Sight(True, figures.usage, figures.received, figures.sent) if figures else None  # noqa: FBT003
 
 
 def _read_usage(machines: dict[int, Machine]) -> dict[int, Sight]:

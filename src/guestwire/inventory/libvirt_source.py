@@ -13,7 +13,7 @@ import msgspec
 
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtChannel, LibvirtConnection, binding
 from guestwire.errors import GuestError
-from guestwire.inventory.machine import MAX_DEVICES, Facts
+from guestwire.inventory.machine import COUNTERS_FRESH, MAX_DEVICES, Counters, Facts, Usage
 from guestwire.pacing import Backoff
 
 log = logging.getLogger("guestwire")
@@ -63,6 +63,15 @@ class Domain(msgspec.Struct, frozen=True):
     description: str | None = None
     tags: tuple[str, ...] = ()
     facts: Facts = Facts()
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What libvirt says of a domain that runs: its use, its counters, and bytes that it received and sent."""
+
+    usage: Usage
+    counters: Counters
+    received: int
+    sent: int
 
 
 def read_domain(xml: str, *, is_running: bool) -> Domain:
@@ -120,6 +129,10 @@ class LibvirtSource:
         self.domains: dict[str, Domain] = {}
         self.problem = "it was not asked yet"
         self.resets: dict[str, int] = {}
+        self.figures: dict[str, Figures] = {}
+        """Of those that run, by uuid, as `measure` found them last."""
+        self._measured_at = -COUNTERS_FRESH
+        self._cpu_times: dict[str, int] = {}
         self._on_change = on_change
         self._libvirt = Libvirt(uri)
         self._loop = asyncio.get_running_loop()
@@ -136,6 +149,32 @@ class LibvirtSource:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LIST_WITHIN):
                 await self._asked.wait()
+
+    async def measure(self) -> None:
+        """Asks for the figures of all domains that run, in one call; not again within a second."""
+        libvirt: Any = binding()
+        passed = time.monotonic() - self._measured_at
+        if passed < COUNTERS_FRESH:
+            return
+        self._measured_at = time.monotonic()
+        wanted = ("STATE", "CPU_TOTAL", "BALLOON", "INTERFACE", "BLOCK")
+        stats = sum(getattr(libvirt, f"VIR_DOMAIN_STATS_{name}") for name in wanted)
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+        # A VM that is busy is not waited for.
+        flags |= getattr(libvirt, "VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT", 0)
+        try:
+            found = await self._libvirt.run(lambda one: _stats(one, stats, flags))
+        except libvirt.libvirtError:  # a driver without them, or a libvirt that is gone: the figures are not known
+            self.figures = {}
+            return
+        before, self._cpu_times = self._cpu_times, {uuid: one.get("cpu.time", 0) for uuid, one in found.items()}
+        known, self.figures = self.figures, {}
+        for uuid, one in found.items():
+            if "balloon.rss" not in one and uuid in known:  # a busy VM says less
+                one["balloon.rss"] = known[uuid].usage.memory // 1024
+            used = max(self._cpu_times[uuid] - before.get(uuid, self._cpu_times[uuid]), 0) / 1e9
+            domain = self.domains.get(uuid)
+            self.figures[uuid] = _figures(one, used / passed, domain.facts.cpus if domain else 1)
 
     def channel(self, uuid: str, guest: str) -> LibvirtChannel:
         """A channel to a domain's agent; `guest` is its name in messages."""
@@ -205,7 +244,7 @@ class LibvirtSource:
                 await self._list_and_heed()
             except libvirt.libvirtError as error:
                 problem = str(error.get_error_message() or error)
-                if problem != self.problem:
+                if not self.problem:  # whoever wanted it at first is told by `problem`
                     log.warning("libvirt %s: %s", self.uri, problem)
                 self.problem = problem
                 self._asked.set()
@@ -296,6 +335,30 @@ def _list(connection: Any) -> dict[str, Domain]:
                 read = read_domain(domain.XMLDesc(), is_running=flag == libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
                 found[read.uuid] = read
     return found
+
+
+def _stats(connection: LibvirtConnection, stats: int, flags: int) -> dict[str, dict[str, Any]]:
+    return {domain.UUIDString(): found for domain, found in connection.open().getAllDomainStats(stats, flags)}
+
+
+def _figures(found: dict[str, Any], cpu_seconds: float, cpus: int) -> Figures:
+    """Source: virConnectGetAllDomainStats; memory is in KiB there."""
+    libvirt: Any = binding()
+    interfaces = range(min(found.get("net.count", 0), MAX_DEVICES))
+    blocks = {
+        str(found.get(f"block.{number}.name", number)): {
+            "rd_bytes": found.get(f"block.{number}.rd.bytes", 0), "wr_bytes": found.get(f"block.{number}.wr.bytes", 0),
+            "rd_operations": found.get(f"block.{number}.rd.reqs", 0), "wr_operations": found.get(f"block.{number}.wr.reqs", 0),
+        }
+        for number in range(min(found.get("block.count", 0), MAX_DEVICES))
+    }  # fmt: skip
+    is_paused = found.get("state.state") == libvirt.VIR_DOMAIN_PAUSED
+    return Figures(
+        usage=Usage(None, cpu_seconds / max(cpus, 1), found.get("balloon.rss", 0) * 1024, 0, {}),
+        counters=Counters("paused" if is_paused else "running", blocks),
+        received=sum(found.get(f"net.{number}.rx.bytes", 0) for number in interfaces),
+        sent=sum(found.get(f"net.{number}.tx.bytes", 0) for number in interfaces),
+    )
 
 
 def _look(connection: LibvirtConnection, uuids: set[str], _pooled: LibvirtConnection) -> dict[str, Domain]:

@@ -64,9 +64,9 @@ class Counters(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What the process of a VM uses: a share of the VM's processors, bytes, seconds since its start, percent."""
+    """What the process of a VM uses: a share of the VM's processors, bytes, seconds since its start (0: not known), percent."""
 
-    pid: int
+    pid: int | None
     cpu: float
     memory: int
     uptime: int

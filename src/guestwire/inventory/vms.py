@@ -16,7 +16,7 @@ from guestwire.inventory.config import TAG, VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
 from guestwire.inventory.host import HostLoad
 from guestwire.inventory.libvirt_source import Domain, LibvirtSource, merged
-from guestwire.inventory.machine import Facts, Machine
+from guestwire.inventory.machine import Counters, Facts, Machine
 from guestwire.inventory.task_runner import Tasks
 from guestwire.inventory.vm_ids import give_ids
 from guestwire.stores import MemoryStore, Store
@@ -101,6 +101,14 @@ class Vm:
         if self.libvirt:
             return self.libvirt.domain.facts
         return self.machine.facts if self.machine else Facts()
+
+    @property
+    def counters(self) -> Counters:
+        """QEMU's run state and counters, as they were seen last."""
+        if self.libvirt:
+            figures = self.libvirt.source.figures.get(self.libvirt.domain.uuid)
+            return figures.counters if figures else Counters()
+        return self.machine.counters if self.machine else Counters()
 
     @property
     def resets(self) -> int | None:

@@ -1,4 +1,4 @@
-"""libvirt for tests: a daemon of our own with sockets, configuration and domains of its own, apart from the machine's."""
+"""libvirt for tests and measurements: a daemon of our own with sockets, configuration and domains of its own, apart from the machine's."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from xml.sax.saxutils import escape
-
-import pytest
-from waiting import until
 
 from guestwire.testing import SandboxedAgent
 
@@ -52,11 +49,6 @@ def why_not() -> str:
         return "libvirt's system daemon needs root"
     missing = [name for name in ("libvirtd", "qemu-system-x86_64", "bwrap") if not shutil.which(name, path=_path())]
     return f"these programs are missing: {', '.join(missing)}" if missing else ""
-
-
-needs_libvirt = pytest.mark.skipif(
-    importlib.util.find_spec("libvirt") is None, reason="Python's libvirt binding is not installed"
-)
 
 
 def _path() -> str:
@@ -114,7 +106,9 @@ class LibvirtHost:
             stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"PATH": _path()},
         )  # fmt: skip
         log.close()
-        await until((self.sockets / "libvirt-sock").is_socket, within=STARTING)
+        async with asyncio.timeout(STARTING):
+            while not (self.sockets / "libvirt-sock").is_socket():  # noqa: ASYNC110  # only looking tells
+                await asyncio.sleep(0.01)
 
     async def kill(self) -> None:
         """Ends the daemon at once, and with it every VM."""
@@ -134,12 +128,15 @@ class LibvirtHost:
 
         return libvirt.open(self.uri)
 
+    def bridge(self, name: str) -> Path:
+        """The socket that will be behind a domain's channel, instead of its guest's agent; whoever listens there is that."""
+        (self.folder / "agents" / f"{name}.bridged").touch()
+        return self.folder / "agents" / f"{name}.qga"
+
     @contextlib.asynccontextmanager
     async def bridged(self, name: str, image: "GuestImage") -> AsyncIterator[SandboxedAgent]:
         """A domain that runs, with an agent in a sandbox behind its channel (see `qemu_bridge.py`); both are gone then."""
-        (self.folder / "agents" / f"{name}.bridged").touch()
-        socket = self.folder / "agents" / f"{name}.qga"
-        async with SandboxedAgent(socket, name=name) as agent, self.domain(name, image):
+        async with SandboxedAgent(self.bridge(name), name=name) as agent, self.domain(name, image):
             yield agent
 
     @contextlib.asynccontextmanager
@@ -150,7 +147,7 @@ class LibvirtHost:
         try:
             await asyncio.to_thread(domain.create)
             async with asyncio.timeout(BOOTING):
-                while "state='connected'" not in await asyncio.to_thread(domain.XMLDesc):
+                while "state='connected'" not in await asyncio.to_thread(domain.XMLDesc):  # noqa: ASYNC110  # as above
                     await asyncio.sleep(0.05)
             yield domain
         finally:
@@ -174,7 +171,7 @@ class LibvirtHost:
   <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>
   <pm><suspend-to-mem enabled='yes'/></pm>
   <devices><emulator>{self.folder}/qemu</emulator>
-    <controller type='usb' model='none'/><memballoon model='none'/>
+    <controller type='usb' model='none'/>
     <serial type='file'><source path='{self.folder}/log/{escape(name)}.log'/></serial>
     <serial type='unix'><source mode='bind' path='{self.folder}/{escape(name)}.tty'/></serial>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
