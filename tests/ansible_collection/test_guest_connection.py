@@ -52,6 +52,36 @@ async def test_a_play_does_its_work_in_the_guest(ansible: Ansible, target: Targe
     assert list(target.agent.home.rglob("*guestwire*")) == []
 
 
+MORE = """
+- setup: {gather_subset: [min]}
+- command: sleep 5
+  timeout: 1
+  ignore_errors: true
+  register: out
+- assert: {that: [out is failed, "'Timed out' in out.msg"]}
+- meta: reset_connection
+- wait_for_connection: {timeout: 20}
+- command: sleep 0.5
+  async: 60
+  poll: 1
+- template: {src: hello.j2, dest: /root/hello}
+- slurp: {src: /root/hello}
+  register: out
+- assert: {that: ["out.content | b64decode == 'hello ' ~ ansible_facts.hostname"]}
+"""
+
+
+async def test_facts_time_limits_and_jobs_in_the_background_work_as_by_other_connections(
+    ansible: Ansible, server: Serving, served_agent: SandboxedAgent
+) -> None:
+    (ansible.folder / "hello.j2").write_text("hello {{ ansible_facts.hostname }}")
+
+    played = await ansible.play(MORE, variables_for(options_for(server)))
+
+    assert played.code == 0, played.text
+    assert (served_agent.home / "hello").read_text() == "hello web"
+
+
 # Passwords
 
 SUDO = """#!/bin/sh
