@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names, on_guest, on_host, plain
+from guestwire.addresses import is_served_here
+from guestwire.cli.connecting import (
+    find_settings,
+    guest_and_path,
+    guest_argument,
+    guest_names,
+    on_guest,
+    on_host,
+    plain,
+)
 from guestwire.cli.output import Column, Row, examples, json_option, note, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
@@ -38,7 +47,13 @@ def ls(context: click.Context, *, path: str | None, json: bool) -> None:
         columns = (*GUESTS, FROZEN) if any(guest.frozen_by is not None for guest in guests) else GUESTS
         show([_fields(guest) for guest in guests], columns, as_json=json)
         if not guests:
-            note("guestwire: there is no guest that you may see: the user or token needs VM.Audit")
+            is_here = is_served_here(find_settings(context).host or "")
+            why = (
+                "libvirt has no VM there"
+                if is_here
+                else "there is no guest that you may see: the user or token needs VM.Audit"
+            )
+            note(f"guestwire: {why}")
         return
     name, folder = guest_and_path(path)
     listed = on_guest(context, name, lambda guest: guest.folders.listdir(folder))
