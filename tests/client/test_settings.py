@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from guestwire.client.settings import ENVIRONMENT, Settings, settings_for
+from guestwire.client.settings import ENVIRONMENT, LibvirtUri, Settings, parse_target, settings_for
 from guestwire.errors import ConfigurationError
 
 FINGERPRINT = ":".join(["AB"] * 32)
@@ -154,3 +154,19 @@ def test_no_secret_is_shown() -> None:
     settings = Settings(host="h", token="secret1", user="u", password="secret2")
 
     assert "secret" not in repr(settings) + repr(settings.credentials()) + str(settings)
+
+
+@pytest.mark.parametrize(
+    "uri", ["qemu:///system", "qemu:///session", "qemu+ssh://root@h/system?socket=/x", "test:///default"]
+)
+def test_a_libvirt_is_named_as_virsh_names_it(uri: str) -> None:
+    assert parse_target(uri) == LibvirtUri(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["qemu+ext:///system?command=/bin/evil", "qemu+ssh://h/system?command=/bin/evil", "qemu://a b", "xen:///system"],
+)
+def test_what_names_no_libvirt_or_a_program_to_run_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigurationError):
+        parse_target(uri)

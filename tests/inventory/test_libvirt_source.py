@@ -15,6 +15,8 @@ from waiting import until
 from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import commands as qga
 from guestwire.channels import ChannelState
+from guestwire.client import connect
+from guestwire.client.errors import AgentUnavailable, NoSuchGuest, Unreachable
 from guestwire.errors import GuestError
 from guestwire.inventory import Inventory
 from guestwire.inventory.libvirt_source import LONGEST_PAUSE, read_domain
@@ -91,6 +93,21 @@ async def test_all_of_a_thousand_domains_are_listed(folder: Path) -> None:
         assert vm
         assert (vm.facts.cpus, vm.facts.memory, vm.known_state) == (2, 128 * 2**20, True)
         assert vm.agent is None
+
+
+@needs_libvirt
+async def test_a_client_needs_no_server(folder: Path) -> None:
+    async with await connect(many(folder, 2)) as host:
+        assert [(guest.name, guest.status) for guest in await host.guests()] == [("vm0", "running"), ("vm1", "running")]
+        state = await (await host.guest("vm1")).vm_status()
+        assert (state.status, state.cpus, state.maxmem) == ("running", 2, 128 * 2**20)
+        with pytest.raises(NoSuchGuest, match="no such VM"):
+            await host.guest("vm2")
+        with pytest.raises(AgentUnavailable, match="No QEMU guest agent configured"):
+            await (await host.guest("vm0")).ping()
+    async with await connect(f"qemu:///system?socket={folder}/none") as host:
+        with pytest.raises(Unreachable, match="Failed to connect socket"):
+            await host.guests()
 
 
 def test_a_domain_is_read_as_libvirt_writes_it() -> None:

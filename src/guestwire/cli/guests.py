@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from guestwire.cli.connecting import guest_and_path, guest_argument, guest_names, on_guest, on_host, plain, tag_option
+from guestwire.addresses import is_libvirt_uri
+from guestwire.cli.connecting import (
+    find_settings,
+    guest_and_path,
+    guest_argument,
+    guest_names,
+    on_guest,
+    on_host,
+    plain,
+    tag_option,
+)
 from guestwire.cli.output import Column, Row, examples, json_option, note, print_table, show, to_json
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import mode_words, size
@@ -54,6 +64,8 @@ def ls(context: click.Context, *, path: str | None, tags: tuple[str, ...], json:
             note(f"guestwire: {vm.name} ({vm.source}): {vm.problem}; {vm.hint}")
         if not guests and tags:
             note(f"guestwire: no guest has the tags {', '.join(tags)}")
+        elif not guests and is_libvirt_uri(find_settings(context).host or ""):
+            note("guestwire: libvirt has no VM there")
         elif not guests and is_here:
             note("guestwire: no VM that can be used was found on this machine; for another host give --host")
         elif not guests:

@@ -150,7 +150,7 @@ def power(
 ) -> None:
     """Start, stop or pause the VM itself.
 
-    A question comes first where something may be lost. Needs a server: the agent's own socket can't do it.
+    A question comes first where something may be lost. Needs a server or a libvirt: an agent's own socket can't do it.
     """
     if action in ENDS:
         confirm(ENDS[action].format(guest=guest), yes=yes)
