@@ -77,7 +77,7 @@ class Serving:
 
     async def listens(self) -> None:
         async with asyncio.timeout(STARTS_WITHIN):
-            while not await self._accepts():
+            while not (await self._accepts() and " serves " in self.log):
                 assert self.process.returncode is None, self.log
                 await asyncio.sleep(0.02)
 

@@ -159,6 +159,7 @@ class Monitor:
             await self._listen(client)
         finally:
             self._client = self.pid = None
+            self._running.clear()
             with contextlib.suppress(QMPError, EOFError, OSError):
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await client.disconnect()

@@ -211,7 +211,7 @@ class Host:
         found = [guest for guest in await self.guests() if guest.name == name]
         if len(found) == 1:
             return self._guest(found[0], found[0].name)
-        if not found and self.is_local:
+        if not found and self.is_local and not self._machine:
             raise NoSuchGuest(ErrorContext(self.name, name), "no such VM")
         if not found:
             raise self._no_such_guest(

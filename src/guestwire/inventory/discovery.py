@@ -71,7 +71,8 @@ class Discovery:
             wanted = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)], list(self.libvirts)
             if wanted != self._applied:
                 await self._inventory.apply(*wanted)
-                self._log_changes(wanted[0])
+                if self._applied:
+                    self._log_changes(wanted[0])
                 self._applied = wanted
             here = {vm.libvirt.domain.uuid for vm in self._inventory.vms.values() if vm.libvirt}
             self.unusable = [vm for vm in self.unusable if vm.key.lower() not in here]
