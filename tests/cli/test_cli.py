@@ -95,7 +95,7 @@ async def test_a_wrong_use_is_one_line_that_leads_to_help_and_is_exit_code_2(arg
         (("osinfo", "web", "--insecure"), "--insecure stands before the command: guestwire --insecure … osinfo."),
         (("--json", "ls"), "--json stands behind the command: guestwire ls --json."),
         (("channel", "add", "--ca", "x", "web"), "guestwire --ca … channel add."),
-        (("audit", "--limit", "all"), "'all' is not a number."),
+        (("audit", "--limit", "all"), "'all' is not a valid integer."),
         (("serve", "--host", "0.0.0.0"), "No such option '--host'."),
         (("exec", "--timeout", "soon", "web", "--", "id"), "'soon' is not a number."),
     ],

@@ -6,7 +6,6 @@ Each is loaded when it is wanted, as click's documentation shows it for lazy gro
 import contextlib
 import errno
 import os
-import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -206,7 +205,7 @@ def _usage(error: click.ClickException) -> str:
     """The mistake in the words of a command, and the help that has the right ones."""
     context = getattr(error, "ctx", None)
     text = _misplaced(error, context) or " ".join(error.format_message().split())
-    text = re.sub(r"is not a valid (?:integer|float)(?: range)?", "is not a number", text)
+    text = text.replace("not a valid float range", "not a number").replace("valid integer range", "valid integer")
     text += "." if text and not text.endswith((".", "?")) else ""
     return f"{text} See '{context.command_path if context else NAME} --help'." if text else ""
 
