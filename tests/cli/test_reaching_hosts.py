@@ -161,7 +161,10 @@ async def test_a_host_that_is_not_there_is_exit_code_69(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--host", "ftp://x"), "write https://HOST:8006, local: for the VMs of this machine, or"),
+        (
+            ("--host", "ftp://x"),
+            "write https://HOST:8006, local: for the VMs of this machine, qemu:///system for libvirt, or",
+        ),
         (("--profile", "none"), "it should hold the profile 'none'"),
         (("--host", "https://h", "--fingerprint", "AA"), "no SHA-256 fingerprint"),
         (("--host", "https://h", "--ca", "/none"), "it should hold the CA's certificate"),
