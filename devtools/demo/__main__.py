@@ -138,6 +138,7 @@ async def _stay(console: Console, server: Server, machine: Machine) -> None:
     for line in _to_copy(server, machine.vmid):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     await machine.wait_exit(within=30 * 86400)
+    console.print("The guest was stopped: so the demo ends, and what it made is gone.", highlight=False)
 
 
 def _to_copy(server: Server, vmid: int) -> tuple[str, ...]:
@@ -156,7 +157,7 @@ def _to_copy(server: Server, vmid: int) -> tuple[str, ...]:
         f"{command} shell {vmid}",
         f"claude mcp add guests -- {command} mcp",
         "",
-        "Ctrl-C ends it.",
+        "Ctrl-C ends it, and so does stopping the guest.",
     )
 
 

@@ -214,6 +214,15 @@ async def test_a_new_tokens_secret_is_alone_on_standard_output_in_the_form_that_
     assert ended.errors == "token root@pam!job: added; this is the only time that it is shown\n"
 
 
+async def test_a_new_tokens_secret_in_a_file_is_shown_nowhere_and_its_file_is_named(site: Site, tmp_path: Path) -> None:
+    out = tmp_path / "secret"
+
+    ended = await site.access("token", "add", "root@pam", "job", "--out", str(out))
+
+    assert (ended.output, ended.errors) == ("", f"token root@pam!job: added; it is in {out}\n")
+    assert out.read_text().startswith("root@pam!job=")
+
+
 async def test_a_token_has_what_was_said_of_it_and_can_be_changed(site: Site) -> None:
     made = await site.json(
         "token", "add", "root@pam", "job", "--no-privsep", "--expire", "1900000000", "--comment", "c"

@@ -88,6 +88,24 @@ async def test_a_wrong_use_is_one_line_that_leads_to_help_and_is_exit_code_2(arg
     assert re.search(r"See '.*guestwire( serve)? --help'\.$", ended.errors)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("ls", "--host", "x"), "--host stands before the command: guestwire --host … ls."),
+        (("osinfo", "web", "--insecure"), "--insecure stands before the command: guestwire --insecure … osinfo."),
+        (("--json", "ls"), "--json stands behind the command: guestwire ls --json."),
+        (("channel", "add", "--ca", "x", "web"), "guestwire --ca … channel add."),
+        (("audit", "--limit", "all"), "'all' is not a valid integer."),
+        (("serve", "--host", "0.0.0.0"), "No such option '--host'."),
+        (("exec", "--timeout", "soon", "web", "--", "id"), "'soon' is not a number."),
+    ],
+)
+async def test_an_option_in_the_wrong_place_is_told_the_right_one(arguments: tuple[str, ...], says: str) -> None:
+    ended = await guestwire(*arguments)
+
+    assert (ended.code, says in ended.errors) == (2, True), ended.errors
+
+
 async def test_an_error_is_one_line_and_the_exit_code_of_its_kind(folder: Path) -> None:
     ended = await guestwire("serve", "--config", str(folder))
 

@@ -435,6 +435,12 @@ async def test_a_path_without_guest_or_a_guest_without_path_is_wrong_use(lab: La
     assert "is not GUEST:PATH" in done.line
 
 
+async def test_a_path_alone_is_answered_with_that_path_in_a_guest(lab: Lab) -> None:
+    done = await lab("web", "ls", "/etc")
+
+    assert (done.code, "for example GUEST:/etc." in done.line) == (2, True)
+
+
 # What changes a guest
 
 DISRUPTING = {

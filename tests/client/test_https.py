@@ -117,7 +117,7 @@ async def test_nothing_that_changes_something_is_sent_twice(method: str) -> None
 async def test_http_to_a_port_for_https_is_told_so() -> None:
     moved = "301 Moved Permanently\r\nLocation: https://127.0.0.1/"
     async with Server(lambda _: (moved, None)).running() as server, await server.host() as host:
-        with pytest.raises(CallFailed, match=f"speaks HTTPS; name the host as https://127.0.0.1:{server.port}$"):
+        with pytest.raises(Unreachable, match=f"speaks HTTPS; name the host as https://127.0.0.1:{server.port}$"):
             await host.guests()
     async with Server(lambda _: HANG_UP).running() as server, await server.host() as host:
         with pytest.raises(Unreachable, match="perhaps this port speaks HTTPS"):

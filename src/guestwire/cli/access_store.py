@@ -199,7 +199,8 @@ def add_or_change(
             show(made, (), as_json=True)
         else:
             done = "changed" if call[0] == "PUT" else "added"
-            note(f"token {made['full-tokenid']}: {done}; this is the only time that it is shown")
+            where_it_is = f"it is in {out}" if out else "this is the only time that it is shown"
+            note(f"token {made['full-tokenid']}: {done}; {where_it_is}")
             secret = f"{made['full-tokenid']}={made['value']}\n"
             if out:
                 with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

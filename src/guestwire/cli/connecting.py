@@ -230,7 +230,8 @@ def guest_and_path(text: str) -> tuple[str, str]:
     """
     guest, _, path = text.partition(":")
     if not guest or not path:
-        raise click.BadParameter(f"'{text}' is not GUEST:PATH; a folder is, for example, {guest or 'GUEST'}:/etc.")
+        example = f"GUEST:{guest}" if guest.startswith("/") else f"{guest or 'GUEST'}:/etc"
+        raise click.BadParameter(f"'{text}' is not GUEST:PATH, for example {example}.")
     return guest, path
 
 

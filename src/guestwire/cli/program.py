@@ -23,6 +23,9 @@ from guestwire.errors import INTERRUPTED, GuestwireError, InvalidParameters
 if TYPE_CHECKING:
     from guestwire.contract import Endpoint
 
+WITHOUT_HOST: Final = frozenset({"api", "serve", "access", "audit", "completion"})
+"""The commands that need no host: what says which one helps none of them."""
+
 LOCAL_FAULT: Final = 74
 """The exit code for a fault of files and streams of this machine."""
 
@@ -200,7 +203,23 @@ def _one_line(error: GuestwireError) -> str:
 
 def _usage(error: click.ClickException) -> str:
     """The mistake in the words of a command, and the help that has the right ones."""
-    text = " ".join(error.format_message().split())
-    text += "." if text and not text.endswith((".", "?")) else ""
     context = getattr(error, "ctx", None)
+    text = _misplaced(error, context) or " ".join(error.format_message().split())
+    text = text.replace("not a valid float range", "not a number").replace("valid integer range", "valid integer")
+    text += "." if text and not text.endswith((".", "?")) else ""
     return f"{text} See '{context.command_path if context else NAME} --help'." if text else ""
+
+
+def _misplaced(error: click.ClickException, context: click.Context | None) -> str:
+    """Where an option stands that is right, but not in this place; empty if it is wrong everywhere."""
+    if not isinstance(error, click.NoSuchOption) or not context:
+        return ""
+    option = error.option_name
+    if not context.parent:
+        return "--json stands behind the command: guestwire ls --json" if option == "--json" else ""
+    command = context.command_path.removeprefix(f"{NAME} ")
+    if command.split()[0] not in WITHOUT_HOST and any(
+        option in parameter.opts for parameter in guestwire.params if parameter.expose_value
+    ):
+        return f"{option} stands before the command: guestwire {option} … {command}"
+    return ""

@@ -228,7 +228,7 @@ class HttpsCarrier:
         words = str(message or response.reason or f"status {response.status}")
         if response.headers.get("Location", "").startswith("https:") and self._name.startswith("http:"):
             target = f"https{self._name.removeprefix('http')}"
-            raise CallFailed(context, "this port speaks HTTPS", response.status, hint=f"name the host as {target}")
+            raise Unreachable(context, "this port speaks HTTPS", response.status, hint=f"name the host as {target}")
         if response.status == HTTPStatus.OK:
             raise CallFailed(
                 context, "the answer is none of this API's", response.status, hint="check the address and its port"

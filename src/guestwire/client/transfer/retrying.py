@@ -30,7 +30,10 @@ LONGEST_MESSAGE: Final = 300
 _forgotten = re.compile(r"[Hh]andle '\d+' has not been found|Invalid parameter 'pid'|PID \S+ does")
 """Messages of an agent that was started again: it does not know what was begun before."""
 
-_tool = re.compile(r"^(?:/bin/)?(?:sh|dd|rm|mv|cat|chmod): (?:line |)?(?:\d+: )?")
+_tool = re.compile(
+    r"^(?:/bin/)?(?:sh|dd|rm|mv|cat|chmod): (?:line |)?(?:\d+: )?(?:cd: (?:line \d+: )?(?:can't cd to (?=.*: [A-Z]))?)?"
+)
+"""What shells and tools say before the reason; only dash gives none when a folder can't be entered."""
 
 
 class Retrying:
