@@ -165,12 +165,8 @@ class Machine:
     async def _ask(self, command: str, shape: type[T], default: T, **arguments: object) -> T:
         try:
             return msgspec.convert(await self._monitor.execute(command, arguments or None), shape)
-        except (
-            MonitorError,
-            msgspec.ValidationError,
-            ValueError,
-        ):  # another client's socket, or an odd QEMU: it is not known
-            return default
+        except (MonitorError, msgspec.ValidationError, ValueError):
+            return default  # another client's socket, or an old or odd QEMU: it is not known
 
     async def _ask_facts(self) -> Facts:
         processors = await self._ask("query-cpus-fast", list[Any], [])

@@ -44,6 +44,7 @@ class Vm:
         self.config = config
         self.libvirt = libvirt
         self.leases = 0
+        self.start_turn = asyncio.Lock()
         self.unused = asyncio.Event()
         self.unused.set()
         guest = f"VM {config.vmid}"
