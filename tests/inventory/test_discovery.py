@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -105,6 +107,7 @@ async def test_a_vm_without_a_channel_is_listed_where_one_can_be_plugged_in_and_
     assert (without.problem, without.hint) == (
         "it has no channel for a guest agent", "give it one: guestwire channel add web"
     )  # fmt: skip
+    assert with_one.key == without.key
     assert (with_one.agent, with_one.qmp, with_one.problem) == (f"unix:{socket}.qga", f"unix:{socket}", "")
 
 
@@ -123,10 +126,46 @@ async def test_a_socket_that_is_not_of_its_qemu_is_left_alone(socket: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "line", [["qemu-system-x86_64"], ["kvm", "-name"], ["kvm", "-device", "{", "-chardev", ",,,=", "-mon", ""]]
+    "line",
+    [
+        ["qemu-system-x86_64"],
+        ["kvm", "-name"],
+        ["kvm", "-device", "{", "-chardev", ",,,=", "-mon", ""],
+        ["kvm", "-device", '{"a":' * 100_000],
+    ],
 )
 def test_no_command_line_is_too_odd(line: list[str]) -> None:
     assert found_in(line, 7, OWN, Path("/")).problem == "it has no channel for a guest agent"
+
+
+def test_a_path_that_is_none_is_said() -> None:
+    line = words(Path("/x"), "-qmp", "unix:/x")
+    line[line.index("-chardev") + 1] = '{"id":"qga0","path":"/\\u0000\\ud800"}'
+
+    assert found_in(line, 7, OWN, Path("/")).problem.endswith(" is no path")
+
+
+def test_a_name_is_text_whatever_bytes_it_has() -> None:
+    found = found_in(["kvm", "-name", "w\udcff", "-uuid", "\udcff"], 7, OWN, Path("/"))
+
+    assert (found.name, found.key) == ("w\\udcff", "\\udcff")
+
+
+@pytest.mark.skipif(OWN != 0, reason="only root can begin as another user")
+async def test_a_set_user_id_program_is_no_qemu_of_root_whatever_its_command_line_says() -> None:
+    folder = Path(tempfile.mkdtemp())  # pytest's own are root's alone
+    folder.chmod(0o755)
+    shutil.copy("/bin/sleep", program := folder / "qemu-system-x86_64")
+    for mode, user, is_found in ((0o755, None, True), (0o4755, 65534, False), (0o4755, None, False)):
+        program.chmod(mode)
+        process = await asyncio.create_subprocess_exec(program, "60", user=user)
+        try:
+            found = [vm for vm in QemuProcesses().find() if vm.source == f"QEMU process {process.pid}"]
+            assert bool(found) is is_found
+        finally:
+            process.kill()
+            await process.wait()
+    shutil.rmtree(folder)
 
 
 async def start_qemu(folder: Path, name: str) -> asyncio.subprocess.Process:
@@ -194,11 +233,10 @@ def vm(key: str, vmid: int | None = None) -> FoundVm:
 class Place:
     """A source that the test fills."""
 
-    name = "the test"
-
-    def __init__(self, *vms: FoundVm) -> None:
+    def __init__(self, *vms: FoundVm, name: str = "the test") -> None:
+        self.name = name
         self.vms: list[FoundVm] = list(vms)
-        self.error: OSError | None = None
+        self.error: Exception | None = None
 
     def find(self) -> list[FoundVm]:
         if self.error:
@@ -252,18 +290,68 @@ async def test_what_the_configuration_names_counts_before_what_is_found(inventor
     assert [one.name for one in discovery.unusable] == ["x"]
 
 
-async def test_a_vm_that_stays_keeps_its_channel_and_one_source_that_fails_hides_no_other(inventory: Inventory) -> None:
-    one, other = Place(vm("a")), Place(vm("b"))
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [
+        (OSError(24, "Too many open files"), {"a", "b", "c"}),
+        (RecursionError(), {"a", "b", "c"}),
+        (FileNotFoundError(2, "No such file or directory"), {"b", "c"}),
+    ],
+)
+async def test_a_source_that_fails_hides_no_other_and_loses_its_vms_only_when_it_is_gone(
+    inventory: Inventory, error: Exception, left: set[str]
+) -> None:
+    one, other = Place(vm("a"), name="one"), Place(vm("b"))
     discovery = Discovery(inventory, [one, other], MemoryStore())
     await discovery.look()
     kept = inventory.vms[101]
 
-    one.error = PermissionError(13, "Permission denied")
+    one.error = error
     other.vms.append(vm("c"))
     await discovery.look()
 
     assert inventory.vms[101] is kept
-    assert {entry.config.name for entry in inventory.vms.values()} == {"b", "c"}
+    assert {entry.config.name for entry in inventory.vms.values()} == left
+
+
+async def test_a_vm_that_two_find_is_there_once_by_whatever_name_of_its_folder(
+    inventory: Inventory, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var-run").symlink_to(tmp_path / "run")
+    named = VmConfig(vmid=100, name="named", agent=f"unix:{tmp_path}/var-run/a.qga")
+    found = [
+        FoundVm(key=f"{tmp_path}/run/{one}", name=one, source="", agent=f"unix:{tmp_path}/run/{one}.qga")
+        for one in "ab"
+    ]
+    again = FoundVm(key=UUID, name="again", source="", agent=f"unix:{tmp_path}/var-run/b.qga")
+
+    await Discovery(inventory, [Place(*found), Place(again, name="other")], MemoryStore(), [named]).look()
+
+    assert [one.config.name for one in inventory.vms.values()] == ["named", "b"]
+
+
+async def test_a_process_that_can_not_be_used_hides_no_vm_whose_uuid_it_names(inventory: Inventory) -> None:
+    false = FoundVm(key="a", name="false", source="test", problem="it is of user mallory")
+
+    await Discovery(inventory, [Place(false, vm("a"))], MemoryStore()).look()
+
+    assert [one.config.name for one in inventory.vms.values()] == ["a"]
+
+
+async def test_what_can_not_be_used_is_logged_once_on_one_line(
+    inventory: Inventory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    problem = FoundVm(key="x", name="x", source="test", problem="it is\nof user x", hint="name\n/x")
+    discovery = Discovery(inventory, [Place(problem)], MemoryStore())
+
+    await discovery.look()
+    await discovery.look()
+
+    assert [record.getMessage() for record in caplog.records if "can't be used" in record.getMessage()] == [
+        "'x' (test) can't be used: 'it is\\nof user x'; 'name\\n/x'"
+    ]
 
 
 def folder_site(state: str = "") -> Callable[[Path, int], str]:

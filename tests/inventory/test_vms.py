@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
 from guestwire.access import Subject
@@ -162,8 +164,8 @@ GREETING: Final = {
 }
 
 
-async def answer_qmp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A QEMU with nothing to tell: `{}` to every command; clients send them without a newline."""
+async def answer_qmp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: object = None) -> None:
+    """A QEMU with the same answer to every command, by default `{}`; clients send them without a newline."""
     writer.write(json.dumps(GREETING).encode() + b"\n")
     text = ""
     while data := await reader.read(65536):
@@ -173,7 +175,7 @@ async def answer_qmp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
                 command, end = json.JSONDecoder().raw_decode(text)
                 text = text[end:]
                 identity = {"id": command["id"]} if "id" in command else {}
-                writer.write(json.dumps({"return": {}} | identity).encode() + b"\n")
+                writer.write(json.dumps({"return": answer or {}} | identity).encode() + b"\n")
     writer.close()
 
 
@@ -191,6 +193,51 @@ async def test_a_vm_runs_while_its_qmp_answers(inventory: Inventory, folder: Pat
     async with server:
         assert await is_running(inventory, config) is True
         await inventory.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        5, "\ud800", [1], [None], [{"stats": None, "device": 7}], [{"inserted": [], "removable": "no"}], {"qemu": {"major": []}},
+        {"status": "\ud800", "base-memory": "much", "qemu": 1, "UUID": ["\udcff"]}, {"base-memory": -1, "status": [], "UUID": "a b"},
+        [{"device": "\ud800", "stats": {"rd_bytes": 2**80, "wr_bytes": "\ud800", "x": [[["\ud800"]]], "\ud800": 1}, "inserted": {"ro": False, "image": {"virtual-size": 2**80}}}],
+    ],
+)  # fmt: skip
+async def test_a_qemu_that_answers_oddly_spoils_no_list(inventory: Inventory, folder: Path, answer: object) -> None:
+    async def qemu(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer_qmp(reader, writer, answer)
+
+    async with await asyncio.start_unix_server(qemu, folder / "vm.qmp"):
+        await inventory.apply(
+            [VmConfig(vmid=100, qmp=f"unix:{folder}/vm.qmp"), VmConfig(vmid=101, name="web", running=True)]
+        )
+        with lease(inventory) as held:
+            odd, other = await held.details([100, 101])
+            definition = await held.definition(100)
+        await inventory.close()
+
+    msgspec.json.encode([odd, definition])
+    assert (odd.status, odd.diskread, other.name) == ("running", 0, "web")
+
+
+async def test_a_vm_that_has_gone_meanwhile_is_left_out_of_lists(inventory: Inventory) -> None:
+    await inventory.apply([VmConfig(vmid=100, running=True)])
+
+    with lease(inventory) as held:
+        assert [vm.vmid for vm in await held.details([100, 101])] == [100]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_a_socket_that_may_not_be_looked_at_spoils_no_list(inventory: Inventory, folder: Path) -> None:
+    (folder / "closed").mkdir(mode=0o700)
+    closed = f"unix:{folder}/closed/a"
+    os.seteuid(65534)
+    try:
+        await inventory.apply([VmConfig(vmid=100, agent=closed), VmConfig(vmid=101, qmp=closed)])
+        with lease(inventory) as held:
+            assert [vm.status for vm in await held.vms()] == ["stopped", "stopped"]
+    finally:
+        os.seteuid(0)
 
 
 async def test_vms_are_listed_by_id_with_what_is_known_of_them(inventory: Inventory, guest: FakeGuest) -> None:

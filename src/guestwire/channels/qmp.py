@@ -114,7 +114,10 @@ class Monitor:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def _path_exists(self) -> bool:
-        return self._path.is_socket()
+        try:
+            return self._path.is_socket()
+        except OSError:  # this user may not look
+            return False
 
     async def _watch(self) -> None:
         backoff = Backoff(RETRY, RETRY_AT_MOST)

@@ -202,11 +202,7 @@ class NodeContext(Protocol):
         ...
 
     async def details(self, vmids: Sequence[int]) -> list[VmState]:
-        """These VMs of the node, in the same order, with what QEMU says of itself.
-
-        Raises:
-            VmNotFound: one of them is not there.
-        """
+        """These VMs of the node, in the same order, with what QEMU says of itself; without those that have gone meanwhile."""
         ...
 
     async def figures(self) -> HostFigures:

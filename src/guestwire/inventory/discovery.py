@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -46,6 +47,10 @@ class Discovery:
         self._store = store
         self._applied: tuple[list[VmConfig], list[str]] | None = None
         self._troubles: Mapping[str, str] = {}
+        self._found_last: dict[str, list[FoundVm]] = {}
+        """By source; kept while it can't be read: a moment without descriptors ends no VM."""
+        self._logged: set[str] = set()
+        """Keys of those that can't be used."""
         self._turn = asyncio.Lock()
 
     @property
@@ -60,13 +65,12 @@ class Discovery:
             for name in troubles.keys() - self._troubles.keys():
                 log.warning("VMs of %s are not known: %s", name, troubles[name])
             self._troubles = troubles
-            named_sockets = {vm.agent for vm in self.named if vm.agent}
-            usable = [vm for vm in found if (vm.agent or vm.qmp) and vm.agent not in named_sockets]
-            known = {vm.key for vm in self.unusable}
-            self.unusable = [vm for vm in found if vm.problem]
-            for vm in self.unusable:
-                if vm.key not in known:
-                    log.info("%s (%s) can't be used: %s; %s", ascii(vm.name), vm.source, ascii(vm.problem), vm.hint)
+            usable = [vm for vm in found if vm.agent or vm.qmp]
+            unusable = [vm for vm in found if vm.problem]
+            for vm in unusable:
+                if vm.key not in self._logged:
+                    log.info("%a (%s) can't be used: %a; %a", vm.name, vm.source, vm.problem, vm.hint)
+            self._logged = {vm.key for vm in unusable}
             vmids = await self._ids_of(usable)
             wanted = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)], list(self.libvirts)
             if wanted != self._applied:
@@ -75,7 +79,7 @@ class Discovery:
                     self._log_changes(wanted[0])
                 self._applied = wanted
             here = {vm.libvirt.domain.uuid for vm in self._inventory.vms.values() if vm.libvirt}
-            self.unusable = [vm for vm in self.unusable if vm.key.lower() not in here]
+            self.unusable = [vm for vm in unusable if vm.key.lower() not in here]
 
     async def _ids_of(self, vms: Sequence[FoundVm]) -> dict[str, int]:
         """By key. A VM that has a number of its own keeps that, where it is free."""
@@ -98,16 +102,34 @@ class Discovery:
                 log.exception("unexpected error while VMs are looked for")
 
     def _ask(self) -> tuple[list[FoundVm], dict[str, str]]:
+        """Each VM once, and each socket: one that takes a single client is spoilt by two."""
         found: dict[str, FoundVm] = {}
-        troubles = {}
+        troubles: dict[str, str] = {}
+        folders: dict[str, str] = {}
+        used = {socket for vm in self.named for socket in _sockets(vm, folders)}
+        now = {}
         for source in self.sources:
-            try:
-                for vm in source.find():
-                    if vm.key not in found:
-                        found[vm.key] = vm
-            except OSError as error:
-                troubles[source.name] = str(error.strerror or error)
+            vms = now[source.name] = self._find(source, troubles)
+            for vm in vms:
+                sockets, other = _sockets(vm, folders), found.get(vm.key)
+                # Another user's process may have the UUID of a VM on its command line: what can be used counts.
+                if not sockets & used and (other is None or (sockets and not _sockets(other, folders))):
+                    found[vm.key] = vm
+                    used |= sockets
+        self._found_last = now
         return list(found.values()), troubles
+
+    def _find(self, source: Source, troubles: dict[str, str]) -> list[FoundVm]:
+        try:
+            return source.find()
+        except FileNotFoundError as error:
+            troubles[source.name] = str(error.strerror)
+            return []
+        except OSError as error:
+            troubles[source.name] = str(error.strerror or error)
+        except Exception as error:  # noqa: BLE001  # one source's own fault must not end the others
+            troubles[source.name] = f"unexpected error: {error!r}"
+        return self._found_last.get(source.name, [])
 
     def _log_changes(self, configs: Iterable[VmConfig]) -> None:
         before = {vm.vmid: vm.name for vm in (self._applied or ([], []))[0]}
@@ -116,3 +138,14 @@ class Discovery:
             log.info("VM %d (%s) is there", vmid, ascii(after[vmid]))
         for vmid in sorted(before.keys() - after.keys()):
             log.info("VM %d (%s) is gone", vmid, ascii(before[vmid]))
+
+
+def _sockets(vm: FoundVm | VmConfig, folders: dict[str, str]) -> set[str]:
+    """Where a VM is reached, by the true names of folders (`/var/run` is `/run`), which `folders` keeps."""
+    found = set()
+    for path in (address.removeprefix("unix:") for address in (vm.agent, vm.qmp) if address):
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found.add(f"{folders[folder]}/{name}")
+    return found

@@ -81,7 +81,7 @@ class Lease:
 
     async def details(self, vmids: Sequence[int]) -> list[VmState]:
         """See `MachineContext.details`."""
-        vms = [self._vm(vmid) for vmid in vmids]
+        vms = [vm for vmid in vmids if (vm := self._inventory.vms.get(vmid))]
         found = []
         for vm, sight in zip(vms, await _look_at(vms, counters=True), strict=True):
             facts, counters = vm.facts, vm.counters
@@ -227,7 +227,9 @@ def _sight_in_libvirt(vm: Vm) -> Sight | None:
 
 def _read_usage(machines: dict[int, Machine]) -> dict[int, Sight]:
     """By VM. Reads files of the kernel's."""
-    table = Path("/proc/net/dev").read_text()
+    table = ""
+    with contextlib.suppress(OSError):
+        table = Path("/proc/net/dev").read_text()
     return {
         vmid: Sight(True, machine.usage(), *traffic(machine.facts.interfaces, table))  # noqa: FBT003
         for vmid, machine in machines.items()

@@ -33,6 +33,8 @@ SOON: Final = 0.02
 """Seconds in which events are gathered: a start alone has four."""
 
 LIST_WITHIN: Final = 20.0
+CALL_WITHIN: Final = 300.0
+"""Seconds: a start may take long."""
 
 UNITS: Final = {
     "b": 1,
@@ -146,9 +148,12 @@ class LibvirtSource:
 
     async def listed(self) -> None:
         """Returns when it is known which domains there are, or why not."""
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(LIST_WITHIN):
                 await self._asked.wait()
+        except TimeoutError:
+            self.problem = f"no answer in {LIST_WITHIN:g} seconds"
+            self._asked.set()  # not waited for again, whatever else comes and goes
 
     async def measure(self) -> None:
         """Asks for the figures of all domains that run, in one call; not again within a second."""
@@ -223,7 +228,10 @@ class LibvirtSource:
     async def _call(self, uuid: str, work: Callable[[Any], Any]) -> Any:
         libvirt: Any = binding()
         try:
-            return await self._libvirt.run_in_guest(lambda connection: work(connection.domain(uuid)))
+            async with asyncio.timeout(CALL_WITHIN):
+                return await self._libvirt.run_in_guest(lambda connection: work(connection.domain(uuid)))
+        except TimeoutError:
+            raise GuestError(f"libvirt did not answer in {CALL_WITHIN:g} seconds") from None
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED:
                 raise GuestError(READ_ONLY) from error
@@ -248,12 +256,17 @@ class LibvirtSource:
                     log.warning("libvirt %s: %s", self.uri, problem)
                 self.problem = problem
                 self._asked.set()
+            except Exception:  # one odd domain must not end what follows the others
+                log.exception("libvirt %s: unexpected error", self.uri)
+                self.problem = "unexpected error, see the log"
+                self._asked.set()
             await asyncio.sleep(pauses.next())
 
     async def _list_and_heed(self) -> None:
         """Lists all, and then what events name; returns when the connection is lost, or all is to be listed again."""
         self._changed.clear()
         before, self.domains = self.domains, await self._libvirt.run(lambda _: _list(self._connection.open()))
+        self.problem = ""
         self._asked.set()
         if self.domains != before:
             self._on_change()
@@ -375,5 +388,6 @@ def _look(connection: LibvirtConnection, uuids: set[str], _pooled: LibvirtConnec
 
 
 def merged(sources: Mapping[str, LibvirtSource]) -> dict[str, tuple[LibvirtSource, Domain]]:
-    """The domains of all, by uuid."""
-    return {uuid: (source, domain) for source in sources.values() for uuid, domain in source.domains.items()}
+    """The domains of all, by uuid; of one that two have, the first counts."""
+    in_order = reversed(list(sources.values()))
+    return {uuid: (source, domain) for source in in_order for uuid, domain in source.domains.items()}

@@ -1,5 +1,7 @@
 """One VM as QEMU and the kernel see it: QMP says what it is, `/proc` what its process uses.
 
+A guest may have taken its QEMU over. What that answers is checked: it must not spoil the lists that other VMs are in.
+
 Both are asked when a list is made, and not again for a while; what a VM was while it ran is known after its end, too.
 """
 
@@ -8,9 +10,10 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from guestwire.errors import MonitorError
 from guestwire.inventory.host import boot_seconds
@@ -35,7 +38,71 @@ PRESSURES: Final = {"cpu": "cpu.pressure", "io": "io.pressure", "memory": "memor
 
 _interface = re.compile(r"\bifname=([^,\s]{1,15})")
 _mac = re.compile(r"\bmacaddr=([0-9a-fA-F:]{17})")
+_machine = re.compile(r"[\w.+-]{1,64}", re.ASCII)
+_status = re.compile(r"[a-z-]{1,32}")
 _average = re.compile(r"^(some|full) avg10=([0-9.]+)", re.MULTILINE)
+
+
+T = TypeVar("T")
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Word = Annotated[str, Meta(pattern=r"^[!-~]{1,128}$")]
+
+
+class Image(msgspec.Struct, rename="kebab"):
+    """Of `query-block`, as what follows."""
+
+    virtual_size: Count = 0
+
+
+class Medium(msgspec.Struct):
+    """What is in a drive."""
+
+    ro: bool = True
+    image: Image = msgspec.field(default_factory=Image)
+
+
+class Drive(msgspec.Struct):
+    """A disk, or a drive for one."""
+
+    removable: bool = False
+    inserted: Medium | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes; 0 of what can't be written."""
+        return 0 if self.removable or self.inserted is None or self.inserted.ro else self.inserted.image.virtual_size
+
+
+class Release(msgspec.Struct):
+    """Of `query-version`."""
+
+    major: Count
+    minor: Count
+    micro: Count
+
+
+class DriveStats(msgspec.Struct, rename="kebab"):
+    """Of `query-blockstats`."""
+
+    device: str = ""
+    node_name: str = ""
+    qdev: str = ""
+    stats: dict[Word, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The one by which it is known; "": it has none."""
+        name = self.device or self.node_name or self.qdev
+        return name.encode("utf-8", "backslashreplace").decode()[:128].removeprefix("drive-")
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Numbers, and lists that are empty."""
+        return {
+            name: value
+            for name, value in list(self.stats.items())[:MAX_DEVICES]
+            if (isinstance(value, int) and value.bit_length() < 64) or value == []  # noqa: PLR2004  # as JSON's readers have
+        }
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -95,42 +162,46 @@ class Machine:
             if counters and now - self._counters_at >= COUNTERS_FRESH:
                 self.counters, self._counters_at = await self._ask_counters(), now
 
-    async def _ask(self, command: str, default: Any, **arguments: object) -> Any:
+    async def _ask(self, command: str, shape: type[T], default: T, **arguments: object) -> T:
         try:
-            return await self._monitor.execute(command, arguments or None)
-        except MonitorError:  # another client's socket, or an old QEMU: the figure is not known
-            return default
+            return msgspec.convert(await self._monitor.execute(command, arguments or None), shape)
+        except (MonitorError, msgspec.ValidationError, ValueError):
+            return default  # another client's socket, or an old or odd QEMU: it is not known
 
     async def _ask_facts(self) -> Facts:
-        processors = await self._ask("query-cpus-fast", [])
+        processors = await self._ask("query-cpus-fast", list[Any], [])
         if not processors:
             return self.facts
-        memory = await self._ask("query-memory-size-summary", {})
-        disks = await self._ask("query-block", [])
-        version = (await self._ask("query-version", {})).get("qemu")
-        machine = await self._ask("qom-get", None, path="/machine", property="type")
-        network = str(await self._ask("human-monitor-command", "", **{"command-line": "info network"}))
+        memory = await self._ask("query-memory-size-summary", dict[str, Count], {})
+        disks = await self._ask("query-block", list[Drive], [])
+        release = (await self._ask("query-version", dict[str, Any], {})).get("qemu")
+        uuid = (await self._ask("query-uuid", dict[str, Word], {})).get("UUID")
+        machine = await self._ask("qom-get", str, "", path="/machine", property="type")
+        network = await self._ask("human-monitor-command", str, "", **{"command-line": "info network"})
         return Facts(
             cpus=len(processors),
-            memory=int(memory.get("base-memory", 0)) + int(memory.get("plugged-memory", 0)),
-            disk=next(filter(None, map(_size, disks[:MAX_DEVICES])), 0),
-            version=f"{version['major']}.{version['minor']}.{version['micro']}" if version else None,
-            machine=str(machine).removesuffix("-machine") if machine else None,
-            uuid=(await self._ask("query-uuid", {})).get("UUID"),
+            memory=memory.get("base-memory", 0) + memory.get("plugged-memory", 0),
+            disk=next(filter(None, (disk.size for disk in disks[:MAX_DEVICES])), 0),
+            version=_version(release),
+            machine=machine.removesuffix("-machine") if _machine.fullmatch(machine) else None,
+            uuid=uuid,
             mac_addresses=tuple(mac.upper() for mac in _mac.findall(network)[:MAX_DEVICES]),
             interfaces=tuple(_interface.findall(network)[:MAX_DEVICES]),
         )
 
     async def _ask_counters(self) -> Counters:
-        status = (await self._ask("query-status", {})).get("status", "running")
-        blocks = await self._ask("query-blockstats", [])
-        return Counters(str(status), {_name(one): one["stats"] for one in blocks[:MAX_DEVICES] if _name(one)})
+        status = (await self._ask("query-status", dict[str, Any], {})).get("status", "running")
+        blocks = await self._ask("query-blockstats", list[DriveStats], [])
+        return Counters(
+            status if _status.fullmatch(str(status)) else "running",
+            {one.name: one.figures for one in blocks[:MAX_DEVICES] if one.name},
+        )
 
     async def add_agent_channel(self, path: Path) -> None:
         """Plugs a guest agent's channel into the running VM, with a socket of the host at `path`.
 
         Raises:
-            MonitorError: QEMU refuses; what was plugged before is unplugged again.
+            MonitorError: QEMU refuses; the socket is gone again then.
         """
         address = {"type": "unix", "data": {"path": str(path)}}
         backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
@@ -144,8 +215,8 @@ class Machine:
                     raise
                 await self._monitor.execute("device_add", {"driver": "virtio-serial-pci", "id": f"{CHARDEV}-bus"})
                 await self._monitor.execute("device_add", port)
-        except MonitorError:
-            await self._ask("chardev-remove", None, id=CHARDEV)
+        except (MonitorError, asyncio.CancelledError):
+            await self._ask("chardev-remove", object, None, id=CHARDEV)
             raise
 
     def usage(self) -> Usage | None:
@@ -173,14 +244,12 @@ class Machine:
         )
 
 
-def _size(block: Any) -> int:
-    inserted = block.get("inserted") or {}
-    usable = not block.get("removable") and not inserted.get("ro", True)
-    return int((inserted.get("image") or {}).get("virtual-size", 0)) if usable else 0
-
-
-def _name(block: Any) -> str:
-    return str(block.get("device") or block.get("node-name") or block.get("qdev") or "").removeprefix("drive-")
+def _version(release: Any) -> str | None:
+    try:
+        found = msgspec.convert(release, Release)
+    except msgspec.ValidationError:
+        return None
+    return f"{found.major}.{found.minor}.{found.micro}"
 
 
 def _pressure(pid: int) -> dict[str, float]:
@@ -192,7 +261,7 @@ def _pressure(pid: int) -> dict[str, float]:
             for name, file in PRESSURES.items():
                 text = Path(f"/sys/fs/cgroup{group}/{file}").read_text()
                 found |= {f"pressure{name}{kind}": float(value) for kind, value in _average.findall(text)}
-    except (OSError, IndexError):
+    except (OSError, ValueError, IndexError):
         pass  # no such kernel, or no such group
     return found
 

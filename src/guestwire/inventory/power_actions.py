@@ -25,6 +25,8 @@ SHUTDOWN_WITHIN: Final = 180.0
 AGENT_WITHIN: Final = 5.0
 """Seconds that an agent has to answer a ping, before QEMU is asked instead."""
 
+KILLED_WITHIN: Final = 5.0
+
 MAX_OUTPUT: Final = 64 * 1024
 
 KINDS: Final = {action: f"qm{action}" for action in PowerConfig.__struct_fields__}
@@ -43,13 +45,14 @@ class Power:
 
     async def start(self, within: float | None = None) -> None:
         """Starts the VM and waits until it runs."""
-        if await self._vm.is_running():
-            raise GuestError(f"{self._name} already running")
-        if self._vm.libvirt:
-            await self._tell("start", "start")
-        else:
-            await self._run_command("start", within or START_WITHIN)
-        await self._wait(self._vm.is_running, within or START_WITHIN, "start")
+        async with self._vm.start_turn:  # two QEMUs on one disk destroy it
+            if await self._vm.is_running():
+                raise GuestError(f"{self._name} already running")
+            if self._vm.libvirt:
+                await self._tell("start", "start")
+            else:
+                await self._run_command("start", within or START_WITHIN)
+            await self._wait(self._vm.is_running, within or START_WITHIN, "start")
 
     async def stop(self, within: float | None = None) -> None:
         """Ends the VM's process at once, as pulling the plug does."""
@@ -205,6 +208,8 @@ async def _run(command: Sequence[str], output: IO[bytes], within: float) -> int:
         raise GuestError(f"{command[0]} did not end in {within:g} seconds") from None
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            # One of another user (sudo), or one that waits for a disk, can't be ended, and is not waited for.
+            with contextlib.suppress(ProcessLookupError, PermissionError, TimeoutError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+                async with asyncio.timeout(KILLED_WITHIN):
+                    await process.wait()

@@ -1,7 +1,8 @@
 """QEMU processes of this machine: their command lines say where the sockets are.
 
 A process says of itself what it likes. So its sockets have to belong to its user, and a guestwire of root takes the VMs
-of root and of the accounts that virtual machines run as: another user's process could lead it anywhere.
+of root and of the accounts that virtual machines run as: another user's process could lead it anywhere. A user's words
+stand on the command lines of set-user-ID programs, too, as `su`: such a process is of nobody, whatever its ids are.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import json
 import os
 import pwd
 import re
+import shlex
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +30,9 @@ ACCOUNTS: Final = frozenset({"root", "qemu", "libvirt-qemu", "kvm", "nova", "one
 
 OF_PROXMOX: Final = "/run/qemu-server/"
 OF_LIBVIRT: Final = re.compile(r"/libvirt/qemu/(channel/|domain-|org\.qemu\.guest_agent)|^fd=")
+
+_ids: Final = re.compile(rb"^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$", re.MULTILINE)
+"""Of `/proc/PID/status`: real, effective, saved, and that for files."""
 
 WITHOUT_QMP: Final = (
     "start it with one: -chardev socket,path=PATH,server=on,wait=off,id=qga0 -device virtio-serial"
@@ -51,18 +57,33 @@ def _pids() -> Iterator[int]:
 
 
 def _look_at(pid: int) -> FoundVm | None:
+    """Raises `OSError` when nothing can be said of it, as when this process may open no more files."""
+    process = PROC / str(pid)
     try:
-        with (PROC / str(pid) / "cmdline").open("rb") as file:
+        with (process / "cmdline").open("rb") as file:
             words = os.fsdecode(file.read(MAX_COMMAND_LINE)).split("\0")
-        if not QEMU.fullmatch(Path(words[0]).name) or (PROC / str(pid)).stat() is None:
+        if not QEMU.fullmatch(Path(words[0]).name):
             return None
-        uid = (PROC / str(pid)).stat().st_uid
-    except OSError:  # it has ended, or this user may not look
+        uid = _user_of(process)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or this user may not look
+        return None
+    if uid is None:
         return None
     folder = Path("/")
     with contextlib.suppress(OSError):
-        folder = (PROC / str(pid) / "cwd").readlink()
+        folder = (process / "cwd").readlink()
     return found_in(words, pid, uid, folder)
+
+
+def _user_of(process: Path) -> int | None:
+    """The one user that it has always been; None where another user may have written its command line."""
+    ids = _ids.search((process / "status").read_bytes())
+    if ids is None or len(set(ids.groups())) > 1:
+        return None
+    with contextlib.suppress(PermissionError):  # only root sees everyone's
+        if (process / "exe").stat().st_mode & (stat.S_ISUID | stat.S_ISGID):
+            return None
+    return int(ids[1])
 
 
 def found_in(words: Sequence[str], pid: int, uid: int, folder: Path) -> FoundVm:
@@ -76,7 +97,7 @@ def found_in(words: Sequence[str], pid: int, uid: int, folder: Path) -> FoundVm:
     """
     options = list(pairwise(words[1:]))
     name = _first(options, "-name")
-    name = _fields(name).get("guest") or name.partition(",")[0] or f"qemu-{pid}"
+    name = _as_text(_fields(name).get("guest") or name.partition(",")[0]) or f"qemu-{pid}"
     chardevs = {fields.get("id", ""): fields for value in _all(options, "-chardev") for fields in [_fields(value)]}
     agent, qmp = _agent_socket(options, chardevs), _qmp_socket(options, chardevs)
     paths = {
@@ -84,16 +105,18 @@ def found_in(words: Sequence[str], pid: int, uid: int, folder: Path) -> FoundVm:
         "qmp": str(folder / qmp) if qmp else None,
     }
     qmp_path = paths["qmp"] if paths["qmp"] and not _socket_problem(paths["qmp"], uid)[0] else None
-    if agent is None and qmp_path and (added := added_channel(Path(qmp_path))).is_socket():
+    added = added_channel(Path(qmp_path)) if qmp_path else None
+    if agent is None and added and added.is_socket():
         agent = paths["agent"] = str(added)
     problem, hint = _problem(agent, paths["agent"], uid)
     if agent is None and qmp_path:
-        hint = f"give it one: guestwire channel add {name}"
+        hint = f"give it one: guestwire channel add {shlex.quote(name)}"
     elif problem:
         qmp_path = None
-    uuid = _first(options, "-uuid")
+    # Not the added channel: a VM that gets one stays the same.
+    socket = paths["qmp"] if agent is None or agent == str(added) else paths["agent"]
     return FoundVm(
-        key=uuid or str(folder / agent) if agent else uuid or f"{name} {pid}",
+        key=_as_text(_first(options, "-uuid") or socket or f"{name} {pid}"),
         name=name,
         source=f"QEMU process {pid}",
         vmid=number_in(_first(options, "-id")),
@@ -122,11 +145,13 @@ def _socket_problem(path: str, uid: int) -> tuple[str, str]:
     own = os.geteuid()
     owner = _account(uid)
     if uid != own and not (own == 0 and owner in ACCOUNTS):
-        return f"it is of user {owner}", f"run guestwire as {owner}, or name {path} in a configuration"
+        return f"it is of user {owner}", f"run guestwire as {owner}, or name {shlex.quote(path)} in a configuration"
     try:
         found = Path(path).stat()
     except OSError as error:
         return f"{path}: {error.strerror}", "see where its QEMU was started, and as whom"
+    except ValueError:  # a NUL or half a character, as JSON may have them
+        return f"{path} is no path", "see how its QEMU was started"
     if found.st_uid != uid:
         return f"{path} is of another user than its QEMU", "name it in a configuration if that is right"
     if not os.access(path, os.R_OK | os.W_OK):
@@ -178,9 +203,14 @@ def _first(options: Sequence[tuple[str, str]], name: str) -> str:
 def _fields(value: str) -> dict[str, str]:
     """The parts of an option's value; the one without a name is the driver. `,,` is a comma."""
     if value.startswith("{"):
-        with contextlib.suppress(ValueError, AttributeError):
+        with contextlib.suppress(ValueError, AttributeError, RecursionError):
             found: dict[str, Any] = json.loads(value)
             return {name: str(item) for name, item in found.items()}
     parts = [part.replace("\0", ",") for part in value.replace(",,", "\0").split(",")]
     fields = {name: text for name, sign, text in (part.partition("=") for part in parts) if sign}
     return ({"driver": parts[0]} if "=" not in parts[0] else {}) | fields
+
+
+def _as_text(words: str) -> str:
+    """For answers and the store, which have UTF-8."""
+    return words.encode("utf-8", "backslashreplace").decode()

@@ -1,5 +1,6 @@
 """Folders with agents' sockets, as some managers of VMs have them: `[[source]]` names the folder and a pattern."""
 
+import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ class SocketFolder:
 
     def find(self) -> list[FoundVm]:
         """See `Source.find`."""
-        self._folder.stat()
+        os.scandir(self._folder).close()  # says why it can't be read, which `glob` keeps to itself
         found = []
         for path in sorted(self._folder.glob(self._pattern))[:MOST]:
             try:
@@ -44,7 +45,8 @@ class SocketFolder:
             name = name.removesuffix(ending)
         beside = [path.with_name(name + suffix) for suffix in QMP_SUFFIXES]
         qmp = next((other for other in beside if other.is_socket()), None)
+        name = name.encode("utf-8", "backslashreplace").decode()  # answers and the store have UTF-8
         return FoundVm(
-            key=str(path), name=name, source=self.name, vmid=number_in(name), agent=f"unix:{path}",
+            key=str(path).encode("utf-8", "backslashreplace").decode(), name=name, source=self.name, vmid=number_in(name), agent=f"unix:{path}",
             qmp=f"unix:{qmp}" if qmp else None,
         )  # fmt: skip

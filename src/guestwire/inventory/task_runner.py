@@ -13,17 +13,22 @@ from typing import Final
 
 from guestwire.access import Subject
 from guestwire.contract.upid import Upid
-from guestwire.errors import GuestwireError, StoreError
+from guestwire.errors import GuestError, GuestwireError, StoreError
 from guestwire.inventory.host import boot_seconds
 from guestwire.stores import Change, Put, Remove, Snapshot, Store, StoredTask, update
 
 log = logging.getLogger("guestwire.tasks")
+
+MOST_RUNNING: Final = 256
 
 KEPT: Final = 1000
 """Tasks that are remembered after their end."""
 
 MAX_LOG: Final = 64 * 1024
 """Characters of one task's log; what comes later is left out."""
+
+MAX_STATUS: Final = 1000
+"""Characters; a guest has a say in them."""
 
 CLOSING: Final = 5.0
 """Seconds that tasks have to their end when the server ends."""
@@ -43,7 +48,7 @@ class Tasks:
     def __init__(self, node: str, store: Store) -> None:
         self._node = node
         self._store = store
-        self._known = dict(store.snapshot.tasks)
+        self._known = dict(sorted(store.snapshot.tasks.items(), key=_begin))
         self._running: dict[str, asyncio.Task[None]] = {}
         self._numbers = itertools.count()
 
@@ -59,10 +64,16 @@ class Tasks:
             await self._keep(StoredTask(task.upid, "unexpected status", int(time.time()), task.log))
 
     async def begin(self, kind: str, vmid: int, subject: Subject, work: Callable[[Say], Awaitable[None]]) -> str:
-        """Begins work on a VM, and returns its upid at once. An error of guestwire's is the task's end."""
+        """Begins work on a VM, and returns its upid at once. An error of guestwire's is the task's end.
+
+        Raises:
+            GuestError: too many tasks run.
+        """
+        if len(self._running) >= MOST_RUNNING:
+            raise GuestError(f"{MOST_RUNNING} tasks run already; wait until some have ended, or end some")
         ticks = int(boot_seconds() * 100) + next(self._numbers)
         upid = str(Upid(self._node, os.getpid(), ticks, int(time.time()), kind, str(vmid), subject.key))
-        await self._keep(StoredTask(upid))
+        self._known[upid] = StoredTask(upid)
         task = asyncio.get_running_loop().create_task(self._run(upid, work), name=f"{kind} {vmid}")
         self._running[upid] = task
         task.add_done_callback(lambda _: self._running.pop(upid, None))
@@ -82,10 +93,6 @@ class Tasks:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    def lines(self, upid: str) -> list[str]:
-        """The log, line by line."""
-        return self._known[upid].log.splitlines()
-
     async def _run(self, upid: str, work: Callable[[Say], Awaitable[None]]) -> None:
         written: list[str] = []
 
@@ -95,9 +102,10 @@ class Tasks:
                 self._known[upid] = StoredTask(upid, log="\n".join(written))
 
         try:
+            await self._keep(StoredTask(upid))
             await work(say)
         except GuestwireError as error:
-            status = " ".join(str(error).split())
+            status = " ".join(str(error).split())[:MAX_STATUS]
         except asyncio.CancelledError:
             status = "received interrupt"
         except Exception:
@@ -106,7 +114,7 @@ class Tasks:
         else:
             status = "OK"
         say("TASK OK" if status == "OK" else f"TASK ERROR: {status}")
-        log.info("%s: %s", upid, status)
+        log.info("%s: %a", upid, status)
         await self._keep(StoredTask(upid, status, int(time.time()), "\n".join(written)))
 
     async def _keep(self, task: StoredTask) -> None:
@@ -123,3 +131,8 @@ class Tasks:
             await update(self._store, decide)
         except StoreError as error:  # a full disk hinders no shutdown
             log.error("task %s can't be written: %s", task.upid, error)  # noqa: TRY400  # the text says it all
+
+
+def _begin(task: tuple[str, StoredTask]) -> tuple[int, int]:
+    upid = Upid.parse(task[0])
+    return (upid.starttime, upid.pstart) if upid else (0, 0)

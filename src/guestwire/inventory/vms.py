@@ -44,11 +44,12 @@ class Vm:
         self.config = config
         self.libvirt = libvirt
         self.leases = 0
+        self.start_turn = asyncio.Lock()
         self.unused = asyncio.Event()
         self.unused.set()
         guest = f"VM {config.vmid}"
         address = config.agent_address
-        if address is None and config.qmp_path and (added := added_channel(config.qmp_path)).is_socket():
+        if address is None and config.qmp_path and _is_socket(added := added_channel(config.qmp_path)):
             address = UnixAddress(added)
         self._socket = None if address is None or isinstance(address, VsockAddress) else address.path
         self._channel: Channel | None = open_channel(address, guest) if address else None
@@ -78,8 +79,9 @@ class Vm:
     @property
     def known_state(self) -> bool | None:
         """The same, as far as it can be said without waiting."""
-        if self.libvirt:
-            return self.libvirt.domain.is_running
+        if self.libvirt:  # asked anew: a task may hold a VM that is served no more, to see its end
+            now = self.libvirt.source.domains.get(self.libvirt.domain.uuid)
+            return now is not None and now.is_running
         if self.monitor:
             return self.monitor.known_state
         if self.config.running is not None:
@@ -87,7 +89,7 @@ class Vm:
         answers = self._channel is not None and self._channel.state is ChannelState.UP
         if answers or self._socket is None:
             return answers or self._channel is not None  # vsock: only its agent can tell, and is asked then
-        return self._socket.is_socket()
+        return _is_socket(self._socket)
 
     @property
     def last_answer(self) -> float | None:
@@ -155,6 +157,14 @@ class Vm:
     def reaches_as(self, config: VmConfig, libvirt: InLibvirt | None) -> bool:
         """True if what these say is reached the same way."""
         return _way(self.config, self.libvirt) == _way(config, libvirt)
+
+
+def _is_socket(path: Path) -> bool:
+    """As far as this user may see it."""
+    try:
+        return path.is_socket()
+    except OSError:
+        return False
 
 
 def _open_monitor(path: Path, guest: str, port: Path | None, channel: Channel | None) -> "Monitor":

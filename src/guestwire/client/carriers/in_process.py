@@ -7,6 +7,7 @@ import msgspec
 
 from guestwire.client.carriers.base import plain
 from guestwire.client.errors import AgentUnavailable, ErrorContext, NoSuchEndpoint, failure
+from guestwire.contract.results import Page
 from guestwire.dispatch import Call, Dispatcher, parameters_given
 from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters, NotImplementedHere
 
@@ -53,6 +54,8 @@ class InProcessCarrier:
             raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=self._no_agent) from error
         except GuestwireError as error:
             raise failure(context, error.status, str(error)) from error
+        if isinstance(result, Page):
+            result = result.data
         # Texts of bytes are all that needs help.
         return msgspec.to_builtins(
             result, enc_hook=bytes if as_bytes else str, builtin_types=(bytes,) if as_bytes else None

@@ -17,7 +17,7 @@ from guestwire.contract.endpoint import VM, Registry
 from guestwire.contract.faces import CommandView, Facts, Level, ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import Subdirectory
-from guestwire.errors import GuestError
+from guestwire.errors import GuestError, VmNotFound
 
 endpoints = Registry()
 
@@ -127,7 +127,7 @@ async def status_index(_context: object, _parameters: VmParameters) -> list[Subd
 )  # fmt: skip
 async def current(context: MachineContext, parameters: VmParameters) -> CurrentStatus:
     """Shows the state of a VM: whether it runs, and what it uses."""
-    [details] = await context.details([parameters.vmid])
+    details = await _details(context, parameters.vmid)
     definition = await context.definition(parameters.vmid)
     return CurrentStatus(**msgspec.structs.asdict(details), agent=1 if definition.has_agent else None)
 
@@ -150,7 +150,7 @@ async def pending(context: MachineContext, parameters: VmParameters) -> list[Pen
 @endpoints.endpoint("GET", f"{VM}/snapshot", VmParameters, check=AUDIT, name="vm-snapshots", tool=ToolView(Level.READ))
 async def snapshots(context: MachineContext, parameters: VmParameters) -> list[Snapshot]:
     """Lists a VM's snapshots: only its present state, for guestwire makes none."""
-    [details] = await context.details([parameters.vmid])
+    details = await _details(context, parameters.vmid)
     found = await _configuration(context, parameters.vmid)
     return [Snapshot(found.digest, int(details.status == "running"))]
 
@@ -166,6 +166,13 @@ async def snapshot_config(context: MachineContext, parameters: OneSnapshot) -> V
     """Shows what a VM was when a snapshot was made: there are none here."""
     await context.definition(parameters.vmid)
     raise GuestError(f"snapshot '{parameters.snapname}' does not exist")
+
+
+async def _details(context: MachineContext, vmid: int) -> VmState:
+    found = await context.details([vmid])
+    if not found:
+        raise VmNotFound(vmid, context.node)
+    return found[0]
 
 
 async def _configuration(context: MachineContext, vmid: int) -> VmConfiguration:
