@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -481,3 +482,13 @@ async def test_closing_right_after_a_vm_was_removed_leaves_no_task(guest: FakeGu
         assert tasks("retire") + tasks("watch") == []
     finally:
         await vm.close()
+
+
+async def test_a_vm_runs_whose_qmp_another_client_holds(inventory: Inventory, folder: Path) -> None:
+    """QEMU takes the next client when the one before has left: until then it says nothing to it."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "vm.qmp"))
+        listening.listen()
+        await inventory.apply([VmConfig(vmid=100, qmp=f"unix:{folder}/vm.qmp")])
+
+        assert await inventory.vms[100].is_running()

@@ -63,6 +63,8 @@ class Monitor:
         self._connections = shared_budget().connections
         self._running = asyncio.Event()
         self._wake = asyncio.Event()
+        self._is_listening = False
+        """It takes connections; while another client holds it, that is all it says."""
         self._client: QMPClient | None = None
         self.pid: int | None = None
         self.resets = 0
@@ -82,7 +84,7 @@ class Monitor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._running.wait()
-        return self._running.is_set()
+        return self._running.is_set() or self._is_listening
 
     async def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, within: float = COMMAND_TIMEOUT
@@ -147,6 +149,7 @@ class Monitor:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await asyncio.get_running_loop().sock_connect(own, str(self._path))
+                self._is_listening = True
                 pid, _, _ = _PEER.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
                 await client.connect(own)
         except TimeoutError:
@@ -154,14 +157,19 @@ class Monitor:
             self._running.set()
             return True
         except (ConnectError, OSError):
+            self._is_listening = False
             own.close()
             return False
+        except BaseException:
+            own.close()
+            raise
         self._client, self.pid = client, pid or None
         self._running.set()
         try:
             await self._listen(client)
         finally:
             self._client = self.pid = None
+            self._is_listening = False
             self._running.clear()
             with contextlib.suppress(QMPError, EOFError, OSError):
                 async with asyncio.timeout(CONNECT_TIMEOUT):
