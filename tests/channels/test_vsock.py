@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from calling import Client, agent, guestwire, site
 from forwarding import PORT, hybrid_vsock
 from serving import Serving
@@ -148,3 +149,10 @@ async def test_an_agent_on_vsock_answers(guest: FakeGuest) -> None:
 
 async def test_without_vsock_it_is_said_that_there_is_none() -> None:
     assert await why_not(VsockAddress(2**31, 1))
+
+
+async def test_without_vsock_uvloop_says_so_too() -> None:
+    def run() -> str:
+        return uvloop.run(why_not(VsockAddress(2**31, 1)))
+
+    assert await asyncio.to_thread(run)

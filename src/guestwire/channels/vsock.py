@@ -5,6 +5,8 @@ host instead ("hybrid vsock"), where each connection says first which port of th
 """
 
 import asyncio
+import errno
+import os
 import socket
 from typing import Final
 
@@ -12,6 +14,9 @@ from guestwire.addresses import HybridVsockAddress, VsockAddress
 from guestwire.channels.budget import ReadBudget
 from guestwire.channels.stream import ProtocolFactory, StreamChannel
 from guestwire.channels.unix import connected_socket
+
+GREETING_WITHIN: Final = 5.0
+"""Seconds; a VM that is paused answers nothing."""
 
 LONGEST_GREETING: Final = 64
 """Bytes of `OK PORT` at most."""
@@ -38,7 +43,11 @@ class HybridVsockChannel(StreamChannel):
         async def connect(factory: ProtocolFactory) -> None:
             sock = connected_socket(address.path)
             try:
-                await _choose_port(sock, address)
+                async with asyncio.timeout(GREETING_WITHIN):
+                    await _choose_port(sock, address)
+            except TimeoutError:
+                sock.close()
+                raise ConnectionError(f"{address}: no answer in {GREETING_WITHIN:g} seconds") from None
             except BaseException:
                 sock.close()
                 raise
@@ -48,14 +57,26 @@ class HybridVsockChannel(StreamChannel):
 
 
 async def _connect(sock: socket.socket, address: tuple[int, int], factory: ProtocolFactory) -> None:
+    """By hand: uvloop takes whatever is no UNIX socket for TCP, and looks the address up as a host's name."""
     loop = asyncio.get_running_loop()
-    sock.setblocking(False)  # noqa: FBT003
     try:
-        await loop.sock_connect(sock, address)
+        sock.setblocking(False)  # noqa: FBT003
+        if (error := sock.connect_ex(address)) == errno.EINPROGRESS:
+            writable = asyncio.Event()
+            loop.add_writer(sock, writable.set)
+            try:
+                await writable.wait()
+            finally:
+                loop.remove_writer(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     except BaseException:
         sock.close()
         raise
-    await loop.create_connection(factory, sock=sock)
+    if error:
+        sock.close()
+        raise OSError(error, os.strerror(error))
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sock.detach())
+    await loop.create_unix_connection(factory, sock=stream)
 
 
 async def _choose_port(sock: socket.socket, address: HybridVsockAddress) -> None:
