@@ -42,7 +42,7 @@ async def give_ids(store: Store | None, uuids: Iterable[str], taken: Collection[
         await update(store, decide)
     except StoreError as error:  # a full disk hides no VM
         log.error("the ids of VMs can't be written: %s", error)  # noqa: TRY400  # the text says it all
-    return found
+    return found or _derived(uuids, taken)
 
 
 def _derived(uuids: Iterable[str], taken: Collection[int]) -> dict[str, int]:
