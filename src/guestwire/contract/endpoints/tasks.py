@@ -28,8 +28,8 @@ MODIFY: Final = ("Sys.Modify",)
 UpidText = Annotated[str, parameter("The task's id.", Role.TEXT, max_length=512)]
 
 
-class TaskInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A task in a list; `endtime` and `status` are there when it has ended."""
+class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the id of a task says of it; `tokenid` is there where a token began it."""
 
     upid: str
     node: str
@@ -40,24 +40,20 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     user: str
     tokenid: str | None = None
+
+
+class TaskInfo(Task, frozen=True, kw_only=True, omit_defaults=True):
+    """A task in a list; `endtime` and `status` are there when it has ended."""
+
     endtime: int | None = None
     status: str | None = None
     saved: str | None = None
 
 
-class TaskStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TaskStatus(Task, frozen=True, kw_only=True, omit_defaults=True):
     """A task; `status` is `running` or `stopped`, `exitstatus` is `OK` or what went wrong."""
 
-    upid: str
-    node: str
-    pid: int
-    pstart: int
-    starttime: int
-    type: str
-    id: str
-    user: str
     status: str
-    tokenid: str | None = None
     exitstatus: str | None = None
 
 
