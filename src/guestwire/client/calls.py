@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final, get_origin
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
@@ -50,8 +50,11 @@ class Calls:
         *,
         repeatable: bool,
         forwarded: bool = False,
+        has_reply: bool = True,
     ) -> Any:
         """A typed result; `forwarded` for endpoints that hand on the agent's answer under `result`.
+
+        `has_reply` is False for a command that says nothing on success, as one that ends the guest.
 
         Raises:
             AgentRefused: the agent answered with an error.
@@ -61,7 +64,7 @@ class Calls:
             data = await self.raw(method, name, parameters, repeatable=repeatable)
         except AgentTookTooLong:
             # Proxmox VE waits for the answer also where a guest has none to give.
-            if not forwarded or answer is not None or not await self._has_left():
+            if has_reply or not await self._has_left():
                 raise
             return None
         if forwarded:
@@ -116,6 +119,7 @@ class Calls:
             parameters or {},
             repeatable=endpoint.effect is Effect.READS,
             forwarded=is_forwarded,
+            has_reply=get_args(endpoint.returns) != (type(None),),
         )
 
 

@@ -112,19 +112,19 @@ class Endpoints(Calls):
 
     async def shutdown(self) -> None:
         """Shuts the guest down. Needs VM.PowerMgmt or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
-        await self.call("POST", "agent/shutdown", None, {}, repeatable=False, forwarded=True)
+        await self.call("POST", "agent/shutdown", None, {}, repeatable=False, forwarded=True, has_reply=False)
 
     async def suspend_disk(self) -> None:
         """Suspends the guest to disk. Needs VM.PowerMgmt or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
-        await self.call("POST", "agent/suspend-disk", None, {}, repeatable=False, forwarded=True)
+        await self.call("POST", "agent/suspend-disk", None, {}, repeatable=False, forwarded=True, has_reply=False)
 
     async def suspend_hybrid(self) -> None:
         """Suspends the guest to disk and memory. Needs VM.PowerMgmt or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
-        await self.call("POST", "agent/suspend-hybrid", None, {}, repeatable=False, forwarded=True)
+        await self.call("POST", "agent/suspend-hybrid", None, {}, repeatable=False, forwarded=True, has_reply=False)
 
     async def suspend_ram(self) -> None:
         """Suspends the guest to memory. Needs VM.PowerMgmt or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
-        await self.call("POST", "agent/suspend-ram", None, {}, repeatable=False, forwarded=True)
+        await self.call("POST", "agent/suspend-ram", None, {}, repeatable=False, forwarded=True, has_reply=False)
 
     async def set_user_password(self, username: str, password: str, *, crypted: bool = False) -> None:
         """Sets the password of a user in the guest. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
