@@ -392,6 +392,12 @@ async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(image: "GuestIma
                 assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
                 assert state["maxdisk"] > 0
 
+                assert (await power(boss, "suspend"))[0] == "OK"
+                silent = await command(server, "ping", "100")
+                assert (silent.code == 0, "answers" in silent.output) == (False, False)
+                assert (await power(boss, "resume"))[0] == "OK"
+                assert (await command(server, "wait", "100")).code == 0
+
                 assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
                 async with asyncio.timeout(60):
                     while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
