@@ -1,14 +1,19 @@
-"""The guest agent's commands that guestwire uses, as data: name, answer, time-out, and whether it may be sent again.
+"""The guest agent's commands that guestwire uses, as data: name, answer, time-out, and whether it may be sent again; and since when agents have them.
 
 Source: the QGA schema; time-outs as Proxmox VE gives them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from guestwire.agent.results import (
     AgentInfo,
+    AuthorizedKeys,
+    CpuStats,
+    Device,
+    Disk,
+    DiskStats,
     Done,
     ExecStarted,
     FilePiece,
@@ -17,10 +22,13 @@ from guestwire.agent.results import (
     FileWritten,
     HostName,
     Interface,
+    Load,
     MemoryBlock,
+    MemoryBlockChange,
     MemoryBlockInfo,
     OsInfo,
     ProcessStatus,
+    Route,
     TimeZone,
     TrimResult,
     User,
@@ -65,9 +73,17 @@ GET_FSINFO: Final[TypedCommand[list[FileSystem]]] = _reads("guest-get-fsinfo", l
 GET_MEMORY_BLOCKS: Final[TypedCommand[list[MemoryBlock]]] = _reads("guest-get-memory-blocks", list[MemoryBlock])
 GET_MEMORY_BLOCK_INFO: Final[TypedCommand[MemoryBlockInfo]] = _reads("guest-get-memory-block-info", MemoryBlockInfo)
 NETWORK_GET_INTERFACES: Final[TypedCommand[list[Interface]]] = _reads("guest-network-get-interfaces", list[Interface])
+GET_DISKS: Final[TypedCommand[list[Disk]]] = _reads("guest-get-disks", list[Disk])
+GET_DISKSTATS: Final[TypedCommand[list[DiskStats]]] = _reads("guest-get-diskstats", list[DiskStats])
+GET_CPUSTATS: Final[TypedCommand[list[CpuStats]]] = _reads("guest-get-cpustats", list[CpuStats])
+GET_LOAD: Final[TypedCommand[Load]] = _reads("guest-get-load", Load)
+GET_DEVICES: Final[TypedCommand[list[Device]]] = _reads("guest-get-devices", list[Device])
+NETWORK_GET_ROUTE: Final[TypedCommand[list[Route]]] = _reads("guest-network-get-route", list[Route])
+SSH_GET_AUTHORIZED_KEYS: Final[TypedCommand[AuthorizedKeys]] = _reads("guest-ssh-get-authorized-keys", AuthorizedKeys)
 
 FSFREEZE_STATUS: Final[TypedCommand[str]] = _reads("guest-fsfreeze-status", str)
 FSFREEZE_FREEZE: Final[TypedCommand[int]] = _changes("guest-fsfreeze-freeze", int, timeout=3600)
+FSFREEZE_FREEZE_LIST: Final[TypedCommand[int]] = _changes("guest-fsfreeze-freeze-list", int, timeout=3600)
 FSFREEZE_THAW: Final[TypedCommand[int]] = _changes("guest-fsfreeze-thaw", int, timeout=180)
 FSTRIM: Final[TypedCommand[TrimResult]] = _changes("guest-fstrim", TrimResult, timeout=600)
 
@@ -77,6 +93,13 @@ SUSPEND_HYBRID: Final = _no_reply("guest-suspend-hybrid")
 SUSPEND_RAM: Final = _no_reply("guest-suspend-ram")
 
 SET_USER_PASSWORD: Final[TypedCommand[Done]] = _changes("guest-set-user-password", Done)
+SSH_ADD_AUTHORIZED_KEYS: Final[TypedCommand[Done]] = _changes("guest-ssh-add-authorized-keys", Done)
+SSH_REMOVE_AUTHORIZED_KEYS: Final[TypedCommand[Done]] = _changes("guest-ssh-remove-authorized-keys", Done)
+# It runs hwclock, which waits for the next whole second.
+SET_TIME: Final[TypedCommand[Done]] = _changes("guest-set-time", Done, timeout=30)
+SET_VCPUS: Final[TypedCommand[int]] = _changes("guest-set-vcpus", int, timeout=60)
+# What is in a block that goes offline is moved first.
+SET_MEMORY_BLOCKS: Final[TypedCommand[list[MemoryBlockChange]]] = _changes("guest-set-memory-blocks", list[MemoryBlockChange], timeout=120)
 
 EXEC: Final[TypedCommand[ExecStarted]] = _changes("guest-exec", ExecStarted)
 # Not repeatable: the agent forgets a process the moment its end was read. Two streams of 16 MiB, in base64.
@@ -87,6 +110,7 @@ FILE_OPEN: Final[TypedCommand[int]] = _changes("guest-file-open", int)
 FILE_SEEK: Final[TypedCommand[FilePosition]] = _changes("guest-file-seek", FilePosition)
 FILE_READ: Final[TypedCommand[FilePiece]] = _changes("guest-file-read", FilePiece)
 FILE_WRITE: Final[TypedCommand[FileWritten]] = _changes("guest-file-write", FileWritten)
+FILE_FLUSH: Final[TypedCommand[Done]] = _changes("guest-file-flush", Done)
 FILE_CLOSE: Final[TypedCommand[Done]] = _changes("guest-file-close", Done)
 
 ABSENT: Final[dict[str, frozenset[str]]] = {
@@ -112,11 +136,44 @@ ABSENT_ELSEWHERE: Final = frozenset({"guest-get-devices"})
 """As above, for Linux and all others."""
 
 
-def exec_arguments(command: Sequence[str], input_data: bytes | None = None) -> dict[str, Any]:
-    """Arguments of guest-exec; its output is captured."""
-    arguments: dict[str, Any] = {"capture-output": True}
+SINCE: Final[dict[str, str]] = {
+    "guest-sync": "0.15", "guest-ping": "0.15", "guest-info": "0.15", "guest-shutdown": "0.15", "guest-file-open": "0.15",
+    "guest-file-close": "0.15", "guest-file-read": "0.15", "guest-file-write": "0.15", "guest-file-seek": "0.15", "guest-file-flush": "0.15",
+    "guest-fsfreeze-status": "0.15", "guest-fsfreeze-freeze": "0.15", "guest-fsfreeze-thaw": "0.15", "guest-sync-delimited": "1.1",
+    "guest-suspend-disk": "1.1", "guest-suspend-ram": "1.1", "guest-suspend-hybrid": "1.1", "guest-network-get-interfaces": "1.1",
+    "guest-fstrim": "1.2", "guest-get-time": "1.5", "guest-set-time": "1.5", "guest-get-vcpus": "1.5", "guest-set-vcpus": "1.5",
+    "guest-fsfreeze-freeze-list": "2.2", "guest-get-fsinfo": "2.2", "guest-set-user-password": "2.3", "guest-get-memory-blocks": "2.3",
+    "guest-set-memory-blocks": "2.3", "guest-get-memory-block-info": "2.3", "guest-exec": "2.5", "guest-exec-status": "2.5",
+    "guest-get-host-name": "2.10", "guest-get-users": "2.10", "guest-get-timezone": "2.10", "guest-get-osinfo": "2.10",
+    "guest-get-disks": "5.2", "guest-get-devices": "5.2", "guest-ssh-get-authorized-keys": "5.2", "guest-ssh-add-authorized-keys": "5.2",
+    "guest-ssh-remove-authorized-keys": "5.2", "guest-get-diskstats": "7.1", "guest-get-cpustats": "7.1",
+    "guest-network-get-route": "9.1 (in Windows 11.0)", "guest-get-load": "10.0",
+}  # fmt: skip
+"""The version of QEMU whose agent was the first with a command: all that there are."""
+
+CAPTURES_SINCE: Final = "8.0"
+"""The first version with the captures of guest-exec that are neither both outputs nor none."""
+
+Capture = Literal["none", "stdout", "stderr", "separated", "merged"]
+"""The outputs of a process that its agent keeps; merged: both as one, in the order of what was written."""
+
+
+def exec_arguments(
+    command: Sequence[str], input_data: bytes | None = None, *, env: Sequence[str] | None = None, capture: Capture = "separated"
+) -> dict[str, Any]:
+    """Arguments of guest-exec.
+
+    Args:
+        command: program and arguments.
+        input_data: its standard input.
+        env: its whole environment, as `NAME=VALUE`; None: the agent's own.
+        capture: see `Capture`. Agents of all versions take a boolean for both outputs or none.
+    """
+    arguments: dict[str, Any] = {"capture-output": {"separated": True, "none": False}.get(capture, capture)}
     if command:
         arguments |= {"path": command[0], "arg": list(command[1:])}
     if input_data is not None:
         arguments["input-data"] = input_data
+    if env is not None:
+        arguments["env"] = list(env)
     return arguments

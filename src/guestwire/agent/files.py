@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from guestwire.agent.agent_client import AgentClient
-from guestwire.agent.commands import FILE_CLOSE, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE, TypedCommand
+from guestwire.agent.commands import FILE_CLOSE, FILE_FLUSH, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE, TypedCommand
 from guestwire.agent.results import FilePiece
 from guestwire.channels.channel import ChannelState
 from guestwire.counting import counted
@@ -77,6 +77,16 @@ class Files:
         """
         async with self._open(path, "wb") as handle:
             await self._write_all(handle, path, content)
+
+    async def append(self, path: str, content: bytes) -> None:
+        """Adds `content` to the end of the file `path`, which is made where there is none; nothing of it stays with the agent.
+
+        Raises:
+            GuestError: as for `read`; after an error a part of it may have been added.
+        """
+        async with self._open(path, "ab") as handle:
+            await self._write_all(handle, path, content)
+            await self._agent.execute(FILE_FLUSH, {"handle": handle})
 
     async def write_piece(self, path: str, content: str, size: int, *, at: int) -> None:
         """Writes a piece at its place in the file `path`, which must be there; it may be written twice, and pieces in any order.

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from guestwire.agent.agent_client import AgentClient
-from guestwire.agent.commands import EXEC, EXEC_STATUS, GET_OSINFO, exec_arguments
+from guestwire.agent.commands import EXEC, EXEC_STATUS, GET_OSINFO, Capture, exec_arguments
 from guestwire.agent.files import Files
 from guestwire.agent.results import ProcessStatus
 from guestwire.errors import AgentError, CommandFailed
@@ -37,8 +37,15 @@ WITHIN: Final = 30.0
 REDIRECT: Final = """\
 for d in /var/tmp /run /tmp; do [ -d "$d" ] && [ -w "$d" ] && break; done
 d=$d/guestwire-$$; rm -rf "$d"; mkdir -m 700 "$d" || exit 126
-exec "$@" >"$d/out" 2>"$d/err"
+: >"$d/out"; : >"$d/err"
+exec "$@" REDIRECTION
 """
+REDIRECTIONS: Final[dict[Capture, str]] = {
+    "separated": '>"$d/out" 2>"$d/err"',
+    "merged": '>"$d/out" 2>&1',
+    "stdout": '>"$d/out" 2>/dev/null',
+    "stderr": '>/dev/null 2>"$d/err"',
+}
 
 FIND: Final = """\
 for d in /var/tmp /run /tmp; do for o in "$d"/guestwire-*; do
@@ -83,21 +90,25 @@ class OutputFiles:
         self._ended: dict[int, ProcessStatus] = {}
         """What the agent said of processes that have ended, and has forgotten; their files are still there."""
 
-    async def redirected(self, command: Sequence[str]) -> Sequence[str]:
-        """The command that starts `command` so; in Windows that is the command itself, whose output must stay small."""
+    async def redirected(self, command: Sequence[str], capture: Capture) -> tuple[Sequence[str], Capture]:
+        """The command that starts `command` so, and what its agent is to capture of it.
+
+        In Windows that is the command itself, whose output must stay small.
+        """
         if self._is_windows is None:
             try:
                 self._is_windows = (await self._agent.execute(GET_OSINFO)).id == WINDOWS
             except AgentError:  # one from before 2.10, or forbidden: most guests are no Windows
                 self._is_windows = False
         if self._is_windows:
-            return command
+            return command, capture
         limit = self._agent.channel.limits.command
         if limit and len(msgspec.json.encode(command)) > limit - ROOM:
             why = f"Failed to execute child process (Argument list too long: {limit} bytes is all that libvirt carries)"
             raise AgentError("GenericError", f"Guest agent command failed, error was '{why}'")
         await self._find(command[0])
-        return ("/bin/sh", "-c", REDIRECT, "sh", *command)
+        script = REDIRECT.replace("REDIRECTION", REDIRECTIONS[capture])
+        return ("/bin/sh", "-c", script, "sh", *command), "separated"
 
     async def _find(self, program: str) -> None:
         if time.monotonic() - self._found.get(program, -FOUND_FOR) < FOUND_FOR:

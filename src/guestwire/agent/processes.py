@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from guestwire.agent.agent_client import AgentClient
-from guestwire.agent.commands import EXEC, EXEC_STATUS, exec_arguments
+from guestwire.agent.commands import EXEC, EXEC_STATUS, Capture, exec_arguments
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.output_files import OutputFiles
 from guestwire.agent.results import ProcessStatus
@@ -34,8 +34,21 @@ class Processes:
         limit = agent.channel.limits.reply
         self._files = OutputFiles(agent) if limit and limit < EXEC_STATUS.command.reply_limit else None
 
-    async def start(self, command: Sequence[str], input_data: bytes | None = None) -> int:
+    async def start(
+        self,
+        command: Sequence[str],
+        input_data: bytes | None = None,
+        *,
+        env: Sequence[str] | None = None,
+        capture: Capture = "separated",
+    ) -> int:
         """Starts `command[0]` with the rest as arguments; its output is captured, 16 MiB of each stream.
+
+        Args:
+            command: program and arguments.
+            input_data: standard input.
+            env: the whole environment, as `NAME=VALUE`; None: the agent's own.
+            capture: the outputs that are kept.
 
         Returns:
             The process's id in the guest.
@@ -44,9 +57,10 @@ class Processes:
             AgentError: the guest's own reason (no such program, …).
             GuestError: see `Channel.execute`.
         """
-        if self._files and command:
-            command = await self._files.redirected(command)
-        started = await self._agent.execute(EXEC, exec_arguments(command, input_data))
+        kept = capture
+        if self._files and command and capture != "none":
+            command, kept = await self._files.redirected(command, capture)
+        started = await self._agent.execute(EXEC, exec_arguments(command, input_data, env=env, capture=kept))
         if self._files:
             self._files.started(started.pid)
         self._exit_statuses.drop(self._agent.guest, started.pid)

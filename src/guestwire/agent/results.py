@@ -94,6 +94,121 @@ class DiskAddress(Result, frozen=True):
     dev: str | None = None
 
 
+class Disk(Result, frozen=True):
+    """guest-get-disks: a disk, a partition, or what is made of them (LVM, LUKS), with those that it stands on.
+
+    `smart` is there for an NVMe disk: its `type`, and its values by the names of the schema, large ones in halves (`…-lo`,
+    `…-hi`).
+    """
+
+    name: str
+    partition: bool
+    dependencies: list[str] = msgspec.field(default_factory=_empty)
+    address: DiskAddress | None = None
+    alias: str | None = None
+    smart: dict[str, Any] | None = None
+
+
+class DiskCounters(Result, frozen=True):
+    """Counters of a disk since it is there: sectors of 512 bytes, operations (`…_ios`), and milliseconds (`…_ticks`)."""
+
+    read_sectors: int | None = None
+    read_ios: int | None = None
+    read_merges: int | None = None
+    read_ticks: int | None = None
+    write_sectors: int | None = None
+    write_ios: int | None = None
+    write_merges: int | None = None
+    write_ticks: int | None = None
+    discard_sectors: int | None = None
+    discard_ios: int | None = None
+    discard_merges: int | None = None
+    discard_ticks: int | None = None
+    flush_ios: int | None = None
+    flush_ticks: int | None = None
+    ios_pgr: int | None = None
+    total_ticks: int | None = None
+    weight_ticks: int | None = None
+
+
+class DiskStats(Result, frozen=True):
+    """guest-get-diskstats: what one disk or partition has read and written."""
+
+    name: str
+    major: int
+    minor: int
+    stats: DiskCounters
+
+
+class CpuStats(Result, frozen=True):
+    """guest-get-cpustats: milliseconds that one processor has spent since the guest was started; `type` is `linux`."""
+
+    type: str
+    cpu: int
+    user: int
+    nice: int
+    system: int
+    idle: int
+    iowait: int | None = None
+    irq: int | None = None
+    softirq: int | None = None
+    steal: int | None = None
+    guest: int | None = None
+    guestnice: int | None = None
+
+
+class Load(Result, frozen=True):
+    """guest-get-load: processes that run or wait for it, on average over 1, 5 and 15 minutes."""
+
+    load1m: float
+    load5m: float
+    load15m: float
+
+
+class Route(Result, frozen=True):
+    """guest-network-get-route: one line of a routing table. IPv4 has `mask` and `gateway`, IPv6 `desprefixlen` and `nexthop`."""
+
+    iface: str
+    destination: str
+    metric: int
+    version: int
+    gateway: str | None = None
+    mask: str | None = None
+    irtt: int | None = None
+    flags: int | None = None
+    refcnt: int | None = None
+    use: int | None = None
+    window: int | None = None
+    mtu: int | None = None
+    desprefixlen: str | None = None
+    source: str | None = None
+    srcprefixlen: str | None = None
+    nexthop: str | None = None
+
+
+class DeviceId(Result, frozen=True):
+    """The kind of a device; `type` is `pci`."""
+
+    type: str
+    vendor_id: int | None = None
+    device_id: int | None = None
+
+
+class Device(Result, frozen=True):
+    """guest-get-devices: a device of a Windows guest and its driver; `driver_date` in nanoseconds since the epoch."""
+
+    driver_name: str
+    driver_date: int | None = None
+    driver_version: str | None = None
+    id: DeviceId | None = None
+
+
+class AuthorizedKeys(Result, frozen=True):
+    """guest-ssh-get-authorized-keys: lines of a user's authorized_keys, without comments."""
+
+    keys: list[str]
+
+
 class FileSystem(Result, frozen=True):
     """guest-get-fsinfo: one mounted file system; sizes in bytes."""
 
@@ -118,6 +233,17 @@ class MemoryBlockInfo(Result, frozen=True):
     """guest-get-memory-block-info: bytes of a block."""
 
     size: int
+
+
+class MemoryBlockChange(Result, frozen=True):
+    """guest-set-memory-blocks: how the change of one block ended.
+
+    `response` is `success`, `not-found`, `operation-not-supported` or `operation-failed`, the last with an `error_code`.
+    """
+
+    phys_index: int
+    response: str
+    error_code: int | None = None
 
 
 class Address(Result, frozen=True):

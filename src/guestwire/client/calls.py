@@ -7,7 +7,14 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 
 from guestwire.client.carriers.base import Carrier
-from guestwire.client.errors import AgentRefused, AgentTookTooLong, CallFailed, ErrorContext, PrivilegeMissing
+from guestwire.client.errors import (
+    AgentRefused,
+    AgentTookTooLong,
+    CallFailed,
+    ErrorContext,
+    NoSuchEndpoint,
+    PrivilegeMissing,
+)
 from guestwire.contract import Effect, Endpoint
 from guestwire.contract.endpoint import VM
 from guestwire.contract.results import FileContent, Forwarded, client_result
@@ -15,6 +22,8 @@ from guestwire.contract.results import FileContent, Forwarded, client_result
 log = logging.getLogger("guestwire.client")
 
 RUNS: Final = "running"
+
+NOT_ON_PROXMOX: Final = "Proxmox VE does not have it, but guestwire and an agent's own socket; there: {instead}"
 
 
 class Calls:
@@ -51,10 +60,12 @@ class Calls:
         repeatable: bool,
         forwarded: bool = False,
         has_reply: bool = True,
+        instead: str = "",
     ) -> Any:
         """A typed result; `forwarded` for endpoints that hand on the agent's answer under `result`.
 
-        `has_reply` is False for a command that says nothing on success, as one that ends the guest.
+        `has_reply` is False for a command that says nothing on success, as one that ends the guest; `instead` is what
+        helps on a host that lacks the endpoint.
 
         Raises:
             AgentRefused: the agent answered with an error.
@@ -67,6 +78,10 @@ class Calls:
             if has_reply or not await self._has_left():
                 raise
             return None
+        except NoSuchEndpoint as error:
+            if instead:
+                error.advise(NOT_ON_PROXMOX.format(instead=instead))
+            raise
         if forwarded:
             data = data.get("result") if isinstance(data, dict) else None
             if isinstance(data, dict) and isinstance(error := data.get("error"), dict):
@@ -120,6 +135,7 @@ class Calls:
             repeatable=endpoint.effect is Effect.READS,
             forwarded=is_forwarded,
             has_reply=get_args(endpoint.returns) != (type(None),),
+            instead=endpoint.instead,
         )
 
 

@@ -75,6 +75,7 @@ def _method(endpoint: Endpoint) -> str:
     call = f'"{endpoint.method}", "{endpoint.path.removeprefix(VM + "/")}", {answer}, {{{given}}}'
     forwarded = ", forwarded=True" if get_origin(endpoint.returns) is Forwarded else ""
     forwarded += ", has_reply=False" if get_args(endpoint.returns) == (type(None),) else ""
+    forwarded += f', instead="{endpoint.instead}"' if endpoint.instead else ""
     body = f"await self.call({call}, repeatable={endpoint.effect is Effect.READS}{forwarded})"
     result = body if answer == "None" else f"result: {answer} = {body}\n        return result"
     name = endpoint.name.replace("-", "_")

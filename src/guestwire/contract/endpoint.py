@@ -92,6 +92,7 @@ class Endpoint:
         kind: see `Kind`.
         tool: how assistants see it; None: it is no tool.
         command: how the command line shows it; None: only `guestwire raw` calls it.
+        instead: of ours, a command that does the same where the host lacks the endpoint, as Proxmox VE does; "" for none.
     """
 
     method: str
@@ -108,6 +109,7 @@ class Endpoint:
     kind: Kind = Kind.CALL
     tool: ToolView | None = None
     command: CommandView | None = None
+    instead: str = ""
 
     @property
     def origin(self) -> Origin:
@@ -165,7 +167,7 @@ class Registry:
     def endpoint(
         self, method: str, path: str, parameters: type[P], *, check: Check = LOGGED_IN, effect: Effect = Effect.READS,
         timeout: float = DEFAULT_TIMEOUT, tokens: bool = True, kind: Kind = Kind.CALL, tool: ToolView | None = None,
-        command: CommandView | None = None, name: str | None = None,
+        command: CommandView | None = None, name: str | None = None, instead: str = "",
     ) -> Callable[[Callable[[C, P], Awaitable[Any]]], Endpoint]:  # fmt: skip
         """Makes an endpoint of the decorated function, and adds it."""
 
@@ -185,6 +187,7 @@ class Registry:
                 kind=kind,
                 tool=tool,
                 command=command,
+                instead=instead,
             )
             self.add(endpoint)
             return endpoint

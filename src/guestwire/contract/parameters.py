@@ -131,6 +131,7 @@ FORMATS: Final = {
     "pve-priv": Format(re.compile("|".join(map(re.escape, ALL))), "invalid privilege '{value}'"),
     "pve-configid": Format(re.compile(r"(?i)[a-z][a-z0-9_-]+"), "invalid configuration ID '{value}'"),
     "pve-storage-id": Format(re.compile(NAME), "storage ID '{value}' contains illegal characters"),
+    "guestwire-numbers": Format(re.compile(r"[0-9]{1,6}(?:-[0-9]{1,6})?"), "'{value}' is no number and no range"),
     "email-opt": Format(re.compile(r"|[^\s@]+@[^\s@]+"), "value does not look like a valid email address"),
 }
 LIST: Final = "-list"

@@ -23,6 +23,8 @@ HARMFUL: Final = (
     "guest-suspend-disk",
     "guest-suspend-hybrid",
     "guest-set-time",
+    "guest-set-vcpus",
+    "guest-set-memory-blocks",
     "guest-fsfreeze-freeze",
     "guest-fsfreeze-freeze-list",
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 from guestwire.access.checks import Privileges
 from guestwire.agent import commands as qga
 from guestwire.agent.commands import TypedCommand
+from guestwire.agent.missing_commands import explain_missing
 from guestwire.agent.results import (
     AgentInfo,
     Done,
@@ -23,7 +24,7 @@ from guestwire.agent.results import (
     Vcpu,
 )
 from guestwire.contract.context import GuestContext
-from guestwire.contract.endpoint import VM, Effect, Registry
+from guestwire.contract.endpoint import OWN, VM, Effect, Registry
 from guestwire.contract.faces import Column, CommandView, Facts, Level, Line, Table, ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault, Forwarded, Name
@@ -123,6 +124,21 @@ async def forward(context: GuestContext, parameters: VmParameters, command: Type
     return Forwarded(answer)
 
 
+async def ask(
+    context: GuestContext, parameters: VmParameters, command: TypedCommand[T], arguments: dict[str, Any] | None = None
+) -> Forwarded[T]:
+    """The answer to a command that only our own endpoints have: of its type, and nothing else that the guest sends.
+
+    An error of the agent's own is an answer, too, and says why where the agent lacks the command.
+    """
+    agent = await context.agent(parameters.vmid)
+    try:
+        return Forwarded(await agent.execute(command, arguments))
+    except AgentError as error:
+        explained = await explain_missing(agent, command.command.name, error)
+        return Forwarded(AgentFault(explained.error_class, explained.description))  # type: ignore[arg-type]  # as `forward`
+
+
 @endpoints.endpoint(
     "POST",
     f"{AGENT}/fsfreeze-freeze",
@@ -140,6 +156,36 @@ async def forward(context: GuestContext, parameters: VmParameters, command: Type
 async def fsfreeze_freeze(context: GuestContext, parameters: VmParameters) -> Forwarded[int]:
     """Freezes the guest's file systems; returns how many."""
     return await forward(context, parameters, qga.FSFREEZE_FREEZE)
+
+
+class Freeze(VmParameters, frozen=True, kw_only=True):
+    """Parameters of our own freeze."""
+
+    mountpoints: (
+        Annotated[
+            list[str],
+            parameter("Only the file systems that are mounted there.", Role.TEXT, examples=[["/srv"]], ends_at_nul=True),
+        ]
+        | None
+    ) = None
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/{OWN}/fsfreeze-freeze", Freeze, check=FILE_SYSTEMS, effect=Effect.DISRUPTS, name="fsfreeze-freeze-list",
+    timeout=within(qga.FSFREEZE_FREEZE_LIST),
+    tool=ToolView(hint="As fsfreeze_freeze, and thawed as that is.", repeatable=True, undo="fsfreeze-thaw"),
+    instead="guestwire freeze GUEST, which freezes all",
+)  # fmt: skip
+async def fsfreeze_freeze_list(context: GuestContext, parameters: Freeze) -> Forwarded[int]:
+    """Freezes the file systems of some mount points, or all; returns how many: a name that is none counts for nothing."""
+    if not parameters.mountpoints:
+        return await forward(context, parameters, qga.FSFREEZE_FREEZE)
+    noted = qga.FSFREEZE_FREEZE.command.name  # for the notes it is a freeze as any other
+    await context.note_sent(parameters.vmid, noted)
+    arguments = {"mountpoints": parameters.mountpoints}
+    answer = await ask(context, parameters, qga.FSFREEZE_FREEZE_LIST, arguments)
+    await context.note_answer(parameters.vmid, noted, answer.result)
+    return answer
 
 
 @endpoints.endpoint(

@@ -6,6 +6,7 @@ Source: Proxmox VE's API of the same paths.
 import binascii
 from typing import Annotated, Final
 
+from guestwire.agent.files import decode_leniently
 from guestwire.agent.systems import UNIX, system_of
 from guestwire.contract.context import GuestContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
@@ -78,6 +79,27 @@ async def file_write(context: GuestContext, parameters: FileWrite) -> None:
         await agent.files.write(parameters.file, to_bytes(parameters.content))
     else:
         await agent.files.write_encoded(parameters.file, parameters.content)
+
+
+class FileAppend(FileWrite, frozen=True, kw_only=True):
+    """Parameters of file-append."""
+
+    content: Annotated[str, parameter("What is added.", Role.CONTENT, max_length=MAX_CONTENT)]
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/{OWN}/file-append", FileAppend, check=FILE_WRITE, effect=Effect.WRITES, timeout=60,
+    tool=ToolView(hint="60 KiB at most.", destroys=False, repeatable=False),
+    instead="guestwire exec -i GUEST -- tee -a FILE",
+)  # fmt: skip
+async def file_append(context: GuestContext, parameters: FileAppend) -> None:
+    """Adds to the end of a file, which is made where there is none; after an error a part of it may have been added."""
+    try:
+        content = to_bytes(parameters.content) if parameters.encode else decode_leniently(parameters.content)
+    except binascii.Error:
+        raise InvalidParameters({"content": "not base64"}) from None
+    agent = await context.agent(parameters.vmid)
+    await agent.files.append(parameters.file, content)
 
 
 class FileChunk(VmParameters, frozen=True, kw_only=True):

@@ -1,18 +1,20 @@
-"""Processes in a guest: `exec` and `exec-status`.
+"""Processes in a guest: Proxmox VE's `exec` and `exec-status`; and an `exec` of our own, with all that agents can do.
 
 Source: Proxmox VE's API of the same paths.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, cast, get_args
 
+from guestwire.agent.commands import CAPTURES_SINCE, EXEC, Capture
+from guestwire.agent.missing_commands import explain_missing
 from guestwire.contract.context import GuestContext
-from guestwire.contract.endpoint import Effect, Registry
+from guestwire.contract.endpoint import OWN, VM, Effect, Registry
 from guestwire.contract.endpoints.agent import AGENT, EVERYTHING
 from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import ProcessState, Started
 from guestwire.contract.text import ByteText, to_bytes
-from guestwire.errors import GuestError
+from guestwire.errors import AgentError, GuestError, InvalidParameters
 
 endpoints = Registry()
 
@@ -50,6 +52,49 @@ async def execute(context: GuestContext, parameters: Exec) -> Started:
         raise GuestError("command or input-data (or both) required")
     input_data = None if parameters.input_data is None else to_bytes(parameters.input_data)
     return Started(await agent.processes.start(parameters.command, input_data))
+
+
+class ExecCapture(Exec, frozen=True, kw_only=True):
+    """Parameters of our own exec."""
+
+    env: (
+        Annotated[
+            list[str],
+            parameter("The whole environment, as NAME=VALUE; without it, the agent's own.", Role.ENVIRONMENT),
+        ]
+        | None
+    ) = None
+    capture: Annotated[
+        str,
+        parameter(
+            "The outputs that the agent keeps; merged: both as one, in the order of what was written.",
+            Role.TEXT,
+            enum=get_args(Capture),
+        ),
+    ] = "separated"
+
+
+@endpoints.endpoint(
+    "POST", f"{VM}/{OWN}/exec", ExecCapture, check=EVERYTHING, effect=Effect.DISRUPTS, name="exec-capture",
+    tool=ToolView(hint="Prefer run_command, which waits for the end and gives the output."),
+    instead="guestwire exec --env NAME=VALUE GUEST -- PROGRAM",
+)  # fmt: skip
+async def exec_capture(context: GuestContext, parameters: ExecCapture) -> Started:
+    """Starts a program in the guest with an environment, and says which of its outputs are kept; exec-status tells how it ends."""
+    agent = await context.agent(parameters.vmid)
+    if not parameters.command:
+        raise InvalidParameters({"command": "there is no program in it"})
+    if wrong := [number for number, item in enumerate(parameters.env or ()) if "=" not in item[1:]]:
+        raise InvalidParameters({f"env[{number}]": "it is not NAME=VALUE" for number in wrong})
+    input_data = None if parameters.input_data is None else to_bytes(parameters.input_data)
+    capture = cast("Capture", parameters.capture)
+    try:
+        return Started(await agent.processes.start(parameters.command, input_data, env=parameters.env, capture=capture))
+    except AgentError as error:
+        if "capture-output" in error.description:
+            why = f"this agent can't capture '{capture}' alone: one can since QEMU {CAPTURES_SINCE} ({error.description})"
+            raise AgentError(error.error_class, why) from error
+        raise await explain_missing(agent, EXEC.command.name, error) from error
 
 
 class ExecStatus(VmParameters, frozen=True, kw_only=True):
