@@ -72,6 +72,7 @@ class HttpsCarrier:
     def __init__(self, target: Https, credentials: Credentials, trust: Trust) -> None:
         self._name = str(target)
         self._credentials = credentials
+        self._ca = trust.ca
         self._ticket: _Ticket | None = None
         self._login = asyncio.Lock()
         self._proxy = _proxy_for(target)
@@ -204,7 +205,7 @@ class HttpsCarrier:
         except aiohttp.ClientConnectorCertificateError as error:
             reason = _reason(error)
             raise CertificateNotTrusted(
-                context, f"its certificate is not trusted: {reason}", hint=_instead(reason)
+                context, f"its certificate is not trusted: {reason}", hint=_instead(reason, self._ca)
             ) from error
         except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
             raise Unreachable(context, f"the proxy {_describe_proxy(error)}", hint=PROXY_HINT) from error
@@ -298,12 +299,14 @@ def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
     return found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
 
 
-def _instead(reason: str) -> str:
-    """A hint for where trusting the CA does not help; empty where it does."""
+def _instead(reason: str, ca: object) -> str:
+    """A hint for where trusting a CA does not help, or was tried; empty where it would."""
     if "expired" in reason:
         return "renew it on the host, or trust this very one by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
     if "mismatch" in reason:
         return "name the host as its certificate does, or trust it by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
+    if ca:
+        return f"{ca} is not the certificate of its CA: take it from the host again (--ca, GUESTWIRE_CA)"
     return ""
 
 
