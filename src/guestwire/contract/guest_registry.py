@@ -3,10 +3,11 @@
 from typing import Final
 
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.endpoints import agent, files, further_commands, machines, nodes, processes, vm_power
+from guestwire.contract.endpoints import agent, files, further_commands, leases, machines, nodes, processes, vm_power
 
 GUEST_ENDPOINTS: Final = Registry(
-    nodes.endpoints, agent.endpoints, processes.endpoints, files.endpoints, further_commands.endpoints
+    nodes.endpoints, agent.endpoints, leases.endpoints, processes.endpoints, files.endpoints,
+    further_commands.endpoints,
 )
 
 MACHINE_ENDPOINTS: Final = Registry(machines.endpoints, vm_power.endpoints)

@@ -23,13 +23,15 @@ from guestwire.agent.results import (
     User,
     Vcpu,
 )
-from guestwire.contract.context import GuestContext
-from guestwire.contract.endpoint import OWN, VM, Effect, Registry
+from guestwire.agent.watchdog import arm, disarm
+from guestwire.contract.context import NO_TERMS, FreezeTerms, GuestContext
+from guestwire.contract.endpoint import VM, Effect, Registry
 from guestwire.contract.faces import Column, CommandView, Facts, Level, Line, Table, ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault, Forwarded, Name
 from guestwire.contract.text import to_bytes
 from guestwire.errors import AgentError
+from guestwire.wire import Command
 
 endpoints = Registry()
 
@@ -114,14 +116,38 @@ async def forward(context: GuestContext, parameters: VmParameters, command: Type
     agent = await context.agent(parameters.vmid)
     answer: Any
     if command in FREEZES:
-        await context.note_sent(parameters.vmid, command.command.name)
+        terms = NO_TERMS
+        if command is qga.FSFREEZE_FREEZE and (lease := context.freeze_lease):
+            terms = FreezeTerms(lease, watchdog=(await arm(agent, lease)).process)
+        return Forwarded(await freeze_or_thaw(context, parameters.vmid, command.command, terms))
     try:
         answer = await agent.execute_raw(command.command)
     except AgentError as error:
-        answer = {"error": AgentFault(error.error_class, error.description)}
-    if command in FREEZES:
-        await context.note_answer(parameters.vmid, command.command.name, answer)
+        answer = fault_in(error)
     return Forwarded(answer)
+
+
+async def freeze_or_thaw(
+    context: GuestContext,
+    vmid: int,
+    command: Command,
+    terms: FreezeTerms = NO_TERMS,
+    arguments: dict[str, Any] | None = None,
+) -> Any:
+    """The answer to a command about freezes, of which notes are kept; an error of the agent's own is an answer, too.
+
+    The note of a freeze says FREEZE, whichever command it was.
+    """
+    agent = await context.agent(vmid)
+    name = qga.FSFREEZE_FREEZE.command.name if command is qga.FSFREEZE_FREEZE_LIST.command else command.name
+    await context.note_sent(vmid, name, terms)
+    answer: Any
+    try:
+        answer = await agent.execute_raw(command, arguments)
+    except AgentError as error:
+        answer = fault_in(error)
+    disarm(agent, await context.note_answer(vmid, name, answer, terms))
+    return answer
 
 
 async def ask(
@@ -136,7 +162,13 @@ async def ask(
         return Forwarded(await agent.execute(command, arguments))
     except AgentError as error:
         explained = await explain_missing(agent, command.command.name, error)
-        return Forwarded(AgentFault(explained.error_class, explained.description))  # type: ignore[arg-type]  # as `forward`
+        answer: Any = fault_in(explained)
+        return Forwarded(answer)
+
+
+def fault_in(error: AgentError) -> dict[str, AgentFault]:
+    """An agent's error as an answer."""
+    return {"error": AgentFault(error.error_class, error.description)}
 
 
 @endpoints.endpoint(
@@ -156,36 +188,6 @@ async def ask(
 async def fsfreeze_freeze(context: GuestContext, parameters: VmParameters) -> Forwarded[int]:
     """Freezes the guest's file systems; returns how many."""
     return await forward(context, parameters, qga.FSFREEZE_FREEZE)
-
-
-class Freeze(VmParameters, frozen=True, kw_only=True):
-    """Parameters of our own freeze."""
-
-    mountpoints: (
-        Annotated[
-            list[str],
-            parameter("Only the file systems that are mounted there.", Role.TEXT, examples=[["/srv"]], ends_at_nul=True),
-        ]
-        | None
-    ) = None
-
-
-@endpoints.endpoint(
-    "POST", f"{VM}/{OWN}/fsfreeze-freeze", Freeze, check=FILE_SYSTEMS, effect=Effect.DISRUPTS, name="fsfreeze-freeze-list",
-    timeout=within(qga.FSFREEZE_FREEZE_LIST),
-    tool=ToolView(hint="As fsfreeze_freeze, and thawed as that is.", repeatable=True, undo="fsfreeze-thaw"),
-    instead="guestwire freeze GUEST, which freezes all",
-)  # fmt: skip
-async def fsfreeze_freeze_list(context: GuestContext, parameters: Freeze) -> Forwarded[int]:
-    """Freezes the file systems of some mount points, or all; returns how many: a name that is none counts for nothing."""
-    if not parameters.mountpoints:
-        return await forward(context, parameters, qga.FSFREEZE_FREEZE)
-    noted = qga.FSFREEZE_FREEZE.command.name  # for the notes it is a freeze as any other
-    await context.note_sent(parameters.vmid, noted)
-    arguments = {"mountpoints": parameters.mountpoints}
-    answer = await ask(context, parameters, qga.FSFREEZE_FREEZE_LIST, arguments)
-    await context.note_answer(parameters.vmid, noted, answer.result)
-    return answer
 
 
 @endpoints.endpoint(

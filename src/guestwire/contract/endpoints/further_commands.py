@@ -1,7 +1,7 @@
 """The agent's commands that Proxmox VE's API lacks, under our own path: `/nodes/{node}/qemu/{vmid}/guestwire`.
 
-Names, privileges and answers are as those of Proxmox VE; the freeze of single mount points stands beside the other one
-in `agent.py`, `exec` in `processes.py` and `file-append` in `files.py`.
+Names, privileges and answers are as those of Proxmox VE; the freeze of single mount points stands in
+`leases.py`, `exec` in `processes.py` and `file-append` in `files.py`.
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ from guestwire.agent.results import (
 )
 from guestwire.contract.context import GuestContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
-from guestwire.contract.endpoints.agent import AUDIT, EVERYTHING, FILE_SYSTEMS, POWER, ask, within
-from guestwire.contract.faces import Column, CommandView, Level, Line, Table, ToolView
+from guestwire.contract.endpoints.agent import AUDIT, EVERYTHING, FILE_SYSTEMS, POWER, ask, fault_in, within
+from guestwire.contract.faces import Column, CommandView, Level, Table, ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
-from guestwire.contract.results import AgentFault, Forwarded
+from guestwire.contract.results import Forwarded
 from guestwire.counting import counted
 from guestwire.errors import AgentError, CommandFailed, InvalidParameters
 
@@ -116,7 +116,6 @@ async def get_cpustats(context: GuestContext, parameters: VmParameters) -> Forwa
 
 @endpoints.endpoint(
     "GET", f"{OURS}/get-load", VmParameters, check=AUDIT, timeout=within(qga.GET_LOAD), tool=ToolView(),
-    command=CommandView("load", "Show a guest's load, or that of all guests.", Line("load")),
     instead="guestwire cat GUEST:/proc/loadavg",
 )  # fmt: skip
 async def get_load(context: GuestContext, parameters: VmParameters) -> Forwarded[Load]:
@@ -252,7 +251,8 @@ async def set_vcpus(context: GuestContext, parameters: SetVcpus) -> Forwarded[in
         except AgentError as error:
             explained = await explain_missing(agent, name, error)
             before = f" ({counted(done, 'processor was', 'processors were')} set before)" if done else ""
-            return Forwarded(AgentFault(explained.error_class, explained.description + before))  # type: ignore[arg-type]  # as `ask`
+            answer: Any = fault_in(AgentError(explained.error_class, explained.description + before))
+            return Forwarded(answer)
         if not 0 < count <= len(vcpus) - done:
             raise CommandFailed(agent.guest, name, f"{count} processors set of {len(vcpus) - done}")
         done += count
