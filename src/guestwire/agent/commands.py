@@ -99,7 +99,9 @@ SSH_REMOVE_AUTHORIZED_KEYS: Final[TypedCommand[Done]] = _changes("guest-ssh-remo
 SET_TIME: Final[TypedCommand[Done]] = _changes("guest-set-time", Done, timeout=30)
 SET_VCPUS: Final[TypedCommand[int]] = _changes("guest-set-vcpus", int, timeout=60)
 # What is in a block that goes offline is moved first.
-SET_MEMORY_BLOCKS: Final[TypedCommand[list[MemoryBlockChange]]] = _changes("guest-set-memory-blocks", list[MemoryBlockChange], timeout=120)
+SET_MEMORY_BLOCKS: Final[TypedCommand[list[MemoryBlockChange]]] = _changes(
+    "guest-set-memory-blocks", list[MemoryBlockChange], timeout=120
+)
 
 EXEC: Final[TypedCommand[ExecStarted]] = _changes("guest-exec", ExecStarted)
 # Not repeatable: the agent forgets a process the moment its end was read. Two streams of 16 MiB, in base64.
@@ -159,7 +161,11 @@ Capture = Literal["none", "stdout", "stderr", "separated", "merged"]
 
 
 def exec_arguments(
-    command: Sequence[str], input_data: bytes | None = None, *, env: Sequence[str] | None = None, capture: Capture = "separated"
+    command: Sequence[str],
+    input_data: bytes | None = None,
+    *,
+    env: Sequence[str] | None = None,
+    capture: Capture = "separated",
 ) -> dict[str, Any]:
     """Arguments of guest-exec.
 

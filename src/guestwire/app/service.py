@@ -16,6 +16,7 @@ from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.audit_lines import sink_of
 from guestwire.app.descriptors import share_out
 from guestwire.app.frozen_guests import FrozenGuests
+from guestwire.app.guest_polls import GuestPolls
 from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
@@ -104,14 +105,17 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
         notify("READY=1")
         reporting = asyncio.create_task(frozen.report(), name="frozen guests")
         following = asyncio.create_task(discovery.follow(), name="discovery")
+        background = [reporting, following, keeping]
+        if config.metrics:
+            polls = GuestPolls(inventory, access, config.metrics.every)
+            background.append(asyncio.create_task(polls.run(), name="polls"))
         await stop.wait()
         notify("STOPPING=1")
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
-        reporting.cancel()
-        following.cancel()
-        keeping.cancel()
-        await asyncio.gather(reporting, following, keeping, frozen.thaw(), return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)

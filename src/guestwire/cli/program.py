@@ -30,7 +30,13 @@ LOCAL_FAULT: Final = 74
 """The exit code for a fault of files and streams of this machine."""
 
 COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "Look at guests": {"ls": "guests.ls", "df": "disks.df", "memory": "guests.memory", "doctor": "doctor.doctor"},
+    "Look at guests": {
+        "ls": "guests.ls",
+        "df": "disks.df",
+        "memory": "guests.memory",
+        "doctor": "doctor.doctor",
+        "metrics": "metrics_command.metrics",
+    },
     "Work in a guest": {
         "exec": "processes.execute",
         "status": "processes.status",

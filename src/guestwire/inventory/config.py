@@ -114,11 +114,18 @@ class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lines: str | None = None
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[metrics]`: guests are polled, and `/metrics` is served, where it is in the file."""
+
+    every: Annotated[float, Meta(ge=5, le=3600)] = 30.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     server: ServerConfig = msgspec.field(default_factory=ServerConfig)
     audit: AuditConfig = msgspec.field(default_factory=AuditConfig)
+    metrics: MetricsConfig | None = None
     vm: list[VmConfig] = msgspec.field(default_factory=list)
     source: list[SourceConfig] = msgspec.field(default_factory=list)
 

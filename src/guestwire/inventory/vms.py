@@ -19,6 +19,7 @@ from guestwire.inventory.libvirt_source import Domain, LibvirtSource, merged
 from guestwire.inventory.machine import Counters, Facts, Machine
 from guestwire.inventory.task_runner import Tasks
 from guestwire.inventory.vm_ids import give_ids
+from guestwire.metrics import Exposition
 from guestwire.stores import MemoryStore, Store
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ class Inventory:
         self.freezes = Freezes(store)
         self.freeze_lease: float | None = None
         """Seconds after which freezes end that name no lease of their own; None: never."""
+        self.exposition: Exposition | None = None
+        """The metrics of guests that are polled; None where none is."""
         self.tasks = Tasks(node, store)
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}

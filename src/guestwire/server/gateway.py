@@ -37,6 +37,13 @@ from guestwire.server.refusal_log import RefusalLog
 log = logging.getLogger("guestwire.requests")
 
 OPENAPI_PATH: Final = "/api2/openapi.json"
+METRICS_PATH: Final = "/metrics"
+"""The pages beside the API."""
+
+BEARER: Final = "Bearer "
+"""What Prometheus can send, before an API token."""
+
+SEES_METRICS: Final = ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted")
 
 OK: Final = 200
 CLIENT_LEFT: Final = 499
@@ -73,6 +80,7 @@ class Gateway:
         endpoints: Collection[Endpoint] = tuple(ENDPOINTS),
     ) -> None:
         self.refusals = RefusalLog()
+        self._inventory = inventory
         self._access = access
         self._openapi = msgspec.json.encode(openapi(endpoints))
         self._pipeline = Pipeline(
@@ -103,7 +111,7 @@ class Gateway:
         try:
             http1.check_http(request)
             target = None
-            if call.path != OPENAPI_PATH or request.method != "GET":
+            if call.path not in (OPENAPI_PATH, METRICS_PATH) or request.method != "GET":
                 target = http1.target(request.target)
                 call.path, call.read = target.path, parameters_in(request, target.query)
                 self._pipeline.resolve(call)
@@ -116,6 +124,8 @@ class Gateway:
             return answers.refusal(error)
         except Refusal as error:
             return answers.refusal(error)
+        if target is None and call.path == METRICS_PATH:
+            return await self._metrics(request, call)
         if target is None:
             return Response(200, "OK", answers.JSON_HEADERS, self._openapi)
         if target.format not in answers.FORMATS:
@@ -131,10 +141,24 @@ class Gateway:
             status, reason = 200, "OK"
         return await answers.response(request, status, reason, body)
 
+    async def _metrics(self, request: Request, call: Call) -> Response:
+        """The series of all guests whose agents the caller may ask."""
+        exposition = self._inventory.exposition
+        if exposition is None:
+            return answers.refusal(Refusal(404, "guests are not polled: [metrics] in the configuration switches it on"))
+        may = self._access.may
+        vmids = [vmid for vmid in sorted(exposition.vmids) if may(call.subject, f"/vms/{vmid}", SEES_METRICS)]
+        page = exposition.page(vmids, is_open="application/openmetrics-text" in request.headers.get("accept", ""))
+        body = answers.Body([page.body], {"Content-Type": page.type, "Server": "guestwire"})
+        return await answers.response(request, OK, "OK", body)
+
     def _authenticate(self, request: Request, call: Call) -> None:
         """Finds out who calls; nobody, where no login is needed."""
         headers = request.headers
-        found = parse_credentials(headers.get("cookie", ""), headers.get("authorization", ""))
+        authorization = headers.get("authorization", "")
+        if call.path == METRICS_PATH and authorization.startswith(BEARER):
+            authorization = f"PVEAPIToken={authorization.removeprefix(BEARER)}"
+        found = parse_credentials(headers.get("cookie", ""), authorization)
         call.has_token = bool(found.token)
         if call.route and isinstance(call.route.endpoint.check, Everybody):
             return
