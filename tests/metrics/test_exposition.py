@@ -48,10 +48,10 @@ def answering(replies: dict[str, Any]) -> Any:
     return read
 
 
-def page(reading: Reading, *, name: str = "web", is_open: bool = False) -> str:
+async def page(reading: Reading, *, name: str = "web", is_open: bool = False) -> str:
     exposition = Exposition()
     exposition.put(100, name, "pve1", reading.series)
-    return exposition.page([100, 101], is_open=is_open).body.decode()
+    return b"".join((await exposition.page([100, 101], is_open=is_open)).parts).decode()
 
 
 def values(text: str, name: str) -> dict[tuple[tuple[str, str], ...], float]:
@@ -64,7 +64,7 @@ def values(text: str, name: str) -> dict[tuple[tuple[str, str], ...], float]:
 
 
 async def test_what_a_guest_says_is_served_with_the_right_values() -> None:
-    text = page(await read_guest(answering(REPLIES)))
+    text = await page(await read_guest(answering(REPLIES)))
 
     assert values(text, "load1") == {(): 1.75}
     assert values(text, "cpu_seconds_total")[("cpu", "0"), ("mode", "user")] == 1.5
@@ -83,7 +83,7 @@ async def test_what_a_guest_says_is_served_with_the_right_values() -> None:
 
 
 async def test_an_old_agent_has_fewer_series_and_none_made_up() -> None:
-    text = page(await read_guest(answering({"guest-get-fsinfo": REPLIES["guest-get-fsinfo"]})))
+    text = await page(await read_guest(answering({"guest-get-fsinfo": REPLIES["guest-get-fsinfo"]})))
 
     assert {family.name.removeprefix("guestwire_guest_") for family in parse(text)} == {
         "filesystem_size_bytes", "filesystem_used_bytes", "filesystem_avail_bytes",
@@ -96,7 +96,7 @@ async def test_no_text_of_a_guest_breaks_the_page(name: str, mountpoint: str, va
     reading.add("filesystem_used_bytes", value, mountpoint=mountpoint, fstype="ext4", device="a\\nb")
     reading.add("agent_up", 1)
     for is_open in (False, True):
-        text = page(reading, name=name, is_open=is_open)
+        text = await page(reading, name=name, is_open=is_open)
         samples = [sample for family in (parse_open if is_open else parse)(text) for sample in family.samples]
         assert len(samples) == 1 + math.isfinite(value)
         # Half characters, which JSON can carry and UTF-8 can't, become question marks.
@@ -109,7 +109,7 @@ async def test_no_text_of_a_guest_breaks_the_page(name: str, mountpoint: str, va
 async def test_a_hostile_guest_has_its_share_and_no_more() -> None:
     many = [{"name": "d" * 5000, "mountpoint": f"/{number}", "type": "x", "disk": [], "total-bytes": 1, "used-bytes": 1} for number in range(5000)]  # fmt: skip
     cpus = [{"type": "linux", "cpu": cpu, "user": 1, "nice": 1, "system": 1, "idle": 1, "iowait": 1, "irq": 1, "softirq": 1, "steal": 1} for cpu in range(5000)]  # fmt: skip
-    text = page(await read_guest(answering({"guest-get-fsinfo": many, "guest-get-cpustats": cpus})))
+    text = await page(await read_guest(answering({"guest-get-fsinfo": many, "guest-get-cpustats": cpus})))
 
     assert len(values(text, "filesystem_size_bytes")) == MOST_OF_A_KIND
     assert len(values(text, "cpu_seconds_total")) == MOST_OF_A_KIND * len(MODES)
@@ -128,7 +128,7 @@ async def test_promtool_finds_nothing_wrong() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not here: `./dev setup` installs it from Debian's package prometheus")
-    text = page(await read_guest(answering(REPLIES)))
+    text = await page(await read_guest(answering(REPLIES)))
     command = [promtool, "check", "metrics"]
     checked = await asyncio.to_thread(subprocess.run, command, input=text.encode(), capture_output=True, check=False)
 

@@ -25,7 +25,7 @@ def metrics(context: click.Context, guest: str, *, openmetrics: bool) -> None:
     A server with [metrics] in its configuration serves those of all guests at /metrics.
     """
     page = on_guest(context, guest, lambda found: _read(found, is_open=openmetrics))
-    print(page.body.decode(), end="")
+    print(b"".join(page.parts).decode(), end="")
 
 
 async def _read(guest: "Guest", *, is_open: bool) -> "Page":
@@ -49,4 +49,4 @@ async def _read(guest: "Guest", *, is_open: bool) -> "Page":
     reading.add("last_poll_timestamp_seconds", time.time())
     exposition = Exposition()
     exposition.put(guest.vm.vmid, guest.vm.name, guest.vm.node, reading.series)
-    return exposition.page([guest.vm.vmid], is_open=is_open)
+    return await exposition.page([guest.vm.vmid], is_open=is_open)

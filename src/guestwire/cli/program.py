@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "memory": "guests.memory",
         "doctor": "doctor.doctor",
         "metrics": "metrics_command.metrics",
+        "watch": "watch_command.watch",
     },
     "Work in a guest": {
         "exec": "processes.execute",

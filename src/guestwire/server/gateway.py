@@ -6,7 +6,7 @@ The checks come in Proxmox VE's order: HTTP, authentication, format; the rest is
 import asyncio
 import base64
 import logging
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 import msgspec
@@ -124,32 +124,38 @@ class Gateway:
             return answers.refusal(error)
         except Refusal as error:
             return answers.refusal(error)
-        if target is None and call.path == METRICS_PATH:
-            return await self._metrics(request, call)
         if target is None:
-            return Response(200, "OK", answers.JSON_HEADERS, self._openapi)
+            return await self._page(request, call)
         if target.format not in answers.FORMATS:
             return answers.refusal(Refusal(501, f"no formatter for uri {target.path}, {target.format}"))
+        return await self._respond(request, call, target.format)
+
+    async def _respond(self, request: Request, call: Call, form: str) -> Response:
+        """Runs the call; its answer."""
         try:
             result = await self._pipeline.call(call)
         except GuestwireError as error:
             call.failure = _in_words(call, error)
-            status, reason, body = answers.failure(target.format, error)
+            status, reason, body = answers.failure(form, error)
         else:
+            if isinstance(result, AsyncIterator):
+                return Response(OK, "OK", answers.EVENT_HEADERS, answers.as_events(result), closes=True)
             is_wanted_as_is = isinstance(result, FileContent) and self.gives_octets and _accepts_octets(request)
-            body = answers.octets(result) if is_wanted_as_is else answers.success(target.format, result)
+            body = answers.octets(result) if is_wanted_as_is else answers.success(form, result)
             status, reason = 200, "OK"
         return await answers.response(request, status, reason, body)
 
-    async def _metrics(self, request: Request, call: Call) -> Response:
-        """The series of all guests whose agents the caller may ask."""
+    async def _page(self, request: Request, call: Call) -> Response:
+        """What is beside the API: its description, and the series of all guests whose agents the caller may ask."""
+        if call.path == OPENAPI_PATH:
+            return Response(OK, "OK", answers.JSON_HEADERS, self._openapi)
         exposition = self._inventory.exposition
         if exposition is None:
             return answers.refusal(Refusal(404, "guests are not polled: [metrics] in the configuration switches it on"))
         may = self._access.may
         vmids = [vmid for vmid in sorted(exposition.vmids) if may(call.subject, f"/vms/{vmid}", SEES_METRICS)]
-        page = exposition.page(vmids, is_open="application/openmetrics-text" in request.headers.get("accept", ""))
-        body = answers.Body([page.body], {"Content-Type": page.type, "Server": "guestwire"})
+        page = await exposition.page(vmids, is_open="application/openmetrics-text" in request.headers.get("accept", ""))
+        body = answers.Body([*page.parts], {"Content-Type": page.type, "Server": "guestwire"})
         return await answers.response(request, OK, "OK", body)
 
     def _authenticate(self, request: Request, call: Call) -> None:
