@@ -1,5 +1,7 @@
 """One guest's agent."""
 
+import asyncio
+
 from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.files import Files
@@ -18,5 +20,7 @@ class GuestAgent(AgentClient):
 
     def __init__(self, channel: Channel, guest: str, exit_statuses: ExitStatusCache) -> None:
         super().__init__(channel, guest)
+        self.freeze_turn = asyncio.Lock()
+        """Held by whoever freezes the guest for a time."""
         self.files = Files(self)
         self.processes = Processes(self, exit_statuses)
