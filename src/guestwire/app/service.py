@@ -26,7 +26,7 @@ from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
 from guestwire.inventory.discovery import Discovery
-from guestwire.inventory.sources import sources_of
+from guestwire.inventory.sources import Libvirts, sources_of
 from guestwire.server import Certificate, Gateway, Listener
 from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
@@ -76,7 +76,7 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, store)
     frozen = FrozenGuests(inventory, access, recorder)
-    discovery = Discovery(inventory, sources_of(config.source), store, config.vm, config.libvirts)
+    discovery = Discovery(inventory, sources_of(config.source), store, config.vm, Libvirts(config.source))
     stop = _heed_signals(path, config, discovery)
     listener = Listener(
         make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
@@ -173,7 +173,11 @@ async def _reload(path: Path | None, config: Config, discovery: Discovery, turn:
         except ConfigurationError as error:
             log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
         else:
-            discovery.named, discovery.sources, discovery.libvirts = new.vm, sources_of(new.source), new.libvirts
+            discovery.named, discovery.sources, discovery.libvirts = (
+                new.vm,
+                sources_of(new.source),
+                Libvirts(new.source),
+            )
             await discovery.look()
             note = "" if new.server == config.server else "; changes under [server] need a restart"
             log.info("reloaded: %s%s", counted(discovery.served, "VM"), note)

@@ -8,6 +8,7 @@ from typing import Final
 
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.found import FoundVm, Source
+from guestwire.inventory.sources import Libvirts
 from guestwire.inventory.vm_ids import give_ids
 from guestwire.inventory.vms import Inventory
 from guestwire.stores import Store
@@ -31,17 +32,17 @@ class Discovery:
     Attributes:
         named: what the configuration names; it counts before what is found.
         sources: as above; another list counts from the next look on.
-        libvirts: URIs of libvirts, whose VMs the inventory follows by itself.
+        libvirts: those whose VMs the inventory follows by itself.
         unusable: what was found and can't be used, at the last look.
     """
 
     def __init__(
         self, inventory: Inventory, sources: Sequence[Source], store: Store | None = None, named: Iterable[VmConfig] = (),
-        libvirts: Iterable[str] = (),
+        libvirts: Libvirts | None = None,
     ) -> None:  # fmt: skip
         self.named = list(named)
         self.sources = sources
-        self.libvirts = list(libvirts)
+        self.libvirts = libvirts or Libvirts()
         self.unusable: list[FoundVm] = []
         self._inventory = inventory
         self._store = store
@@ -61,7 +62,7 @@ class Discovery:
     async def look(self) -> None:
         """Asks all sources, and makes the inventory what they say."""
         async with self._turn:
-            found, troubles = await asyncio.to_thread(self._ask)
+            found, troubles, libvirts = await asyncio.to_thread(self._ask)
             for name in troubles.keys() - self._troubles.keys():
                 log.warning("VMs of %s are not known: %s", name, troubles[name])
             self._troubles = troubles
@@ -72,7 +73,7 @@ class Discovery:
                     log.info("%a (%s) can't be used: %a; %a", vm.name, vm.source, vm.problem, vm.hint)
             self._logged = {vm.key for vm in unusable}
             vmids = await self._ids_of(usable)
-            wanted = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)], list(self.libvirts)
+            wanted = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)], libvirts
             if wanted != self._applied:
                 await self._inventory.apply(*wanted)
                 if self._applied:
@@ -101,7 +102,7 @@ class Discovery:
             except Exception:  # a source's own fault must not end the others
                 log.exception("unexpected error while VMs are looked for")
 
-    def _ask(self) -> tuple[list[FoundVm], dict[str, str]]:
+    def _ask(self) -> tuple[list[FoundVm], dict[str, str], list[str]]:
         """Each VM once, and each socket: one that takes a single client is spoilt by two."""
         found: dict[str, FoundVm] = {}
         troubles: dict[str, str] = {}
@@ -117,7 +118,7 @@ class Discovery:
                     found[vm.key] = vm
                     used |= sockets
         self._found_last = now
-        return list(found.values()), troubles
+        return list(found.values()), troubles, self.libvirts.look()
 
     def _find(self, source: Source, troubles: dict[str, str]) -> list[FoundVm]:
         try:
