@@ -74,8 +74,8 @@ class LibvirtHost:
 
     async def __aenter__(self) -> Self:
         etc = self.folder / "etc"
-        for name in ("etc", "lib", "run", "log", "cache", "s", "agents"):
-            (self.folder / name).mkdir()
+        for name in ("etc", "lib", "run/lock", "log", "cache", "s", "agents"):
+            (self.folder / name).mkdir(parents=True)
         (etc / "libvirtd.conf").write_text(DAEMON.format(sockets=self.sockets))
         (etc / "qemu.conf").write_text(DRIVER)
         for name, lines in ACCOUNTS.items():

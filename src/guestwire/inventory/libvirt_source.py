@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtChannel, LibvirtConnection, binding
+from guestwire.channels.libvirt_port import LibvirtPorts
 from guestwire.errors import GuestError
 from guestwire.inventory.machine import COUNTERS_FRESH, MAX_DEVICES, Counters, Facts, Usage
 from guestwire.pacing import Backoff
@@ -184,6 +185,10 @@ class LibvirtSource:
     def channel(self, uuid: str, guest: str) -> LibvirtChannel:
         """A channel to a domain's agent; `guest` is its name in messages."""
         return LibvirtChannel(self._libvirt, uuid, guest)
+
+    def ports(self, uuid: str, guest: str) -> LibvirtPorts:
+        """The ports of our own in a domain; `guest` is its name in messages."""
+        return LibvirtPorts(self._libvirt, uuid, guest)
 
     async def act(self, uuid: str, action: str) -> None:
         """Does one of `ACTIONS` to a domain.

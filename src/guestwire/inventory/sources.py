@@ -1,7 +1,7 @@
 """The sources that a configuration names, as what looks for their VMs."""
 
-import os
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final

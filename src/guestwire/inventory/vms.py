@@ -59,7 +59,8 @@ class Vm:
         self.monitor = _open_monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
         self._resets = self.resets
-        self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
+        ports = libvirt.source.ports(libvirt.domain.uuid, guest) if libvirt else None
+        self.agent = GuestAgent(self._channel, guest, kept, ports) if self._channel else None
 
     def attach(self, path: Path, kept: ExitStatusCache) -> None:
         """Reaches the agent through a channel that the VM has got meanwhile."""
