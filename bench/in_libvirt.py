@@ -1,12 +1,15 @@
 """Agents through libvirt, against libvirt's own call: what guestwire adds, what guests that hang or flood take from others, and long lists."""
 
 import asyncio
+import base64
 import contextlib
+import json
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 from bench.results import LIBVIRT, Row
 from bench.timing import Effort, Samples, timed_async
@@ -16,6 +19,7 @@ from guestwire.agent import commands as qga
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels.libvirt import Libvirt, LibvirtChannel
+from guestwire.client import connect
 from guestwire.errors import GuestError
 from guestwire.inventory import Inventory
 from guestwire.wire import Command
@@ -25,6 +29,12 @@ DOMAINS: Final = 1000
 SLOW: Final = Command("guest-get-osinfo", timeout=20)
 MOST_DELAY: Final = 50.0
 """Milliseconds."""
+
+COPY_MIB: Final = 64
+WRITTEN_AT_ONCE: Final = 64 * 1024
+READ_AT_ONCE: Final = 512 * 1024
+"""Bytes of one of libvirt's calls: larger ones hang, or are slower."""
+FASTER: Final = 5
 
 
 async def measure(image: GuestImage, effort: Effort) -> list[Row]:
@@ -36,6 +46,7 @@ async def measure(image: GuestImage, effort: Effort) -> list[Row]:
             agent = GuestAgent(channel, "VM 100", ExitStatusCache())
             try:
                 rows = await _pings(host, agent, effort)
+                rows += await _copies(host, Path(name))
                 rows += await _crowd(host, image, libvirt, agent, effort)
             finally:
                 await agent.close()
@@ -70,6 +81,62 @@ async def _in_turn(host: LibvirtHost, agent: GuestAgent, effort: Effort) -> tupl
         if number > effort.calls // 2:
             raw, own = raw + one, own + other
     return Samples(raw), Samples(own)
+
+
+async def _copies(host: LibvirtHost, folder: Path) -> list[Row]:
+    """A file there and back: by libvirt's calls, one after the other and unchecked, and by a whole copy of guestwire's."""
+    source = folder / "copied"
+    source.write_bytes(os.urandom(COPY_MIB * 2**20))
+    calls = await asyncio.to_thread(_RawFile, host)
+    raw = [await asyncio.to_thread(calls.write, source.read_bytes()), await asyncio.to_thread(calls.read)]
+    own = []
+    async with await connect(host.uri) as one:
+        guest = await one.guest("web")
+        await guest.run(["rm", calls.path])
+        for copy in (
+            lambda: guest.upload(source, "/tmp/copied"), lambda: guest.download("/tmp/copied", folder / "back")
+        ):  # fmt: skip
+            own += [milliseconds / 1000 for milliseconds in await timed_async(1, copy)]
+        await guest.run(["rm", "/tmp/copied"])
+    return [
+        Row(
+            LIBVIRT, f"{COPY_MIB} MiB copied {where}", "MB/s", COPY_MIB * 2**20 / 1e6 / theirs, COPY_MIB * 2**20 / 1e6 / ours,
+            f"{FASTER} ×", theirs >= FASTER * ours,
+        )
+        for where, theirs, ours in zip(("to the guest", "from the guest"), raw, own, strict=True)
+    ]  # fmt: skip
+
+
+class _RawFile:
+    """A file in the guest by libvirt's calls; what each takes is in seconds. For threads."""
+
+    path = "/tmp/raw"  # the guest's
+
+    def __init__(self, host: LibvirtHost) -> None:
+        self._domain = host.connect().lookupByName("web")
+
+    def write(self, data: bytes) -> float:
+        began = time.perf_counter()
+        handle = self._call("guest-file-open", path=self.path, mode="wb")
+        for start in range(0, len(data), WRITTEN_AT_ONCE):
+            piece = base64.b64encode(data[start : start + WRITTEN_AT_ONCE]).decode()
+            self._call("guest-file-write", handle=handle, **{"buf-b64": piece})
+        self._call("guest-file-close", handle=handle)
+        return time.perf_counter() - began
+
+    def read(self) -> float:
+        began = time.perf_counter()
+        handle = self._call("guest-file-open", path=self.path, mode="r")
+        while not self._call("guest-file-read", handle=handle, count=READ_AT_ONCE)["eof"]:
+            pass
+        self._call("guest-file-close", handle=handle)
+        return time.perf_counter() - began
+
+    def _call(self, name: str, **arguments: object) -> Any:
+        import libvirt_qemu  # noqa: PLC0415  # not everywhere
+
+        text = json.dumps({"execute": name, "arguments": arguments})
+        return json.loads(libvirt_qemu.qemuAgentCommand(self._domain, text, 20, 0))["return"]
 
 
 async def _run(agent: GuestAgent) -> None:
