@@ -24,7 +24,7 @@ log = logging.getLogger("guestwire.agent")
 
 T = TypeVar("T")
 
-LARGE: Final = 1024 * 1024
+LARGE: Final = 512 * 1024
 """Bytes that are moved before a relay is started."""
 
 FORGOTTEN_AFTER: Final = 10.0
