@@ -12,7 +12,7 @@ from guestwire.access import Subject
 from guestwire.access.control import Access
 from guestwire.agent.guest import GuestAgent
 from guestwire.contract import FreezeNote, HostFigures, VmState
-from guestwire.contract.context import NodeStatus, VmDefinition
+from guestwire.contract.context import AgentChannel, NodeStatus, VmDefinition
 from guestwire.errors import AgentNotConfigured, GuestError, VmNotFound, VmNotRunning
 from guestwire.inventory.host import own_address
 from guestwire.inventory.machine import Machine, Usage, traffic
@@ -156,10 +156,10 @@ class Lease:
 
         return await self._inventory.tasks.begin(KINDS[action], vmid, self.subject, work)
 
-    async def add_channel(self, vmid: int) -> str:
+    async def add_channel(self, vmid: int) -> AgentChannel:
         """See `TaskContext.add_channel`."""
         self._vm(vmid)
-        return f"unix:{await self._inventory.add_channel(vmid)}"
+        return await self._inventory.add_channel(vmid)
 
     def _vm(self, vmid: int) -> Vm:
         vm = self._inventory.vms.get(vmid)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtChannel, LibvirtConnection, binding
-from guestwire.channels.libvirt_port import LibvirtPorts
+from guestwire.channels.libvirt_port import PORT, LibvirtPorts
 from guestwire.errors import GuestError
 from guestwire.inventory.machine import COUNTERS_FRESH, MAX_DEVICES, Counters, Facts, Usage
 from guestwire.pacing import Backoff
@@ -189,6 +189,33 @@ class LibvirtSource:
     def ports(self, uuid: str, guest: str) -> LibvirtPorts:
         """The ports of our own in a domain; `guest` is its name in messages."""
         return LibvirtPorts(self._libvirt, uuid, guest)
+
+    async def add_channel(self, uuid: str) -> tuple[bool, bool]:
+        """Gives a domain a channel for its agent: True if it has it now, and if it has it at its next starts.
+
+        A domain that runs takes none where it has no virtio-serial controller, which libvirt does not plug in.
+
+        Raises:
+            GuestError: libvirt's reason.
+        """
+        libvirt: Any = binding()
+
+        def work(domain: Any) -> tuple[bool, bool]:
+            now, later = bool(domain.isActive()), bool(domain.isPersistent())
+            channel, config = PORT.format(name=AGENT_PORT), libvirt.VIR_DOMAIN_AFFECT_CONFIG if later else 0
+            try:
+                domain.attachDeviceFlags(channel, config | (libvirt.VIR_DOMAIN_AFFECT_LIVE if now else 0))
+            except libvirt.libvirtError as error:
+                if not (now and later and "virtio-serial" in str(error)):
+                    raise
+                domain.attachDeviceFlags(channel, config)
+                now = False
+            return now, later
+
+        done: tuple[bool, bool] = await self._call(uuid, work)
+        # Its event comes, too; the caller need not wait for it.
+        self.domains = {**self.domains, **await self._libvirt.run(partial(_look, self._connection, {uuid}))}
+        return done
 
     async def act(self, uuid: str, action: str) -> None:
         """Does one of `ACTIONS` to a domain.

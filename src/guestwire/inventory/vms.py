@@ -11,6 +11,7 @@ from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, GuestEvent, open_channel
+from guestwire.contract.context import AgentChannel
 from guestwire.errors import GuestError, VmNotRunning
 from guestwire.inventory.config import TAG, VmConfig
 from guestwire.inventory.freezes import Freezes, in_words
@@ -247,15 +248,21 @@ class Inventory:
             for vm in old.values():
                 self._retire(vm)
 
-    async def add_channel(self, vmid: int) -> Path:
-        """Gives a running VM a channel for its agent; returns the socket. The VM's id must be known.
+    async def add_channel(self, vmid: int) -> AgentChannel:
+        """Gives a running VM a channel for its agent, or one of libvirt's that is defined there. Its id must be known.
 
         Raises:
-            GuestError: it has one, it does not run, or QEMU can't be asked.
+            GuestError: it has one, it does not run, or neither QEMU nor libvirt can be asked.
         """
         vm = self._vms[vmid]
         if vm.agent:
             raise GuestError(f"VM {vmid} has a channel for a guest agent already")
+        if vm.libvirt:
+            source, domain = vm.libvirt
+            is_now, is_permanent = await source.add_channel(domain.uuid)
+            await self._update()
+            log.info("VM %d has got a channel for its agent, in libvirt %s", vmid, source.uri)
+            return AgentChannel(source.uri, is_now, is_permanent)
         if not await vm.is_running():
             raise VmNotRunning(vmid)
         if vm.machine is None or vm.config.qmp_path is None:
@@ -264,7 +271,7 @@ class Inventory:
         await vm.machine.add_agent_channel(path)
         vm.attach(path, self._kept)
         log.info("VM %d has got a channel for its agent: %s", vmid, path)
-        return path
+        return AgentChannel(f"unix:{path}", now=True, permanent=False)
 
     async def _definitions(self) -> list[tuple[VmConfig, InLibvirt | None]]:
         configured: list[tuple[VmConfig, InLibvirt | None]] = [(config, None) for config in self._configs]
