@@ -73,6 +73,10 @@ class Recorder:
         self.calls.append((method, path, parameters, result))
         return result
 
+    def another(self) -> Carrier | None:
+        """See `Carrier.another`."""
+        return self.carrier.another()
+
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self.carrier.close()

@@ -47,11 +47,12 @@ class Service:
         """See `memory_of`."""
         return memory_of(self.pid, field)
 
-    async def restart(self, *, kill: bool = False) -> None:
-        """Ends it, as systemd does or at once, and starts it again; returns when it listens."""
+    async def restart(self, *, kill: bool = False, away: float = 0.0) -> None:
+        """Ends it, as systemd does or at once, and starts it again `away` seconds later; returns when it listens."""
         if kill:
             self.process.kill()
         await _stop(self.process)
+        await asyncio.sleep(away)
         self.process = await _start(self.command, self.log)
         await _wait(self.process, self.address.port, self.log)
 

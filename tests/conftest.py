@@ -1,6 +1,7 @@
 """What all tests use: short folders for sockets, real agents in sandboxes, a real guest, every way to one; and a check that nothing is left behind."""
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import tempfile
@@ -12,6 +13,7 @@ import hypothesis
 import pytest
 from calling import site, vm
 from serving import Serving
+from slow_line import slow_line
 from ways import Target, Way, options_for, over_https
 
 from devtools.libvirt_host import LibvirtHost
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 # A busy machine is slow at drawing examples, too: that says nothing about the code.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--strict-limits`: the way `limited` gets Proxmox VE's times and an agent at 200 KB a second; its tests take an hour then."""
+    parser.addoption("--strict-limits", action="store_true")
 
 
 def pytest_configure() -> None:
@@ -180,12 +187,16 @@ async def served_agent(server: Serving) -> AsyncIterator[SandboxedAgent]:
 
 
 @pytest.fixture(scope="module")
-async def limited() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
-    async with (
-        Serving.of(site(vm(100, "web")), limited=True) as server,
-        SandboxedAgent(server.folder / "100.qga", name="web") as agent,
-    ):
-        yield server, agent
+async def limited(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
+    strict = request.config.getoption("--strict-limits")
+    async with Serving.of(site(vm(100, "web")), limited=True, strict=strict) as server:
+        socket = server.folder / "100.qga"
+        behind = server.folder / "behind.qga" if strict else socket
+        async with (
+            SandboxedAgent(behind, name="web") as agent,
+            slow_line(socket, behind) if strict else contextlib.nullcontext(),
+        ):
+            yield server, agent
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dispatch": LOW | {"pacing", "stores", "access", "contract"},
     "inventory": GUEST | {"addresses", "pacing", "toml", "stores", "access", "contract"},
     "server": LOW | {"pacing", "contract", "stores", "access", "dispatch", "inventory"},
-    "app": GUEST | {"open_files", "stores", "contract", "access", "dispatch", "inventory", "server"},
+    "app": GUEST | {"open_files", "pacing", "stores", "contract", "access", "dispatch", "inventory", "server"},
     "client": GUEST | {"addresses", "pacing", "stores", "access", "contract", "dispatch", "inventory"},
     "mcp": LOW | {"open_files", "pacing", "toml", "agent", "access", "contract", "client"},
     "cli": LOW | {"addresses", "agent", "access", "contract", "inventory", "app", "client", "mcp"},

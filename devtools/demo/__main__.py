@@ -36,6 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
     # Every end is an end by Ctrl-C, which ends guest and server, and removes what they leave.
+    # What a script starts with `&` has Ctrl-C ignored, and the others would be nothing either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -41,7 +41,7 @@ def listen(port: int, folder: Path) -> str:
 async def test_an_unknown_key_is_refused_with_its_line_and_name(folder: Path) -> None:
     ended = await serve(folder, '[server]\nlisten = "127.0.0.1:0"\nlisen = "127.0.0.1:1"\n')
 
-    known = "listen, node, tls, state_dir, trusted_proxies"
+    known = "listen, node, tls, state_dir, trusted_proxies, freeze_lease"
     assert ended == Ended(
         78, "", f"guestwire: {folder}/guestwire.toml, line 3: unknown key 'lisen'; known are {known}\n"
     )

@@ -101,7 +101,7 @@ async def test_another_expiry_is_refused_with_what_is_allowed(site: Site, given:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("user", "add", "anna"), "userid: invalid format - value 'anna' does not look like a valid user name"),
+        (("user", "add", "anna"), "userid: invalid format - value 'anna' does not look like a valid user name; for example anna@pve"),
         (("user", "add", "anna@none"), "create user failed: domain 'none' does not exist"),
         (("user", "add", "root@pam"), "create user failed: user 'root@pam' already exists"),
         (("user", "add", "a@pve", "--groups", "none"), "create user failed: no such group 'none'"),
@@ -113,13 +113,13 @@ async def test_another_expiry_is_refused_with_what_is_allowed(site: Site, given:
         (("token", "list", "none@pve"), "no such user ('none@pve')"),
         (("token", "add", "none@pve", "job"), "no such user ('none@pve')"),
         (("token", "add", "root@pam", "admin"), "tokenid: Token already exists."),
-        (("token", "add", "root@pam", "1"), "tokenid: value does not match the regex pattern"),
+        (("token", "add", "root@pam", "1"), "tokenid: value does not match the regex pattern; for example backup"),
         (("token", "remove", "root@pam", "none", "--yes"), "no such token 'none' for user 'root@pam'"),
         (("group", "change", "none", "--comment", "x"), "update group failed: group 'none' does not exist"),
         (("group", "remove", "none", "--yes"), "delete group failed: group 'none' does not exist"),
         (("role", "add", "NoAccess"), "create role failed: role 'NoAccess' already exists"),
         (("role", "add", "pveX"), "roleid: cannot use role ID starting with the (case-insensitive) 'PVE' namespace"),
-        (("role", "add", "r", "--privs", "VM.None"), "privs: invalid format - invalid privilege 'VM.None'"),
+        (("role", "add", "r", "--privs", "VM.None"), "privs: invalid format - invalid privilege 'VM.None'; for example VM.GuestAgent.Audit,VM.GuestAgent.FileRead"),
         (("role", "change", "PVEAdmin", "--privs", "VM.Audit"), "auto-generated role 'PVEAdmin' cannot be modified"),
         (("role", "remove", "PVEAdmin", "--yes"), "auto-generated role 'PVEAdmin' cannot be deleted"),
         (("acl", "add", "/vm/100", "PVEAdmin", "--user", "root@pam"), "path: invalid ACL path '/vm/100'"),
@@ -449,9 +449,17 @@ async def test_nothing_that_is_shown_steers_a_terminal(full: Site, words: tuple[
         assert HOSTILE in [row.get("comment") for row in await full.json(*words)]
 
 
+async def test_a_name_that_no_path_can_hold_is_said_to_be_wrong_and_nothing_of_permissions(site: Site) -> None:
+    assert await site.refused("pool", "add", "a b") == (
+        "poolid: invalid format - pool name 'a b' contains invalid characters; for example web"
+    )
+    (record,) = await site.audit_json()
+    assert record["status"] == 403
+
+
 async def test_a_mistake_with_control_characters_stays_one_line(site: Site) -> None:
     assert await site.refused("user", "remove", "a\nb\x1b@pve", "--yes") == (
-        r"userid: invalid format - value 'a\nb\x1b@pve' does not look like a valid user name"
+        r"userid: invalid format - value 'a\nb\x1b@pve' does not look like a valid user name; for example anna@pve"
     )
 
 

@@ -117,7 +117,7 @@ MISTAKES = (
     (("cat", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
     (("ls", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
     (("cp", "nowhere", "web:/root/x"), "check the path on this machine"),
-    (("cp", "web:/etc", "."), "with -r"),
+    (("cp", "web:/etc", "."), "guestwire cp -r"),
     (("cp", "a", "b"), "See 'guestwire cp --help'"),
     (("freeze", "web"), "--yes"),
     (("passwd", "web", "root"), "--stdin"),

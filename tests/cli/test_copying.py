@@ -88,6 +88,40 @@ async def test_what_can_not_be_copied_is_one_line(lab: Lab, arguments: tuple[str
     assert words in (await lab("web", "cp", *arguments)).line
 
 
+async def test_several_go_into_a_folder_each_under_its_name(lab: Lab, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "leaf").write_text("green")
+    (lab.agent.home / "several").mkdir()
+    back = tmp_path / "back"
+    back.mkdir()
+    words = [str(tmp_path / name) for name in ("one", "two", "tree")]
+
+    there = await lab("web", "cp", "-r", *words, "web:/root/several", "--json")
+    home = await lab("web", "cp", "web:/root/several/one", "web:/root/several/tree/leaf", str(back))
+
+    assert there.json == {"files": 3, "bytes": len("onetwogreen"), "left_out": []}
+    assert (home.code, home.errors) == (0, "")
+    assert {path.name: path.read_text() for path in back.iterdir()} == {"one": "one", "leaf": "green"}
+    assert (lab.agent.home / "several" / "two").read_text() == "two"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("/etc/hostname", "/etc/passwd", "web:"), "'web:' is not GUEST:PATH, for example web:/etc"),
+        (("/etc/hostname", "/etc/passwd", "/tmp"), "SRC or DST must be GUEST:PATH"),
+        (("web:/etc/hostname", "web:/etc/passwd", "/no/such"), "Several SRC need a folder as DST: '/no/such' is none"),
+        (("/etc/hostname", "-", "web:/root"), "'-' can't be one of several SRC"),
+        (("/etc/hostname", "/", "web:/root"), "'/' can't be one of several SRC"),
+        (("/etc/hostname", "/etc/passwd", "web:/no/such"), "No such file or directory"),
+    ],
+)
+async def test_several_that_can_not_be_copied_are_one_line(lab: Lab, arguments: tuple[str, ...], words: str) -> None:
+    assert words in (await lab("web", "cp", *arguments)).line
+
+
 async def test_one_file_is_copied_with_r_too(lab: Lab, tmp_path: Path) -> None:
     assert (await lab("web", "cp", "-r", "web:/etc/passwd", str(tmp_path))).code == 0
 

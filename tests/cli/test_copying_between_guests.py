@@ -164,7 +164,10 @@ async def test_a_copy_that_is_cancelled_leaves_the_old_file_and_nothing_else(pai
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("web:/root", "db:/root/x"), "/root is a directory; name a file in it, or copy it with -r"),
+        (
+            ("web:/root", "db:/root/x"),
+            "/root is a directory; name a file in it, or copy all of it with `guestwire cp -r`",
+        ),
         (("web:/no/such", "db:/root/x"), "guest web (100) on https://"),
         (("web:/etc/passwd", "db:/no/such/x"), "guest db (101) on https://"),
     ],

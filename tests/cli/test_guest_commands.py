@@ -95,6 +95,16 @@ async def test_what_a_guest_tells_is_words_for_people_and_the_apis_fields_in_jso
     assert msgspec.json.decode(programs.output) == msgspec.to_builtins(found), "fields that no type has"
 
 
+async def test_each_command_of_the_agent_is_said_to_be_enabled_or_not(lab: Lab) -> None:
+    people, programs = await asyncio.gather(lab("web", "info", "web"), lab("web", "info", "web", "--json"))
+
+    words = {line.split()[0]: line.split()[1] for line in people.text.splitlines()[2:]}
+    assert {command["enabled"] for command in programs.json["supported_commands"]} == {True, False}
+    assert words == {
+        command["name"]: "yes" if command["enabled"] else "no" for command in programs.json["supported_commands"]
+    }
+
+
 async def test_df_of_all_guests_shows_the_fullest_file_system_of_each_and_says_who_did_not(
     lab: Lab, fake: FakeGuest
 ) -> None:
@@ -497,7 +507,7 @@ def test_every_endpoint_that_disrupts_has_a_command_that_asks_or_is_one_for_prog
     names = {endpoint.name for endpoint in ENDPOINTS if endpoint.effect is Effect.DISRUPTS}
     asked = {command.removeprefix("guest-") for command in DISRUPTING.values()} | {f"vm-{action}" for action in ENDS}
 
-    assert names - asked == {"exec", "agent"}
+    assert names - asked == {"exec", "agent", "fsfreeze-with-lease"}  # the last one is `freeze --lease`
 
 
 async def test_thaw_and_trim_need_no_question(lab: Lab, fake: FakeGuest) -> None:

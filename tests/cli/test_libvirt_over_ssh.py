@@ -53,7 +53,7 @@ async def uri(libvirt_host: LibvirtHost, folder: Path) -> AsyncIterator[str]:
     )  # fmt: skip
     try:
         async with asyncio.timeout(ANSWERS_WITHIN):
-            while not await _listens(port):  # noqa: ASYNC110  # only asking tells
+            while not await _listens(port):  # only asking tells
                 await asyncio.sleep(0.05)
         options = f"keyfile={folder}/user-key&no_verify=1&socket={libvirt_host.sockets}/libvirt-sock"
         yield f"qemu+ssh://root@127.0.0.1:{port}/system?{options}"

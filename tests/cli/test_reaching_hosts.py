@@ -18,6 +18,7 @@ from waiting import until
 from guestwire.client import errors
 from guestwire.client.carriers.https import fingerprint_of
 from guestwire.client.settings import Https, parse_target
+from guestwire.server.certificate_maker import ensure_certificate
 from guestwire.testing import FakeGuest
 from guestwire.testing.fake import honest
 
@@ -197,6 +198,16 @@ async def test_an_untrusted_certificate_is_an_error_that_names_the_ways_to_trust
     assert "not trusted: self-signed certificate; trust it by its CA (--ca" in done.line
     assert "--fingerprint" in done.line
     assert (doctor.code, "failed   tls" in doctor.text) == (69, True)
+
+
+async def test_the_certificate_of_another_ca_is_named(env: dict[str, str], tmp_path: Path) -> None:
+    ensure_certificate(tmp_path, "elsewhere", "127.0.0.1")
+    other = tmp_path / "server.pem"
+
+    done = await guestwire("--ca", str(other), "hostname", "web", env=env)
+
+    assert done.code == 69
+    assert f"self-signed certificate; {other} is not the certificate of its CA" in done.line
 
 
 async def test_it_is_trusted_by_its_fingerprint_or_not_looked_at_by_an_explicit_word(

@@ -129,6 +129,9 @@ class Cluster:
             ],
         }[path]
 
+    def another(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
@@ -166,6 +169,9 @@ class AgentOff:
             "/nodes": [{"node": "pve1", "status": "online"}],
             "/nodes/pve1/qemu/100/config": {"agent": self.agent, "digest": "0" * 40},
         }[path]
+
+    def another(self) -> None:
+        pass
 
     async def close(self) -> None:
         pass

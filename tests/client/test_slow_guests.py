@@ -1,7 +1,6 @@
 """The client over Proxmox VE's times, on a guest that reads and writes 200 KB a second."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from calling import site, vm
 from serving import Serving
+from slow_line import slow_line
 from ways import over_https
 
 from guestwire import Guest
@@ -18,48 +18,13 @@ from guestwire.testing import FakeGuest, SandboxedAgent
 
 pytestmark = [pytest.mark.agent, pytest.mark.slow]
 
-BYTES_A_SECOND = 200_000
-SLICE = 4_000
-
-
-class SlowLine:
-    """Between a server and an agent: each way takes its time."""
-
-    def __init__(self, agent: Path) -> None:
-        self._agent = agent
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        there_reads, there_writes = await asyncio.open_unix_connection(self._agent)
-        try:
-            with contextlib.suppress(asyncio.CancelledError):  # the test is over
-                await asyncio.gather(self._pass(reader, there_writes), self._pass(there_reads, writer))
-        finally:
-            for one in (writer, there_writes):
-                one.transport.abort()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(SLICE):
-                writer.write(data)
-                await writer.drain()
-                await asyncio.sleep(len(data) / BYTES_A_SECOND)
-        writer.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> None:
-    """The line to the agent works on in the background until the last test."""
-
 
 @pytest.fixture(scope="module")
 async def slow() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
     async with Serving.of(site(vm(100, "slow"), vm(101, "fake")), strict=True) as server:
         behind = server.folder / "behind.qga"
-        async with SandboxedAgent(behind, name="slow") as agent:
-            line = await asyncio.start_unix_server(SlowLine(behind).serve, server.folder / "100.qga")
-            async with line:
-                yield server, agent
+        async with SandboxedAgent(behind, name="slow") as agent, slow_line(server.folder / "100.qga", behind):
+            yield server, agent
 
 
 @pytest.fixture

@@ -317,7 +317,7 @@ async def test_a_sparse_file_stays_sparse(way: Way, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/proc/sys/kernel/ostype", "/root"])
 async def test_what_is_no_plain_file_of_known_size(way: Way, tmp_path: Path, path: str) -> None:
     if path == "/root":
-        with pytest.raises(FileRefused, match="copy it with -r"):
+        with pytest.raises(FileRefused, match="guestwire cp -r"):
             await way.guest.files.download(path, tmp_path / "copy")
     else:
         assert await way.guest.files.download(path, tmp_path / "copy") == len(b"Linux\n")

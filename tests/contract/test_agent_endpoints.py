@@ -13,6 +13,7 @@ from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.contract import ByteText, VmState, rules, validate
+from guestwire.contract.context import NO_TERMS, FreezeTerms
 from guestwire.contract.endpoints.agent import AGENT as PATH
 from guestwire.contract.endpoints.agent import COMMANDS
 from guestwire.contract.registry import ENDPOINTS
@@ -49,13 +50,16 @@ class OneVm:
             raise AgentNotConfigured(vmid)
         return self._agent
 
-    async def note_sent(self, vmid: int, command: str) -> None:
-        assert vmid == 100
+    freeze_lease = None
+
+    async def note_sent(self, vmid: int, command: str, terms: FreezeTerms = NO_TERMS) -> None:
+        assert (vmid, terms) == (100, NO_TERMS)
         self.noted = [command]
 
-    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
-        assert vmid == 100
+    async def note_answer(self, vmid: int, command: str, answer: Any, terms: FreezeTerms = NO_TERMS) -> str:
+        assert (vmid, terms) == (100, NO_TERMS)
         self.noted += [command, answer]
+        return ""
 
     async def vms(self) -> list[VmState]:
         return [VmState(vmid=100, status="running", name="VM 100")]

@@ -39,6 +39,8 @@ ROOT: Final = ("GET", "/")
 
 OF_OUR_OWN: Final = (
     ("GET", "/nodes/{node}/guestwire/audit"),
+    ("GET", "/nodes/{node}/guestwire/frozen"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/fsfreeze-freeze"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/agent-channel"),
     ("GET", "/nodes/{node}/qemu/{vmid}/guestwire/file-list"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-piece"),

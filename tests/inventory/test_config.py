@@ -210,15 +210,21 @@ def test_a_vm_may_stand_in_the_file_once(refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("[server]\nfoo = 1\n", "line 2: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies"),
+        (
+            "[server]\nfoo = 1\n",
+            "line 2: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies, freeze_lease",
+        ),
         (
             "\n[ server ]\n\n  foo = 1\n",
-            "line 4: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies",
+            "line 4: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies, freeze_lease",
         ),
-        ('[server]\n"foo" = 1\n', "line 2: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies"),
+        (
+            '[server]\n"foo" = 1\n',
+            "line 2: unknown key 'foo'; known are listen, node, tls, state_dir, trusted_proxies, freeze_lease",
+        ),
         (
             "[server]\nListen = 1\n",
-            "line 2: unknown key 'Listen'; known are listen, node, tls, state_dir, trusted_proxies",
+            "line 2: unknown key 'Listen'; known are listen, node, tls, state_dir, trusted_proxies, freeze_lease",
         ),
         ("foo = 1\n", "line 1: unknown key 'foo'; known are server, audit, vm, source"),
         ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, audit, vm, source"),

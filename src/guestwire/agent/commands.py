@@ -68,6 +68,7 @@ NETWORK_GET_INTERFACES: Final[TypedCommand[list[Interface]]] = _reads("guest-net
 
 FSFREEZE_STATUS: Final[TypedCommand[str]] = _reads("guest-fsfreeze-status", str)
 FSFREEZE_FREEZE: Final[TypedCommand[int]] = _changes("guest-fsfreeze-freeze", int, timeout=3600)
+FSFREEZE_FREEZE_LIST: Final[TypedCommand[int]] = _changes("guest-fsfreeze-freeze-list", int, timeout=3600)
 FSFREEZE_THAW: Final[TypedCommand[int]] = _changes("guest-fsfreeze-thaw", int, timeout=180)
 FSTRIM: Final[TypedCommand[TrimResult]] = _changes("guest-fstrim", TrimResult, timeout=600)
 

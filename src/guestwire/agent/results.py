@@ -20,16 +20,21 @@ def _empty() -> list[Any]:
     return []
 
 
+def _yes() -> bool:
+    """True, but unlike `True` no default that is left out again."""
+    return True
+
+
 class Done(Result, frozen=True):
     """`{}`: it is done."""
 
 
 class SupportedCommand(Result, frozen=True):
-    """One command of this agent; `success_response` is False for one that says nothing on success."""
+    """One command of this agent; `success_response` is False for one that says nothing on success, None where the agent is too old to tell."""
 
     name: str
-    enabled: bool = True
-    success_response: bool = msgspec.field(name="success-response", default=True)
+    enabled: bool = msgspec.field(default_factory=_yes)
+    success_response: bool | None = msgspec.field(name="success-response", default=None)
 
 
 class AgentInfo(Result, frozen=True):

@@ -1,7 +1,12 @@
-"""Guests that are frozen when the server starts are named in the log; those that it froze are thawed when it stops."""
+"""Freezes come to their end: at that of their lease, or of their caller's connection, and when the server stops.
+
+Guests that are frozen when the server starts are named in the log; what should have ended by then ends first of all.
+"""
 
 import asyncio
+import contextlib
 import logging
+from functools import partial
 from typing import Any, Final
 
 from guestwire.access import Subject
@@ -13,11 +18,16 @@ from guestwire.dispatch import Call, Pipeline, Recorder, Route, Router, paramete
 from guestwire.errors import GuestwireError, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease
 from guestwire.inventory.freezes import THAWED, in_words
+from guestwire.pacing import Backoff
 
 log = logging.getLogger("guestwire.freezes")
 
 ANSWER_WITHIN: Final = 10.0
 """Seconds for a guest to say whether it is frozen, after a start, and to thaw, before the end."""
+
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 2.0
+"""Seconds until a guest that could not be thawed is told again."""
 
 SERVER: Final = "server"
 """In audit records, in place of a client's address."""
@@ -35,7 +45,45 @@ class FrozenGuests:
 
     async def report(self) -> None:
         """Says of each guest that was frozen before the server started whether it still is; forgets those that are not."""
-        await asyncio.gather(*map(self._report, tuple(self._freezes.frozen)))
+        due, _ = self._freezes.due()
+        await asyncio.gather(*map(self._report, self._freezes.frozen.keys() - due))
+
+    async def end_leases(self) -> None:
+        """Thaws each guest whose freeze should end, until cancelled; again and again, until it says that it is thawed."""
+        ending: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                self._freezes.changed.clear()
+                due, pause = self._freezes.due()
+                for vmid in set(due) - ending.keys():
+                    task = ending[vmid] = asyncio.create_task(
+                        self._end_lease(vmid), name=f"end of the freeze of VM {vmid}"
+                    )
+                    task.add_done_callback(partial(_forget, ending, vmid))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._freezes.changed.wait()
+        finally:
+            for task in ending.values():
+                task.cancel()
+            await asyncio.gather(*ending.values(), return_exceptions=True)
+
+    async def _end_lease(self, vmid: int) -> None:
+        backoff, first = Backoff(FIRST_PAUSE, LONGEST_PAUSE), True
+        while note := self._freezes.frozen.get(vmid):
+            try:
+                await self._call(fsfreeze_thaw, vmid)
+            except VmNotRunning:
+                await self._freezes.forget(vmid)
+            except (GuestwireError, TimeoutError) as error:
+                log.log(
+                    logging.ERROR if first else logging.DEBUG,
+                    "VM %d should be thawed, for %s, and can't be: %s; it is tried again",
+                    vmid, in_words(note), str(error) or "it does not answer",
+                )  # fmt: skip
+            first = False
+            if vmid in self._freezes.frozen:
+                await asyncio.sleep(backoff.next())
 
     async def thaw(self) -> None:
         """Thaws what was frozen through this process, and names what stays frozen."""
@@ -74,3 +122,9 @@ class FrozenGuests:
         call.route, call.parameters = Route(endpoint, in_path), in_path
         async with asyncio.timeout(ANSWER_WITHIN):
             return (await self._pipeline.call(call)).result
+
+
+def _forget(ending: dict[int, asyncio.Task[None]], vmid: int, task: asyncio.Task[None]) -> None:
+    del ending[vmid]
+    if not task.cancelled() and (error := task.exception()):
+        log.error("unexpected error", exc_info=error)

@@ -22,11 +22,12 @@ from guestwire.access.engine import SUPERUSER
 from guestwire.access.explanation import explain
 from guestwire.access.subject import split
 from guestwire.app.state import StateLocation, user_name
-from guestwire.contract import Endpoint, HostFigures, VmState
+from guestwire.contract import Endpoint, HostFigures, VmState, rules, validate
+from guestwire.contract.parameters import Rule
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.dispatch import Call, Pipeline, Recorder, Route, Router, new_id, parameters_given
 from guestwire.dispatch.audit import AuditRecorder, AuditWriter
-from guestwire.errors import VmNotFound
+from guestwire.errors import Forbidden, InvalidParameters, VmNotFound
 from guestwire.stores import KeptStore, SqliteStore
 
 LOCAL: Final = "local"
@@ -108,8 +109,20 @@ class OfflineAdmin:
         call = Call(
             method, path, parameters_given(given or {}), ROOT, LOCAL, actor=self._operator, id=f"{LOCAL}-{new_id()}"
         )  # fmt: skip
-        call.route = Route(self._endpoints[method, path], {})
-        return msgspec.to_builtins(await self._pipeline.call(call), enc_hook=str)
+        endpoint = self._endpoints[method, path]
+        call.route = Route(endpoint, {})
+        try:
+            return msgspec.to_builtins(await self._pipeline.call(call), enc_hook=str)
+        except (Forbidden, InvalidParameters):
+            # Root lacks no privilege: where a call is forbidden, no path can hold such a name.
+            try:
+                validate(endpoint.parameters, call.parameters)
+            except InvalidParameters as error:
+                known = rules(endpoint.parameters)
+                raise InvalidParameters(
+                    {name: _with_example(text, known.get(name)) for name, text in error.errors.items()}
+                ) from error
+            raise
 
     def explain(self, subject: str, path: str | None) -> tuple[list[dict[str, Any]], str]:
         """The privileges of a user or token with their grants; see `access.explanation.explain`.
@@ -122,6 +135,11 @@ class OfflineAdmin:
         userid, tokenid = split(subject)
         existing_user(snapshot, userid) if tokenid is None else existing_token(snapshot, userid, tokenid)
         return explain(snapshot, subject, path, time.time())
+
+
+def _with_example(text: str, rule: Rule | None) -> str:
+    """Proxmox VE's words for a wrong value, and a right one."""
+    return f"{text.rstrip()}; for example {rule.examples[0]}" if rule and rule.examples else text
 
 
 @contextlib.asynccontextmanager

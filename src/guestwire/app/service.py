@@ -75,6 +75,7 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
         )  # fmt: skip
     house = asyncio.create_task(keep_house(access, store, config.audit), name="housekeeping")
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, store)
+    inventory.freeze_lease = config.server.freeze_lease
     frozen = FrozenGuests(inventory, access, recorder)
     discovery = Discovery(inventory, sources_of(config.source), store, config.vm, Libvirts(config.source))
     stop = _heed_signals(path, config, discovery)
@@ -89,6 +90,7 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
         for source in inventory.sources.values():
             if source.problem:
                 log.warning("libvirt %s: %s; it is tried again", source.uri, source.problem)
+        keeping = asyncio.create_task(frozen.end_leases(), name="leases")
         await inventory.tasks.settle()
         port = listener.start()
         log.info(
@@ -108,7 +110,8 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
         await listener.stop()
         reporting.cancel()
         following.cancel()
-        await asyncio.gather(reporting, following, frozen.thaw(), return_exceptions=True)
+        keeping.cancel()
+        await asyncio.gather(reporting, following, keeping, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)

@@ -59,34 +59,36 @@ class EditorFailed(GuestwireError):
         "tar -c . | guestwire cp - web:/tmp/all.tar",
     ),
 )
-@click.argument("source", metavar="SRC", help="A path, GUEST:PATH, or - for standard input.")
+@click.argument(
+    "sources", metavar="SRC...", help="Paths, GUEST:PATH, or - for standard input.", nargs=-1, required=True
+)
 @click.argument("target", metavar="DST", help="A path, GUEST:PATH, or - for standard output.")
 @click.option("--recursive", "-r", help="Copy folders with what is in them.", is_flag=True)
 @json_option
 @click.pass_context
-def copy(context: click.Context, source: str, target: str, *, recursive: bool, json: bool) -> None:
+def copy(context: click.Context, sources: tuple[str, ...], target: str, *, recursive: bool, json: bool) -> None:
     """Copy files to a guest, from it, or from one to another.
 
-    With -r, the content of the folder SRC is copied into the folder DST, which is made if it is missing.
+    With -r, the content of the folder SRC is copied into the folder DST, which is made if it is missing. Several SRC go
+    into the folder DST, each under its own name.
 
     A copy is checked by its SHA-256, and appears under its name when it is whole: an interrupted copy leaves the old
     file as it was. When a copy was killed, or lost its connection, the same command continues where it stopped. A link
     that is SRC is followed, a link that is DST is replaced; links in folders stay links. What goes from one guest to
     another is on no disk of this machine, and begins anew when it was interrupted.
     """
-    if not (_is_of_guest(source) or _is_of_guest(target)) or not source or not target:
-        raise click.BadParameter("SRC or DST must be GUEST:PATH, or both, and neither may be empty.")
+    targets = [target] if len(sources) == 1 else [_place_in(target, source) for source in sources]
+    for source in sources:
+        if not (_is_of_guest(source) or _is_of_guest(target)) or not source or not target:
+            raise click.BadParameter("SRC or DST must be GUEST:PATH, or both, and neither may be empty.")
     if json and target == STANDARD:
         raise click.BadParameter("Standard output is either for the file or for JSON.")
-    with _bar() as progress:
-        if _is_of_guest(source) and _is_of_guest(target):
-            places = guest_and_path(source), guest_and_path(target)
-            copied = on_host(context, lambda host: _copy_between(host, *places, recursive, progress))
-        else:
-            move = _download if _is_of_guest(source) else _upload
-            name, path = guest_and_path(source if _is_of_guest(source) else target)
-            local = target if _is_of_guest(source) else source
-            copied = on_guest(context, name, lambda guest: move(guest, path, local, recursive, progress))
+    from guestwire.client.folders import TreeCopy  # noqa: PLC0415  # with the rest of the client
+
+    copied = TreeCopy()
+    for source, place in zip(sources, targets, strict=True):
+        with _bar() as progress:
+            copied += _copy(context, source, place, recursive, progress)
     for left_out, why in copied.left_out:
         note(f"left out: {left_out}: {why}")
     if json:
@@ -95,6 +97,30 @@ def copy(context: click.Context, source: str, target: str, *, recursive: bool, j
         )
     if copied.failed:
         raise click.exceptions.Exit(INCOMPLETE)
+
+
+def _place_in(folder: str, source: str) -> str:
+    """The place of one of several sources: its own name in the folder that is their target."""
+    path = source.partition(":")[2] if _is_of_guest(source) else source.rstrip("/")
+    name = _name(path.rstrip("/")) if _is_of_guest(source) else Path(path).name
+    if STANDARD in (source, folder) or name in ("", ".", ".."):
+        raise click.BadParameter(f"'{source}' can't be one of several SRC: copy it alone, and name its place.")
+    if not _is_of_guest(folder):
+        if not _is_folder(Path(folder)):
+            raise click.BadParameter(f"Several SRC need a folder as DST: '{folder}' is none on this machine.")
+        return str(Path(folder) / name)
+    guest, path = guest_and_path(folder)
+    return f"{guest}:{_system(path).join(path, name)}"
+
+
+def _copy(context: click.Context, source: str, target: str, recursive: bool, progress: Progress) -> "TreeCopy":  # noqa: FBT001
+    if _is_of_guest(source) and _is_of_guest(target):
+        places = guest_and_path(source), guest_and_path(target)
+        return on_host(context, lambda host: _copy_between(host, *places, recursive, progress))
+    move = _download if _is_of_guest(source) else _upload
+    name, path = guest_and_path(source if _is_of_guest(source) else target)
+    local = target if _is_of_guest(source) else source
+    return on_guest(context, name, lambda guest: move(guest, path, local, recursive, progress))
 
 
 def _is_of_guest(text: str) -> bool:

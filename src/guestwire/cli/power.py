@@ -1,18 +1,33 @@
 """Commands that change a guest as a whole: freezing, passwords, power. Those that disrupt it ask first."""
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from guestwire.cli.asking import confirm, new_password, yes_option
-from guestwire.cli.connecting import guest_argument, on_guest, plain
+from guestwire.cli.connecting import guest_argument, guest_names, on_guest, on_host, plain
 from guestwire.cli.output import Column, examples, json_option, note, print_table, report, to_json
+from guestwire.cli.times import day_and_time
 from guestwire.cli.units import Seconds, size
 from guestwire.counting import counted
+from guestwire.errors import RequestError
 
 if TYPE_CHECKING:
-    from guestwire.client import Guest
+    from guestwire.client import Guest, Host
     from guestwire.client.guests import Action
+    from guestwire.contract.endpoints.leases import Frozen
+
+COMMAND: Final = "guestwire.command"
+
+LONGEST_LEASE: Final = 86_400
+LEASE_OF_COMMAND: Final = 300
+"""Seconds."""
+
+ENDS_WITHIN: Final = 10.0
+"""Seconds that an interrupted command has to end."""
+
+FROZEN: Final = ("file system is", "file systems are")
 
 NONE_TRIMMED: Final = 3
 """The exit code when each file system has an error of its own, which is shown."""
@@ -25,35 +40,144 @@ TRIMMED: Final = (
 )
 
 
-@click.command("freeze", epilog=examples("guestwire freeze web && take-a-snapshot; guestwire thaw web"))
-@guest_argument
+class _GuestsAndCommand(click.Command):
+    """What stands behind `--` is a command of this machine."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        if "--" in args:
+            position = args.index("--")
+            ctx.meta[COMMAND] = args[position + 1 :]
+            args = args[:position]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    "freeze",
+    cls=_GuestsAndCommand,
+    epilog=examples(
+        "guestwire freeze --lease 60 web -- take-a-snapshot",
+        "guestwire freeze --lease 120 web db -- sh -c 'lvcreate -s -n snap -L 1G vg/images'",
+        "guestwire freeze web && take-a-snapshot; guestwire thaw web",
+    ),
+)
+@click.argument(
+    "guests", metavar="GUEST... [-- COMMAND...]", nargs=-1, required=True, help="VMs' names or ids.",
+    shell_complete=guest_names,
+)  # fmt: skip
+@click.option("--lease", metavar="S", help="Thaw after S seconds in any case.", type=click.IntRange(1, LONGEST_LEASE))
+@click.option(
+    "--mount", "mounts", metavar="PATH", help="Freeze only what is mounted here; may be repeated.", multiple=True
+)
 @yes_option
 @json_option
 @click.pass_context
-def freeze(context: click.Context, guest: str, *, yes: bool, json: bool) -> None:
-    """Freeze a guest's file systems, after a question.
+def freeze(
+    context: click.Context,
+    guests: tuple[str, ...],
+    lease: int | None,
+    mounts: tuple[str, ...],
+    *,
+    yes: bool,
+    json: bool,
+) -> None:
+    """Freeze guests' file systems, after a question.
 
     Everything that writes in the guest waits until they are thawed.
-    """
-    confirm(f"Freeze the file systems of guest {guest}? What writes in it waits until you thaw them.", yes=yes)
 
-    async def freeze_guest(found: "Guest") -> int:
+    With a COMMAND, which runs on this machine, they are thawed when it ends: several guests are all frozen, or none. The
+    exit code is the command's, or 7 when a freeze did not hold until its end.
+
+    With --lease nothing stays frozen for longer, whatever becomes of this command: a server of guestwire thaws, and a
+    process in the guest does a second later, where the guest can have one. A COMMAND has a lease of 300 seconds without it.
+    """
+    command = context.meta.get(COMMAND)
+    if command == []:
+        raise click.UsageError("There is no command behind --.")
+    if len(guests) > 1 and not command:
+        raise click.UsageError("Several guests are frozen together for a COMMAND: guestwire freeze A B -- COMMAND.")
+    if not command:
+        confirm(f"Freeze the file systems of guest {guests[0]}? What writes in it waits until you thaw them.", yes=yes)
+        _freeze_one(context, guests[0], lease, mounts, as_json=json)
+        return
+    if json:
+        raise click.UsageError("Standard output is the command's: --json goes without one.")
+    raise click.exceptions.Exit(_freeze_while(context, guests, lease or LEASE_OF_COMMAND, mounts, command))
+
+
+def _freeze_one(
+    context: click.Context, guest: str, lease: int | None, mounts: tuple[str, ...], *, as_json: bool
+) -> None:
+    async def freeze_guest(found: "Guest") -> "int | Frozen":
         import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the client
 
-        from guestwire.client.freezing import freeze  # noqa: PLC0415
+        from guestwire.client.freezing import freeze, freeze_for  # noqa: PLC0415
 
         try:
-            return await freeze(found)
+            return await freeze_for(found, lease, mounts or None) if lease or mounts else await freeze(found)
         except asyncio.CancelledError:
             note(f"{guest}: interrupted; its file systems are thawed")
             raise
 
-    count = on_guest(context, guest, freeze_guest)
+    found = on_guest(context, guest, freeze_guest)
+    count = found if isinstance(found, int) else found.frozen
+    until = "" if isinstance(found, int) else _until(guest, found)
     report(
-        count,
-        f"{guest}: {counted(count, 'file system is', 'file systems are')} frozen; guestwire thaw {guest}",
-        as_json=json,
+        found if isinstance(found, int) else plain(found),
+        f"{guest}: {counted(count, *FROZEN)} frozen{until}; guestwire thaw {guest}",
+        as_json=as_json,
     )
+
+
+def _until(guest: str, frozen: "Frozen") -> str:
+    """When it ends; notes what does not see to it."""
+    if frozen.problem:
+        note(f"{guest}: no process in the guest thaws it: {frozen.problem}")
+    return f" until {day_and_time(frozen.until)}" if frozen.until else ""
+
+
+def _freeze_while(
+    context: click.Context, guests: tuple[str, ...], lease: int, mounts: tuple[str, ...], command: list[str]
+) -> int:
+    """Runs a command of this machine while guests are frozen; its exit code, as shells have it."""
+
+    async def run(host: "Host") -> int:
+        import asyncio  # noqa: PLC0415  # as above
+
+        from guestwire.client.freezing import freezing_for  # noqa: PLC0415
+
+        found = await asyncio.gather(*map(host.guest, guests))
+        async with freezing_for(found, lease, mounts or None) as frozen:
+            for name, one in zip(guests, frozen, strict=True):
+                note(f"{name}: {counted(one.frozen, *FROZEN)} frozen{_until(name, one)}")
+            code = await _run(command)
+        for name in guests:
+            note(f"{name}: thawed; the freeze held to its end")
+        return code
+
+    return on_host(context, run)
+
+
+async def _run(command: list[str]) -> int:
+    """Ends it when this is cancelled: what it is for is over."""
+    import asyncio  # noqa: PLC0415  # as above
+
+    try:
+        process = await asyncio.create_subprocess_exec(*command)
+    except OSError as error:
+        raise RequestError(f"{command[0]}: {error.strerror}") from error
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDS_WITHIN):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+        raise
+    return code if code >= 0 else 128 - code
 
 
 @click.command("thaw", epilog=examples("guestwire thaw web"))

@@ -48,7 +48,7 @@ _TABLE: Final = (
     (r"Input/output error", "it is a device that can't be read so, or the guest's disk has errors: see its kernel's log"),
     (r"[Oo]peration not permitted", "the guest's system forbids it: see the file's attributes (lsattr), its mount, and SELinux or AppArmor"),
     (r"Not a directory", "a part of this path is a file and no folder: `guestwire ls GUEST:FOLDER` shows which"),
-    (r"[Ii]s a directory", "name a file in it, or copy it with -r"),
+    (r"[Ii]s a directory", "name a file in it, or copy all of it with `guestwire cp -r`"),
     (r"no regular file", "it is a device, a pipe or a socket: name a regular file"),
     (r"No such file or directory|can't cd to|Could not find", LOOK),
     (r"[Pp]ermission denied", "the agent's user may not; see what the guest's SELinux or AppArmor allows its agent"),

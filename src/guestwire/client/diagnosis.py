@@ -121,7 +121,7 @@ async def _examine_agent(guest: Guest, diagnosis: Diagnosis, *, is_server: bool)
         )
     else:
         enabled = sum(command.enabled for command in info.supported_commands)
-        found = f"all {enabled} are enabled" if enabled else "its agent does not list them"
+        found = f"all {enabled} of this system are enabled" if enabled else "its agent does not list them"
         diagnosis.add("commands", f"{found}; version {info.version}")
 
 

@@ -16,6 +16,7 @@ from guestwire.agent.results import (
 )
 from guestwire.client.calls import Calls
 from guestwire.contract.context import AgentChannel
+from guestwire.contract.endpoints.leases import Frozen
 from guestwire.contract.endpoints.machines import CurrentStatus, PendingValue, Snapshot, VmConfiguration
 from guestwire.contract.results import FileContent, ProcessState, Started
 
@@ -142,6 +143,25 @@ class Endpoints(Calls):
             repeatable=False,
             forwarded=True,
         )
+
+    async def fsfreeze_with_lease(
+        self, *, guestwire_lease: int | None = None, while_connected: bool = False, mountpoints: list[str] | None = None
+    ) -> Frozen:
+        """Freezes the guest's file systems for a time: a freeze with a lease ends also when its caller does not end it. Needs VM.GuestAgent.FileSystemMgmt or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            guestwire_lease: Seconds until it ends by itself.
+            while_connected: It ends with this connection, too.
+            mountpoints: Where the only file systems are mounted that are frozen; all without it.
+        """
+        result: Frozen = await self.call(
+            "POST",
+            "guestwire/fsfreeze-freeze",
+            Frozen,
+            {"guestwire-lease": guestwire_lease, "while-connected": while_connected, "mountpoints": mountpoints},
+            repeatable=False,
+        )
+        return result
 
     async def exec(self, command: list[str], *, input_data: str | None = None) -> Started:
         """Starts a program in the guest; exec-status tells how it ends. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.

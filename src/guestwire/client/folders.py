@@ -75,6 +75,14 @@ class TreeCopy:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     failed: int = 0
 
+    def __add__(self, other: "TreeCopy") -> "TreeCopy":
+        return TreeCopy(
+            self.files + other.files,
+            self.bytes + other.bytes,
+            self.left_out + other.left_out,
+            self.failed + other.failed,
+        )
+
     def leave_out(self, entry: Entry, why: str) -> None:
         """Notes an entry that is not copied; only one that can be copied nowhere is no failure."""
         self.left_out.append((entry.path, why))

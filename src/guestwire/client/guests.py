@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -67,6 +67,8 @@ class Guest(Endpoints):
         self.host = host
         self.vm = vm
         self.run = self.processes.run
+        self.watchdog = ""
+        """The process that ends a freeze of this client's own, as `agent.watchdog` has it."""
 
     @cached_property
     def processes(self) -> Processes:
@@ -188,10 +190,18 @@ class Guest(Endpoints):
         except TimeoutError:
             raise NotReady(self.context, f"not ready after {counted(timeout, 'second')}: {why}") from None
 
-    def freeze(self) -> contextlib.AbstractAsyncContextManager[int]:
+    def freeze(
+        self, *, lease: int | None = None, mountpoints: Sequence[str] | None = None
+    ) -> contextlib.AbstractAsyncContextManager[int]:
         """Freezes the guest's file systems, and thaws them at the end; gives how many are frozen.
 
-        They are thawed after an exception and a cancellation, too, but not when this process is killed.
+        They are thawed after an exception and a cancellation, too. When this process is killed they are so with a lease
+        alone: by guestwire's server at once, else at the lease's end by a process in the guest, where it can have one;
+        `guestwire.client.freezing.freezing_for` says whether, and freezes several guests together.
+
+        Args:
+            lease: seconds after which they are thawed in any case; None: never.
+            mountpoints: of the only file systems that are frozen; None: all. Not on Proxmox VE.
 
         Raises:
             StillFrozen: they could not be thawed.
@@ -200,7 +210,18 @@ class Guest(Endpoints):
                 these two are notes of it.
             CallFailed: they could not be frozen. Where some may have been, they are thawed then, too.
         """
-        return freezing(self)
+        return freezing(self, lease, mountpoints)
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> "AsyncIterator[Guest | None]":
+        """The same guest over a connection that nothing else uses, until it is closed; None: there is none between."""
+        if (carrier := self._carrier.another()) is None:
+            yield None
+            return
+        try:
+            yield Guest(self.host, carrier, self.vm, self.context)
+        finally:
+            await carrier.close()
 
     async def shutdown(self, *, wait: float | None = None) -> None:
         """Shuts the guest down.

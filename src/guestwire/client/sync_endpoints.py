@@ -33,6 +33,7 @@ class SyncEndpoints(SyncProxy[T]):
     suspend_hybrid = blocking(Endpoints.suspend_hybrid)
     suspend_ram = blocking(Endpoints.suspend_ram)
     set_user_password = blocking(Endpoints.set_user_password)
+    fsfreeze_with_lease = blocking(Endpoints.fsfreeze_with_lease)
     exec = blocking(Endpoints.exec)
     exec_status = blocking(Endpoints.exec_status)
     file_read = blocking(Endpoints.file_read)

@@ -5,7 +5,7 @@ a server, one agent's socket in the client's engine, the store alone in offline 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from msgspec import field
@@ -19,11 +19,34 @@ if TYPE_CHECKING:
 
 
 class FreezeNote(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who froze a guest: a user or token; `since` in seconds since the epoch; `count` of file systems, left out: not known."""
+    """Who froze a guest: a user or token; `since` in seconds since the epoch; `count` of file systems, left out: not known.
+
+    `until` is when it ends by itself; `connected`: with its caller's connection; `watchdog`: the guest sees to it, too.
+    """
 
     by: str
     since: float
     count: int | None = None
+    until: float | None = None
+    connected: bool = False
+    watchdog: bool = False
+
+
+class FreezeTerms(msgspec.Struct, frozen=True):
+    """How a freeze ends by itself: after `lease` seconds, with its caller's connection; None and False: not at all.
+
+    `watchdog` is the process in the guest that sees to it when nothing else does, as `agent.watchdog` has it.
+    """
+
+    lease: float | None = None
+    connected: bool = False
+    watchdog: str = ""
+
+
+NO_TERMS: Final = FreezeTerms()
+
+WHILE_CONNECTED: Final = "while-connected"
+NO_CONNECTION: Final = "there is no connection here that could end"
 
 
 _zero: Callable[[], int] = int
@@ -175,12 +198,25 @@ class GuestContext(Protocol):
         """
         ...
 
-    async def note_sent(self, vmid: int, command: str) -> None:
-        """A command about freezes is about to be sent."""
+    @property
+    def freeze_lease(self) -> float | None:
+        """Seconds after which a freeze ends by itself that names no lease of its own; None: never."""
         ...
 
-    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
-        """What the agent answered to a command about freezes; an error of its own, too."""
+    async def note_sent(self, vmid: int, command: str, terms: FreezeTerms = NO_TERMS) -> None:
+        """A command about freezes is about to be sent.
+
+        Raises:
+            InvalidParameters: the caller has no connection that could end.
+        """
+        ...
+
+    async def note_answer(self, vmid: int, command: str, answer: Any, terms: FreezeTerms = NO_TERMS) -> str:
+        """What the agent answered to a command about freezes; an error of its own, too.
+
+        Returns:
+            The watchdog of a freeze that has ended; "" where there is none.
+        """
         ...
 
 

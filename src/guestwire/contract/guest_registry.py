@@ -3,9 +3,11 @@
 from typing import Final
 
 from guestwire.contract.endpoint import Registry
-from guestwire.contract.endpoints import agent, files, machines, nodes, processes, vm_power
+from guestwire.contract.endpoints import agent, files, leases, machines, nodes, processes, vm_power
 
-GUEST_ENDPOINTS: Final = Registry(nodes.endpoints, agent.endpoints, processes.endpoints, files.endpoints)
+GUEST_ENDPOINTS: Final = Registry(
+    nodes.endpoints, agent.endpoints, leases.endpoints, processes.endpoints, files.endpoints
+)
 
 MACHINE_ENDPOINTS: Final = Registry(machines.endpoints, vm_power.endpoints)
 """The endpoints of a VM that its agent's socket can't serve: a client of a server has them, too."""

@@ -88,6 +88,7 @@ class Call:
         began: of the performance counter, in seconds.
         is_recorded: the outcome is in the audit trail already.
         failure: why it failed, for the log; "" when it did not.
+        hold: keeps the caller's connection open, and gives what is done when it has ended; None where there is none.
     """
 
     method: str
@@ -103,6 +104,7 @@ class Call:
     began: float = field(default_factory=time.perf_counter)
     is_recorded: bool = False
     failure: str = ""
+    hold: Callable[[], asyncio.Future[None]] | None = field(default=None, repr=False)
 
     @property
     def milliseconds(self) -> float:

@@ -41,6 +41,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: bool = True
     state_dir: str = "/var/lib/guestwire"
     trusted_proxies: list[str] = msgspec.field(default_factory=list)
+    freeze_lease: Annotated[float, Meta(gt=0, le=86400)] | None = None
 
     @property
     def proxies(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:

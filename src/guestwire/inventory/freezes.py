@@ -4,13 +4,17 @@ A note is in the store before the freeze is sent, and goes when the guest is kno
 in between finds it at its next start. The notes here count, and the store keeps them: a full disk hinders no thaw.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from guestwire.access import Subject
 from guestwire.agent import commands as qga
+from guestwire.contract.context import NO_TERMS, FreezeTerms
 from guestwire.counting import counted
 from guestwire.errors import StoreError
 from guestwire.stores import Change, Frozen, Put, Remove, Snapshot, Store, update
@@ -34,33 +38,72 @@ class Freezes:
 
     Attributes:
         own: the VMs that were frozen through this process.
+        changed: set when there is a new end to wait for.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._frozen = dict(store.snapshot.frozen)
+        self._ends: dict[int, float] = {}
+        """By VM, on a clock that nobody sets."""
         self.own: set[int] = set()
+        self.changed = asyncio.Event()
+        now, clock = time.time(), time.monotonic()
+        for note in self._frozen.values():
+            if note.connected:  # its connection was to an earlier process
+                self._ends[note.vmid] = clock
+            elif note.until is not None:  # the wall clock may be wrong, and the lease is no longer for it
+                self._ends[note.vmid] = clock + min(note.until - now, note.until - note.since)
 
     @property
     def frozen(self) -> Mapping[int, Frozen]:
         """The notes by VM."""
         return self._frozen
 
-    async def note_sent(self, vmid: int, subject: Subject, command: str) -> None:
+    def due(self) -> tuple[list[int], float | None]:
+        """The VMs whose freeze should have ended, and the seconds until the next one's; None: there is none."""
+        now = time.monotonic()
+        later = [end - now for end in self._ends.values() if end > now]
+        return [vmid for vmid, end in self._ends.items() if end <= now], min(later, default=None)
+
+    def end_now(self, vmid: int) -> None:
+        """The freeze of a VM should end; nothing where it has."""
+        if vmid in self._frozen:
+            self._ends[vmid] = time.monotonic()
+            self.changed.set()
+
+    async def note_sent(self, vmid: int, subject: Subject, command: str, terms: FreezeTerms = NO_TERMS) -> None:
         """A command is about to be sent."""
         if command == FREEZE and vmid not in self._frozen:
-            await self._put(Frozen(vmid, subject.key, time.time()))
+            await self._put(_note(vmid, subject, terms), terms)
 
-    async def note_answer(self, vmid: int, subject: Subject, command: str, answer: Any) -> None:
-        """What the agent answered; an error of its own, too."""
+    async def note_answer(
+        self, vmid: int, subject: Subject, command: str, answer: Any, terms: FreezeTerms = NO_TERMS
+    ) -> str:
+        """What the agent answered; an error of its own, too. Returns the watchdog of a freeze that has ended, or ""."""
         before = self._frozen.get(vmid)
         count = answer if isinstance(answer, int) else None
         if command == FREEZE and count:
-            await self._put(Frozen(vmid, subject.key, time.time(), count))
-            log.info("VM %d: %s frozen, by %s", vmid, counted(count, *SYSTEMS_ARE), subject.key)
-        elif command == FREEZE and before and before.count is None:  # an agent whose freeze fails thaws by itself
-            await self.forget(vmid)
-        elif command == THAW and count is not None:
+            is_of_this_call = before is not None and before.count is None
+            note = before if before and is_of_this_call else _note(vmid, subject, terms)
+            note = msgspec.structs.replace(note, subject=subject.key, since=time.time(), count=count)
+            await self._put(note, None if is_of_this_call else terms)
+            log.info(
+                "VM %d: %s frozen, by %s%s", vmid, counted(count, *SYSTEMS_ARE), subject.key,
+                f", for {terms.lease:g} s" if terms.lease else "",
+            )  # fmt: skip
+            return ""
+        if command == FREEZE:
+            if before and before.count is None:  # an agent whose freeze fails thaws by itself
+                await self.forget(vmid)
+            return terms.watchdog
+        await self._note_end(vmid, subject, command, answer)
+        return before.watchdog if before and vmid not in self._frozen else ""
+
+    async def _note_end(self, vmid: int, subject: Subject, command: str, answer: Any) -> None:
+        before = self._frozen.get(vmid)
+        count = answer if isinstance(answer, int) else None
+        if command == THAW and count is not None:
             await self.forget(vmid)
             _log_thaw(vmid, count, before, subject)
         elif command == STATUS and answer == THAWED and before and before.count is not None:
@@ -72,10 +115,17 @@ class Freezes:
         if self._frozen.pop(vmid, None):
             await self._keep(lambda snapshot: [Remove(Frozen, vmid)] if vmid in snapshot.frozen else [])
         self.own.discard(vmid)
+        self._ends.pop(vmid, None)
 
-    async def _put(self, frozen: Frozen) -> None:
+    async def _put(self, frozen: Frozen, terms: FreezeTerms | None) -> None:
+        """Keeps a note; `terms` are those of a new freeze."""
         self._frozen[frozen.vmid] = frozen
         self.own.add(frozen.vmid)
+        if terms is not None:
+            self._ends.pop(frozen.vmid, None)
+            if terms.lease is not None:
+                self._ends[frozen.vmid] = time.monotonic() + terms.lease
+                self.changed.set()
         await self._keep(lambda _: [Put(frozen)])
 
     async def _keep(self, decide: Callable[[Snapshot], list[Change]]) -> None:
@@ -83,6 +133,12 @@ class Freezes:
             await update(self._store, decide)
         except StoreError as error:
             log.error("which guests are frozen can't be written: %s", error)  # noqa: TRY400  # the text says it all
+
+
+def _note(vmid: int, subject: Subject, terms: FreezeTerms) -> Frozen:
+    now = time.time()
+    until = None if terms.lease is None else now + terms.lease
+    return Frozen(vmid, subject.key, now, None, until, terms.connected, terms.watchdog)
 
 
 def _log_thaw(vmid: int, count: int, before: Frozen | None, subject: Subject) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,13 +12,24 @@ from guestwire.access import Subject
 from guestwire.access.control import Access
 from guestwire.agent.guest import GuestAgent
 from guestwire.contract import FreezeNote, HostFigures, VmState
-from guestwire.contract.context import AgentChannel, NodeStatus, VmDefinition
-from guestwire.errors import AgentNotConfigured, GuestError, VmNotFound, VmNotRunning
+from guestwire.contract.context import (
+    NO_CONNECTION,
+    NO_TERMS,
+    WHILE_CONNECTED,
+    AgentChannel,
+    FreezeTerms,
+    NodeStatus,
+    VmDefinition,
+)
+from guestwire.errors import AgentNotConfigured, GuestError, InvalidParameters, VmNotFound, VmNotRunning
 from guestwire.inventory.host import own_address
 from guestwire.inventory.machine import Machine, Usage, traffic
 from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
 from guestwire.inventory.task_runner import Say, Tasks
 from guestwire.inventory.vms import SLICE, Inventory, Vm
+
+Hold = Callable[[], asyncio.Future[None]]
+"""Keeps a caller's connection open, and gives what is done when it has ended."""
 
 LOOK: Final = 2.0
 """Seconds that a list waits for what QEMU says."""
@@ -36,13 +47,16 @@ class Sight(NamedTuple):
 class Lease:
     """What one call may use (every context that `contract` names); release it when the call has ended."""
 
-    __slots__ = ("_inventory", "_used", "access", "address", "subject")
+    __slots__ = ("_hold", "_inventory", "_used", "access", "address", "subject")
 
-    def __init__(self, inventory: Inventory, access: Access, subject: Subject, address: str) -> None:
+    def __init__(
+        self, inventory: Inventory, access: Access, subject: Subject, address: str, hold: Hold | None = None
+    ) -> None:
         self.access = access
         self.subject = subject
         self.address = address
         self._inventory = inventory
+        self._hold = hold
         self._used: list[Vm] = []
 
     @property
@@ -66,13 +80,23 @@ class Lease:
             raise VmNotRunning(vmid)
         return vm.agent
 
-    async def note_sent(self, vmid: int, command: str) -> None:
-        """See `GuestContext.note_sent`."""
-        await self._inventory.freezes.note_sent(vmid, self.subject, command)
+    @property
+    def freeze_lease(self) -> float | None:
+        """See `GuestContext.freeze_lease`."""
+        return self._inventory.freeze_lease
 
-    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
+    async def note_sent(self, vmid: int, command: str, terms: FreezeTerms = NO_TERMS) -> None:
+        """See `GuestContext.note_sent`."""
+        freezes = self._inventory.freezes
+        if terms.connected and self._hold is None:
+            raise InvalidParameters({WHILE_CONNECTED: NO_CONNECTION})
+        await freezes.note_sent(vmid, self.subject, command, terms)
+        if terms.connected and self._hold:
+            self._hold().add_done_callback(lambda _: freezes.end_now(vmid))
+
+    async def note_answer(self, vmid: int, command: str, answer: Any, terms: FreezeTerms = NO_TERMS) -> str:
         """See `GuestContext.note_answer`."""
-        await self._inventory.freezes.note_answer(vmid, self.subject, command, answer)
+        return await self._inventory.freezes.note_answer(vmid, self.subject, command, answer, terms)
 
     async def vms(self) -> list[VmState]:
         """See `NodeContext.vms`."""
@@ -169,7 +193,11 @@ class Lease:
 
     def _freeze_of(self, vmid: int) -> FreezeNote | None:
         found = self._inventory.freezes.frozen.get(vmid)
-        return FreezeNote(found.subject, found.since, found.count) if found else None
+        if found is None:
+            return None
+        return FreezeNote(
+            found.subject, found.since, found.count, found.until, found.connected, watchdog=bool(found.watchdog)
+        )
 
     async def figures(self) -> HostFigures:
         """See `NodeContext.figures`."""

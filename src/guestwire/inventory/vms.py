@@ -198,6 +198,8 @@ class Inventory:
         self._id_store = store
         store = store or MemoryStore()
         self.freezes = Freezes(store)
+        self.freeze_lease: float | None = None
+        """Seconds after which freezes end that name no lease of their own; None: never."""
         self.tasks = Tasks(node, store)
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}

@@ -50,8 +50,7 @@ def describe_error(error: CallFailed) -> str:
 
 def advice(error: CallFailed) -> str:
     """The next step, for a caller who has tools and no command line."""
-    text = _command.sub(_tool, error.hint)
-    return text.removesuffix(", or copy it with -r")
+    return _command.sub(_tool, error.hint.removesuffix(", or copy all of it with `guestwire cp -r`"))
 
 
 def _tool(command: re.Match[str]) -> str:

@@ -76,13 +76,13 @@ class Gateway:
         self._access = access
         self._openapi = msgspec.json.encode(openapi(endpoints))
         self._pipeline = Pipeline(
-            Router(endpoints), lambda call: Lease(inventory, access, call.subject, call.address),
+            Router(endpoints), lambda call: Lease(inventory, access, call.subject, call.address, call.hold),
             authorise=self._authorise, recorder=recorder, node=inventory.node,
         )  # fmt: skip
 
     async def __call__(self, request: Request) -> None:
         """Answers one request, and logs a line about it."""
-        call = Call(request.method, "", parameters_in(request, ""), address=request.address)
+        call = Call(request.method, "", parameters_in(request, ""), address=request.address, hold=request.hold)
         try:
             response = await self._answer(request, call)
         except asyncio.CancelledError:

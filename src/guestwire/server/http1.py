@@ -92,6 +92,7 @@ class Request:
         keeps: the connection stays open after the answer.
         is_old: it is HTTP/1.0.
         is_known: its caller has shown a login; the gateway says so.
+        hold: keeps the connection open for as long as the client wants, and gives what is done when it has ended.
     """
 
     method: str
@@ -104,6 +105,7 @@ class Request:
     keeps: bool = True
     is_old: bool = False
     is_known: bool = False
+    hold: Callable[[], asyncio.Future[None]] | None = field(default=None, repr=False)
 
 
 class Head(msgspec.Struct, frozen=True):

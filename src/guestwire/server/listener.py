@@ -93,6 +93,7 @@ class _Connection(asyncio.Protocol):
         self._more: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._is_paused = False
+        self._is_held = False
         self._has_all = False
         """The client has closed its side: nothing more comes."""
         self._is_ending = False
@@ -109,7 +110,12 @@ class _Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """See `Place.is_idle`."""
-        return self._task is None
+        return self._task is None and not self._is_held
+
+    def hold(self) -> asyncio.Future[None]:
+        """Keeps it open without requests; returns what is done when it has ended."""
+        self._is_held = True
+        return self.closed
 
     def connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Takes over a socket that was accepted."""
@@ -203,7 +209,7 @@ class _Connection(asyncio.Protocol):
     def _end_if_idle(self) -> None:
         """Called now and then, and not anew for each request: that costs less."""
         now = self._loop.time()
-        if self._task is None and now >= self._deadline:
+        if self.is_idle and now >= self._deadline:
             self.abort()
             return
         self._timer = self._loop.call_at(max(self._deadline, now + 1), self._end_if_idle)
@@ -239,6 +245,7 @@ class _Connection(asyncio.Protocol):
         address = self._limits.client(self.address, head.headers.get("x-forwarded-for", ""))
         request = Request(
             head.method, head.target, head.headers, self._send, head.length, self._read, address, head.keeps, head.is_old,
+            hold=self.hold,
         )  # fmt: skip
         self._request = request
         self._is_answered = False

@@ -126,12 +126,23 @@ class Pool(Record, frozen=True):
 
 
 class Frozen(Record, frozen=True):
-    """A guest whose file systems were frozen; `since` in seconds since the epoch, `count` of file systems, None: not known."""
+    """A guest whose file systems were frozen.
+
+    Attributes:
+        since: in seconds since the epoch.
+        count: of file systems; None: not known.
+        until: when the freeze ends by itself, in seconds since the epoch; None: never.
+        connected: it ends with its caller's connection.
+        watchdog: the process in the guest that thaws it when nothing else does, as `agent.watchdog` has it; "": none.
+    """
 
     vmid: Vmid
     subject: str
     since: float
     count: int | None = None
+    until: float | None = None
+    connected: bool = False
+    watchdog: str = ""
 
     @property
     def key(self) -> int:

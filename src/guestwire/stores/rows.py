@@ -89,7 +89,11 @@ def _keys(connection: Connection) -> Iterator[SigningKey]:
 
 
 def _frozen(connection: Connection) -> Iterator[Frozen]:
-    return (Frozen(*row) for row in connection.execute("SELECT vmid, subject, since, count FROM frozen"))
+    rows = connection.execute("SELECT vmid, subject, since, count, until, connected, watchdog FROM frozen")
+    return (
+        Frozen(vmid, subject, since, count, until, bool(connected), watchdog)
+        for vmid, subject, since, count, until, connected, watchdog in rows
+    )
 
 
 def _tasks(connection: Connection) -> Iterator[StoredTask]:
@@ -172,7 +176,7 @@ _TABLES: Final[dict[type[Stored], _Table]] = {
         "DELETE FROM signing_keys WHERE id = ?",
     ),
     Frozen: _Table(
-        _upsert("frozen", "vmid", "subject", "since", "count"), msgspec.structs.astuple,
+        _upsert("frozen", "vmid", "subject", "since", "count", "until", "connected", "watchdog"), msgspec.structs.astuple,
         "DELETE FROM frozen WHERE vmid = ?",
     ),
     VmIdentity: _Table(

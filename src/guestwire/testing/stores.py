@@ -125,7 +125,7 @@ ENTRIES: Final = (
 TASK: Final = StoredTask(
     "UPID:n:0000A1B2:00000001:6B081CF4:qmstart:100:ann@pve:", "OK", 1_700_000_001, "starts\nTASK OK"
 )
-FROZEN: Final = Frozen(100, "ann@pve!backup", 1_700_000_000.5, 3)
+FROZEN: Final = Frozen(100, "ann@pve!backup", 1_700_000_000.5, 3, 1_700_000_060.5, connected=True, watchdog="12 345")
 EVERYTHING: Final = (
     *ENTRIES,
     WEB,

@@ -48,6 +48,10 @@ class Carrier(Protocol):
         """
         ...
 
+    def another(self) -> "Carrier | None":
+        """One to the same host over a connection that nothing else uses, to be closed; None: there is no connection between."""
+        ...
+
     async def close(self) -> None:
         """Ends connections."""
         ...

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from guestwire.addresses import AgentAddress, VsockAddress
+from guestwire.agent.commands import FSFREEZE_FREEZE, FSFREEZE_THAW
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import is_served, open_channel
@@ -11,8 +12,10 @@ from guestwire.client.carriers.in_process import InProcessCarrier
 from guestwire.client.errors import NO_AGENT_SOCKET
 from guestwire.client.protocols import GuestInfo
 from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmState
+from guestwire.contract.context import NO_CONNECTION, NO_TERMS, WHILE_CONNECTED, FreezeTerms
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Pipeline, Router
+from guestwire.errors import InvalidParameters
 
 ONLY_AGENT: Final = (
     "an agent's own socket has what the agent can do; for the VM itself name a server: --host https://HOST:8006"
@@ -32,15 +35,28 @@ class _OneGuest:
     def __init__(self, agent: GuestAgent, address: AgentAddress) -> None:
         self._agent = agent
         self._address = address
+        self._watchdog = ""
 
     async def agent(self, vmid: int) -> GuestAgent:  # noqa: ARG002  # there is only one
         return self._agent
 
-    async def note_sent(self, vmid: int, command: str) -> None:
-        """Nobody would read it: a server notes who froze what."""
+    freeze_lease = None
 
-    async def note_answer(self, vmid: int, command: str, answer: Any) -> None:
-        """As above."""
+    async def note_sent(self, vmid: int, command: str, terms: FreezeTerms = NO_TERMS) -> None:  # noqa: ARG002
+        """Nobody would read it: a server notes who froze what."""
+        if terms.connected:
+            raise InvalidParameters({WHILE_CONNECTED: NO_CONNECTION})
+
+    async def note_answer(self, vmid: int, command: str, answer: Any, terms: FreezeTerms = NO_TERMS) -> str:  # noqa: ARG002
+        """Remembers the watchdog alone, until the thaw."""
+        if command == FSFREEZE_FREEZE.command.name:
+            if not isinstance(answer, int):
+                return terms.watchdog
+            self._watchdog = terms.watchdog
+        elif command == FSFREEZE_THAW.command.name and isinstance(answer, int):
+            over, self._watchdog = self._watchdog, ""
+            return over
+        return ""
 
     async def vms(self) -> list[VmState]:
         """QEMU serves the socket as long as its VM runs; of vsock only the agent itself could tell."""

@@ -36,6 +36,8 @@ RENEW_AFTER: Final = 90 * 60.0
 
 CONNECT_TIMEOUT: Final = 10.0
 CALL_TIMEOUT: Final = 3700.0
+LONGEST_HELD: Final = 25 * 3600.0
+"""Seconds; longer than any lease."""
 """Seconds: a freeze may take an hour."""
 
 PROXY_HINT: Final = "HTTPS_PROXY and HTTP_PROXY name it; NO_PROXY=HOST goes without it"
@@ -69,14 +71,19 @@ class _Request:
 class HttpsCarrier:
     """Must be made where an event loop runs, and closed."""
 
-    def __init__(self, target: Https, credentials: Credentials, trust: Trust) -> None:
+    def __init__(self, target: Https, credentials: Credentials, trust: Trust, *, connections: int = 32) -> None:
+        self._target = target
+        self._trust = trust
         self._name = str(target)
         self._credentials = credentials
         self._ticket: _Ticket | None = None
         self._login = asyncio.Lock()
         self._proxy = _proxy_for(target)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=_trusting(trust), limit=32),
+            # One that is to be held open is not closed for being idle.
+            connector=aiohttp.TCPConnector(
+                ssl=_trusting(trust), limit=connections, keepalive_timeout=15 if connections > 1 else LONGEST_HELD
+            ),
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
@@ -90,6 +97,10 @@ class HttpsCarrier:
     def name(self) -> str:
         """See `Carrier.name`."""
         return self._name
+
+    def another(self) -> "HttpsCarrier":
+        """See `Carrier.another`."""
+        return HttpsCarrier(self._target, self._credentials, self._trust, connections=1)
 
     async def call(
         self,
@@ -204,7 +215,7 @@ class HttpsCarrier:
         except aiohttp.ClientConnectorCertificateError as error:
             reason = _reason(error)
             raise CertificateNotTrusted(
-                context, f"its certificate is not trusted: {reason}", hint=_instead(reason)
+                context, f"its certificate is not trusted: {reason}", hint=_instead(reason, self._trust.ca)
             ) from error
         except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
             raise Unreachable(context, f"the proxy {_describe_proxy(error)}", hint=PROXY_HINT) from error
@@ -298,12 +309,14 @@ def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
     return found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
 
 
-def _instead(reason: str) -> str:
-    """A hint for where trusting the CA does not help; empty where it does."""
+def _instead(reason: str, ca: object) -> str:
+    """A hint for where trusting a CA does not help, or was tried; empty where it would."""
     if "expired" in reason:
         return "renew it on the host, or trust this very one by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
     if "mismatch" in reason:
         return "name the host as its certificate does, or trust it by its fingerprint (--fingerprint, GUESTWIRE_FINGERPRINT)"
+    if ca:
+        return f"{ca} is not the certificate of its CA: take it from the host again (--ca, GUESTWIRE_CA)"
     return ""
 
 

@@ -33,6 +33,9 @@ class InProcessCarrier:
         """See `Carrier.name`."""
         return self._name
 
+    def another(self) -> None:
+        """See `Carrier.another`."""
+
     async def call(
         self,
         method: str,

@@ -22,13 +22,15 @@ from guestwire.agent.results import (
     User,
     Vcpu,
 )
-from guestwire.contract.context import GuestContext
+from guestwire.agent.watchdog import arm, disarm
+from guestwire.contract.context import NO_TERMS, FreezeTerms, GuestContext
 from guestwire.contract.endpoint import VM, Effect, Registry
 from guestwire.contract.faces import Column, CommandView, Facts, Level, Line, Table, ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault, Forwarded, Name
 from guestwire.contract.text import to_bytes
 from guestwire.errors import AgentError
+from guestwire.wire import Command
 
 endpoints = Registry()
 
@@ -113,14 +115,42 @@ async def forward(context: GuestContext, parameters: VmParameters, command: Type
     agent = await context.agent(parameters.vmid)
     answer: Any
     if command in FREEZES:
-        await context.note_sent(parameters.vmid, command.command.name)
+        terms = NO_TERMS
+        if command is qga.FSFREEZE_FREEZE and (lease := context.freeze_lease):
+            terms = FreezeTerms(lease, watchdog=(await arm(agent, lease)).process)
+        return Forwarded(await freeze_or_thaw(context, parameters.vmid, command.command, terms))
     try:
         answer = await agent.execute_raw(command.command)
     except AgentError as error:
-        answer = {"error": AgentFault(error.error_class, error.description)}
-    if command in FREEZES:
-        await context.note_answer(parameters.vmid, command.command.name, answer)
+        answer = _fault(error)
     return Forwarded(answer)
+
+
+async def freeze_or_thaw(
+    context: GuestContext,
+    vmid: int,
+    command: Command,
+    terms: FreezeTerms = NO_TERMS,
+    arguments: dict[str, Any] | None = None,
+) -> Any:
+    """The answer to a command about freezes, of which notes are kept; an error of the agent's own is an answer, too.
+
+    The note of a freeze says FREEZE, whichever command it was.
+    """
+    agent = await context.agent(vmid)
+    name = qga.FSFREEZE_FREEZE.command.name if command is qga.FSFREEZE_FREEZE_LIST.command else command.name
+    await context.note_sent(vmid, name, terms)
+    answer: Any
+    try:
+        answer = await agent.execute_raw(command, arguments)
+    except AgentError as error:
+        answer = _fault(error)
+    disarm(agent, await context.note_answer(vmid, name, answer, terms))
+    return answer
+
+
+def _fault(error: AgentError) -> dict[str, AgentFault]:
+    return {"error": AgentFault(error.error_class, error.description)}
 
 
 @endpoints.endpoint(

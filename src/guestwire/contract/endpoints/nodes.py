@@ -7,8 +7,8 @@ import msgspec
 
 import guestwire
 from guestwire.access.checks import Privileges
-from guestwire.contract.context import HostFigures, MachineContext, NodeContext, NodeStatus, VmState
-from guestwire.contract.endpoint import Registry
+from guestwire.contract.context import FreezeNote, HostFigures, MachineContext, NodeContext, NodeStatus, VmState
+from guestwire.contract.endpoint import OWN, Registry
 from guestwire.contract.parameters import NodeParameters, Parameters, Role, parameter
 from guestwire.contract.results import Name, Subdirectory
 from guestwire.errors import AccessRefused
@@ -43,6 +43,13 @@ class Version(msgspec.Struct, frozen=True):
     release: str
     repoid: str
     guestwire: str
+
+
+class FrozenVm(FreezeNote, frozen=True, omit_defaults=True, kw_only=True):
+    """A VM whose file systems are frozen."""
+
+    vmid: int
+    name: str
 
 
 class Node(HostFigures, frozen=True, omit_defaults=True, kw_only=True):
@@ -189,6 +196,16 @@ async def storage(_context: object, _parameters: ListAllStorage) -> list[dict[st
 async def one_storage(_context: object, parameters: OneStorage) -> None:
     """Shows a storage: none is managed here."""
     raise AccessRefused(f"storage '{parameters.storage}' does not exist")
+
+
+@endpoints.endpoint("GET", f"/nodes/{{node}}/{OWN}/frozen", NodeParameters)
+async def frozen_vms(context: NodeContext, _parameters: NodeParameters) -> list[FrozenVm]:
+    """Lists the VMs on a node that are frozen, of those that the caller may see (`VM.Audit`)."""
+    return [
+        FrozenVm(vmid=vm.vmid, name=vm.name, **msgspec.structs.asdict(vm.frozen))
+        for vm in await context.vms()
+        if vm.frozen and context.may(f"/vms/{vm.vmid}", ("VM.Audit",))
+    ]
 
 
 @endpoints.endpoint("GET", "/nodes/{node}/qemu", VmList)

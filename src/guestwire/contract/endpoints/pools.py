@@ -22,7 +22,7 @@ endpoints = Registry()
 AUDIT: Final = Privileges("/pool/{poolid}", ("Pool.Audit",))
 ALLOCATE: Final = Privileges("/pool/{poolid}", ("Pool.Allocate",))
 
-Poolid = Annotated[str, parameter("The pool.", Role.TEXT, format="pve-poolid")]
+Poolid = Annotated[str, parameter("The pool.", Role.TEXT, format="pve-poolid", examples=["web"])]
 Kind = Annotated[str, parameter("Only members of this kind.", Role.TEXT, enum=("qemu", "lxc", "storage"))]
 
 

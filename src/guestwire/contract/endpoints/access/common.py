@@ -20,14 +20,31 @@ REALM_AND_MODIFY: Final = AllOf((OverRealm("Realm.AllocateUser"), OverUser(("Use
 ALLOCATE_GROUPS: Final = Privileges("/access/groups", ("Group.Allocate",))
 MODIFY_SYSTEM: Final = Privileges("/access", ("Sys.Modify",))
 
-Userid = Annotated[str, parameter("The user, NAME@REALM.", Role.TEXT, max_length=64, format="pve-userid")]
-Tokenid = Annotated[str, parameter("The token's name.", Role.TEXT, pattern=r"[A-Za-z][A-Za-z0-9.\-_]+")]
-Groupid = Annotated[str, parameter("The group.", Role.TEXT, format="pve-groupid")]
-Roleid = Annotated[str, parameter("The role.", Role.TEXT, format="pve-roleid")]
+Userid = Annotated[
+    str,
+    parameter("The user, NAME@REALM.", Role.TEXT, max_length=64, format="pve-userid", examples=["anna@pve"]),
+]
+Tokenid = Annotated[
+    str,
+    parameter(
+        "The token's name: a letter, and one or more letters, digits, '.', '-' or '_'.", Role.TEXT,
+        pattern=r"[A-Za-z][A-Za-z0-9.\-_]+", examples=["backup"],
+    ),
+]  # fmt: skip
+Groupid = Annotated[str, parameter("The group.", Role.TEXT, format="pve-groupid", examples=["operators"])]
+Roleid = Annotated[str, parameter("The role.", Role.TEXT, format="pve-roleid", examples=["Look"])]
 Expire = Annotated[int, parameter("Seconds since the epoch; 0: never.", ge=0)]
 Comment = Annotated[str, parameter("A comment.", Role.TEXT)]
 Groups = Annotated[str, parameter("Groups, separated by commas.", Role.TEXT, format="pve-groupid-list")]
-PrivilegeList = Annotated[str, parameter("Privileges, separated by commas.", Role.TEXT, format="pve-priv-list")]
+PrivilegeList = Annotated[
+    str,
+    parameter(
+        "Privileges, separated by commas.",
+        Role.TEXT,
+        format="pve-priv-list",
+        examples=["VM.GuestAgent.Audit,VM.GuestAgent.FileRead"],
+    ),
+]
 Password = Annotated[str, parameter("The password.", Role.SECRET, min_length=8, max_length=64)]
 
 

@@ -1,0 +1,173 @@
+"""Freezes end by themselves: with their lease, with their caller's connection, and after the server was killed."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from calling import Client, agent, site, vm
+from freezes import FrozenGuest
+from serving import Serving
+from waiting import until
+
+from guestwire.testing import FakeGuest
+
+pytestmark = pytest.mark.slow
+
+OWN = "/api2/json/nodes/pve1/qemu/100/guestwire/fsfreeze-freeze"
+LIST = "/api2/json/nodes/pve1/guestwire/frozen"
+LONG = 3600
+ARMED = "fe0"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Serving]:
+    async with Serving.of(site(vm(100, "web"), vm(101)), killed=True) as server:
+        yield server
+        if server.process.returncode is None:
+            server.process.kill()
+            await server.process.wait()
+
+
+@pytest.fixture
+async def fake(server: Serving) -> AsyncIterator[FakeGuest]:
+    async with FakeGuest(server.folder / "100.qga") as guest:
+        yield guest
+
+
+@pytest.fixture
+def client(server: Serving) -> Client:
+    return Client(server)
+
+
+async def listed(client: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await client.get(LIST)).data
+    return found
+
+
+async def test_a_freeze_ends_with_its_lease(server: Serving, client: Client, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 3, 3)
+    answer = await client.post(OWN, **{"guestwire-lease": 1})
+    (found,) = await listed(client)
+    await until(lambda: not guest.is_frozen, 10)
+
+    assert (answer.data["frozen"], answer.data["watchdog"]) == (3, False)
+    assert "guest-exec" in answer.data["problem"]
+    assert (found["vmid"], found["name"], found["by"], found["count"]) == (100, "web", "root@pam!admin", 3)
+    assert found["until"] - found["since"] <= 1
+    await until(lambda: "VM 100: 3 file systems are thawed" in server.log)
+    assert await listed(client) == []
+    assert "WARNING guestwire.freezes" not in server.log
+
+
+async def test_only_what_is_mounted_there_is_frozen(client: Client, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 0, 2)
+
+    def freeze(arguments: dict[str, Any]) -> int:
+        guest.is_frozen = True
+        return len(arguments["mountpoints"])
+
+    fake.replies["guest-fsfreeze-freeze-list"] = freeze
+    answer = await client.post(OWN, mountpoints=["/srv", "/var"])
+    (found,) = await listed(client)
+    thawed = await client.post(agent("fsfreeze-thaw"))
+
+    assert answer.data == {"frozen": 2, "watchdog": False}
+    assert (found["count"], found.get("until")) == (2, None)
+    assert thawed.data == {"result": 2}
+    assert await listed(client) == []
+
+
+async def test_a_freeze_ends_with_the_connection_of_its_caller(client: Client, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 3, 3)
+    async with client.connection() as connection:
+        body = json.dumps({"guestwire-lease": LONG, "while-connected": True}).encode()
+        connection.send(client.request("POST", OWN, body, ["Content-Type: application/json"]))
+        assert (await connection.answer()).data["frozen"] == 3
+        (found,) = await listed(client)
+        assert (found["connected"], guest.is_frozen) == (True, True)
+        connection.drop()
+
+    await until(lambda: not guest.is_frozen, 10)
+
+
+async def test_a_caller_that_leaves_while_the_guest_freezes_leaves_it_thawed(client: Client, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 3, 3)
+    fake.delay["guest-fsfreeze-freeze"] = 1.0
+    async with client.connection() as connection:
+        body = json.dumps({"guestwire-lease": LONG, "while-connected": True}).encode()
+        connection.send(client.request("POST", OWN, body, ["Content-Type: application/json"]))
+        await until(lambda: "guest-fsfreeze-freeze" in fake.names())
+        connection.drop()
+
+    await until(lambda: "guest-fsfreeze-thaw" in fake.names(), 10)
+    assert not guest.is_frozen
+
+
+@pytest.mark.parametrize("terms", [{"guestwire-lease": 2}, {"guestwire-lease": LONG, "while-connected": True}])
+async def test_a_killed_server_thaws_at_its_next_start_what_is_over(
+    server: Serving, client: Client, fake: FakeGuest, terms: dict[str, Any]
+) -> None:
+    guest = FrozenGuest(fake, 3, 3)
+    async with client.connection() as connection:
+        body = json.dumps(terms).encode()
+        connection.send(client.request("POST", OWN, body, ["Content-Type: application/json"]))
+        assert (await connection.answer()).status == 200
+        await server.restart()
+
+    await until(lambda: not guest.is_frozen, 15)
+    await until(lambda: "VM 100: 3 file systems are thawed" in server.log)
+    assert await listed(client) == []
+
+
+async def test_a_killed_server_leaves_frozen_what_has_time_left(
+    server: Serving, client: Client, fake: FakeGuest
+) -> None:
+    guest = FrozenGuest(fake, 3, 3)
+    await client.post(OWN, **{"guestwire-lease": LONG})
+    (before,) = await listed(client)
+    await server.restart()
+    await until(lambda: "VM 100 is still frozen" in server.log, 15)
+
+    assert guest.is_frozen
+    assert await listed(client) == [before]
+
+
+async def test_a_guest_that_does_not_answer_is_told_again(client: Client, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 3, "the file systems stay frozen", "they stay so", 3)
+    await client.post(OWN, **{"guestwire-lease": 1})
+
+    await until(lambda: fake.names().count("guest-fsfreeze-thaw") == 3, 15)
+    await until(lambda: not guest.is_frozen)
+    assert await listed(client) == []
+
+
+async def test_a_freeze_that_is_thawed_in_time_ends_once(client: Client, fake: FakeGuest) -> None:
+    FrozenGuest(fake, 3, 3, 5)
+    await client.post(OWN, **{"guestwire-lease": 1})
+    await client.post(agent("fsfreeze-thaw"))
+    await client.post(OWN, **{"guestwire-lease": LONG})
+    (found,) = await listed(client)
+
+    assert found["until"] - found["since"] > 2
+    assert fake.names().count("guest-fsfreeze-thaw") == 1
+
+
+async def test_the_configuration_may_give_every_freeze_a_lease() -> None:
+    async with (
+        Serving.of(site(vm(100, "web"), server="freeze_lease = 1")) as server,
+        FakeGuest(server.folder / "100.qga") as fake,
+    ):
+        guest = FrozenGuest(fake, 3, 3)
+        answer = await Client(server).post(agent("fsfreeze-freeze"))
+        await until(lambda: not guest.is_frozen, 10)
+
+        assert answer.data == {"result": 3}
+
+
+@pytest.mark.parametrize("lease", [0, -1, 86_401, "soon"])
+async def test_a_lease_is_seconds_of_a_day_at_most(client: Client, fake: FakeGuest, lease: object) -> None:
+    answer = await client.post(OWN, **{"guestwire-lease": lease})
+
+    assert answer.status == 400
+    assert "guest-fsfreeze-freeze" not in fake.names()
