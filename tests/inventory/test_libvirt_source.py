@@ -59,6 +59,11 @@ async def following(*uris: str, store: MemoryStore | None = None) -> AsyncIterat
         await inventory.close()
 
 
+def _name_of(pid: int) -> str:
+    """What the process of a VM is called on its command line."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"guest=")[2].partition(b",")[0].decode()
+
+
 def named(inventory: Inventory, name: str) -> Vm | None:
     return next((vm for vm in inventory.vms.values() if vm.config.name == name), None)
 
@@ -251,6 +256,8 @@ class TestRealDomains:
             state = (await client.get(f"{path}/status/current")).data
             assert (state["qmpstatus"], state["diskread"], state["maxmem"]) == ("running", 0, 256 * 2**20)
             assert 0 <= state["cpu"] < 2
+            assert await asyncio.to_thread(_name_of, state["pid"]) == "web"
+            assert 0 < state["uptime"] < 3600
             assert (await client.get(f"{path}/agent/get-host-name")).data["result"]["host-name"] == "web"
             started = (await client.post(f"{path}/agent/exec", command=["hostname"])).data["pid"]
             ended: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from guestwire.channels import Channel, ChannelState, GuestEvent, open_channel
 from guestwire.contract.context import AgentChannel
 from guestwire.errors import GuestError, VmNotRunning
 from guestwire.inventory.config import TAG, VmConfig
+from guestwire.inventory.found import added_channel
 from guestwire.inventory.freezes import Freezes, in_words
 from guestwire.inventory.host import HostLoad
 from guestwire.inventory.libvirt_source import Domain, LibvirtSource, merged
@@ -183,11 +184,6 @@ def _way(config: VmConfig, libvirt: InLibvirt | None) -> tuple[object, ...]:
 def _config_of(vmid: int, domain: Domain) -> VmConfig:
     tags = [tag for tag in domain.tags if re.match(TAG, tag)]
     return VmConfig(vmid=vmid, name=domain.name, description=domain.description, tags=tags)
-
-
-def added_channel(qmp: Path) -> Path:
-    """The agent's socket of a VM that has got its channel from guestwire: beside the QMP socket, so that it is found again."""
-    return qmp.with_name(f"{qmp.name}.qga")
 
 
 class Inventory:
