@@ -78,7 +78,8 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
     inventory.freeze_lease = config.server.freeze_lease
     frozen = FrozenGuests(inventory, access, recorder)
     discovery = Discovery(inventory, sources_of(config.source), store, config.vm, Libvirts(config.source))
-    stop = _heed_signals(path, config, discovery)
+    reloads: set[asyncio.Task[None]] = set()
+    stop = _heed_signals(path, config, discovery, reloads)
     listener = Listener(
         make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
         most=shares.clients, proxies=config.server.proxies,
@@ -108,10 +109,10 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
         notify("STOPPING=1")
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
-        reporting.cancel()
-        following.cancel()
-        keeping.cancel()
-        await asyncio.gather(reporting, following, keeping, frozen.thaw(), return_exceptions=True)
+        ending = (reporting, following, keeping, *reloads)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
@@ -128,15 +129,18 @@ def _usable_realms() -> tuple[Realm, ...]:
     return REALMS
 
 
-def _heed_signals(path: Path | None, config: Config, discovery: Discovery) -> asyncio.Event:
-    """SIGHUP reloads; SIGTERM and SIGINT set the event."""
+def _heed_signals(
+    path: Path | None, config: Config, discovery: Discovery, reloads: set[asyncio.Task[None]]
+) -> asyncio.Event:
+    """SIGHUP reloads, which is in `reloads` meanwhile; SIGTERM and SIGINT set the event."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
+        if stop.is_set():
+            return
         task = loop.create_task(_reload(path, config, discovery, turn), name="reload")
         reloads.add(task)
         task.add_done_callback(reloads.discard)

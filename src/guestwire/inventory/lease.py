@@ -22,7 +22,6 @@ from guestwire.contract.context import (
     VmDefinition,
 )
 from guestwire.errors import AgentNotConfigured, GuestError, InvalidParameters, VmNotFound, VmNotRunning
-from guestwire.inventory.host import own_address
 from guestwire.inventory.machine import Machine, Usage, traffic
 from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
 from guestwire.inventory.task_runner import Say, Tasks
@@ -209,7 +208,7 @@ class Lease:
 
     async def node_address(self) -> str:
         """See `MachineContext.node_address`."""
-        return await asyncio.to_thread(own_address)
+        return await self._inventory.own_address()
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         """See `NodeContext.may`."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -16,7 +17,7 @@ from guestwire.errors import GuestError, VmNotRunning
 from guestwire.inventory.config import TAG, VmConfig
 from guestwire.inventory.found import added_channel
 from guestwire.inventory.freezes import Freezes, in_words
-from guestwire.inventory.host import HostLoad
+from guestwire.inventory.host import HostLoad, own_address
 from guestwire.inventory.libvirt_source import Domain, LibvirtSource, merged
 from guestwire.inventory.machine import Counters, Facts, Machine
 from guestwire.inventory.task_runner import Tasks
@@ -25,6 +26,9 @@ from guestwire.stores import MemoryStore, Store
 
 if TYPE_CHECKING:
     from guestwire.channels.qmp import Monitor
+
+ADDRESS_FRESH: Final = 60.0
+"""Seconds."""
 
 SLICE: Final = 100
 """VMs that are gone through in one turn of the loop: there may be ten thousand."""
@@ -205,6 +209,8 @@ class Inventory:
         self._updates: set[asyncio.Task[None]] = set()
         self.host = HostLoad()
         self._kept = ExitStatusCache()
+        self._address: asyncio.Future[str] | None = None
+        self._address_at = 0.0
         self._turn = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
@@ -245,6 +251,13 @@ class Inventory:
             self._vms = new
             for vm in old.values():
                 self._retire(vm)
+
+    async def own_address(self) -> str:
+        """The node's address; looked up once for all who ask meanwhile, and for a minute: a name server may be slow."""
+        now = time.monotonic()
+        if self._address is None or (self._address.done() and now - self._address_at >= ADDRESS_FRESH):
+            self._address, self._address_at = asyncio.ensure_future(asyncio.to_thread(own_address)), now
+        return await asyncio.shield(self._address)
 
     async def add_channel(self, vmid: int) -> AgentChannel:
         """Gives a running VM a channel for its agent, or one of libvirt's that is defined there. Its id must be known.
@@ -298,6 +311,8 @@ class Inventory:
     async def close(self) -> None:
         """Closes all channels."""
         await self.tasks.close()
+        if self._address:
+            self._address.cancel()
         updates = list(self._updates)
         for update in updates:
             update.cancel()
