@@ -275,9 +275,10 @@ def open_host(settings: Settings) -> Host:
         return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
     if isinstance(target, Local):
         from guestwire.client.carriers.local import LocalCarrier  # noqa: PLC0415
-        from guestwire.inventory.sources import UNASKED, libvirts_here, sources_of  # noqa: PLC0415
+        from guestwire.inventory.config import UNCONFIGURED  # noqa: PLC0415
+        from guestwire.inventory.sources import Libvirts, sources_of  # noqa: PLC0415
 
-        carrier_here = LocalCarrier("this machine", sources_of(UNASKED), libvirts_here())
+        carrier_here = LocalCarrier("this machine", sources_of(UNCONFIGURED), Libvirts(UNCONFIGURED))
         return Host(carrier_here, machine=carrier_here, is_local=True)
     if isinstance(target, LibvirtUri):
         from guestwire.client.carriers.libvirt_host import LibvirtCarrier  # noqa: PLC0415
