@@ -88,6 +88,8 @@ FSFREEZE_THAW: Final[TypedCommand[int]] = _changes("guest-fsfreeze-thaw", int, t
 FSTRIM: Final[TypedCommand[TrimResult]] = _changes("guest-fstrim", TrimResult, timeout=600)
 
 SHUTDOWN: Final = _no_reply("guest-shutdown", timeout=600)
+# A guest that halts stays connected, and one that starts anew may: an agent that refuses it says so at once.
+SHUTDOWN_MODE: Final = _no_reply("guest-shutdown", timeout=20)
 SUSPEND_DISK: Final = _no_reply("guest-suspend-disk")
 SUSPEND_HYBRID: Final = _no_reply("guest-suspend-hybrid")
 SUSPEND_RAM: Final = _no_reply("guest-suspend-ram")
@@ -99,7 +101,9 @@ SSH_REMOVE_AUTHORIZED_KEYS: Final[TypedCommand[Done]] = _changes("guest-ssh-remo
 SET_TIME: Final[TypedCommand[Done]] = _changes("guest-set-time", Done, timeout=30)
 SET_VCPUS: Final[TypedCommand[int]] = _changes("guest-set-vcpus", int, timeout=60)
 # What is in a block that goes offline is moved first.
-SET_MEMORY_BLOCKS: Final[TypedCommand[list[MemoryBlockChange]]] = _changes("guest-set-memory-blocks", list[MemoryBlockChange], timeout=120)
+SET_MEMORY_BLOCKS: Final[TypedCommand[list[MemoryBlockChange]]] = _changes(
+    "guest-set-memory-blocks", list[MemoryBlockChange], timeout=120
+)
 
 EXEC: Final[TypedCommand[ExecStarted]] = _changes("guest-exec", ExecStarted)
 # Not repeatable: the agent forgets a process the moment its end was read. Two streams of 16 MiB, in base64.
@@ -159,7 +163,11 @@ Capture = Literal["none", "stdout", "stderr", "separated", "merged"]
 
 
 def exec_arguments(
-    command: Sequence[str], input_data: bytes | None = None, *, env: Sequence[str] | None = None, capture: Capture = "separated"
+    command: Sequence[str],
+    input_data: bytes | None = None,
+    *,
+    env: Sequence[str] | None = None,
+    capture: Capture = "separated",
 ) -> dict[str, Any]:
     """Arguments of guest-exec.
 

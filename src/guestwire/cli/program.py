@@ -30,7 +30,15 @@ LOCAL_FAULT: Final = 74
 """The exit code for a fault of files and streams of this machine."""
 
 COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "Look at guests": {"ls": "guests.ls", "df": "disks.df", "memory": "guests.memory", "doctor": "doctor.doctor"},
+    "Look at guests": {
+        "ls": "guests.ls",
+        "df": "disks.df",
+        "load": "load.load",
+        "memory": "plugging.memory",
+        "routes": "load.routes",
+        "vcpus": "plugging.vcpus",
+        "doctor": "doctor.doctor",
+    },
     "Work in a guest": {
         "exec": "processes.execute",
         "status": "processes.status",
@@ -44,8 +52,12 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "thaw": "power.thaw",
         "trim": "power.trim",
         "passwd": "power.passwd",
+        "ssh-key": "ssh_keys.ssh_key",
+        "set-time": "power.set_time",
         "power": "power.power",
         "shutdown": "power.shutdown",
+        "reboot": "power.reboot",
+        "halt": "power.halt",
         "suspend": "power.suspend",
         "wait": "power.wait",
         "channel": "channel_command.channel",

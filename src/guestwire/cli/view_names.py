@@ -3,7 +3,11 @@
 from typing import Final
 
 VIEWS: Final = {
+    "cpustats": ("Look at guests", "Show what a guest's processors have done."),
     "df": ("Look at guests", "Show how full a guest's file systems are."),
+    "disks": ("Look at guests", "Show a guest's disks, partitions and volumes."),
+    "diskstats": ("Look at guests", "Show what a guest's disks have read and written."),
+    "drivers": ("Look at guests", "Show a Windows guest's devices and their drivers."),
     "freeze-status": ("Change a guest", "Show if file systems are frozen or thawed."),
     "hostname": ("Look at guests", "Show a guest's host name."),
     "info": ("Look at guests", "Show the agent's version and commands."),

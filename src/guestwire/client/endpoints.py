@@ -3,12 +3,20 @@
 
 from guestwire.agent.results import (
     AgentInfo,
+    AuthorizedKeys,
+    CpuStats,
+    Device,
+    Disk,
+    DiskStats,
     FileSystem,
     HostName,
     Interface,
+    Load,
     MemoryBlock,
+    MemoryBlockChange,
     MemoryBlockInfo,
     OsInfo,
+    Route,
     TimeZone,
     TrimResult,
     User,
@@ -175,6 +183,32 @@ class Endpoints(Calls):
         )
         return result
 
+    async def exec_capture(
+        self,
+        command: list[str],
+        *,
+        input_data: str | None = None,
+        env: list[str] | None = None,
+        capture: str = "separated",
+    ) -> Started:
+        """Starts a program in the guest with an environment, and says which of its outputs are kept; exec-status tells how it ends. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            command: Program and arguments; a single text is a program's name, not a command line.
+            input_data: What the program reads from standard input.
+            env: The whole environment, as NAME=VALUE; without it, the agent's own.
+            capture: The outputs that the agent keeps; merged: both as one, in the order of what was written.
+        """
+        result: Started = await self.call(
+            "POST",
+            "guestwire/exec",
+            Started,
+            {"command": command, "input-data": input_data, "env": env, "capture": capture},
+            repeatable=False,
+            instead="guestwire exec --env NAME=VALUE GUEST -- PROGRAM",
+        )
+        return result
+
     async def exec_status(self, pid: int) -> ProcessState[str]:
         """Tells whether a process still runs, or how it ended and what it wrote. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
 
@@ -218,6 +252,23 @@ class Endpoints(Calls):
             "POST", "agent/file-write", None, {"file": file, "content": content, "encode": encode}, repeatable=False
         )
 
+    async def file_append(self, file: str, content: str, *, encode: bool = True) -> None:
+        """Adds to the end of a file, which is made where there is none; after an error a part of it may have been added. Needs VM.GuestAgent.FileWrite or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            file: The path in the guest.
+            content: What is added.
+            encode: The content is text; otherwise it is base64 already.
+        """
+        await self.call(
+            "POST",
+            "guestwire/file-append",
+            None,
+            {"file": file, "content": content, "encode": encode},
+            repeatable=False,
+            instead="guestwire exec -i GUEST -- tee -a FILE",
+        )
+
     async def file_piece(self, file: str, at: int, content: str) -> None:
         """Writes a chunk of a file at its place; together with file-write, files of any size. Needs VM.GuestAgent.FileWrite or VM.GuestAgent.Unrestricted on /vms/{vmid}.
 
@@ -239,6 +290,222 @@ class Endpoints(Calls):
         """
         result: FileContent[str] = await self.call(
             "GET", "guestwire/file-list", FileContent[str], {"folder": folder, "recursive": recursive}, repeatable=True
+        )
+        return result
+
+    async def get_disks(self) -> list[Disk]:
+        """Lists the guest's disks, partitions and volumes, and what they stand on. Needs VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
+        result: list[Disk] = await self.call(
+            "GET",
+            "guestwire/get-disks",
+            list[Disk],
+            {},
+            repeatable=True,
+            forwarded=True,
+            instead="guestwire exec GUEST -- lsblk",
+        )
+        return result
+
+    async def get_diskstats(self) -> list[DiskStats]:
+        """Reads the counters of the guest's disks. Needs VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
+        result: list[DiskStats] = await self.call(
+            "GET",
+            "guestwire/get-diskstats",
+            list[DiskStats],
+            {},
+            repeatable=True,
+            forwarded=True,
+            instead="guestwire cat GUEST:/proc/diskstats",
+        )
+        return result
+
+    async def get_cpustats(self) -> list[CpuStats]:
+        """Reads the time that each of the guest's processors has spent, in milliseconds. Needs VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
+        result: list[CpuStats] = await self.call(
+            "GET",
+            "guestwire/get-cpustats",
+            list[CpuStats],
+            {},
+            repeatable=True,
+            forwarded=True,
+            instead="guestwire cat GUEST:/proc/stat",
+        )
+        return result
+
+    async def get_load(self) -> Load:
+        """Reads the guest's load. Needs VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
+        result: Load = await self.call(
+            "GET",
+            "guestwire/get-load",
+            Load,
+            {},
+            repeatable=True,
+            forwarded=True,
+            instead="guestwire cat GUEST:/proc/loadavg",
+        )
+        return result
+
+    async def network_get_route(self) -> list[Route]:
+        """Lists the guest's routes. Needs VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
+        result: list[Route] = await self.call(
+            "GET",
+            "guestwire/network-get-route",
+            list[Route],
+            {},
+            repeatable=True,
+            forwarded=True,
+            instead="guestwire exec GUEST -- ip route",
+        )
+        return result
+
+    async def get_devices(self) -> list[Device]:
+        """Lists a Windows guest's devices and their drivers. Needs VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/{vmid}."""
+        result: list[Device] = await self.call(
+            "GET",
+            "guestwire/get-devices",
+            list[Device],
+            {},
+            repeatable=True,
+            forwarded=True,
+            instead="guestwire exec GUEST -- pnputil /enum-drivers",
+        )
+        return result
+
+    async def ssh_get_authorized_keys(self, username: str) -> AuthorizedKeys:
+        """Reads the SSH keys that may log in as a user of the guest. Needs VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            username: The user in the guest.
+        """
+        result: AuthorizedKeys = await self.call(
+            "GET",
+            "guestwire/ssh-get-authorized-keys",
+            AuthorizedKeys,
+            {"username": username},
+            repeatable=True,
+            forwarded=True,
+            instead="guestwire cat GUEST:/home/USER/.ssh/authorized_keys",
+        )
+        return result
+
+    async def ssh_add_authorized_keys(self, username: str, keys: list[str], *, reset: bool = False) -> None:
+        """Lets SSH keys log in as a user of the guest. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            username: The user in the guest.
+            keys: Public keys, as in authorized_keys.
+            reset: These keys are all: others are removed.
+        """
+        await self.call(
+            "POST",
+            "guestwire/ssh-add-authorized-keys",
+            None,
+            {"username": username, "keys": keys, "reset": reset},
+            repeatable=False,
+            forwarded=True,
+            instead="guestwire edit GUEST:/home/USER/.ssh/authorized_keys",
+        )
+
+    async def ssh_remove_authorized_keys(self, username: str, keys: list[str]) -> None:
+        """Lets SSH keys log in as a user of the guest no more. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            username: The user in the guest.
+            keys: Public keys, as in authorized_keys.
+        """
+        await self.call(
+            "POST",
+            "guestwire/ssh-remove-authorized-keys",
+            None,
+            {"username": username, "keys": keys},
+            repeatable=False,
+            forwarded=True,
+            instead="guestwire edit GUEST:/home/USER/.ssh/authorized_keys",
+        )
+
+    async def set_time(self, *, time: int | None = None) -> None:
+        """Sets the guest's clock, and by it that of its VM; or the other way round. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            time: Nanoseconds since the epoch; without it, the VM's own clock.
+        """
+        await self.call(
+            "POST",
+            "guestwire/set-time",
+            None,
+            {"time": time},
+            repeatable=False,
+            forwarded=True,
+            instead="guestwire exec GUEST -- hwclock --hctosys, or date --set",
+        )
+
+    async def set_vcpus(self, *, online: str = "", offline: str = "") -> int:
+        """Sets processors of the guest online and offline; returns how many. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            online: Numbers and ranges, as 0-3,5.
+            offline: Numbers and ranges, as 0-3,5.
+        """
+        result: int = await self.call(
+            "POST",
+            "guestwire/set-vcpus",
+            int,
+            {"online": online, "offline": offline},
+            repeatable=False,
+            forwarded=True,
+            instead="guestwire exec GUEST -- chcpu --enable 0-3",
+        )
+        return result
+
+    async def set_memory_blocks(self, *, online: str = "", offline: str = "") -> list[MemoryBlockChange]:
+        """Sets memory blocks of the guest online and offline; says of each how that ended. Needs VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            online: Numbers and ranges, as 0-3,5.
+            offline: Numbers and ranges, as 0-3,5.
+        """
+        result: list[MemoryBlockChange] = await self.call(
+            "POST",
+            "guestwire/set-memory-blocks",
+            list[MemoryBlockChange],
+            {"online": online, "offline": offline},
+            repeatable=False,
+            forwarded=True,
+            instead="guestwire exec GUEST -- chmem --enable --blocks 0-3",
+        )
+        return result
+
+    async def shutdown_mode(self, *, mode: str = "powerdown") -> None:
+        """Shuts the guest down, halts it, or has it start anew. Needs VM.PowerMgmt or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            mode: The VM is off, its guest halts, or starts anew.
+        """
+        await self.call(
+            "POST",
+            "guestwire/shutdown",
+            None,
+            {"mode": mode},
+            repeatable=False,
+            forwarded=True,
+            has_reply=False,
+            instead="guestwire power reboot GUEST, or guestwire shutdown GUEST",
+        )
+
+    async def fstrim_minimum(self, *, minimum: int = 0) -> TrimResult:
+        """Gives unused blocks of the guest's file systems back, in ranges that are long enough. Needs VM.GuestAgent.FileSystemMgmt or VM.GuestAgent.Unrestricted on /vms/{vmid}.
+
+        Args:
+            minimum: Bytes: smaller free ranges are left out.
+        """
+        result: TrimResult = await self.call(
+            "POST",
+            "guestwire/fstrim",
+            TrimResult,
+            {"minimum": minimum},
+            repeatable=False,
+            forwarded=True,
+            instead="guestwire trim GUEST, which leaves out nothing",
         )
         return result
 

@@ -6,7 +6,11 @@ from guestwire.contract.endpoint import Registry
 from guestwire.contract.endpoints import agent, files, further_commands, leases, machines, nodes, processes, vm_power
 
 GUEST_ENDPOINTS: Final = Registry(
-    nodes.endpoints, agent.endpoints, leases.endpoints, processes.endpoints, files.endpoints,
+    nodes.endpoints,
+    agent.endpoints,
+    leases.endpoints,
+    processes.endpoints,
+    files.endpoints,
     further_commands.endpoints,
 )
 

@@ -271,9 +271,7 @@ class SetMemoryBlocks(VmParameters, frozen=True, kw_only=True):
     timeout=within(qga.SET_MEMORY_BLOCKS), tool=ToolView(Level.MANAGE, hint="Seldom of use."),
     instead="guestwire exec GUEST -- chmem --enable --blocks 0-3",
 )  # fmt: skip
-async def set_memory_blocks(
-    context: GuestContext, parameters: SetMemoryBlocks
-) -> Forwarded[list[MemoryBlockChange]]:
+async def set_memory_blocks(context: GuestContext, parameters: SetMemoryBlocks) -> Forwarded[list[MemoryBlockChange]]:
     """Sets memory blocks of the guest online and offline; says of each how that ended."""
     wanted = _changes(parameters.online, parameters.offline)
     blocks = [{"phys-index": number, "online": online} for number, online in wanted.items()]
@@ -314,18 +312,19 @@ class ShutdownMode(VmParameters, frozen=True, kw_only=True):
     """Parameters of our own shutdown."""
 
     mode: Annotated[
-        str, parameter("The VM is off, its guest halts, or starts anew.", Role.TEXT, enum=("powerdown", "halt", "reboot"))
+        str,
+        parameter("The VM is off, its guest halts, or starts anew.", Role.TEXT, enum=("powerdown", "halt", "reboot")),
     ] = "powerdown"
 
 
 @endpoints.endpoint(
     "POST", f"{OURS}/shutdown", ShutdownMode, check=POWER, effect=Effect.DISRUPTS, name="shutdown-mode",
-    timeout=within(qga.SHUTDOWN), tool=ToolView(hint="Ends everything that runs in the guest; after halt, its VM goes on without it."),
+    timeout=within(qga.SHUTDOWN_MODE), tool=ToolView(hint="Ends everything that runs in the guest; after halt, its VM goes on without it."),
     instead="guestwire power reboot GUEST, or guestwire shutdown GUEST",
 )  # fmt: skip
 async def shutdown_mode(context: GuestContext, parameters: ShutdownMode) -> Forwarded[None]:
     """Shuts the guest down, halts it, or has it start anew."""
-    return await ask(context, parameters, qga.SHUTDOWN, {"mode": parameters.mode})
+    return await ask(context, parameters, qga.SHUTDOWN_MODE, {"mode": parameters.mode})
 
 
 class TrimMinimum(VmParameters, frozen=True, kw_only=True):

@@ -92,7 +92,9 @@ async def exec_capture(context: GuestContext, parameters: ExecCapture) -> Starte
         return Started(await agent.processes.start(parameters.command, input_data, env=parameters.env, capture=capture))
     except AgentError as error:
         if "capture-output" in error.description:
-            why = f"this agent can't capture '{capture}' alone: one can since QEMU {CAPTURES_SINCE} ({error.description})"
+            why = (
+                f"this agent can't capture '{capture}' alone: one can since QEMU {CAPTURES_SINCE} ({error.description})"
+            )
             raise AgentError(error.error_class, why) from error
         raise await explain_missing(agent, EXEC.command.name, error) from error
 
