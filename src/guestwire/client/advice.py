@@ -41,7 +41,7 @@ _TABLE: Final = (
     (r"authorized_keys.*No such file", "the user has no keys yet: `guestwire ssh-key push GUEST USER FILE` adds some"),
     (r"failed to lookup user", "check that the guest has such a user"),
     (r"invalid OpenSSH public key", "a key is one line of a .pub file"),
-    (r"hwclock failed", "the clock of the guest's system is set; the VM's, which it starts with, is not: the guest lacks hwclock, or its device"),
+    (r"hardware clock|hwclock", "the clock of the guest's system is set; the VM's, which it starts with, is not: the guest lacks hwclock, or its device"),
     (r"processor #\d+ can't be offlined", "`guestwire vcpus GUEST` shows which can"),
     (r"forbidden characters in username", "a user's name has no ':' and no line end"),
     (r"forbidden characters in raw password", "take a password without a line end"),
