@@ -22,6 +22,7 @@ from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
 from guestwire.client import connect
+from guestwire.errors import GuestImageError
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 if TYPE_CHECKING:
@@ -141,6 +142,37 @@ async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
     finally:
         await machine.stop()
         shutil.rmtree(folder)
+
+
+# A real guest with one agent or the other
+
+
+@pytest.fixture(scope="session")
+async def newer() -> AsyncIterator["tuple[Machine, GuestImage] | str"]:
+    """A guest with Debian 13's agent; or why there is none."""
+    from devtools.guests import Machine, accelerator, build, default_cache  # noqa: PLC0415  # as above
+
+    try:
+        image = await asyncio.to_thread(build, default_cache(), agent="trixie")
+    except GuestImageError as error:
+        yield f"no guest with Debian 13's agent here: {error}"
+        return
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        async with Machine(image, Path(name), vmid=113, accel=await accelerator(image)) as machine:
+            await machine.wait_for_agent()
+            yield machine, image
+
+
+@pytest.fixture(params=["this host's agent", "Debian 13's agent"])
+def booted(
+    request: pytest.FixtureRequest, machine: "Machine", image: "GuestImage", newer: "tuple[Machine, GuestImage] | str"
+) -> "tuple[Machine, GuestImage]":
+    """A machine with one agent or the other."""
+    if request.param == "this host's agent":
+        return machine, image
+    if isinstance(newer, str):
+        pytest.skip(newer)
+    return newer
 
 
 # libvirt

@@ -44,7 +44,15 @@ OF_OUR_OWN: Final = (
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/agent-channel"),
     ("GET", "/nodes/{node}/qemu/{vmid}/guestwire/file-list"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-piece"),
-)
+    ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-append"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/exec"),
+    *(("GET", f"/nodes/{{node}}/qemu/{{vmid}}/guestwire/{name}") for name in (
+        "get-disks", "get-diskstats", "get-cpustats", "get-load", "get-devices", "network-get-route", "ssh-get-authorized-keys",
+    )),
+    *(("POST", f"/nodes/{{node}}/qemu/{{vmid}}/guestwire/{name}") for name in (
+        "ssh-add-authorized-keys", "ssh-remove-authorized-keys", "set-time", "set-vcpus", "set-memory-blocks", "shutdown", "fstrim",
+    )),
+)  # fmt: skip
 """Under a name of our own."""
 
 

@@ -88,6 +88,8 @@ FSFREEZE_THAW: Final[TypedCommand[int]] = _changes("guest-fsfreeze-thaw", int, t
 FSTRIM: Final[TypedCommand[TrimResult]] = _changes("guest-fstrim", TrimResult, timeout=600)
 
 SHUTDOWN: Final = _no_reply("guest-shutdown", timeout=600)
+# A guest that halts stays connected, and one that starts anew may: an agent that refuses it says so at once.
+SHUTDOWN_MODE: Final = _no_reply("guest-shutdown", timeout=20)
 SUSPEND_DISK: Final = _no_reply("guest-suspend-disk")
 SUSPEND_HYBRID: Final = _no_reply("guest-suspend-hybrid")
 SUSPEND_RAM: Final = _no_reply("guest-suspend-ram")
@@ -153,11 +155,15 @@ SINCE: Final[dict[str, str]] = {
 }  # fmt: skip
 """The version of QEMU whose agent was the first with a command: all that there are."""
 
-CAPTURES_SINCE: Final = "8.0"
-"""The first version with the captures of guest-exec that are neither both outputs nor none."""
+MERGES_SINCE: Final = "8.0"
+"""The first version whose guest-exec makes one of both outputs."""
 
-Capture = Literal["none", "stdout", "stderr", "separated", "merged"]
-"""The outputs of a process that its agent keeps; merged: both as one, in the order of what was written."""
+Capture = Literal["none", "separated", "merged"]
+"""The outputs of a process that its agent keeps; merged: both as one, in the order of what was written.
+
+The schema has `stdout` and `stderr`, too. With them an agent of 10.0 never says that a process has ended: it waits for
+the end of the other output.
+"""
 
 
 def exec_arguments(

@@ -43,8 +43,6 @@ exec "$@" REDIRECTION
 REDIRECTIONS: Final[dict[Capture, str]] = {
     "separated": '>"$d/out" 2>"$d/err"',
     "merged": '>"$d/out" 2>&1',
-    "stdout": '>"$d/out" 2>/dev/null',
-    "stderr": '>/dev/null 2>"$d/err"',
 }
 
 FIND: Final = """\

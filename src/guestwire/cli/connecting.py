@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -14,7 +14,7 @@ from guestwire.errors import GuestwireError
 if TYPE_CHECKING:
     import asyncio
 
-    from guestwire.client import Guest, Host
+    from guestwire.client import CallFailed, Guest, GuestInfo, Host
     from guestwire.client.settings import Settings
 
 T = TypeVar("T")
@@ -173,6 +173,37 @@ def on_guest(context: click.Context, name: str, job: Callable[["Guest"], Awaitab
             raise
 
     return on_host(context, found)
+
+
+AT_ONCE: Final = 8
+"""Guests that are asked at the same time."""
+
+RUNNING: Final = "running"
+
+
+async def ask_running(
+    host: "Host", tags: Iterable[str], ask: Callable[["Guest"], Awaitable[T]]
+) -> "list[tuple[GuestInfo, T | CallFailed]]":
+    """What each guest that runs and has these tags answers, in the order of the host's list; an error is an answer."""
+    from contextlib import aclosing  # noqa: PLC0415  # `--help` must not wait for the client
+
+    from guestwire.client.cancellation import map_ordered  # noqa: PLC0415
+    from guestwire.client.errors import CallFailed  # noqa: PLC0415
+
+    running = [guest for guest in await host.guests() if guest.status == RUNNING and guest.has_tags(tags)]
+
+    async def answer(info: "GuestInfo") -> "tuple[GuestInfo, T | CallFailed]":
+        try:
+            return info, await ask(host.guest_from(info))
+        except CallFailed as error:
+            return info, error
+
+    async def jobs() -> AsyncGenerator[Coroutine[Any, Any, "tuple[GuestInfo, T | CallFailed]"], None]:
+        for info in running:
+            yield answer(info)
+
+    async with aclosing(map_ordered(jobs(), AT_ONCE)) as answers:
+        return [answer async for answer in answers]
 
 
 def _load_https() -> None:

@@ -1,22 +1,16 @@
 """`guestwire df`: the file systems of a guest, or the fullest one of each guest."""
 
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from guestwire.cli.connecting import guest_names, on_host, plain, tag_option
+from guestwire.cli.connecting import ask_running, guest_names, on_host, plain, tag_option
 from guestwire.cli.output import Column, Row, examples, json_option, note, print_table, to_json
 from guestwire.cli.units import size
 
 if TYPE_CHECKING:
-    from guestwire.client import Host
-    from guestwire.client.protocols import GuestInfo
-
-AT_ONCE: Final = 8
-"""Guests that are asked at the same time."""
-
-RUNNING: Final = "running"
+    from guestwire.client import CallFailed, Guest, GuestInfo, Host
 
 SOME_FAILED: Final = 3
 """The exit code when a guest did not say; a note says which, and why."""
@@ -74,31 +68,22 @@ def df(context: click.Context, guest: str | None, *, every: bool, tags: tuple[st
 
 async def _ask_all(host: "Host", tags: Sequence[str]) -> list[Row]:
     """A row for each guest that runs and has these tags, the fullest first."""
-    from contextlib import aclosing  # noqa: PLC0415  # `--help` must not wait for the client
 
-    from guestwire.client.cancellation import map_ordered  # noqa: PLC0415
+    async def systems(guest: "Guest") -> Sequence[Row]:
+        found: Sequence[Row] = plain(list(await guest.filesystems()))
+        return found
 
-    running = [guest for guest in await host.guests() if guest.status == RUNNING and guest.has_tags(tags)]
-
-    async def jobs() -> AsyncGenerator[Coroutine[Any, Any, Row], None]:
-        for guest in running:
-            yield _ask(host, guest)
-
-    async with aclosing(map_ordered(jobs(), AT_ONCE)) as rows:
-        return sorted([row async for row in rows], key=lambda row: _use(row["fullest"]), reverse=True)
+    rows = [_row(host, info, found) for info, found in await ask_running(host, tags, systems)]
+    return sorted(rows, key=lambda row: _use(row["fullest"]), reverse=True)
 
 
-async def _ask(host: "Host", info: "GuestInfo") -> Row:
-    from guestwire.client.errors import CallFailed  # noqa: PLC0415  # as above
-
+def _row(host: "Host", info: "GuestInfo", found: "Sequence[Row] | CallFailed") -> Row:
     row = {"vmid": info.vmid, "name": info.name, "node": info.node, "fullest": None}
-    try:
-        systems: Sequence[Row] = plain(list(await host.guest_from(info).filesystems()))
-    except CallFailed as error:
-        return {**row, "error": str(error)}
-    if not systems:
+    if isinstance(found, Exception):
+        return {**row, "error": str(found)}
+    if not found:
         return {**row, "error": f"guest {info.name} on {host.name}: its agent names no file system with a size"}
-    row["fullest"] = max((one for one in systems if one["type"] not in ALWAYS_FULL), key=_use, default=None)
+    row["fullest"] = max((one for one in found if one["type"] not in ALWAYS_FULL), key=_use, default=None)
     return row
 
 

@@ -10,6 +10,11 @@ from guestwire.cli.units import offset, size
 from guestwire.contract import faces
 from guestwire.counting import counted
 
+SECTOR: Final = 512
+"""Bytes of what Linux counts, whatever the disk's own are."""
+
+MINUTE: Final = 60
+
 
 def _clock(nanoseconds: int) -> str:
     ahead = nanoseconds / 1e9 - time.time()
@@ -26,6 +31,33 @@ def _duration(seconds: float) -> str:
     return f"{counted(days, 'day')}, {clock}" if days else clock
 
 
+def _busy(stats: Row) -> str:
+    milliseconds = stats.get("total-ticks")
+    return "" if milliseconds is None else _milliseconds(milliseconds)
+
+
+def _milliseconds(count: int) -> str:
+    """As a duration, with tenths of a second below a minute."""
+    seconds = count // 1000
+    return _duration(seconds) if seconds >= MINUTE else f"{count / 1000:.1f} s"
+
+
+def _sectors(name: str) -> Callable[[Row], str]:
+    return lambda stats: "" if stats.get(name) is None else size(stats[name] * SECTOR)
+
+
+def _smart(found: Row) -> str:
+    """The values that tell most of an NVMe disk."""
+    words = {"temperature": "{} K", "percentage-used": "{} % worn", "critical-warning": "warning {}"}
+    shown = [text.format(found[name]) for name, text in words.items() if found.get(name)]
+    return ", ".join(shown) or str(found.get("type", ""))
+
+
+def _device_id(found: Row) -> str:
+    numbers = [found.get(name) for name in ("vendor-id", "device-id")]
+    return f"{found['type']} {':'.join(f'{number:04x}' for number in numbers if number is not None)}".strip()
+
+
 FORMATS: Final[Mapping[str, Callable[[Any], str | list[str]]]] = {
     "text": str,
     "answers": lambda _: "the agent answers",
@@ -39,6 +71,18 @@ FORMATS: Final[Mapping[str, Callable[[Any], str | list[str]]]] = {
     "host-name": lambda found: str(found["host-name"]),
     "addresses": _addresses,
     "agent-version": lambda found: f"guest agent {found['version']}",
+    "lines": lambda found: [str(one) for one in found],
+    "bus": lambda address: f"{address['bus-type']} {address['bus']}:{address['target']}:{address['unit']}",
+    "serial": lambda address: str(address.get("serial") or ""),
+    "smart": _smart,
+    "read-bytes": _sectors("read-sectors"),
+    "written-bytes": _sectors("write-sectors"),
+    "read-ios": lambda stats: str(stats.get("read-ios", "")),
+    "write-ios": lambda stats: str(stats.get("write-ios", "")),
+    "busy": _busy,
+    "milliseconds": _milliseconds,
+    "day": lambda nanoseconds: day_and_time(nanoseconds // 10**9).partition(" ")[0],
+    "device-id": _device_id,
     "free-bytes": lambda row: size(row["total-bytes"] - (row.get("used-bytes") or 0)),
     "use-percent": lambda row: f"{(row.get('used-bytes') or 0) / row['total-bytes']:.0%}",
 }

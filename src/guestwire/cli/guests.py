@@ -1,7 +1,4 @@
-"""`guestwire ls` and `guestwire memory`, which take more than one call.
-
-`views.py` has the commands that show one endpoint's result.
-"""
+"""`guestwire ls`: the guests of a host, or a folder in one of them."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,20 +8,17 @@ from guestwire.addresses import is_libvirt_uri
 from guestwire.cli.connecting import (
     find_settings,
     guest_and_path,
-    guest_argument,
     guest_names,
     on_guest,
     on_host,
-    plain,
     tag_option,
 )
 from guestwire.cli.output import Column, Row, examples, json_option, note, print_table, show, to_json
 from guestwire.cli.times import day_and_time
-from guestwire.cli.units import mode_words, size
-from guestwire.counting import counted
+from guestwire.cli.units import mode_words
 
 if TYPE_CHECKING:
-    from guestwire.client import Guest, GuestInfo, Host
+    from guestwire.client import GuestInfo, Host
     from guestwire.inventory.found import FoundVm
 
 GUESTS: Final = (Column("VMID", "vmid"), Column("NAME", "name"), Column("STATUS", "status"), Column("NODE", "node"))
@@ -94,25 +88,3 @@ def _path_words(entry: Row) -> str:
 
 def _fields(record: Any) -> Row:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
-
-
-@click.command("memory", epilog=examples("guestwire memory web"))
-@guest_argument
-@json_option
-@click.pass_context
-def memory(context: click.Context, guest: str, *, json: bool) -> None:
-    """Show a guest's memory, in blocks that can be plugged."""
-
-    async def read(guest: "Guest") -> dict[str, Any]:
-        info = await guest.get_memory_block_info()
-        return {"size": info.size, "blocks": await guest.get_memory_blocks()}
-
-    found = plain(on_guest(context, guest, read))
-    if json:
-        print(to_json(found, indent=2))
-        return
-    online = sum(bool(block["online"]) for block in found["blocks"])
-    print(
-        f"{counted(len(found['blocks']), 'block')} of {size(found['size'])}: {size(online * found['size'])} online,"
-        f" {size((len(found['blocks']) - online) * found['size'])} offline"
-    )

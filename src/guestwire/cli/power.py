@@ -14,6 +14,7 @@ from guestwire.counting import counted
 from guestwire.errors import RequestError
 
 if TYPE_CHECKING:
+    from guestwire.agent.results import TrimResult
     from guestwire.client import Guest, Host
     from guestwire.client.guests import Action
     from guestwire.contract.endpoints.leases import Frozen
@@ -199,13 +200,20 @@ def thaw(context: click.Context, guest: str, *, json: bool) -> None:
     report(count, f"{guest}: {words}", as_json=json)
 
 
-@click.command("trim", epilog=examples("guestwire trim web"))
+@click.command("trim", epilog=examples("guestwire trim web", "guestwire trim --minimum 1048576 web"))
 @guest_argument
+@click.option(
+    "--minimum", metavar="BYTES", help="Leave out free ranges that are shorter.", type=click.IntRange(0), default=0
+)
 @json_option
 @click.pass_context
-def trim(context: click.Context, guest: str, *, json: bool) -> None:
+def trim(context: click.Context, guest: str, *, minimum: int, json: bool) -> None:
     """Give unused blocks of file systems back to the host."""
-    found = plain(on_guest(context, guest, lambda found: found.fstrim()))
+
+    async def trim_guest(found: "Guest") -> "TrimResult":
+        return await (found.fstrim_minimum(minimum=minimum) if minimum else found.fstrim())
+
+    found = plain(on_guest(context, guest, trim_guest))
     if json:
         print(to_json(found, indent=2))
     else:
@@ -242,6 +250,56 @@ def shutdown(context: click.Context, guest: str, *, wait: float | None, yes: boo
     confirm(f"Shut guest {guest} down?", yes=yes)
     on_guest(context, guest, lambda found: found.shutdown(wait=wait))
     report({}, f"{guest}: {'off' if wait is not None else 'shutting down'}", as_json=json)
+
+
+@click.command("reboot", epilog=examples("guestwire reboot --yes --wait 120 web"))
+@guest_argument
+@click.option("--wait", metavar="S", help="Seconds to wait until its agent answers again.", type=Seconds())
+@yes_option
+@json_option
+@click.pass_context
+def reboot(context: click.Context, guest: str, *, wait: float | None, yes: bool, json: bool) -> None:
+    """Have a guest start anew by its agent, after a question.
+
+    The VM goes on. `guestwire power reboot` does it by the host, on Proxmox VE, too.
+    """
+    confirm(f"Reboot guest {guest}?", yes=yes)
+    on_guest(context, guest, lambda found: found.reboot(wait=wait))
+    report({}, f"{guest}: {'the agent answers again' if wait is not None else 'rebooting'}", as_json=json)
+
+
+@click.command("halt", epilog=examples("guestwire halt --yes web"))
+@guest_argument
+@yes_option
+@json_option
+@click.pass_context
+def halt(context: click.Context, guest: str, *, yes: bool, json: bool) -> None:
+    """Halt a guest and leave its VM on, after a question."""
+    confirm(f"Halt guest {guest}? Its VM goes on without it, until it is stopped or reset.", yes=yes)
+    on_guest(context, guest, lambda found: found.shutdown_mode(mode="halt"))
+    report({}, f"{guest}: halted", as_json=json)
+
+
+@click.command("set-time", epilog=examples("guestwire set-time --now web", "guestwire set-time web"))
+@guest_argument
+@click.option("--now", help="To the time of this machine.", is_flag=True)
+@json_option
+@click.pass_context
+def set_time(context: click.Context, guest: str, *, now: bool, json: bool) -> None:
+    """Set a guest's clock to that of its VM, as after a pause.
+
+    The VM has its host's time, unless that was changed from the guest. With --now it is the time of this machine, which
+    the VM's clock gets, too.
+    """
+
+    async def set_clock(found: "Guest") -> int:
+        import time  # noqa: PLC0415  # next to it, for it is taken when all is ready
+
+        await found.set_time(time=time.time_ns() if now else None)
+        return await found.get_time()
+
+    clock = on_guest(context, guest, set_clock)
+    report(clock, f"{guest}: its clock is set to {day_and_time(clock // 10**9)}", as_json=json)
 
 
 ENDS: Final = {

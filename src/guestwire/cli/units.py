@@ -8,11 +8,14 @@ from typing import Any, Final
 import click
 
 STEP: Final = 1024
+LARGEST: Final = STEP**8
 KINDS: Final = {"f": "-", "d": "d", "l": "l"}
 
 
 def size(count: float) -> str:
-    """Bytes, as `1.5 GiB`."""
+    """Bytes, as `1.5 GiB`; what a guest says may be any number."""
+    if count >= LARGEST:
+        return "over 1 YiB"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if count < STEP:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

@@ -10,6 +10,15 @@ FROZEN: Final = "its file systems are frozen, for a snapshot or backup; when tha
 
 SWITCHED_OFF: Final = "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
 
+TOO_OLD: Final = "install a newer qemu-guest-agent in the guest"
+
+BY_POLICY: Final = (
+    "in the guest, take it out of qemu-ga's --block-rpcs, or add it to its --allow-rpcs, and start it again:"
+    " `guestwire doctor GUEST` lists all that are switched off"
+)
+
+OTHER_SYSTEM: Final = "another system's agents have it"
+
 LOOK: Final = "`guestwire ls GUEST:FOLDER` shows what is there"
 MAKE_ROOM: Final = "make room in the guest (`guestwire df GUEST` shows where), then do it again"
 NO_SUCH_PROCESS: Final = "this agent did not start such a process, or its result was collected before"
@@ -22,10 +31,18 @@ _NOT_STARTED: Final = r"execute child process .*\("
 _TABLE: Final = (
     # The agent itself
     (r"the agent is in frozen state", FROZEN),
+    (r"there is one since QEMU|one can since QEMU", TOO_OLD),
+    (r"switched off in the guest, by the policy", BY_POLICY),
+    (r"^no agent of this system", OTHER_SYSTEM),
     (r"ommand \S+ has been disabled|ommand \S+ has not been found", SWITCHED_OFF),
     (r"Invalid parameter 'pid'|PID \S+ does not exist", NO_SUCH_PROCESS),
     (r"limited up to 10 seconds", "Windows ends a freeze after ten seconds: take the snapshot within them"),
     (r"fsfreeze hook|hook script", "see the guest's /etc/qemu/fsfreeze-hook.d, and run its scripts there by hand"),
+    (r"authorized_keys.*No such file", "the user has no keys yet: `guestwire ssh-key push GUEST USER FILE` adds some"),
+    (r"failed to lookup user", "check that the guest has such a user"),
+    (r"invalid OpenSSH public key", "a key is one line of a .pub file"),
+    (r"hardware clock|hwclock", "the clock of the guest's system is set; the VM's, which it starts with, is not: the guest lacks hwclock, or its device"),
+    (r"processor #\d+ can't be offlined", "`guestwire vcpus GUEST` shows which can"),
     (r"forbidden characters in username", "a user's name has no ':' and no line end"),
     (r"forbidden characters in raw password", "take a password without a line end"),
     (r"set user password|not known to the underlying auth", "check that the guest has such a user, and that its policy accepts the password"),
@@ -69,4 +86,4 @@ def hint_for(message: str) -> str:
 
 def is_unknown_command(message: str) -> bool:
     """True if an agent says that it lacks a command, or has it switched off."""
-    return hint_for(message) in (SWITCHED_OFF, FROZEN)
+    return hint_for(message) in (SWITCHED_OFF, FROZEN, TOO_OLD, BY_POLICY, OTHER_SYSTEM)

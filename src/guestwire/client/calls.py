@@ -78,9 +78,9 @@ class Calls:
             if has_reply or not await self._has_left():
                 raise
             return None
-        except NoSuchEndpoint as error:
+        except NoSuchEndpoint as missing:
             if instead:
-                error.advise(NOT_ON_PROXMOX.format(instead=instead))
+                missing.advise(NOT_ON_PROXMOX.format(instead=instead))
             raise
         if forwarded:
             data = data.get("result") if isinstance(data, dict) else None

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from guestwire.client.advice import SWITCHED_OFF, hint_for, is_unknown_command
+from guestwire.client.advice import SWITCHED_OFF, TOO_OLD, hint_for, is_unknown_command
 from guestwire.errors import GuestwireError
 
 
@@ -183,6 +183,11 @@ class AgentRefused(CallFailed):
     def is_disabled(self) -> bool:
         """True if the agent does not have the command, or has it switched off."""
         return self.error_class == "CommandNotFound" or is_unknown_command(self.description)
+
+    @property
+    def is_too_old(self) -> bool:
+        """True if newer agents have what this one lacks; of commands that Proxmox VE has, too, no agent says so."""
+        return hint_for(self.description) == TOO_OLD
 
 
 class ErrorTextLost(AgentRefused):

@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
-from guestwire.agent.results import FileSystem, Interface, OsInfo
+from guestwire.agent.results import FileSystem, Interface, Load, OsInfo, Route
 from guestwire.client.calls import text_of_bytes
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, ErrorContext, GuestStopped, NotReady
+from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, CallFailed, ErrorContext, GuestStopped, NotReady
 from guestwire.client.freezing import freezing
 from guestwire.client.processes import Processes, check_texts
 from guestwire.client.protocols import GuestInfo, HostOfGuest
@@ -157,6 +158,34 @@ class Guest(Endpoints):
         found = (one for one in await self.get_fsinfo() if one.total_bytes)
         return FileSystems(sorted(found, key=lambda one: one.mountpoint))
 
+    async def load(self) -> Load:
+        """Its load; see `get_load`. Where agent or host have no such command, from /proc/loadavg, which needs the right to read files."""
+        from guestwire.client.proc_files import is_elsewhere, read_load  # noqa: PLC0415  # few calls are about it
+
+        try:
+            return await self.get_load()
+        except CallFailed as error:
+            if not is_elsewhere(error):
+                raise
+            try:
+                return await read_load(self)
+            except (CallFailed, ValueError):
+                raise error from None
+
+    async def routes(self) -> list[Route]:
+        """Its routes; see `network_get_route`. Where agent or host have no such command, from /proc/net, as `load`."""
+        from guestwire.client.proc_files import is_elsewhere, read_routes  # noqa: PLC0415  # as above
+
+        try:
+            return await self.network_get_route()
+        except CallFailed as error:
+            if not is_elsewhere(error):
+                raise
+            try:
+                return await read_routes(self)
+            except (CallFailed, ValueError):
+                raise error from None
+
     # Changes
 
     async def set_user_password(self, username: str, password: str, *, crypted: bool = False) -> None:
@@ -243,6 +272,19 @@ class Guest(Endpoints):
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
             raise NotReady(self.context, f"it still runs after {counted(wait, 'second')}", hint=STILL_ON) from None
+
+    async def reboot(self, *, wait: float | None = None) -> None:
+        """Has the guest start anew, by its agent; `power("reboot")` does it by the host, on Proxmox VE, too.
+
+        With `wait`, waits until its agent answers again, that many seconds at most.
+
+        Raises:
+            NotReady: it does not.
+        """
+        began = time.monotonic()
+        await self.shutdown_mode(mode="reboot")
+        if wait is not None:
+            await self.wait_ready(max(wait - (time.monotonic() - began), 0))
 
     async def power(self, action: "Action", *, wait: float | None = POWER_WITHIN) -> str:
         """Starts, stops, … the VM itself, by its host; returns the id of the host's task.

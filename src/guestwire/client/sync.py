@@ -100,10 +100,13 @@ class SyncGuest(SyncEndpoints[Guest]):
     osinfo = blocking(Guest.osinfo)
     interfaces = blocking(Guest.interfaces)
     filesystems = blocking(Guest.filesystems)
+    load = blocking(Guest.load)
+    routes = blocking(Guest.routes)
     set_user_password = blocking(Guest.set_user_password)
     wait_ready = blocking(Guest.wait_ready)
     freeze = entering(Guest.freeze, lambda count, _: count)
     shutdown = blocking(Guest.shutdown)
+    reboot = blocking(Guest.reboot)
     power = blocking(Guest.power)
 
     @property

@@ -28,16 +28,21 @@ HOST_ERRORS: Final = (
 
 TOOLS: Final = {
     "api": "agent_index",
+    "cat": "read_text_file",
     "df": "get_fsinfo",
     "doctor": "diagnose",
+    "edit": "write_text_file",
     "exec": "run_command",
     "ls": "list_guests",
+    "ssh-key": "ssh_add_authorized_keys",
     "status": "exec_status",
     "thaw": "fsfreeze_thaw",
+    "trim": "fstrim",
+    "vcpus": "get_vcpus",
 }
 """By the command that does the same."""
 
-_command = re.compile(r"`?guestwire (?P<name>[a-z]+)(?P<words>[^`;,]*)`?")
+_command = re.compile(r"`?guestwire (?P<name>[a-z-]+)(?P<words>[^`;,]*)`?")
 
 
 def describe_error(error: CallFailed) -> str:

@@ -58,32 +58,6 @@ async def watched(machine: Machine, agent: GuestAgent) -> AsyncIterator[Monitor]
         await monitor.close()
 
 
-@pytest.fixture(scope="session")
-async def newer() -> AsyncIterator[tuple[Machine, GuestImage] | str]:
-    """A guest with Debian 13's agent; or why there is none."""
-    try:
-        image = await asyncio.to_thread(build, default_cache(), agent="trixie")
-    except GuestImageError as error:
-        yield f"no guest with Debian 13's agent here: {error}"
-        return
-    with tempfile.TemporaryDirectory(prefix="gw-") as name:
-        async with Machine(image, Path(name), vmid=113, accel=await accelerator(image)) as machine:
-            await machine.wait_for_agent(BOOTS_WITHIN)
-            yield machine, image
-
-
-@pytest.fixture(params=["this host's agent", "Debian 13's agent"])
-def booted(
-    request: pytest.FixtureRequest, machine: Machine, image: GuestImage, newer: tuple[Machine, GuestImage] | str
-) -> tuple[Machine, GuestImage]:
-    """A machine with one agent or the other."""
-    if request.param == "this host's agent":
-        return machine, image
-    if isinstance(newer, str):
-        pytest.skip(newer)
-    return newer
-
-
 @pytest.fixture
 async def agent(booted: tuple[Machine, GuestImage]) -> AsyncIterator[GuestAgent]:
     async with reached(booted[0]) as agent:

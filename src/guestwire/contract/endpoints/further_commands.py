@@ -319,12 +319,12 @@ class ShutdownMode(VmParameters, frozen=True, kw_only=True):
 
 @endpoints.endpoint(
     "POST", f"{OURS}/shutdown", ShutdownMode, check=POWER, effect=Effect.DISRUPTS, name="shutdown-mode",
-    timeout=within(qga.SHUTDOWN), tool=ToolView(hint="Ends everything that runs in the guest; after halt, its VM goes on without it."),
+    timeout=within(qga.SHUTDOWN_MODE), tool=ToolView(hint="Ends everything that runs in the guest; after halt, its VM goes on without it."),
     instead="guestwire power reboot GUEST, or guestwire shutdown GUEST",
 )  # fmt: skip
 async def shutdown_mode(context: GuestContext, parameters: ShutdownMode) -> Forwarded[None]:
     """Shuts the guest down, halts it, or has it start anew."""
-    return await ask(context, parameters, qga.SHUTDOWN, {"mode": parameters.mode})
+    return await ask(context, parameters, qga.SHUTDOWN_MODE, {"mode": parameters.mode})
 
 
 class TrimMinimum(VmParameters, frozen=True, kw_only=True):

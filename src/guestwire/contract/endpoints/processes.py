@@ -5,7 +5,7 @@ Source: Proxmox VE's API of the same paths.
 
 from typing import Annotated, Final, cast, get_args
 
-from guestwire.agent.commands import CAPTURES_SINCE, EXEC, Capture
+from guestwire.agent.commands import EXEC, MERGES_SINCE, Capture
 from guestwire.agent.missing_commands import explain_missing
 from guestwire.contract.context import GuestContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
@@ -92,9 +92,7 @@ async def exec_capture(context: GuestContext, parameters: ExecCapture) -> Starte
         return Started(await agent.processes.start(parameters.command, input_data, env=parameters.env, capture=capture))
     except AgentError as error:
         if "capture-output" in error.description:
-            why = (
-                f"this agent can't capture '{capture}' alone: one can since QEMU {CAPTURES_SINCE} ({error.description})"
-            )
+            why = f"this agent can't merge outputs: one can since QEMU {MERGES_SINCE} ({error.description})"
             raise AgentError(error.error_class, why) from error
         raise await explain_missing(agent, EXEC.command.name, error) from error
 
