@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from guestwire.agent.commands import TypedCommand
 from guestwire.metrics import Exposition, Reading, read_guest
 from guestwire.metrics.families import FAMILIES, POSITIONS
-from guestwire.metrics.reading import LONGEST_LABEL, MODES, MOST_OF_A_KIND
+from guestwire.metrics.polling import LONGEST_LABEL, MODES, MOST_OF_A_KIND
 
 REPLIES: dict[str, Any] = {
     "guest-get-load": {"load1m": 1.75, "load5m": 0.25, "load15m": 0.5},

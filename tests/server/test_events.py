@@ -15,7 +15,7 @@ from persons import authorization, person, settling
 from serving import Serving, start
 from ways import options_for, over_https
 
-from guestwire.contract.events import Seen, compare
+from guestwire.contract.guest_events import Seen, compare
 from guestwire.testing import FakeGuest
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from guestwire.agent.guest import GuestAgent
 from guestwire.errors import AgentError, AgentNotConfigured, GuestwireError, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease
 from guestwire.metrics import Exposition, Reading, read_guest
-from guestwire.metrics.reading import Group
+from guestwire.metrics.polling import Group
 
 log = logging.getLogger("guestwire.metrics")
 

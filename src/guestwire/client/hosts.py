@@ -16,7 +16,7 @@ from guestwire.client.settings import LOCAL, Https, LibvirtUri, Local, Settings,
 
 if TYPE_CHECKING:
     from guestwire.client.carriers.local import LocalCarrier
-    from guestwire.contract.events import Event
+    from guestwire.contract.guest_events import Event
     from guestwire.inventory.found import FoundVm
 
 log = logging.getLogger("guestwire.client")
@@ -156,7 +156,7 @@ class Host:
         return sorted(found, key=lambda guest: (guest.name, guest.vmid))
 
     def events(self) -> "AsyncIterator[Event]":
-        """What happens to the guests, from now on, until the iteration is left: see `contract.events` for its kinds.
+        """What happens to the guests, from now on, until the iteration is left: see `contract.guest_events` for its kinds.
 
         The host is looked at every two seconds; one that can't be reached is an event, and so is that it can again.
 

@@ -3,13 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from guestwire.client.errors import CallFailed, LoginFailed, PrivilegeMissing, WrongParameters
-from guestwire.contract.events import Event, Seen, compare
-
-if TYPE_CHECKING:
-    from guestwire.client.hosts import Host
+from guestwire.client.protocols import GuestInfo
+from guestwire.contract.guest_events import Event, Seen, compare
 
 EVERY: Final = 2.0
 """Seconds from one look to the next."""
@@ -20,7 +18,15 @@ FOR_GOOD: Final = (LoginFailed, PrivilegeMissing, WrongParameters)
 """Errors that no waiting mends."""
 
 
-async def follow(host: "Host", every: float = EVERY) -> AsyncIterator[Event]:
+class Watched(Protocol):
+    """A host, as far as this needs it."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102  # see `Host`
+    async def guests(self) -> list[GuestInfo]: ...  # noqa: D102
+
+
+async def follow(host: Watched, every: float = EVERY) -> AsyncIterator[Event]:
     """See `Host.events`."""
     before, lost = await _look(host), ""
     while True:
@@ -42,7 +48,7 @@ async def follow(host: "Host", every: float = EVERY) -> AsyncIterator[Event]:
         before = after
 
 
-async def _look(host: "Host") -> dict[int, Seen]:
+async def _look(host: Watched) -> dict[int, Seen]:
     return {
         guest.vmid: Seen(guest.name, guest.node, guest.status, guest.frozen_by, guest.last_answer, ";".join(guest.tags))
         for guest in await host.guests()

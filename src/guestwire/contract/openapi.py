@@ -8,7 +8,7 @@ import msgspec
 import guestwire
 from guestwire.access.checks import Everybody, Privileges
 from guestwire.contract.endpoint import Endpoint, Kind
-from guestwire.contract.events import Event
+from guestwire.contract.guest_events import Event
 from guestwire.contract.parameters import Role, Rule, rules
 from guestwire.contract.results import AgentFault, Forwarded
 from guestwire.contract.text import ByteText

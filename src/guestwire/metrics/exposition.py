@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guestwire.metrics.families import FAMILIES, POSITIONS, PREFIX
-from guestwire.metrics.reading import Labels
+from guestwire.metrics.polling import Labels
 
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"

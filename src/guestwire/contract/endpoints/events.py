@@ -6,7 +6,7 @@ from typing import Final
 
 from guestwire.contract.context import NodeContext
 from guestwire.contract.endpoint import OWN, Kind, Registry
-from guestwire.contract.events import Event, Seen, compare
+from guestwire.contract.guest_events import Event, Seen, compare
 from guestwire.contract.parameters import NodeParameters
 
 endpoints = Registry()
