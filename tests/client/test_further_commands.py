@@ -306,7 +306,7 @@ REPLIES: dict[str, Any] = {
     "guest-get-load": {"load1m": 0, "load5m": 0.5, "load15m": 1}, "guest-ssh-get-authorized-keys": {"keys": []},
     "guest-ssh-add-authorized-keys": {}, "guest-ssh-remove-authorized-keys": {}, "guest-set-time": {}, "guest-set-vcpus": 1,
     "guest-set-memory-blocks": [{"phys-index": 0, "response": "success"}], "guest-exec": {"pid": 1}, "guest-fstrim": {"paths": []},
-    "guest-file-flush": {}, "guest-shutdown": {},
+    "guest-file-flush": {}, "guest-shutdown": None,
 }  # fmt: skip
 ALLOWED = {
     "Looks": {"get-disks", "get-diskstats", "get-cpustats", "get-load", "network-get-route", "get-devices", "ssh-get-authorized-keys"},

@@ -102,8 +102,9 @@ async def test_routes_are_the_same_from_the_agent_and_from_the_kernels_files(
 
 
 def _without_use(route: Route) -> Route:
-    """Counters grow from one look to the next; and the agent takes the highest of 32 flags for a sign, and makes it 33."""
-    return msgspec.structs.replace(route, use=None, refcnt=None, flags=(route.flags or 0) & 0xFFFFFFFF)
+    """Counters grow from one look to the next; and the agent takes the highest of 32 bits for a sign."""
+    flags, metric = (number & 0xFFFFFFFF for number in (route.flags or 0, route.metric))
+    return msgspec.structs.replace(route, use=None, refcnt=None, flags=flags, metric=metric)
 
 
 async def test_a_key_is_in_the_users_own_file_until_it_is_removed(guest: Guest, real: Machine) -> None:
