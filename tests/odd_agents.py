@@ -87,6 +87,21 @@ AGENTS: Final[dict[str, dict[str, Any]]] = {
         "guest-fsfreeze-freeze": 2,
         "guest-fsfreeze-thaw": 2,
         "guest-fstrim": {"paths": [{"path": "C:\\", "error": "Unknown Volume"}, {"path": "D:\\"}]},
+        # A drive without media has no address; drivers without a date, a version or an id are those of no manufacturer.
+        "guest-get-disks": [
+            {"name": "\\\\.\\PhysicalDrive0", "partition": False, "address": {
+                "bus-type": "sata", "bus": 0, "target": 0, "unit": 0, "serial": "QM00001", "dev": "\\\\.\\PhysicalDrive0",
+                "pci-controller": {"domain": 0, "bus": 0, "slot": 31, "function": 2}}},
+            {"name": "\\\\.\\PhysicalDrive1", "partition": False, "smart": {"type": "nvme", "temperature": 310, "percentage-used": 3,
+                "critical-warning": 0, "data-units-read-lo": 12}},
+        ],
+        "guest-get-devices": [
+            {"driver-name": "Red Hat VirtIO Ethernet Adapter", "driver-date": 1_697_500_800_000_000_000, "driver-version": "100.94.104.24000",
+             "id": {"type": "pci", "vendor-id": 0x1AF4, "device-id": 0x1041}},
+            {"driver-name": "VirtIO Balloon Driver", "driver-version": "100.94.104.24000", "id": {"type": "pci", "vendor-id": 0x1AF4, "device-id": 0x1045}},
+            {"driver-name": "Gerät von morgen", "id": {"type": "usb"}},
+        ],
+        "guest-get-load": {"load1m": 0.25, "load5m": 0.5, "load15m": 0},
     },
     # FreeBSD 14: interfaces without statistics, no file systems, no processors.
     "freebsd": {
@@ -118,6 +133,21 @@ AGENTS: Final[dict[str, dict[str, Any]]] = {
         "guest-get-users": [{"user": "root", "login-time": 1.5, "seat": "seat0"}],
         "guest-get-memory-blocks": [{"phys-index": 0, "online": True, "can-offline": False, "node": 0}],
         "guest-get-memory-block-info": {"size": 134217728, "new": 1},
+        "guest-get-disks": [
+            {"name": "/dev/nvme0n1", "partition": False, "dependencies": [], "address": {"bus-type": "nvme", "bus": 0, "target": 0, "unit": 0},
+             "smart": {"type": "nvme", "temperature": 310, "new": [1]}},
+            {"name": "/dev/nvme0n1p1", "partition": True, "dependencies": ["/dev/nvme0n1"], "new": 1},
+            {"name": "/dev/dm-0", "partition": False, "dependencies": ["/dev/nvme0n1p1"], "alias": "vg-root"},
+        ],
+        "guest-get-diskstats": [{"name": "nvme0n1", "major": 259, "minor": 0, "stats": {"read-sectors": 2048, "read-ios": 7, "new": 1}}],
+        "guest-get-cpustats": [{"type": "linux", "cpu": 0, "user": 1, "nice": 0, "system": 2, "idle": 90_061_000, "new": 1}],
+        "guest-get-load": {"load1m": 1.5, "load5m": 0, "load15m": 0.25, "new": 1},
+        "guest-network-get-route": [
+            {"iface": "eth0", "destination": "0.0.0.0", "metric": 100, "gateway": "10.0.2.2", "mask": "0.0.0.0", "version": 4, "new": 1},
+            {"iface": "eth0", "destination": "10.0.2.0", "metric": 100, "gateway": "0.0.0.0", "mask": "255.255.255.0", "version": 4},
+            {"iface": "eth0", "destination": "fe80::", "metric": 256, "desprefixlen": "64", "nexthop": "::", "version": 6},
+        ],
+        "guest-ssh-get-authorized-keys": {"keys": [], "new": 1},
         "guest-fstrim": {"paths": [{"path": "/", "minimum": 0, "trimmed": 0, "new": 1}]},
     },
 }  # fmt: skip

@@ -11,7 +11,7 @@ from guestwire.agent.results import FileSystem, Interface, Load, OsInfo, Route
 from guestwire.client.calls import text_of_bytes
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, CallFailed, ErrorContext, GuestStopped, NotReady
+from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, ErrorContext, GuestStopped, NotReady
 from guestwire.client.freezing import freezing
 from guestwire.client.processes import Processes, check_texts
 from guestwire.client.protocols import GuestInfo, HostOfGuest
@@ -160,31 +160,15 @@ class Guest(Endpoints):
 
     async def load(self) -> Load:
         """Its load; see `get_load`. Where agent or host have no such command, from /proc/loadavg, which needs the right to read files."""
-        from guestwire.client.proc_files import is_elsewhere, read_load  # noqa: PLC0415  # few calls are about it
+        from guestwire.client.proc_files import or_from_files, read_load  # noqa: PLC0415  # few calls are about it
 
-        try:
-            return await self.get_load()
-        except CallFailed as error:
-            if not is_elsewhere(error):
-                raise
-            try:
-                return await read_load(self)
-            except (CallFailed, ValueError):
-                raise error from None
+        return await or_from_files(self.get_load(), lambda: read_load(self))
 
     async def routes(self) -> list[Route]:
         """Its routes; see `network_get_route`. Where agent or host have no such command, from /proc/net, as `load`."""
-        from guestwire.client.proc_files import is_elsewhere, read_routes  # noqa: PLC0415  # as above
+        from guestwire.client.proc_files import or_from_files, read_routes  # noqa: PLC0415  # as above
 
-        try:
-            return await self.network_get_route()
-        except CallFailed as error:
-            if not is_elsewhere(error):
-                raise
-            try:
-                return await read_routes(self)
-            except (CallFailed, ValueError):
-                raise error from None
+        return await or_from_files(self.network_get_route(), lambda: read_routes(self))
 
     # Changes
 

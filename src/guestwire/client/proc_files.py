@@ -4,12 +4,15 @@ Source: proc(5); the results are those of guest-get-load and guest-network-get-r
 """
 
 import ipaddress
-from collections.abc import Iterator
-from typing import Final
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, TypeVar
 
 from guestwire.agent.results import Load, Route
 from guestwire.client.endpoints import Endpoints
-from guestwire.client.errors import AgentRefused, CallFailed, NoSuchEndpoint
+from guestwire.client.errors import AgentRefused, NoSuchEndpoint, PrivilegeMissing
+
+T = TypeVar("T")
 
 LONGEST: Final = 1024 * 1024
 """Bytes of a file that are read: more than 5,000 routes."""
@@ -23,9 +26,24 @@ FIELDS_OF_IPV4: Final = 11
 FIELDS_OF_IPV6: Final = 10
 
 
-def is_elsewhere(error: CallFailed) -> bool:
-    """True if the command is lacking, not forbidden: what it says may stand in a file."""
-    return isinstance(error, NoSuchEndpoint) or (isinstance(error, AgentRefused) and error.is_too_old)
+async def or_from_files(asked: Awaitable[T], read: Callable[[], Awaitable[T]]) -> T:
+    """What the agent says; where it lacks the command, or the host the endpoint, what stands in files.
+
+    What is switched off in the guest stays so. Where the files can't be read either, the agent's or the host's answer is
+    the error.
+
+    Raises:
+        CallFailed: see `client.errors`.
+    """
+    try:
+        return await asked
+    except (AgentRefused, NoSuchEndpoint) as error:
+        if isinstance(error, AgentRefused) and not error.is_too_old:
+            raise
+        try:
+            return await read()
+        except (AgentRefused, PrivilegeMissing, ValueError):
+            raise error from None
 
 
 async def read_load(calls: Endpoints) -> Load:
@@ -35,8 +53,10 @@ async def read_load(calls: Endpoints) -> Load:
         CallFailed: it can't be read.
         ValueError: it is no such file.
     """
-    first, second, third = (await _read(calls, "/proc/loadavg")).split()[:3]
-    return Load(float(first), float(second), float(third))
+    first, second, third = map(float, (await _read(calls, "/proc/loadavg")).split()[:3])
+    if not math.isfinite(first + second + third):
+        raise ValueError("no number")
+    return Load(first, second, third)
 
 
 async def read_routes(calls: Endpoints) -> list[Route]:
