@@ -75,6 +75,8 @@ class LargeFiles(Files):
             self._relay = None
             keeper.cancel()
             await asyncio.wait([keeper])
+            # What goes on by the agent meanwhile must not start another one at once.
+            self._not_before = time.monotonic() + IDLE
 
     async def _by_relay(self, work: Callable[[PieceRelay], Awaitable[T]]) -> T:
         relay = self._relay
@@ -106,7 +108,7 @@ class LargeFiles(Files):
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(IDLE / 4):
                             await relay.failed.wait()
-                if not relay.failed.is_set():
+                if not relay.failed.is_set() or relay.has_refused:
                     self._not_before = 0.0
         except GuestError as error:
             log.debug("pieces of files go by the agent's own channel: %s", error)

@@ -43,6 +43,7 @@ ENDS_WITHIN: Final = 2.0
 HELLO: Final = b"guestwire\n"
 OK: Final = b"ok\n"
 NO: Final = b"no\n"
+FAILED: Final = b"failed\n"
 
 FILE_COMMANDS: Final = frozenset(one.command.name for one in (FILE_OPEN, FILE_CLOSE, FILE_READ, FILE_WRITE, FILE_SEEK))
 
@@ -99,10 +100,12 @@ class PieceRelay:
 
     Attributes:
         failed: set when it is of no more use.
+        has_refused: that is so because it could not do what was asked, as on a full disk.
     """
 
     def __init__(self, agent: AgentClient, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.failed = asyncio.Event()
+        self.has_refused = False
         self._agent = agent
         self._reader = reader
         self._writer = writer
@@ -147,6 +150,7 @@ class PieceRelay:
 
     def _expect(self, wanted: bytes, line: bytes) -> None:
         if line != wanted:
+            self.has_refused = line == FAILED
             raise ConnectionError(f"{line[:32]!r} where {wanted!r} was expected")
 
     async def _request(self, request: bytes, answer: Callable[[], Awaitable[T]]) -> T:
@@ -185,7 +189,10 @@ class PieceRelay:
 def _line(verb: str, path: str, offset: int, size: int) -> bytes:
     if offset % BLOCK or size % BLOCK or not 0 < size <= MOST or not _in_a_line.fullmatch(path):
         raise NotCarried
-    return f"{verb} {offset // BLOCK} {size // BLOCK} {path}\n".encode("utf-8", "surrogateescape")
+    try:
+        return f"{verb} {offset // BLOCK} {size // BLOCK} {path}\n".encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise NotCarried from None
 
 
 @contextlib.asynccontextmanager

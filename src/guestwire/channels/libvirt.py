@@ -196,7 +196,7 @@ class _Calls:
         self._threads = self._busy = 0
         self._connections: list[LibvirtConnection] = []
 
-    async def run(self, work: Callable[[LibvirtConnection], T]) -> T:
+    async def run(self, work: Callable[[LibvirtConnection], T], on_late_result: Callable[[T], None] | None = None) -> T:
         """What `work` returns, or raises. A caller who goes away does not end it: a call into libvirt can't be ended."""
         await self._free.acquire()
         connection = next((one for one in self._connections if one.calls < CALLS_EACH), None)
@@ -212,6 +212,8 @@ class _Calls:
             self._busy -= 1
             self._free.release()
             if future.done():
+                if on_late_result and result is not None:
+                    on_late_result(result)
                 return
             if error:
                 future.set_exception(error)
@@ -265,9 +267,21 @@ class Libvirt:
         """Runs `work` in a thread; what the binding raises comes up as it is. Not for what may hang for a guest."""
         return await self._others.run(work)
 
-    async def run_in_guest(self, work: Callable[[LibvirtConnection], T], *, is_proven: bool = False) -> T:
-        """The same for calls that wait for a guest, on connections of their own; `is_proven`: it answered last."""
-        return await (self._proven if is_proven else self._unproven).run(work)
+    async def run_in_guest(
+        self,
+        work: Callable[[LibvirtConnection], T],
+        *,
+        is_proven: bool = False,
+        on_late_result: Callable[[T], None] | None = None,
+    ) -> T:
+        """The same for calls that wait for a guest, on connections of their own.
+
+        Args:
+            work: see `run`.
+            is_proven: the guest answered last.
+            on_late_result: called with what comes when the caller has gone away.
+        """
+        return await (self._proven if is_proven else self._unproven).run(work, on_late_result)
 
     def close(self) -> None:
         """Ends its connections, as soon as no call is on them."""

@@ -74,20 +74,21 @@ class LibvirtPorts:
             connection.domain(self._uuid).openChannel(name, stream, 0)
             ours, end = socket.socketpair()
             ours.setblocking(False)  # noqa: FBT003
-            # A caller that has gone away meanwhile leaves `ours` to be collected: its end ends the stream.
             _StreamPump(connection, stream, end).start()
             return ours
 
-        return await self._call(work)
+        return await self._call(work, on_late_result=socket.socket.close)
 
     def _domain(self, connection: LibvirtConnection) -> Any:
         return connection.domain(self._uuid)
 
-    async def _call(self, work: Callable[[LibvirtConnection], T]) -> T:
+    async def _call(
+        self, work: Callable[[LibvirtConnection], T], *, on_late_result: Callable[[T], None] | None = None
+    ) -> T:
         libvirt: Any = binding()
         try:
             async with asyncio.timeout(CALL_WITHIN):
-                return await self._libvirt.run_in_guest(work)
+                return await self._libvirt.run_in_guest(work, on_late_result=on_late_result)
         except TimeoutError:
             raise GuestError(f"{self._guest}: libvirt did not answer in {CALL_WITHIN:g} seconds") from None
         except libvirt.libvirtError as error:
