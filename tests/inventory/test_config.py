@@ -228,7 +228,10 @@ def test_a_vm_may_stand_in_the_file_once(refusal: Refusal) -> None:
         ),
         ("foo = 1\n", "line 1: unknown key 'foo'; known are server, audit, metrics, vm, source"),
         ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, audit, metrics, vm, source"),
-        ("[server]\n\n[[vms]]\nvmid = 100\n", "line 3: unknown key 'vms'; known are server, audit, metrics, vm, source"),
+        (
+            "[server]\n\n[[vms]]\nvmid = 100\n",
+            "line 3: unknown key 'vms'; known are server, audit, metrics, vm, source",
+        ),
         (
             "[[vm]]\nvmid = 100\nfoo = 1\n",
             "line 3: unknown key 'foo'; known are vmid, name, agent, qmp, running, description, tags, power",
