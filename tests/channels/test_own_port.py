@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from calling import site
+from serving import Serving
 from waiting import until
+from ways import over_https
 
 from devtools.libvirt_host import LibvirtHost
 from guestwire.agent.large_files import LARGE
@@ -149,6 +152,20 @@ async def test_a_large_file_goes_there_and_back_by_a_port_and_nothing_is_left(
     assert ours(domain) == []
     async with await connect(libvirt_host.uri) as host:
         assert (await (await host.guest("copies")).run(["sh", "-c", RELAYS])).output == "0\n"
+
+
+async def test_a_server_copies_by_a_port_too_and_takes_it_out_at_its_end(
+    libvirt_host: LibvirtHost, domain: Any, large: Path
+) -> None:
+    sources = f'[[source]]\nlibvirt = "{libvirt_host.uri}"\n'
+    async with Serving.of(site(sources)) as server, await over_https(server) as host:
+        guest = await host.guest("copies")
+        await guest.wait_ready()
+        await guest.upload(large, "/tmp/served")
+        assert ours(domain)
+        assert (await guest.files.stat("/tmp/served")).size == large.stat().st_size
+        await guest.files.remove("/tmp/served")
+    assert ours(domain) == []
 
 
 async def test_a_port_that_nothing_goes_by_is_taken_out(guest: Guest, domain: Any, large: Path) -> None:
