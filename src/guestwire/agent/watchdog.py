@@ -6,13 +6,15 @@ agent that is root, and one that may run programs.
 
 import asyncio
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guestwire.agent.commands import GET_OSINFO
-from guestwire.agent.guest import GuestAgent
 from guestwire.agent.results import ProcessStatus
 from guestwire.agent.systems import UNIX, Command
 from guestwire.errors import AgentError, GuestError
+
+if TYPE_CHECKING:  # the records of endpoints load no channel
+    from guestwire.agent.guest import GuestAgent
 
 MARGIN: Final = 1
 """Seconds that it waits longer than whoever froze the guest: a thaw by the agent is better, for it knows of it then."""
@@ -57,7 +59,7 @@ def watchdog_in(code: int | None, output: bytes) -> Watchdog:
     return Watchdog(problem=REASONS.get(code or 0, "the guest's shell could not start it"))
 
 
-async def arm(agent: GuestAgent, seconds: float) -> Watchdog:
+async def arm(agent: "GuestAgent", seconds: float) -> Watchdog:
     """Starts one. A guest where that can't be is frozen without."""
     try:
         async with asyncio.timeout(ARMED_WITHIN):
@@ -72,18 +74,18 @@ async def arm(agent: GuestAgent, seconds: float) -> Watchdog:
     return watchdog_in(status.exitcode, status.out_data or b"")
 
 
-async def _is_windows(agent: GuestAgent) -> bool:
+async def _is_windows(agent: "GuestAgent") -> bool:
     try:
         return (await agent.execute(GET_OSINFO)).id == WINDOWS_ID
     except GuestError:  # an old agent does not say
         return False
 
 
-def disarm(agent: GuestAgent, process: str) -> None:
+def disarm(agent: "GuestAgent", process: str) -> None:
     """Ends one in the background; that may fail, for it ends by itself."""
     if process:
         agent.spawn(_run(agent, disarming(process)))
 
 
-async def _run(agent: GuestAgent, command: Command) -> ProcessStatus:
+async def _run(agent: "GuestAgent", command: Command) -> ProcessStatus:
     return await agent.processes.run(command)
