@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import math
+import os
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -13,9 +16,11 @@ from bench.timing import Effort, Samples, timed_async
 from devtools.guests import GuestImage
 from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import commands as qga
+from guestwire.agent import large_files
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels.libvirt import Libvirt, LibvirtChannel
+from guestwire.client import connect
 from guestwire.errors import GuestError
 from guestwire.inventory import Inventory
 from guestwire.wire import Command
@@ -25,6 +30,10 @@ DOMAINS: Final = 1000
 SLOW: Final = Command("guest-get-osinfo", timeout=20)
 MOST_DELAY: Final = 50.0
 """Milliseconds."""
+
+COPY_MIB: Final = 64
+COPIED: Final = "/tmp/copied"
+FASTER: Final = 5
 
 
 async def measure(image: GuestImage, effort: Effort) -> list[Row]:
@@ -36,6 +45,7 @@ async def measure(image: GuestImage, effort: Effort) -> list[Row]:
             agent = GuestAgent(channel, "VM 100", ExitStatusCache())
             try:
                 rows = await _pings(host, agent, effort)
+                rows += await _copies(host, Path(name))
                 rows += await _crowd(host, image, libvirt, agent, effort)
             finally:
                 await agent.close()
@@ -70,6 +80,35 @@ async def _in_turn(host: LibvirtHost, agent: GuestAgent, effort: Effort) -> tupl
         if number > effort.calls // 2:
             raw, own = raw + one, own + other
     return Samples(raw), Samples(own)
+
+
+async def _copies(host: LibvirtHost, folder: Path) -> list[Row]:
+    """A file there and back, whole and checked: by libvirt's agent calls, and by a port of our own; a connection each."""
+    source = folder / "copied"
+    source.write_bytes(os.urandom(COPY_MIB * 2**20))
+    seconds: dict[float, list[float]] = {}
+    usual = large_files.LARGE
+    for large in (math.inf, usual):
+        large_files.LARGE = large  # type: ignore[misc, assignment]  # no file is large: none has a port
+        try:
+            async with await connect(host.uri) as one:
+                guest = await one.guest("web")
+                up = await timed_async(1, partial(guest.upload, source, COPIED))
+                down = await timed_async(1, partial(guest.download, COPIED, folder / "back"))
+                await guest.files.remove(COPIED)
+        finally:
+            large_files.LARGE = usual  # type: ignore[misc]
+        seconds[large] = [milliseconds / 1000 for milliseconds in up + down]
+    size = COPY_MIB * 2**20 / 1e6
+    return [
+        Row(
+            LIBVIRT, f"{COPY_MIB} MiB copied {where}, checked (raw: by agent calls)", "MB/s", size / by_calls, size / by_port,
+            f"{FASTER} ×", by_calls >= FASTER * by_port,
+        )
+        for where, by_calls, by_port in zip(
+            ("to the guest", "from the guest"), seconds[math.inf], seconds[usual], strict=True
+        )
+    ]  # fmt: skip
 
 
 async def _run(agent: GuestAgent) -> None:

@@ -80,13 +80,13 @@ def holdings_of(pid: int) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
-async def serve(folder: Path, vms: Sequence[Vm], *, limited: bool = False) -> AsyncIterator[Service]:
-    """Starts the service, waits until it listens, and ends it; `limited` to what Proxmox VE has."""
+async def serve(folder: Path, vms: Sequence[Vm], *, limited: bool = False, more: str = "") -> AsyncIterator[Service]:
+    """Starts the service, waits until it listens, and ends it; `limited` to what Proxmox VE has, `more` is configured."""
     port = _free_port()
     state = folder / "state"
     config = folder / "guestwire.toml"
     server = f'[server]\nlisten = "127.0.0.1:{port}"\nnode = "{NODE}"\nstate_dir = "{state}"\n'
-    config.write_text("\n".join((server, *map(str, vms))))
+    config.write_text("\n".join((server, more, *map(str, vms))))
     module = ["guestwire.testing.limited"] if limited else ["guestwire", "serve", "--config"]
     command = [sys.executable, "-m", *module, str(config)]
     log = folder / "server.log"

@@ -74,8 +74,8 @@ class LibvirtHost:
 
     async def __aenter__(self) -> Self:
         etc = self.folder / "etc"
-        for name in ("etc", "lib", "run", "log", "cache", "s", "agents"):
-            (self.folder / name).mkdir()
+        for name in ("etc", "lib", "run/lock", "log", "cache", "s", "agents"):
+            (self.folder / name).mkdir(parents=True)
         (etc / "libvirtd.conf").write_text(DAEMON.format(sockets=self.sockets))
         (etc / "qemu.conf").write_text(DRIVER)
         for name, lines in ACCOUNTS.items():
@@ -156,8 +156,18 @@ class LibvirtHost:
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(domain.undefine)
 
-    def xml(self, name: str, kernel: Path, initramfs: Path, *, channel: bool = True, more: str = "") -> str:
-        """A small domain that boots the micro guest."""
+    def xml(
+        self,
+        name: str,
+        kernel: Path,
+        initramfs: Path,
+        *,
+        channel: bool = True,
+        more: str = "",
+        disk: Path | None = None,
+    ) -> str:
+        """A small domain that boots the micro guest; `disk` is an ext4, which it mounts."""
+        drive = f"<disk type='file'><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>" if disk else ""
         agent = (
             "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>" if channel else ""
         )
@@ -175,6 +185,6 @@ class LibvirtHost:
     <serial type='file'><source path='{self.folder}/log/{escape(name)}.log'/></serial>
     <serial type='unix'><source mode='bind' path='{self.folder}/{escape(name)}.tty'/></serial>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-    {agent}
+    {agent}{drive}
   </devices>
 </domain>"""

@@ -1,7 +1,9 @@
 """Freezes end by themselves: with their lease, with their caller's connection, and after the server was killed."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,10 @@ from freezes import FrozenGuest
 from serving import Serving
 from waiting import until
 
+from devtools.guests import Machine
+from guestwire.client import connect
+from guestwire.client.errors import FreezeLost, WrongParameters
+from guestwire.client.freezing import end_freeze, freeze_for
 from guestwire.testing import FakeGuest
 
 pytestmark = pytest.mark.slow
@@ -101,7 +107,7 @@ async def test_a_caller_that_leaves_while_the_guest_freezes_leaves_it_thawed(cli
         connection.drop()
 
     await until(lambda: "guest-fsfreeze-thaw" in fake.names(), 10)
-    assert not guest.is_frozen
+    await until(lambda: not guest.is_frozen)  # the fake notes a command before it obeys
 
 
 @pytest.mark.parametrize("terms", [{"guestwire-lease": 2}, {"guestwire-lease": LONG, "while-connected": True}])
@@ -171,3 +177,71 @@ async def test_a_lease_is_seconds_of_a_day_at_most(client: Client, fake: FakeGue
 
     assert answer.status == 400
     assert "guest-fsfreeze-freeze" not in fake.names()
+
+
+async def test_a_freeze_that_can_not_be_leaves_nothing_in_the_guest(folder: Path) -> None:
+    async with FakeGuest(folder / "100.qga") as fake:
+        FrozenGuest(fake, 3, 3)
+        fake.replies["guest-exec"] = {"pid": 7}
+        output = base64.b64encode(b"12 345\n").decode()
+        fake.replies["guest-exec-status"] = {"exited": True, "exitcode": 0, "out-data": output}
+        async with await connect(f"unix:{fake.path}") as host:
+            guest = await host.guest(100)
+            with pytest.raises(WrongParameters, match="no connection here that could end"):
+                await guest.fsfreeze_with_lease(guestwire_lease=60, while_connected=True)
+            await until(lambda: fake.names().count("guest-exec") == 2)
+
+            assert "guest-fsfreeze-freeze" not in fake.names()
+
+
+async def test_the_watchdog_of_a_freeze_is_ended_with_it(server: Serving, client: Client, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 3, 3)
+    commands: list[list[str]] = []
+
+    def execute(arguments: dict[str, Any]) -> dict[str, int]:
+        commands.append(arguments["arg"])
+        return {"pid": len(commands)}
+
+    fake.replies["guest-exec"] = execute
+    output = base64.b64encode(b"12 345\n").decode()
+    fake.replies["guest-exec-status"] = {"exited": True, "exitcode": 0, "out-data": output}
+    answer = await client.post(OWN, **{"guestwire-lease": LONG})
+    (found,) = await listed(client)
+    await server.restart()
+    await until(lambda: "VM 100 is still frozen" in server.log, 15)
+    await client.post(agent("fsfreeze-thaw"))
+    await until(lambda: len(commands) == 2)
+
+    assert (answer.data["watchdog"], found["watchdog"], guest.is_frozen) == (True, True, False)
+    assert commands[0][-1] == str(LONG + 1)
+    assert commands[1][-2:] == ["12", "345"]
+
+
+@pytest.mark.guest
+async def test_a_real_guest_thaws_itself_when_nothing_else_does(machine: Machine) -> None:
+    target = f"unix:{machine.agent_socket}"
+    async with await connect(target) as host:
+        frozen = await freeze_for(await host.guest("guest100"), 1)
+    # The write waits until the guest is thawed, and nobody is connected to its agent.
+    await machine.shell("echo x >/mnt/data/after", within=20)
+    async with await connect(target) as host:
+        guest = await host.guest("guest100")
+        with pytest.raises(FreezeLost):
+            await end_freeze(guest)
+        assert await guest.fsfreeze_status() == "thawed"
+
+    assert (frozen.frozen, frozen.watchdog, frozen.problem) == (1, True, None)
+
+
+@pytest.mark.guest
+async def test_what_a_freeze_leaves_in_a_real_guest_is_taken_away(machine: Machine) -> None:
+    async with await connect(f"unix:{machine.agent_socket}") as host:
+        guest = await host.guest("guest100")
+        async with guest.freeze(lease=50) as count:
+            await machine.shell("(echo x >/mnt/data/during &); sleep 1; ! test -e /mnt/data/during")
+        gone = "! test -e /run/guestwire-watchdog && ! pgrep -f 'sleep 5[1]'"
+        await machine.shell(f"for i in 1 2 3 4 5 6 7 8 9; do {gone} && exit 0; sleep 1; done; exit 1")
+        async with guest.freeze(mountpoints=["/mnt/data"]) as single:
+            pass
+
+    assert (count, single) == (1, 1)

@@ -2,9 +2,12 @@
 
 import asyncio
 import binascii
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -21,6 +24,9 @@ from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, GuestEr
 from guestwire.testing import SandboxedAgent, channel_checks
 from guestwire.testing.channels import ChannelCheck
 from guestwire.wire import Command
+
+if TYPE_CHECKING:
+    from devtools.guests import GuestImage
 
 pytestmark = [pytest.mark.agent, pytest.mark.guest]
 
@@ -158,6 +164,39 @@ async def test_a_program_that_can_not_be_started_is_an_error_as_the_agents_own(
 ) -> None:
     with pytest.raises(AgentError, match=rf"Failed to execute child process “{program}” \({why}\)"):
         await finish(typed, program)
+
+
+async def test_a_freeze_by_libvirts_own_call_is_what_the_agents_is(
+    libvirt: Libvirt, libvirt_host: LibvirtHost, image: "GuestImage", folder: Path
+) -> None:
+    disk = folder / "data"
+    with disk.open("wb") as file:
+        file.truncate(16 * 1024 * 1024)
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    made = await asyncio.create_subprocess_exec("mkfs.ext4", "-q", "-F", str(disk), env=os.environ | {"PATH": path})
+    assert await made.wait() == 0
+    listed = Command("guest-fsfreeze-freeze-list", timeout=60)
+    async with libvirt_host.domain("frozen", image, disk=disk) as domain:
+        channel = LibvirtChannel(libvirt, libvirt_host.uuid("frozen"), "VM 100")
+        agent = GuestAgent(channel, "VM 100", ExitStatusCache())
+        try:
+            await until_succeeds(lambda: channel.execute(qga.PING.command), within=60)
+            for freeze in (
+                agent.execute(qga.FSFREEZE_FREEZE),
+                agent.execute_raw(listed, {"mountpoints": ["/mnt/data"]}),
+                asyncio.to_thread(domain.fsFreeze),
+            ):
+                assert await freeze == 1
+                assert await agent.execute(qga.FSFREEZE_STATUS) == "frozen"
+                with pytest.raises(AgentError, match="has been disabled: the agent is in frozen state"):
+                    await agent.execute(qga.FSFREEZE_FREEZE)
+                assert await agent.execute(qga.FSFREEZE_THAW) == 1
+                assert await agent.execute(qga.FSFREEZE_STATUS) == "thawed"
+            assert await agent.execute_raw(listed, {"mountpoints": []}) == 0
+            assert await agent.execute(qga.FSFREEZE_THAW) == 0
+        finally:
+            await agent.close()
+            await channel.close()
 
 
 # What happens to libvirt

@@ -39,6 +39,7 @@ ROOT: Final = ("GET", "/")
 
 OF_OUR_OWN: Final = (
     ("GET", "/nodes/{node}/guestwire/audit"),
+    ("GET", "/nodes/{node}/guestwire/events"),
     ("GET", "/nodes/{node}/guestwire/frozen"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/fsfreeze-freeze"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/agent-channel"),

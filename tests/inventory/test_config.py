@@ -226,9 +226,12 @@ def test_a_vm_may_stand_in_the_file_once(refusal: Refusal) -> None:
             "[server]\nListen = 1\n",
             "line 2: unknown key 'Listen'; known are listen, node, tls, state_dir, trusted_proxies, freeze_lease",
         ),
-        ("foo = 1\n", "line 1: unknown key 'foo'; known are server, audit, vm, source"),
-        ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, audit, vm, source"),
-        ("[server]\n\n[[vms]]\nvmid = 100\n", "line 3: unknown key 'vms'; known are server, audit, vm, source"),
+        ("foo = 1\n", "line 1: unknown key 'foo'; known are server, audit, metrics, vm, source"),
+        ("# first\n\n[foo]\na = 1\n", "line 3: unknown key 'foo'; known are server, audit, metrics, vm, source"),
+        (
+            "[server]\n\n[[vms]]\nvmid = 100\n",
+            "line 3: unknown key 'vms'; known are server, audit, metrics, vm, source",
+        ),
         (
             "[[vm]]\nvmid = 100\nfoo = 1\n",
             "line 3: unknown key 'foo'; known are vmid, name, agent, qmp, running, description, tags, power",

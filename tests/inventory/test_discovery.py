@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from serving import Serving
 from waiting import until
 
 from guestwire.inventory import Inventory
+from guestwire.inventory import discovery as discovery_module
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.discovery import Discovery
 from guestwire.inventory.found import FoundVm
@@ -312,6 +314,32 @@ async def test_a_source_that_fails_hides_no_other_and_loses_its_vms_only_when_it
 
     assert inventory.vms[101] is kept
     assert {entry.config.name for entry in inventory.vms.values()} == left
+
+
+async def test_a_source_that_hangs_delays_no_other_and_is_asked_once(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery_module, "FIND_WITHIN", 0.2)
+    answers, asked = threading.Event(), []
+
+    class Hanging(Place):
+        def find(self) -> list[FoundVm]:
+            asked.append(self)
+            answers.wait()
+            return super().find()
+
+    discovery = Discovery(inventory, [Hanging(vm("a"), name="hangs"), Place(vm("b"))], MemoryStore())
+    try:
+        for _ in range(3):
+            await discovery.look()
+        assert [one.config.name for one in inventory.vms.values()] == ["b"]
+    finally:
+        answers.set()
+
+    async with asyncio.timeout(10):
+        while len(inventory.vms) < 2:
+            await discovery.look()
+    assert len(asked) == 1
 
 
 async def test_a_vm_that_two_find_is_there_once_by_whatever_name_of_its_folder(

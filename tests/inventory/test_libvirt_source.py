@@ -16,10 +16,11 @@ from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import commands as qga
 from guestwire.channels import ChannelState
 from guestwire.client import connect
-from guestwire.client.errors import AgentUnavailable, NoSuchGuest, Unreachable
+from guestwire.client.diagnosis import examine
+from guestwire.client.errors import AgentUnavailable, CallFailed, NoSuchGuest, Unreachable
 from guestwire.errors import GuestError
 from guestwire.inventory import Inventory
-from guestwire.inventory.libvirt_source import LONGEST_PAUSE, read_domain
+from guestwire.inventory.libvirt_source import AGENT_PORT, LONGEST_PAUSE, read_domain
 from guestwire.inventory.power_actions import Power
 from guestwire.inventory.vm_ids import give_ids
 from guestwire.inventory.vms import Vm
@@ -56,6 +57,11 @@ async def following(*uris: str, store: MemoryStore | None = None) -> AsyncIterat
         yield inventory
     finally:
         await inventory.close()
+
+
+def _name_of(pid: int) -> str:
+    """What the process of a VM is called on its command line."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"guest=")[2].partition(b",")[0].decode()
 
 
 def named(inventory: Inventory, name: str) -> Vm | None:
@@ -184,6 +190,55 @@ class TestRealDomains:
             with pytest.raises(GuestError, match="domain is not running"):
                 await power.reset()
 
+    @pytest.mark.parametrize("has_controller", [True, False])
+    async def test_one_without_a_channel_is_given_one_as_doctor_says_for_good(
+        self, libvirt_host: LibvirtHost, image: "GuestImage", *, has_controller: bool
+    ) -> None:
+        connection = await asyncio.to_thread(libvirt_host.connect)
+        xml = libvirt_host.xml("bare", image.kernel, image.initramfs, channel=False)
+        if has_controller:  # libvirt plugs none in
+            xml = xml.replace("<rng", "<controller type='virtio-serial'/><rng", 1)
+        domain = await asyncio.to_thread(connection.defineXML, xml)
+        try:
+            await asyncio.to_thread(domain.create)
+            async with await connect(libvirt_host.uri) as host:
+                (step,) = (await examine(host, "bare")).steps
+                assert (step["step"], "guestwire channel add" in step["next"]) == ("agent", True)
+                guest = await host.guest("bare")
+
+                added = await guest.agent_channel()
+
+                assert (added.agent, added.now, added.permanent) == (libvirt_host.uri, has_controller, True)
+                if not has_controller:
+                    await guest.power("stop")
+                    await guest.power("start")
+                await guest.wait_ready(60)
+                with pytest.raises(CallFailed, match="has a channel for a guest agent already"):
+                    await guest.agent_channel()
+            await asyncio.to_thread(domain.destroy)
+            assert AGENT_PORT in await asyncio.to_thread(domain.XMLDesc)
+            await asyncio.to_thread(connection.defineXML, xml)  # without one again, and stopped
+            async with await connect(libvirt_host.uri) as host:
+                added = await (await host.guest("bare")).agent_channel()
+                assert (added.now, added.permanent) == (False, True)
+            assert AGENT_PORT in await asyncio.to_thread(domain.XMLDesc)
+        finally:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(domain.destroy)
+            await asyncio.to_thread(domain.undefine)
+
+    @pytest.mark.usefixtures("libvirt_web")
+    async def test_a_channel_is_refused_by_a_read_only_libvirt(self, libvirt_host: LibvirtHost) -> None:
+        connection = await asyncio.to_thread(libvirt_host.connect)
+        xml = "<domain type='qemu'><name>idle</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+        domain = await asyncio.to_thread(connection.defineXML, xml)
+        try:
+            async with await connect(libvirt_host.read_only_uri) as host:
+                with pytest.raises(CallFailed, match="this connection to libvirt is read-only"):
+                    await (await host.guest("idle")).agent_channel()
+        finally:
+            await asyncio.to_thread(domain.undefine)
+
     @pytest.mark.usefixtures("libvirt_web")
     async def test_a_server_serves_them_and_finds_them_again(self, libvirt_host: LibvirtHost) -> None:
         sources = f'[[source]]\nlibvirt = "{libvirt_host.uri}"\n'
@@ -201,6 +256,8 @@ class TestRealDomains:
             state = (await client.get(f"{path}/status/current")).data
             assert (state["qmpstatus"], state["diskread"], state["maxmem"]) == ("running", 0, 256 * 2**20)
             assert 0 <= state["cpu"] < 2
+            assert await asyncio.to_thread(_name_of, state["pid"]) == "web"
+            assert 0 < state["uptime"] < 3600
             assert (await client.get(f"{path}/agent/get-host-name")).data["result"]["host-name"] == "web"
             started = (await client.post(f"{path}/agent/exec", command=["hostname"])).data["pid"]
             ended: dict[str, Any] = {}

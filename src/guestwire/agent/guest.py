@@ -1,10 +1,18 @@
 """One guest's agent."""
 
+import asyncio
+from typing import Any, Final
+
 from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.files import Files
+from guestwire.agent.large_files import LargeFiles
 from guestwire.agent.processes import Processes
-from guestwire.channels.channel import Channel
+from guestwire.channels.channel import Channel, OnLateReply
+from guestwire.channels.own_port import OwnPorts
+from guestwire.wire import Command
+
+FREEZES: Final = frozenset({"guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list"})
 
 
 class GuestAgent(AgentClient):
@@ -14,9 +22,28 @@ class GuestAgent(AgentClient):
         channel: reaches the guest. Belongs to its maker.
         guest: how messages name the guest, for example `VM 100`.
         exit_statuses: keeps the results of ended processes; shared by all guests.
+        ports: for large files, where the channel is slow and the VM can be given ports.
     """
 
-    def __init__(self, channel: Channel, guest: str, exit_statuses: ExitStatusCache) -> None:
+    def __init__(
+        self, channel: Channel, guest: str, exit_statuses: ExitStatusCache, ports: OwnPorts | None = None
+    ) -> None:
         super().__init__(channel, guest)
-        self.files = Files(self)
+        self.freeze_turn = asyncio.Lock()
+        """Held by whoever freezes the guest for a time."""
+        self._large_files = LargeFiles(self, ports) if ports else None
+        self.files = self._large_files or Files(self)
         self.processes = Processes(self, exit_statuses)
+
+    async def _send(
+        self, command: Command, arguments: dict[str, Any] | None, on_late_reply: OnLateReply | None = None
+    ) -> bytes:
+        if command.name in FREEZES and self._large_files:
+            await self._large_files.close()
+        return await super()._send(command, arguments, on_late_reply)
+
+    async def close(self) -> None:
+        """See `AgentClient.close`; the channel must still be open."""
+        if self._large_files:
+            await self._large_files.close()
+        await super().close()

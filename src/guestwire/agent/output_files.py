@@ -111,7 +111,7 @@ class OutputFiles:
     async def _find(self, program: str) -> None:
         if time.monotonic() - self._found.get(program, -FOUND_FOR) < FOUND_FOR:
             return
-        answer = await self._run_shell(FIND, program)
+        answer = await run_shell(self._agent, FIND, program)
         if answer.exitcode:
             why = f"Failed to execute child process “{program}” ({_text(answer)})"
             raise AgentError("GenericError", f"Guest agent command failed, error was '{why}'")
@@ -174,21 +174,26 @@ class OutputFiles:
         return msgspec.structs.replace(status, out_data=found.out_data, err_data=found.err_data)
 
     async def _collect(self, pid: int, most: str) -> ProcessStatus:
-        return await self._run_shell(COLLECT, str(pid), most)
+        return await run_shell(self._agent, COLLECT, str(pid), most)
 
-    async def _run_shell(self, script: str, *arguments: str) -> ProcessStatus:
-        """Runs a script of ours, whose output is small, to its end."""
-        started = await self._agent.execute(EXEC, exec_arguments(("/bin/sh", "-c", script, "sh", *arguments)))
-        pauses = Backoff(0.002, 0.2)
-        try:
-            async with asyncio.timeout(WITHIN):
-                while not (status := await self._agent.execute(EXEC_STATUS, {"pid": started.pid})).exited:  # noqa: ASYNC110  # only asking tells
-                    await asyncio.sleep(pauses.next())
-        except TimeoutError:
-            raise CommandFailed(
-                self._agent.guest, EXEC_STATUS.command.name, "a shell in the guest does not come to its end"
-            ) from None
-        return status
+
+async def run_shell(agent: AgentClient, script: str, *arguments: str) -> ProcessStatus:
+    """Runs a script of ours, whose output is small, to its end.
+
+    Raises:
+        GuestError: it can't be run, or does not come to its end.
+    """
+    started = await agent.execute(EXEC, exec_arguments(("/bin/sh", "-c", script, "sh", *arguments)))
+    pauses = Backoff(0.002, 0.2)
+    try:
+        async with asyncio.timeout(WITHIN):
+            while not (status := await agent.execute(EXEC_STATUS, {"pid": started.pid})).exited:  # noqa: ASYNC110  # only asking tells
+                await asyncio.sleep(pauses.next())
+    except TimeoutError:
+        raise CommandFailed(
+            agent.guest, EXEC_STATUS.command.name, "a shell in the guest does not come to its end"
+        ) from None
+    return status
 
 
 def _text(status: ProcessStatus) -> str:

@@ -16,6 +16,7 @@ from guestwire.access.realms import PAM, REALMS, Realm, pam_problem
 from guestwire.app.audit_lines import sink_of
 from guestwire.app.descriptors import share_out
 from guestwire.app.frozen_guests import FrozenGuests
+from guestwire.app.guest_polls import GuestPolls
 from guestwire.app.housekeeping import keep_house
 from guestwire.app.logs import log_to_stderr
 from guestwire.app.notify import notify
@@ -26,7 +27,7 @@ from guestwire.dispatch.audit import AuditRecorder, AuditWriter
 from guestwire.errors import ConfigurationError
 from guestwire.inventory import Config, Inventory, read_config
 from guestwire.inventory.discovery import Discovery
-from guestwire.inventory.sources import sources_of
+from guestwire.inventory.sources import Libvirts, sources_of
 from guestwire.server import Certificate, Gateway, Listener
 from guestwire.stores import BEGUN, AuditFilter, SqliteStore
 
@@ -77,8 +78,9 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
     inventory = Inventory(config.server.node, cert.fingerprint if cert else None, store)
     inventory.freeze_lease = config.server.freeze_lease
     frozen = FrozenGuests(inventory, access, recorder)
-    discovery = Discovery(inventory, sources_of(config.source), store, config.vm, config.libvirts)
-    stop = _heed_signals(path, config, discovery)
+    discovery = Discovery(inventory, sources_of(config.source), store, config.vm, Libvirts(config.source))
+    reloads: set[asyncio.Task[None]] = set()
+    stop = _heed_signals(path, config, discovery, reloads)
     listener = Listener(
         make_gateway(inventory, access, recorder), host, port, cert.context() if cert else None,
         most=shares.clients, proxies=config.server.proxies,
@@ -104,14 +106,18 @@ async def _serve(path: Path | None, config: Config, make_gateway: MakeGateway) -
         notify("READY=1")
         reporting = asyncio.create_task(frozen.report(), name="frozen guests")
         following = asyncio.create_task(discovery.follow(), name="discovery")
+        background = [reporting, following, keeping]
+        if config.metrics:
+            polls = GuestPolls(inventory, access, config.metrics.every)
+            background.append(asyncio.create_task(polls.run(), name="polls"))
         await stop.wait()
         notify("STOPPING=1")
         log.info("stopping: calls in flight come to their end")
         await listener.stop()
-        reporting.cancel()
-        following.cancel()
-        keeping.cancel()
-        await asyncio.gather(reporting, following, keeping, frozen.thaw(), return_exceptions=True)
+        background += reloads
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, frozen.thaw(), return_exceptions=True)
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
@@ -128,15 +134,18 @@ def _usable_realms() -> tuple[Realm, ...]:
     return REALMS
 
 
-def _heed_signals(path: Path | None, config: Config, discovery: Discovery) -> asyncio.Event:
-    """SIGHUP reloads; SIGTERM and SIGINT set the event."""
+def _heed_signals(
+    path: Path | None, config: Config, discovery: Discovery, reloads: set[asyncio.Task[None]]
+) -> asyncio.Event:
+    """SIGHUP reloads, which is in `reloads` meanwhile; SIGTERM and SIGINT set the event."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
+        if stop.is_set():
+            return
         task = loop.create_task(_reload(path, config, discovery, turn), name="reload")
         reloads.add(task)
         task.add_done_callback(reloads.discard)
@@ -176,7 +185,11 @@ async def _reload(path: Path | None, config: Config, discovery: Discovery, turn:
         except ConfigurationError as error:
             log.error("not reloaded: %s", error)  # noqa: TRY400  # the text says it all
         else:
-            discovery.named, discovery.sources, discovery.libvirts = new.vm, sources_of(new.source), new.libvirts
+            discovery.named, discovery.sources, discovery.libvirts = (
+                new.vm,
+                sources_of(new.source),
+                Libvirts(new.source),
+            )
             await discovery.look()
             note = "" if new.server == config.server else "; changes under [server] need a restart"
             log.info("reloaded: %s%s", counted(discovery.served, "VM"), note)

@@ -115,6 +115,23 @@ def _run_events(libvirt: Any) -> None:
             libvirt.virEventRunDefaultImpl()
 
 
+def _freeze(domain: Any, arguments: dict[str, Any]) -> int:
+    return int(domain.fsFreeze(arguments.get("mountpoints")))
+
+
+def _thaw(domain: Any, _arguments: dict[str, Any]) -> int:
+    return int(domain.fsThaw())
+
+
+NATIVE: Final[dict[str, Callable[[Any, dict[str, Any]], int]]] = {
+    "guest-fsfreeze-freeze": _freeze,
+    "guest-fsfreeze-freeze-list": _freeze,
+    "guest-fsfreeze-thaw": _thaw,
+}
+"""Commands that libvirt has calls of its own for, with the same result: its access rules know those by name. They have no
+time-out of libvirt's, and need none: a freeze has an hour."""
+
+
 class LibvirtConnection:
     """One connection, opened when it is used, and again when it was lost. Its methods are for threads: they block."""
 
@@ -179,7 +196,7 @@ class _Calls:
         self._threads = self._busy = 0
         self._connections: list[LibvirtConnection] = []
 
-    async def run(self, work: Callable[[LibvirtConnection], T]) -> T:
+    async def run(self, work: Callable[[LibvirtConnection], T], on_late_result: Callable[[T], None] | None = None) -> T:
         """What `work` returns, or raises. A caller who goes away does not end it: a call into libvirt can't be ended."""
         await self._free.acquire()
         connection = next((one for one in self._connections if one.calls < CALLS_EACH), None)
@@ -195,6 +212,8 @@ class _Calls:
             self._busy -= 1
             self._free.release()
             if future.done():
+                if on_late_result and result is not None:
+                    on_late_result(result)
                 return
             if error:
                 future.set_exception(error)
@@ -248,9 +267,21 @@ class Libvirt:
         """Runs `work` in a thread; what the binding raises comes up as it is. Not for what may hang for a guest."""
         return await self._others.run(work)
 
-    async def run_in_guest(self, work: Callable[[LibvirtConnection], T], *, is_proven: bool = False) -> T:
-        """The same for calls that wait for a guest, on connections of their own; `is_proven`: it answered last."""
-        return await (self._proven if is_proven else self._unproven).run(work)
+    async def run_in_guest(
+        self,
+        work: Callable[[LibvirtConnection], T],
+        *,
+        is_proven: bool = False,
+        on_late_result: Callable[[T], None] | None = None,
+    ) -> T:
+        """The same for calls that wait for a guest, on connections of their own.
+
+        Args:
+            work: see `run`.
+            is_proven: the guest answered last.
+            on_late_result: called with what comes when the caller has gone away.
+        """
+        return await (self._proven if is_proven else self._unproven).run(work, on_late_result)
 
     def close(self) -> None:
         """Ends its connections, as soon as no call is on them."""
@@ -264,16 +295,20 @@ class _Call:
 
     Attributes:
         command: what is executed.
-        text: the same for libvirt.
+        arguments: as its caller gave them.
+        text: both for libvirt.
         future: the caller's; done when it has an answer, or has gone away.
         on_late_reply: see `Channel.execute`.
         was_sent: libvirt has it.
     """
 
-    __slots__ = ("command", "future", "on_late_reply", "text", "was_sent")
+    __slots__ = ("arguments", "command", "future", "on_late_reply", "text", "was_sent")
 
-    def __init__(self, command: Command, text: str, on_late_reply: OnLateReply | None) -> None:
+    def __init__(
+        self, command: Command, arguments: dict[str, Any], text: str, on_late_reply: OnLateReply | None = None
+    ) -> None:
         self.command = command
+        self.arguments = arguments
         self.text = text
         self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.on_late_reply = on_late_reply
@@ -329,7 +364,7 @@ class LibvirtChannel:
             raise AgentNotRunning(self._guest, STOPPING if self._is_closed else self._why)
         if len(self._waiting) >= MAX_WAITING:
             raise AgentNotRunning(self._guest, f"{MAX_WAITING} calls wait for it")
-        call = _Call(command, self._text_of(command, arguments or {}), on_late_reply)
+        call = _Call(command, arguments or {}, self._text_of(command, arguments or {}), on_late_reply)
         self._waiting.append(call)
         if self._runner is None:
             self._runner = asyncio.get_running_loop().create_task(self._run(), name=f"call {self._guest}")
@@ -439,6 +474,9 @@ class LibvirtChannel:
                 # No answer may mean that it was never sent: libvirt's own sync had none. One to a ping tells.
                 _agent_command(domain, '{"execute":"guest-ping"}', math.ceil(PING.timeout))
             call.was_sent = True
+            # No list of mount points is all of them for libvirt, and none for the agent.
+            if (native := NATIVE.get(call.command.name)) and call.arguments.get("mountpoints") != []:
+                return f'{{"return": {native(domain, call.arguments)}}}'
             return _agent_command(domain, call.text, call.seconds)
 
         try:
@@ -504,7 +542,7 @@ class LibvirtChannel:
                 runner = self._runner
                 if runner is None:  # else an answer to what is on its way tells
                     async with self._libvirt.probes:
-                        call = _Call(PING, '{"execute":"guest-ping"}', None)
+                        call = _Call(PING, {}, '{"execute":"guest-ping"}')
                         with contextlib.suppress(GuestError, _Lost):
                             await self._once(call)
                 if self._state is not ChannelState.SILENT:

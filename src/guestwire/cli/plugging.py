@@ -47,7 +47,7 @@ def vcpus(context: click.Context, guest: str, *, online: str, offline: str, json
 @json_option
 @click.pass_context
 def memory(context: click.Context, guest: str, *, online: str, offline: str, json: bool) -> None:
-    """Show a guest's memory in blocks, or set some online or offline.
+    """Show a guest's memory in blocks, or set some online.
 
     A block that can't be set is shown with its error, and the exit code is 3.
     """

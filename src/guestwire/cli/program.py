@@ -38,6 +38,8 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "routes": "load.routes",
         "vcpus": "plugging.vcpus",
         "doctor": "doctor.doctor",
+        "metrics": "metrics_command.metrics",
+        "watch": "watch_command.watch",
     },
     "Work in a guest": {
         "exec": "processes.execute",

@@ -16,7 +16,7 @@ from guestwire.cli.output import examples, note
 def serve(config: Path | None, *, check: bool) -> None:
     """Serve the guest agent API of Proxmox VE.
 
-    Without a configuration it serves the VMs that are found on this machine.
+    Without a configuration it serves the VMs that are found on this machine: libvirt's, and QEMU's processes.
     """
     # Loading the server takes 0.3 s, which `--help` doesn't need to wait for.
     from guestwire.app import prepare  # noqa: PLC0415

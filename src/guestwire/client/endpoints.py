@@ -23,9 +23,9 @@ from guestwire.agent.results import (
     Vcpu,
 )
 from guestwire.client.calls import Calls
+from guestwire.contract.context import AgentChannel
 from guestwire.contract.endpoints.leases import Frozen
 from guestwire.contract.endpoints.machines import CurrentStatus, PendingValue, Snapshot, VmConfiguration
-from guestwire.contract.endpoints.vm_power import AgentChannel
 from guestwire.contract.results import FileContent, ProcessState, Started
 
 
@@ -590,6 +590,6 @@ class Endpoints(Calls):
         return result
 
     async def agent_channel(self) -> AgentChannel:
-        """Gives a running VM that has none a channel for its guest agent. Needs VM.Config.HWType on /vms/{vmid}."""
+        """Gives a VM that has none a channel for its guest agent: one that runs, or a domain of libvirt's. Needs VM.Config.HWType on /vms/{vmid}."""
         result: AgentChannel = await self.call("POST", "guestwire/agent-channel", AgentChannel, {}, repeatable=False)
         return result

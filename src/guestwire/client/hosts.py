@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
@@ -16,6 +16,7 @@ from guestwire.client.settings import LOCAL, Https, LibvirtUri, Local, Settings,
 
 if TYPE_CHECKING:
     from guestwire.client.carriers.local import LocalCarrier
+    from guestwire.contract.guest_events import Event
     from guestwire.inventory.found import FoundVm
 
 log = logging.getLogger("guestwire.client")
@@ -154,6 +155,18 @@ class Host:
         found = [guest for answer in answers if isinstance(answer, list) for guest in answer]
         return sorted(found, key=lambda guest: (guest.name, guest.vmid))
 
+    def events(self) -> "AsyncIterator[Event]":
+        """What happens to the guests, from now on, until the iteration is left: see `contract.guest_events` for its kinds.
+
+        The host is looked at every two seconds; one that can't be reached is an event, and so is that it can again.
+
+        Raises:
+            CallFailed: it can't be reached at first, or the login is not good any more.
+        """
+        from guestwire.client.watching import follow  # noqa: PLC0415  # few calls are about it
+
+        return follow(self)
+
     async def _guests_on(self, node: str) -> list[GuestInfo]:
         vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])
         return [
@@ -262,9 +275,10 @@ def open_host(settings: Settings) -> Host:
         return Host(HttpsCarrier(target, settings.credentials(), settings.trust()))
     if isinstance(target, Local):
         from guestwire.client.carriers.local import LocalCarrier  # noqa: PLC0415
-        from guestwire.inventory.sources import UNASKED, libvirts_here, sources_of  # noqa: PLC0415
+        from guestwire.inventory.config import UNCONFIGURED  # noqa: PLC0415
+        from guestwire.inventory.sources import Libvirts, sources_of  # noqa: PLC0415
 
-        carrier_here = LocalCarrier("this machine", sources_of(UNASKED), libvirts_here())
+        carrier_here = LocalCarrier("this machine", sources_of(UNCONFIGURED), Libvirts(UNCONFIGURED))
         return Host(carrier_here, machine=carrier_here, is_local=True)
     if isinstance(target, LibvirtUri):
         from guestwire.client.carriers.libvirt_host import LibvirtCarrier  # noqa: PLC0415

@@ -310,11 +310,25 @@ class TaskList(Protocol):
         ...
 
 
+class AgentChannel(msgspec.Struct, frozen=True):
+    """A channel that a VM has got.
+
+    Attributes:
+        agent: its address, for the VM's configuration; or the libvirt that has it.
+        now: the VM has it already; False: from its next start on.
+        permanent: the VM has it at its next starts.
+    """
+
+    agent: str
+    now: bool
+    permanent: bool
+
+
 class TaskContext(MachineContext, AccessContext, Protocol):
     """What changes a VM itself; and work that goes on after its call."""
 
-    async def add_channel(self, vmid: int) -> str:
-        """Gives a running VM a channel for its agent; returns the agent's address.
+    async def add_channel(self, vmid: int) -> AgentChannel:
+        """Gives a running VM a channel for its agent; one of libvirt's need not run.
 
         Raises:
             VmNotFound, GuestError: there is no such VM, or it can't be done.

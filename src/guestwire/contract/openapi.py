@@ -7,7 +7,8 @@ import msgspec
 
 import guestwire
 from guestwire.access.checks import Everybody, Privileges
-from guestwire.contract.endpoint import Endpoint
+from guestwire.contract.endpoint import Endpoint, Kind
+from guestwire.contract.guest_events import Event
 from guestwire.contract.parameters import Role, Rule, rules
 from guestwire.contract.results import AgentFault, Forwarded
 from guestwire.contract.text import ByteText
@@ -76,6 +77,8 @@ _TOKEN: Final = {
 
 def _answer(endpoint: Endpoint) -> Any:
     """The type of the result; of a forwarded answer, the type that the agent's schema names."""
+    if endpoint.kind is Kind.STREAM:  # what each of its events is
+        return Event
     return get_args(endpoint.returns)[0] if get_origin(endpoint.returns) is Forwarded else endpoint.returns
 
 

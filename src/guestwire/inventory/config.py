@@ -96,12 +96,12 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[source]]`: where VMs are found that no `[[vm]]` names. One of `qemu`, `folder`, `libvirt`.
 
-    `libvirt` is a URI as virsh has it.
+    `libvirt` is a URI as virsh has it; True: the libvirts of this machine, system and session, as soon as they run.
     """
 
     qemu: Literal[True] | None = None
     folder: str | None = None
-    libvirt: str | None = None
+    libvirt: Literal[True] | str | None = None
     pattern: str = "*.qga"
 
 
@@ -114,22 +114,28 @@ class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lines: str | None = None
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[metrics]`: guests are polled, and `/metrics` is served, where it is in the file."""
+
+    every: Annotated[float, Meta(ge=5, le=3600)] = 30.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole file; what is looked at where nothing is configured stands in `UNCONFIGURED`."""
 
     server: ServerConfig = msgspec.field(default_factory=ServerConfig)
     audit: AuditConfig = msgspec.field(default_factory=AuditConfig)
+    metrics: MetricsConfig | None = None
     vm: list[VmConfig] = msgspec.field(default_factory=list)
     source: list[SourceConfig] = msgspec.field(default_factory=list)
-
-    @property
-    def libvirts(self) -> list[str]:
-        """The URIs of all sources that are one, once each."""
-        return list(dict.fromkeys(source.libvirt for source in self.source if source.libvirt))
 
 
 def _socket_path(url: str | None) -> Path | None:
     return Path(url.removeprefix("unix:")) if url else None
+
+
+UNCONFIGURED: Final = (SourceConfig(libvirt=True), SourceConfig(qemu=True))
+"""Where VMs are looked for when nothing is configured, by a server and by `guestwire ls`."""
 
 
 def config_without_file() -> Config:
@@ -139,7 +145,7 @@ def config_without_file() -> Config:
     """
     home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111  # a user may have no home
     state_dir = "/var/lib/guestwire" if os.geteuid() == 0 else f"{home}/guestwire"
-    return Config(server=ServerConfig(state_dir=state_dir), source=[SourceConfig(qemu=True)])
+    return Config(server=ServerConfig(state_dir=state_dir), source=list(UNCONFIGURED))
 
 
 def read_config(path: Path | None) -> Config:
@@ -177,7 +183,7 @@ def _check(config: Config, refuse: Refuse) -> None:
 def _check_source(source: SourceConfig, table: str, refuse: Refuse) -> None:
     if sum(one is not None for one in (source.qemu, source.folder, source.libvirt)) != 1:
         raise refuse(table, "qemu", 'a source is one of qemu = true, folder = "/PATH", and libvirt = "qemu:///system"')
-    if source.libvirt is not None and not is_libvirt_uri(source.libvirt):
+    if isinstance(source.libvirt, str) and not is_libvirt_uri(source.libvirt):
         why = f"'{source.libvirt}' names no libvirt: qemu:///system, or qemu+ssh://HOST/system"
         raise refuse(table, "libvirt", why)
     if source.folder is not None and not Path(source.folder).is_absolute():

@@ -8,6 +8,7 @@ from typing import Final
 
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.found import FoundVm, Source
+from guestwire.inventory.sources import Libvirts
 from guestwire.inventory.vm_ids import give_ids
 from guestwire.inventory.vms import Inventory
 from guestwire.stores import Store
@@ -16,6 +17,9 @@ log = logging.getLogger("guestwire.discovery")
 
 EVERY: Final = 1.0
 """Seconds from one look to the next."""
+
+FIND_WITHIN: Final = 5.0
+"""Seconds that a look waits for a source."""
 
 
 class Discovery:
@@ -31,17 +35,17 @@ class Discovery:
     Attributes:
         named: what the configuration names; it counts before what is found.
         sources: as above; another list counts from the next look on.
-        libvirts: URIs of libvirts, whose VMs the inventory follows by itself.
+        libvirts: those whose VMs the inventory follows by itself.
         unusable: what was found and can't be used, at the last look.
     """
 
     def __init__(
         self, inventory: Inventory, sources: Sequence[Source], store: Store | None = None, named: Iterable[VmConfig] = (),
-        libvirts: Iterable[str] = (),
+        libvirts: Libvirts | None = None,
     ) -> None:  # fmt: skip
         self.named = list(named)
         self.sources = sources
-        self.libvirts = list(libvirts)
+        self.libvirts = libvirts or Libvirts()
         self.unusable: list[FoundVm] = []
         self._inventory = inventory
         self._store = store
@@ -49,6 +53,7 @@ class Discovery:
         self._troubles: Mapping[str, str] = {}
         self._found_last: dict[str, list[FoundVm]] = {}
         """By source; kept while it can't be read: a moment without descriptors ends no VM."""
+        self._finding: dict[Source, asyncio.Future[tuple[list[FoundVm], str]]] = {}
         self._logged: set[str] = set()
         """Keys of those that can't be used."""
         self._turn = asyncio.Lock()
@@ -61,7 +66,9 @@ class Discovery:
     async def look(self) -> None:
         """Asks all sources, and makes the inventory what they say."""
         async with self._turn:
-            found, troubles = await asyncio.to_thread(self._ask)
+            now, troubles = await self._find_all()
+            found = await asyncio.to_thread(self._choose, now)
+            libvirts = await asyncio.to_thread(self.libvirts.look)
             for name in troubles.keys() - self._troubles.keys():
                 log.warning("VMs of %s are not known: %s", name, troubles[name])
             self._troubles = troubles
@@ -72,7 +79,7 @@ class Discovery:
                     log.info("%a (%s) can't be used: %a; %a", vm.name, vm.source, vm.problem, vm.hint)
             self._logged = {vm.key for vm in unusable}
             vmids = await self._ids_of(usable)
-            wanted = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)], list(self.libvirts)
+            wanted = [*self.named, *(vm.config(vmids[vm.key]) for vm in usable)], libvirts
             if wanted != self._applied:
                 await self._inventory.apply(*wanted)
                 if self._applied:
@@ -101,35 +108,54 @@ class Discovery:
             except Exception:  # a source's own fault must not end the others
                 log.exception("unexpected error while VMs are looked for")
 
-    def _ask(self) -> tuple[list[FoundVm], dict[str, str]]:
+    async def _find_all(self) -> tuple[list[list[FoundVm]], dict[str, str]]:
+        """What each source finds, and by their names why it does not.
+
+        One that hangs (its folder is on a server that is gone) delays no other, and is not asked again before it has
+        answered: each question would hold a thread.
+        """
+        finding = self._finding
+        for source in self.sources:
+            if source not in finding:
+                finding[source] = asyncio.ensure_future(asyncio.to_thread(self._find, source))
+        if self.sources:
+            await asyncio.wait([finding[source] for source in self.sources], timeout=FIND_WITHIN)
+        last, self._found_last = self._found_last, {}
+        found: list[list[FoundVm]] = []
+        troubles: dict[str, str] = {}
+        for source in self.sources:
+            is_done = finding[source].done()
+            vms, why = finding.pop(source).result() if is_done else (last.get(source.name, []), "no answer")
+            found.append(vms)
+            self._found_last[source.name] = vms
+            if why:
+                troubles[source.name] = why
+        return found, troubles
+
+    def _choose(self, now: Sequence[Sequence[FoundVm]]) -> list[FoundVm]:
         """Each VM once, and each socket: one that takes a single client is spoilt by two."""
         found: dict[str, FoundVm] = {}
-        troubles: dict[str, str] = {}
         folders: dict[str, str] = {}
         used = {socket for vm in self.named for socket in _sockets(vm, folders)}
-        now = {}
-        for source in self.sources:
-            vms = now[source.name] = self._find(source, troubles)
+        for vms in now:
             for vm in vms:
                 sockets, other = _sockets(vm, folders), found.get(vm.key)
                 # Another user's process may have the UUID of a VM on its command line: what can be used counts.
                 if not sockets & used and (other is None or (sockets and not _sockets(other, folders))):
                     found[vm.key] = vm
                     used |= sockets
-        self._found_last = now
-        return list(found.values()), troubles
+        return list(found.values())
 
-    def _find(self, source: Source, troubles: dict[str, str]) -> list[FoundVm]:
+    def _find(self, source: Source) -> tuple[list[FoundVm], str]:
         try:
-            return source.find()
+            return source.find(), ""
         except FileNotFoundError as error:
-            troubles[source.name] = str(error.strerror)
-            return []
+            return [], str(error.strerror)
         except OSError as error:
-            troubles[source.name] = str(error.strerror or error)
+            why = str(error.strerror or error)
         except Exception as error:  # noqa: BLE001  # one source's own fault must not end the others
-            troubles[source.name] = f"unexpected error: {error!r}"
-        return self._found_last.get(source.name, [])
+            why = f"unexpected error: {error!r}"
+        return self._found_last.get(source.name, []), why
 
     def _log_changes(self, configs: Iterable[VmConfig]) -> None:
         before = {vm.vmid: vm.name for vm in (self._applied or ([], []))[0]}

@@ -2,6 +2,7 @@
 
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -65,6 +66,11 @@ class Source(Protocol):
             OSError: the place can't be read.
         """
         ...
+
+
+def added_channel(qmp: Path) -> Path:
+    """The agent's socket of a VM that has got its channel from guestwire: beside the QMP socket, so that it is found again."""
+    return qmp.with_name(f"{qmp.name}.qga")
 
 
 def number_in(name: str) -> int | None:

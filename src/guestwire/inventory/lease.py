@@ -16,12 +16,12 @@ from guestwire.contract.context import (
     NO_CONNECTION,
     NO_TERMS,
     WHILE_CONNECTED,
+    AgentChannel,
     FreezeTerms,
     NodeStatus,
     VmDefinition,
 )
 from guestwire.errors import AgentNotConfigured, GuestError, InvalidParameters, VmNotFound, VmNotRunning
-from guestwire.inventory.host import own_address
 from guestwire.inventory.machine import Machine, Usage, traffic
 from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
 from guestwire.inventory.task_runner import Say, Tasks
@@ -179,10 +179,10 @@ class Lease:
 
         return await self._inventory.tasks.begin(KINDS[action], vmid, self.subject, work)
 
-    async def add_channel(self, vmid: int) -> str:
+    async def add_channel(self, vmid: int) -> AgentChannel:
         """See `TaskContext.add_channel`."""
         self._vm(vmid)
-        return f"unix:{await self._inventory.add_channel(vmid)}"
+        return await self._inventory.add_channel(vmid)
 
     def _vm(self, vmid: int) -> Vm:
         vm = self._inventory.vms.get(vmid)
@@ -208,7 +208,7 @@ class Lease:
 
     async def node_address(self) -> str:
         """See `MachineContext.node_address`."""
-        return await asyncio.to_thread(own_address)
+        return await self._inventory.own_address()
 
     def may(self, path: str, any_of: Iterable[str]) -> bool:
         """See `NodeContext.may`."""

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import msgspec
 
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtChannel, LibvirtConnection, binding
+from guestwire.channels.libvirt_port import PORT, LibvirtPorts
 from guestwire.errors import GuestError
 from guestwire.inventory.machine import COUNTERS_FRESH, MAX_DEVICES, Counters, Facts, Usage
+from guestwire.inventory.qemu_processes import ProcessStarts
 from guestwire.pacing import Backoff
 
 log = logging.getLogger("guestwire")
@@ -135,6 +138,7 @@ class LibvirtSource:
         """Of those that run, by uuid, as `measure` found them last."""
         self._measured_at = -COUNTERS_FRESH
         self._cpu_times: dict[str, int] = {}
+        self._starts = None if urlsplit(uri).hostname else ProcessStarts()
         self._on_change = on_change
         self._libvirt = Libvirt(uri)
         self._loop = asyncio.get_running_loop()
@@ -173,17 +177,52 @@ class LibvirtSource:
             self.figures = {}
             return
         before, self._cpu_times = self._cpu_times, {uuid: one.get("cpu.time", 0) for uuid, one in found.items()}
+        # libvirt does not say when a domain was started; of this machine's, QEMU's process does.
+        uptimes = await asyncio.to_thread(self._starts.uptimes, found) if self._starts else {}
         known, self.figures = self.figures, {}
         for uuid, one in found.items():
             if "balloon.rss" not in one and uuid in known:  # a busy VM says less
                 one["balloon.rss"] = known[uuid].usage.memory // 1024
             used = max(self._cpu_times[uuid] - before.get(uuid, self._cpu_times[uuid]), 0) / 1e9
             domain = self.domains.get(uuid)
-            self.figures[uuid] = _figures(one, used / passed, domain.facts.cpus if domain else 1)
+            pid, uptime = uptimes.get(uuid, (None, 0))
+            cpu = used / passed / max(domain.facts.cpus if domain else 1, 1)
+            self.figures[uuid] = _figures(one, Usage(pid, cpu, one.get("balloon.rss", 0) * 1024, uptime, {}))
 
     def channel(self, uuid: str, guest: str) -> LibvirtChannel:
         """A channel to a domain's agent; `guest` is its name in messages."""
         return LibvirtChannel(self._libvirt, uuid, guest)
+
+    def ports(self, uuid: str, guest: str) -> LibvirtPorts:
+        """The ports of our own in a domain; `guest` is its name in messages."""
+        return LibvirtPorts(self._libvirt, uuid, guest)
+
+    async def add_channel(self, uuid: str) -> tuple[bool, bool]:
+        """Gives a domain a channel for its agent: True if it has it now, and if it has it at its next starts.
+
+        A domain that runs takes none where it has no virtio-serial controller, which libvirt does not plug in.
+
+        Raises:
+            GuestError: libvirt's reason.
+        """
+        libvirt: Any = binding()
+
+        def work(domain: Any) -> tuple[bool, bool]:
+            now, later = bool(domain.isActive()), bool(domain.isPersistent())
+            channel, config = PORT.format(name=AGENT_PORT), libvirt.VIR_DOMAIN_AFFECT_CONFIG if later else 0
+            try:
+                domain.attachDeviceFlags(channel, config | (libvirt.VIR_DOMAIN_AFFECT_LIVE if now else 0))
+            except libvirt.libvirtError as error:
+                if not (now and later and "virtio-serial" in str(error)):
+                    raise
+                domain.attachDeviceFlags(channel, config)
+                now = False
+            return now, later
+
+        done: tuple[bool, bool] = await self._call(uuid, work)
+        # Its event comes, too; the caller need not wait for it.
+        self.domains = {**self.domains, **await self._libvirt.run(partial(_look, self._connection, {uuid}))}
+        return done
 
     async def act(self, uuid: str, action: str) -> None:
         """Does one of `ACTIONS` to a domain.
@@ -354,7 +393,7 @@ def _stats(connection: LibvirtConnection, stats: int, flags: int) -> dict[str, d
     return {domain.UUIDString(): found for domain, found in connection.open().getAllDomainStats(stats, flags)}
 
 
-def _figures(found: dict[str, Any], cpu_seconds: float, cpus: int) -> Figures:
+def _figures(found: dict[str, Any], usage: Usage) -> Figures:
     """Source: virConnectGetAllDomainStats; memory is in KiB there."""
     libvirt: Any = binding()
     interfaces = range(min(found.get("net.count", 0), MAX_DEVICES))
@@ -367,7 +406,7 @@ def _figures(found: dict[str, Any], cpu_seconds: float, cpus: int) -> Figures:
     }  # fmt: skip
     is_paused = found.get("state.state") == libvirt.VIR_DOMAIN_PAUSED
     return Figures(
-        usage=Usage(None, cpu_seconds / max(cpus, 1), found.get("balloon.rss", 0) * 1024, 0, {}),
+        usage=usage,
         counters=Counters("paused" if is_paused else "running", blocks),
         received=sum(found.get(f"net.{number}.rx.bytes", 0) for number in interfaces),
         sent=sum(found.get(f"net.{number}.tx.bytes", 0) for number in interfaces),

@@ -12,14 +12,14 @@ import pwd
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from guestwire.inventory.found import FoundVm, number_in
-from guestwire.inventory.machine import AGENT_PORT
-from guestwire.inventory.vms import added_channel
+from guestwire.inventory.found import FoundVm, added_channel, number_in
+from guestwire.inventory.host import boot_seconds
+from guestwire.inventory.machine import AGENT_PORT, COUNTERS_FRESH, TICKS
 
 PROC: Final = Path("/proc")
 QEMU: Final = re.compile(r"(qemu-system-[a-z0-9_]+|kvm|qemu-kvm)")
@@ -50,6 +50,56 @@ class QemuProcesses:
         return [found for pid in sorted(_pids()) if (found := _look_at(pid)) is not None]
 
 
+class ProcessStarts:
+    """When the processes of VMs were started that another program, as libvirt, has started on this machine."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int]] = {}
+        """By UUID: a process, and when it was started, in ticks."""
+        self._looked_at = -COUNTERS_FRESH
+
+    def uptimes(self, uuids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """By UUID, in small letters: the process and its age in seconds, of those that are found. For threads."""
+        wanted = set(uuids)
+        self._known = {
+            uuid: seen for uuid, seen in self._known.items() if uuid in wanted and _start_of(seen[0]) == seen[1]
+        }
+        # All are looked at again for those that have just been started, and not for each list.
+        if wanted - self._known.keys() and boot_seconds() - self._looked_at >= COUNTERS_FRESH:
+            self._looked_at = boot_seconds()
+            for pid in _pids():
+                with contextlib.suppress(OSError):
+                    uuid, start = _uuid_of(pid).lower(), _start_of(pid)
+                    if uuid in wanted and start is not None:
+                        self._known[uuid] = pid, start
+        now = boot_seconds()
+        return {uuid: (pid, max(int(now - start / TICKS), 0)) for uuid, (pid, start) in self._known.items()}
+
+
+def _uuid_of(pid: int) -> str:
+    """On the command line of a QEMU that this user trusts; "": there is none."""
+    process = PROC / str(pid)
+    words = _words_of(process)
+    if not QEMU.fullmatch(Path(words[0]).name):
+        return ""
+    uid = _user_of(process)
+    is_trusted = uid is not None and (uid == os.geteuid() or _account(uid) in ACCOUNTS)
+    return _first(list(pairwise(words[1:])), "-uuid") if is_trusted else ""
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process was started, in ticks since the machine's start."""
+    try:
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _words_of(process: Path) -> list[str]:
+    with (process / "cmdline").open("rb") as file:
+        return os.fsdecode(file.read(MAX_COMMAND_LINE)).split("\0")
+
+
 def _pids() -> Iterator[int]:
     for entry in os.scandir(PROC):
         if entry.name.isdecimal():
@@ -60,8 +110,7 @@ def _look_at(pid: int) -> FoundVm | None:
     """Raises `OSError` when nothing can be said of it, as when this process may open no more files."""
     process = PROC / str(pid)
     try:
-        with (process / "cmdline").open("rb") as file:
-            words = os.fsdecode(file.read(MAX_COMMAND_LINE)).split("\0")
+        words = _words_of(process)
         if not QEMU.fullmatch(Path(words[0]).name):
             return None
         uid = _user_of(process)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -11,18 +12,24 @@ from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, GuestEvent, open_channel
+from guestwire.contract.context import AgentChannel
 from guestwire.errors import GuestError, VmNotRunning
 from guestwire.inventory.config import TAG, VmConfig
+from guestwire.inventory.found import added_channel
 from guestwire.inventory.freezes import Freezes, in_words
-from guestwire.inventory.host import HostLoad
+from guestwire.inventory.host import HostLoad, own_address
 from guestwire.inventory.libvirt_source import Domain, LibvirtSource, merged
 from guestwire.inventory.machine import Counters, Facts, Machine
 from guestwire.inventory.task_runner import Tasks
 from guestwire.inventory.vm_ids import give_ids
+from guestwire.metrics import Exposition
 from guestwire.stores import MemoryStore, Store
 
 if TYPE_CHECKING:
     from guestwire.channels.qmp import Monitor
+
+ADDRESS_FRESH: Final = 60.0
+"""Seconds."""
 
 SLICE: Final = 100
 """VMs that are gone through in one turn of the loop: there may be ten thousand."""
@@ -59,7 +66,8 @@ class Vm:
         self.monitor = _open_monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
         self._resets = self.resets
-        self.agent = GuestAgent(self._channel, guest, kept) if self._channel else None
+        ports = libvirt.source.ports(libvirt.domain.uuid, guest) if libvirt else None
+        self.agent = GuestAgent(self._channel, guest, kept, ports) if self._channel else None
 
     def attach(self, path: Path, kept: ExitStatusCache) -> None:
         """Reaches the agent through a channel that the VM has got meanwhile."""
@@ -183,11 +191,6 @@ def _config_of(vmid: int, domain: Domain) -> VmConfig:
     return VmConfig(vmid=vmid, name=domain.name, description=domain.description, tags=tags)
 
 
-def added_channel(qmp: Path) -> Path:
-    """The agent's socket of a VM that has got its channel from guestwire: beside the QMP socket, so that it is found again."""
-    return qmp.with_name(f"{qmp.name}.qga")
-
-
 class Inventory:
     """All VMs of one node; without a store, freezes and tasks are forgotten at the end, and ids are made of uuids."""
 
@@ -198,6 +201,8 @@ class Inventory:
         self.freezes = Freezes(store)
         self.freeze_lease: float | None = None
         """Seconds after which freezes end that name no lease of their own; None: never."""
+        self.exposition: Exposition | None = None
+        """The metrics of guests that are polled; None where none is."""
         self.tasks = Tasks(node, store)
         self.fingerprint = fingerprint
         self._vms: dict[int, Vm] = {}
@@ -207,6 +212,8 @@ class Inventory:
         self._updates: set[asyncio.Task[None]] = set()
         self.host = HostLoad()
         self._kept = ExitStatusCache()
+        self._address: asyncio.Future[str] | None = None
+        self._address_at = 0.0
         self._turn = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Vm] = {}
 
@@ -248,15 +255,28 @@ class Inventory:
             for vm in old.values():
                 self._retire(vm)
 
-    async def add_channel(self, vmid: int) -> Path:
-        """Gives a running VM a channel for its agent; returns the socket. The VM's id must be known.
+    async def own_address(self) -> str:
+        """The node's address; looked up once for all who ask meanwhile, and for a minute: a name server may be slow."""
+        now = time.monotonic()
+        if self._address is None or (self._address.done() and now - self._address_at >= ADDRESS_FRESH):
+            self._address, self._address_at = asyncio.ensure_future(asyncio.to_thread(own_address)), now
+        return await asyncio.shield(self._address)
+
+    async def add_channel(self, vmid: int) -> AgentChannel:
+        """Gives a running VM a channel for its agent, or one of libvirt's that is defined there. Its id must be known.
 
         Raises:
-            GuestError: it has one, it does not run, or QEMU can't be asked.
+            GuestError: it has one, it does not run, or neither QEMU nor libvirt can be asked.
         """
         vm = self._vms[vmid]
         if vm.agent:
             raise GuestError(f"VM {vmid} has a channel for a guest agent already")
+        if vm.libvirt:
+            source, domain = vm.libvirt
+            is_now, is_permanent = await source.add_channel(domain.uuid)
+            await self._update()
+            log.info("VM %d has got a channel for its agent, in libvirt %s", vmid, source.uri)
+            return AgentChannel(source.uri, is_now, is_permanent)
         if not await vm.is_running():
             raise VmNotRunning(vmid)
         if vm.machine is None or vm.config.qmp_path is None:
@@ -265,7 +285,7 @@ class Inventory:
         await vm.machine.add_agent_channel(path)
         vm.attach(path, self._kept)
         log.info("VM %d has got a channel for its agent: %s", vmid, path)
-        return path
+        return AgentChannel(f"unix:{path}", now=True, permanent=False)
 
     async def _definitions(self) -> list[tuple[VmConfig, InLibvirt | None]]:
         configured: list[tuple[VmConfig, InLibvirt | None]] = [(config, None) for config in self._configs]
@@ -294,6 +314,8 @@ class Inventory:
     async def close(self) -> None:
         """Closes all channels."""
         await self.tasks.close()
+        if self._address:
+            self._address.cancel()
         updates = list(self._updates)
         for update in updates:
             update.cancel()

@@ -7,7 +7,7 @@ import asyncio
 import html
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +31,11 @@ JSON_HEADERS: Final = {
 PAGE_HEADERS: Final = JSON_HEADERS | {"Content-Type": "text/html;charset=UTF-8"}
 TEXT_HEADERS: Final = {"Content-Type": "text/plain;charset=UTF-8", "Server": "guestwire"}
 BARE_HEADERS: Final = {"Server": "guestwire"}
+
+EVENT_HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "guestwire"}
+
+QUIET_FOR: Final = 15
+"""Moments without an event until a comment tells the client, and what is between, that it goes on."""
 
 OCTETS: Final = "application/octet-stream"
 """The type of an answer that is a file's bytes as they are, and what a client accepts that wants it so."""
@@ -110,6 +115,20 @@ def success(form: str, result: object) -> Body:
     if form == "json":
         return encode(answer)
     return _for_pages(form, encode(answer | {"success": 1}))
+
+
+async def as_events(stream: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    """Server-sent events: each is named as its kind, and has its JSON; None is a moment in which nothing happened."""
+    quiet = 0
+    yield b": guestwire\n\n"
+    async for event in stream:
+        quiet = quiet + 1 if event is None else 0
+        if event is not None:
+            yield f"event: {event.kind}\ndata: {msgspec.json.encode(event).decode()}\n\n".encode()
+        elif quiet % QUIET_FOR == 0:
+            yield b":\n\n"
+        else:
+            yield b""
 
 
 def octets(content: FileContent[ByteText]) -> Body:

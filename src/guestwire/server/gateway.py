@@ -6,7 +6,7 @@ The checks come in Proxmox VE's order: HTTP, authentication, format; the rest is
 import asyncio
 import base64
 import logging
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 import msgspec
@@ -37,6 +37,13 @@ from guestwire.server.refusal_log import RefusalLog
 log = logging.getLogger("guestwire.requests")
 
 OPENAPI_PATH: Final = "/api2/openapi.json"
+METRICS_PATH: Final = "/metrics"
+"""The pages beside the API."""
+
+BEARER: Final = "Bearer "
+"""What Prometheus can send, before an API token."""
+
+SEES_METRICS: Final = ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted")
 
 OK: Final = 200
 CLIENT_LEFT: Final = 499
@@ -73,6 +80,7 @@ class Gateway:
         endpoints: Collection[Endpoint] = tuple(ENDPOINTS),
     ) -> None:
         self.refusals = RefusalLog()
+        self._inventory = inventory
         self._access = access
         self._openapi = msgspec.json.encode(openapi(endpoints))
         self._pipeline = Pipeline(
@@ -103,7 +111,7 @@ class Gateway:
         try:
             http1.check_http(request)
             target = None
-            if call.path != OPENAPI_PATH or request.method != "GET":
+            if call.path not in (OPENAPI_PATH, METRICS_PATH) or request.method != "GET":
                 target = http1.target(request.target)
                 call.path, call.read = target.path, parameters_in(request, target.query)
                 self._pipeline.resolve(call)
@@ -117,24 +125,46 @@ class Gateway:
         except Refusal as error:
             return answers.refusal(error)
         if target is None:
-            return Response(200, "OK", answers.JSON_HEADERS, self._openapi)
+            return await self._page(request, call)
         if target.format not in answers.FORMATS:
             return answers.refusal(Refusal(501, f"no formatter for uri {target.path}, {target.format}"))
+        return await self._respond(request, call, target.format)
+
+    async def _respond(self, request: Request, call: Call, form: str) -> Response:
+        """Runs the call; its answer."""
         try:
             result = await self._pipeline.call(call)
         except GuestwireError as error:
             call.failure = _in_words(call, error)
-            status, reason, body = answers.failure(target.format, error)
+            status, reason, body = answers.failure(form, error)
         else:
+            if isinstance(result, AsyncIterator):
+                return Response(OK, "OK", answers.EVENT_HEADERS, answers.as_events(result), closes=True)
             is_wanted_as_is = isinstance(result, FileContent) and self.gives_octets and _accepts_octets(request)
-            body = answers.octets(result) if is_wanted_as_is else answers.success(target.format, result)
+            body = answers.octets(result) if is_wanted_as_is else answers.success(form, result)
             status, reason = 200, "OK"
         return await answers.response(request, status, reason, body)
+
+    async def _page(self, request: Request, call: Call) -> Response:
+        """What is beside the API: its description, and the series of all guests whose agents the caller may ask."""
+        if call.path == OPENAPI_PATH:
+            return Response(OK, "OK", answers.JSON_HEADERS, self._openapi)
+        exposition = self._inventory.exposition
+        if exposition is None:
+            return answers.refusal(Refusal(404, "guests are not polled: [metrics] in the configuration switches it on"))
+        may = self._access.may
+        vmids = [vmid for vmid in sorted(exposition.vmids) if may(call.subject, f"/vms/{vmid}", SEES_METRICS)]
+        page = await exposition.page(vmids, is_open="application/openmetrics-text" in request.headers.get("accept", ""))
+        body = answers.Body([*page.parts], {"Content-Type": page.type, "Server": "guestwire"})
+        return await answers.response(request, OK, "OK", body)
 
     def _authenticate(self, request: Request, call: Call) -> None:
         """Finds out who calls; nobody, where no login is needed."""
         headers = request.headers
-        found = parse_credentials(headers.get("cookie", ""), headers.get("authorization", ""))
+        authorization = headers.get("authorization", "")
+        if call.path == METRICS_PATH and authorization.startswith(BEARER):
+            authorization = f"PVEAPIToken={authorization.removeprefix(BEARER)}"
+        found = parse_credentials(headers.get("cookie", ""), authorization)
         call.has_token = bool(found.token)
         if call.route and isinstance(call.route.endpoint.check, Everybody):
             return

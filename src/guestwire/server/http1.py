@@ -10,7 +10,7 @@ and their like.
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -52,23 +52,26 @@ class Refusal(RequestError):
 
 @dataclass(slots=True)
 class Response:
-    """An answer: `body` in one piece or in several, which have `length` bytes in all; `closes`: it is the last on its connection."""
+    """An answer: `body` in one piece or in several, which have `length` bytes in all; `closes`: it is the last on its connection.
+
+    A body that is made while it is sent has no length: it ends with the connection.
+    """
 
     status: int
     reason: str
     headers: dict[str, str]
-    body: bytes | Iterable[bytes] = field(default=b"", repr=False)
+    body: bytes | Iterable[bytes] | AsyncIterator[bytes] = field(default=b"", repr=False)
     length: int = -1
     closes: bool = False
 
     def head(self, connection: str) -> bytes:
         """All before the body; `connection` is the header of that name, "" for none."""
         length = len(self.body) if isinstance(self.body, bytes) else self.length
+        measure = "" if isinstance(self.body, AsyncIterator) else f"Content-Length: {length}\r\n"
         lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         ending = f"Connection: {connection}\r\n" if connection else ""
         return (
-            f"HTTP/1.1 {self.status} {self.reason}\r\n{lines}Content-Length: {length}\r\n"
-            f"Date: {_date(int(time.time()))}\r\n{ending}\r\n"
+            f"HTTP/1.1 {self.status} {self.reason}\r\n{lines}{measure}Date: {_date(int(time.time()))}\r\n{ending}\r\n"
         ).encode("latin-1")
 
 

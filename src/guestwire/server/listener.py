@@ -14,7 +14,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Final, cast
 
 from guestwire.dispatch import new_id
@@ -327,6 +327,9 @@ class _Connection(asyncio.Protocol):
         head = response.head(connection)
         if isinstance(response.body, bytes):
             self._transport.write(head + response.body)
+        elif isinstance(response.body, AsyncIterator):
+            self._transport.write(head)
+            await self._stream(response.body)
         else:
             self._transport.write(head)
             for piece in response.body:
@@ -335,6 +338,15 @@ class _Connection(asyncio.Protocol):
                 await asyncio.sleep(0)
         if self._drained:
             await self._drain()
+
+    async def _stream(self, pieces: AsyncIterator[bytes]) -> None:
+        """Sends what comes, until the client leaves, or the server ends: then the next piece is the last one."""
+        async for piece in pieces:
+            await self._drain()
+            if piece:
+                self._transport.write(piece)
+            if self._is_ending:
+                break
 
     async def _drain(self) -> None:
         while waiter := self._drained:

@@ -1,8 +1,10 @@
 """The VMs of a libvirt, without a server: the endpoints of a node and its VMs, run here on the same inventory as a server's."""
 
 import asyncio
+import ipaddress
 import os
 import pwd
+import re
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -61,6 +63,15 @@ class OwnLease(Lease):
         return await super().figures() if self.is_here else HostFigures()
 
 
+def _node_of(host: str) -> str:
+    """A node's name for a host: the first part of its name, or its address with dashes, for a node's has no dots."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        host = host.partition(".")[0]
+    return re.sub(r"[^0-9A-Za-z]+", "-", host).strip("-") or "localhost"
+
+
 class LibvirtCarrier(InProcessCarrier):
     """Must be made where an event loop runs, and closed. Nothing is asked of libvirt before the first call.
 
@@ -71,7 +82,7 @@ class LibvirtCarrier(InProcessCarrier):
     def __init__(self, uri: str) -> None:
         host = urlsplit(uri).hostname
         self._uri = uri
-        self._inventory = Inventory(host or socket.gethostname().partition(".")[0])
+        self._inventory = Inventory(_node_of(host or socket.gethostname()))
         self._turn = asyncio.Lock()
         subject = own_subject()
         pipeline = Pipeline(Router(ENDPOINTS), lambda _: OwnLease(self._inventory, subject, is_here=not host))

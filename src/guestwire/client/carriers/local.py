@@ -13,6 +13,7 @@ from guestwire.dispatch import Pipeline, Router
 from guestwire.inventory import Inventory
 from guestwire.inventory.discovery import Discovery
 from guestwire.inventory.found import FoundVm, Source
+from guestwire.inventory.sources import Libvirts
 
 NO_ENDPOINT = (
     "the VMs of this machine have what their agents and QEMU can do; users and roles need a server: guestwire serve"
@@ -25,10 +26,10 @@ class LocalCarrier(InProcessCarrier):
     Args:
         name: how messages name it.
         sources: where VMs are looked for.
-        libvirts: URIs of libvirts.
+        libvirts: those whose VMs are listed, too.
     """
 
-    def __init__(self, name: str, sources: Sequence[Source], libvirts: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, sources: Sequence[Source], libvirts: Libvirts | None = None) -> None:
         self._inventory = Inventory(socket.gethostname().partition(".")[0] or "localhost")
         self._discovery = Discovery(self._inventory, sources, libvirts=libvirts)
         self._following: asyncio.Task[None] | None = None

@@ -23,14 +23,14 @@ from guestwire.agent.results import (
     User,
     Vcpu,
 )
-from guestwire.agent.watchdog import arm, disarm
+from guestwire.agent.watchdog import NO_WATCHDOG, Watchdog, arm, disarm
 from guestwire.contract.context import NO_TERMS, FreezeTerms, GuestContext
 from guestwire.contract.endpoint import VM, Effect, Registry
 from guestwire.contract.faces import Column, CommandView, Facts, Level, Line, Table, ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault, Forwarded, Name
 from guestwire.contract.text import to_bytes
-from guestwire.errors import AgentError
+from guestwire.errors import AgentError, InvalidParameters
 from guestwire.wire import Command
 
 endpoints = Registry()
@@ -116,15 +116,38 @@ async def forward(context: GuestContext, parameters: VmParameters, command: Type
     agent = await context.agent(parameters.vmid)
     answer: Any
     if command in FREEZES:
-        terms = NO_TERMS
         if command is qga.FSFREEZE_FREEZE and (lease := context.freeze_lease):
-            terms = FreezeTerms(lease, watchdog=(await arm(agent, lease)).process)
-        return Forwarded(await freeze_or_thaw(context, parameters.vmid, command.command, terms))
+            answer, _ = await freeze_for(context, parameters.vmid, command.command, lease)
+            return Forwarded(answer)
+        return Forwarded(await freeze_or_thaw(context, parameters.vmid, command.command))
     try:
         answer = await agent.execute_raw(command.command)
     except AgentError as error:
         answer = fault_in(error)
     return Forwarded(answer)
+
+
+async def freeze_for(
+    context: GuestContext,
+    vmid: int,
+    command: Command,
+    lease: float | None,
+    arguments: dict[str, Any] | None = None,
+    *,
+    connected: bool = False,
+) -> tuple[Any, Watchdog]:
+    """The answer to a freeze with a lease (None: without), and the process in the guest that ends it."""
+    agent = await context.agent(vmid)
+    async with agent.freeze_turn:  # the watchdog of one freeze ends that of another
+        watchdog = NO_WATCHDOG if lease is None else await arm(agent, lease)
+        try:
+            answer = await freeze_or_thaw(
+                context, vmid, command, FreezeTerms(lease, connected, watchdog.process), arguments
+            )
+        except InvalidParameters:  # nothing was frozen; after any other error something may be
+            disarm(agent, watchdog.process)
+            raise
+        return answer, watchdog
 
 
 async def freeze_or_thaw(

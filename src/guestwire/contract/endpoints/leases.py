@@ -1,16 +1,15 @@
 """Freezes that end by themselves, and of single file systems."""
 
 import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 
 from guestwire.agent import commands as qga
 from guestwire.agent.missing_commands import explain_missing
-from guestwire.agent.watchdog import NO_WATCHDOG, Watchdog, arm
-from guestwire.contract.context import WHILE_CONNECTED, FreezeTerms, GuestContext
+from guestwire.contract.context import WHILE_CONNECTED, GuestContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
-from guestwire.contract.endpoints.agent import FILE_SYSTEMS, freeze_or_thaw, within
+from guestwire.contract.endpoints.agent import FILE_SYSTEMS, freeze_for, within
 from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault
@@ -68,13 +67,13 @@ async def freeze(context: GuestContext, parameters: Freeze) -> Frozen:
     """
     agent = await context.agent(parameters.vmid)
     lease = parameters.guestwire_lease or context.freeze_lease
-    watchdog: Watchdog = await arm(agent, lease) if lease else NO_WATCHDOG
-    terms = FreezeTerms(lease, parameters.while_connected, watchdog.process)
     command, arguments = qga.FSFREEZE_FREEZE, None
     if parameters.mountpoints is not None:
         command, arguments = qga.FSFREEZE_FREEZE_LIST, {"mountpoints": parameters.mountpoints}
     began = time.time()
-    answer: Any = await freeze_or_thaw(context, parameters.vmid, command.command, terms, arguments)
+    answer, watchdog = await freeze_for(
+        context, parameters.vmid, command.command, lease, arguments, connected=parameters.while_connected
+    )
     fault = answer.get("error") if isinstance(answer, dict) else None
     if isinstance(fault, AgentFault):
         error = AgentError(fault.error_class, fault.desc)

@@ -7,10 +7,8 @@ Source: Proxmox VE's API under `/nodes/{node}/qemu/{vmid}/status`.
 
 from typing import Annotated, Final
 
-import msgspec
-
 from guestwire.access.checks import Privileges
-from guestwire.contract.context import TaskContext
+from guestwire.contract.context import AgentChannel, TaskContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
 from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
@@ -154,13 +152,7 @@ async def resume(context: TaskContext, parameters: Resume) -> str:
     return await context.power(parameters.vmid, "resume")
 
 
-class AgentChannel(msgspec.Struct, frozen=True):
-    """A channel that a VM has got; `agent` is its address, for the VM's configuration."""
-
-    agent: str
-
-
 @endpoints.endpoint("POST", f"{VM}/{OWN}/agent-channel", VmParameters, check=HARDWARE, effect=Effect.WRITES)
 async def agent_channel(context: TaskContext, parameters: VmParameters) -> AgentChannel:
-    """Gives a running VM that has none a channel for its guest agent."""
-    return AgentChannel(await context.add_channel(parameters.vmid))
+    """Gives a VM that has none a channel for its guest agent: one that runs, or a domain of libvirt's."""
+    return await context.add_channel(parameters.vmid)

@@ -1,0 +1,186 @@
+"""Polls guests for their metrics in the background, each in its own rhythm, so that a scrape asks no guest anything."""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from guestwire.access import Subject
+from guestwire.access.control import Access
+from guestwire.access.engine import SUPERUSER
+from guestwire.agent.commands import PING, TypedCommand
+from guestwire.agent.guest import GuestAgent
+from guestwire.errors import AgentError, AgentNotConfigured, GuestwireError, VmNotFound, VmNotRunning
+from guestwire.inventory import Inventory, Lease
+from guestwire.metrics import Exposition, Reading, read_guest
+from guestwire.metrics.polling import Group
+
+log = logging.getLogger("guestwire.metrics")
+
+FIRST: Final = 10.0
+"""Seconds until the second poll of a guest; each pause is twice the one before, up to its group's."""
+
+RHYTHM: Final = {Group.SPACE: 2, Group.SYSTEM: 10}
+"""How many times the configured pause lies between two readings of a group; load is read in each poll."""
+
+POLL_WITHIN: Final = 2.0
+"""Seconds."""
+
+TICK: Final = 0.5
+AT_ONCE: Final = 64
+
+NOT_FOUND: Final = "CommandNotFound"
+"""The class of an agent's error for a command that it does not have, or has switched off."""
+
+OF_FREEZES: Final = "frozen state"
+
+POLLER: Final = Subject(SUPERUSER)
+
+
+class _Guest:
+    """What is known of one guest; times are of a clock that nobody sets."""
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.pause = FIRST
+        self.group_due = dict.fromkeys(RHYTHM, 0.0)
+        self.series: dict[str, Any] = {}
+        self.lacks: set[str] = set()
+        """Commands that its agent does not have; it is asked again with the system's group."""
+        self.task: asyncio.Task[None] | None = None
+
+
+class GuestPolls:
+    """The polls of all guests of a node.
+
+    Args:
+        inventory: the VMs; its exposition gets the series.
+        access: for leases.
+        every: seconds between two readings of load, disks and network; file systems are read half as often, the rest
+            a tenth.
+    """
+
+    def __init__(self, inventory: Inventory, access: Access, every: float) -> None:
+        self._inventory = inventory
+        self._access = access
+        self._every = every
+        self._guests: dict[int, _Guest] = {}
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._exposition = Exposition()
+        inventory.exposition = self._exposition
+
+    async def run(self) -> None:
+        """Polls until it is cancelled."""
+        try:
+            while True:
+                now = time.monotonic()
+                self._follow(now)
+                for vmid, guest in self._guests.items():
+                    if guest.due <= now and guest.task is None:
+                        guest.task = asyncio.create_task(self._poll(vmid, guest), name=f"poll of VM {vmid}")
+                        guest.task.add_done_callback(guest_done(guest))
+                await asyncio.sleep(TICK)
+        finally:
+            tasks = [guest.task for guest in self._guests.values() if guest.task]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _follow(self, now: float) -> None:
+        known = {vmid for vmid, vm in self._inventory.vms.items() if vm.agent}
+        for vmid in self._guests.keys() - known:
+            if self._guests[vmid].task is None:
+                del self._guests[vmid]
+                self._exposition.forget(vmid)
+        new = known - self._guests.keys()
+        for position, vmid in enumerate(sorted(new)):
+            self._guests[vmid] = _Guest(now + position / len(new) * min(FIRST, self._every))  # not all at once
+
+    async def _poll(self, vmid: int, guest: _Guest) -> None:
+        """One poll, and when the next one is due."""
+        async with self._turn:
+            began = time.monotonic()
+            groups = Group.LOAD
+            for group, due in guest.group_due.items():
+                if due <= began:
+                    groups |= group
+            if Group.SYSTEM in groups:
+                guest.lacks.clear()
+            try:
+                answered = await self._read(vmid, guest, groups)
+            except (VmNotFound, VmNotRunning, AgentNotConfigured):
+                guest.series, guest.pause = {}, FIRST
+                self._exposition.forget(vmid)
+            else:
+                for group in groups if answered else ():
+                    guest.group_due[group] = began + RHYTHM[group] * self._every - TICK
+                guest.pause = min(guest.pause * 2, self._every)
+            guest.due = began + min(guest.pause, self._every)
+
+    async def _read(self, vmid: int, guest: _Guest, groups: Group) -> bool:
+        """Reads these groups, and shows what was seen; False where the guest did not answer."""
+        if vmid in self._inventory.freezes.frozen:  # it answers next to nothing, and should be left alone
+            guest.series["frozen"] = [((), 1)]
+            self._show(vmid, guest)
+            return False
+        began, is_frozen, reading = time.monotonic(), False, None
+        lease = Lease(self._inventory, self._access, POLLER, "")
+        try:
+            async with asyncio.timeout(POLL_WITHIN):
+                agent = await lease.agent(vmid)
+                await agent.execute(PING)  # it may lack all that follows, and be up
+                reading = await read_guest(_reader(agent, guest.lacks), groups)
+        except AgentError as error:
+            is_frozen = OF_FREEZES in error.description
+        except (VmNotFound, VmNotRunning, AgentNotConfigured):
+            raise
+        except (GuestwireError, TimeoutError) as error:
+            log.debug("VM %d: %s", vmid, str(error) or "no answer")
+        finally:
+            lease.release()
+        seen = Reading()
+        seen.add("agent_up", 1 if reading or is_frozen else 0)
+        seen.add("frozen", int(is_frozen))
+        seen.add("last_poll_timestamp_seconds", time.time())
+        seen.add("poll_duration_seconds", time.monotonic() - began)
+        # What a guest said before it fell silent is no news: a dashboard should see a gap.
+        before = guest.series if reading or is_frozen else {}
+        guest.series = {**before, **(reading.series if reading else {}), **seen.series}
+        if not reading:
+            guest.group_due = dict.fromkeys(guest.group_due, 0.0)
+        self._show(vmid, guest)
+        return reading is not None
+
+    def _show(self, vmid: int, guest: _Guest) -> None:
+        vm = self._inventory.vms.get(vmid)
+        if vm is not None:
+            self._exposition.put(vmid, vm.config.name or f"VM {vmid}", self._inventory.node, guest.series)
+
+
+def guest_done(guest: _Guest) -> Any:
+    """What is called when the poll of a guest has ended."""
+
+    def done(task: asyncio.Task[None]) -> None:
+        guest.task = None
+        if not task.cancelled() and (error := task.exception()):
+            guest.due = time.monotonic() + FIRST
+            log.error("unexpected error", exc_info=error)
+
+    return done
+
+
+def _reader(agent: GuestAgent, lacks: set[str]) -> Any:
+    async def read(command: TypedCommand[Any]) -> Any:
+        name = command.command.name
+        if name in lacks:
+            return None
+        try:
+            return await agent.execute(command)
+        except AgentError as error:
+            if OF_FREEZES in error.description:
+                raise
+            if error.error_class == NOT_FOUND or "has been disabled" in error.description:
+                lacks.add(name)
+            return None
+
+    return read
