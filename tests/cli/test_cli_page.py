@@ -23,7 +23,9 @@ from guestwire.testing.fake import Action
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 TEXT = PAGE.read_text()
 ADDRESS, STATE_DIR, SOCKETS = "127.0.0.1:8006", "/var/lib/guestwire", "/run/vm"
-ALONE = ("guestwire freeze", "guestwire thaw", "guestwire suspend", "guestwire shutdown", "guestwire trim")
+ALONE = tuple(
+    f"guestwire {name}" for name in ("freeze", "thaw", "suspend", "shutdown", "trim", "set-time", "vcpus --online")
+)
 """What a sandboxed agent must not be asked for: the fake one is."""
 
 
@@ -54,7 +56,7 @@ async def served() -> AsyncIterator[Serving]:
         fake.fault = leaving(fake)
         fake.replies = {"guest-fsfreeze-freeze": 1, "guest-fsfreeze-thaw": 1, "guest-fstrim": {"paths": []}}
         root = {"name": "sda1", "mountpoint": "/", "type": "ext4", "disk": [], "used-bytes": 1, "total-bytes": 2}
-        fake.replies["guest-get-fsinfo"] = [root]
+        fake.replies |= {"guest-get-fsinfo": [root], "guest-set-time": {}, "guest-get-time": 1, "guest-set-vcpus": 4}
         yield server
 
 
@@ -69,6 +71,7 @@ def here(served: Serving, code: str) -> str:
 async def run(served: Serving, code: str) -> str:
     (served.folder / "secret").write_text("Tr0ub4dor&3\n")
     (served.folder / "site.tar").write_bytes(b"any bytes")
+    (served.folder / "site.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB me@here\n")
     pipe = asyncio.subprocess.PIPE
     command = f'guestwire() {{ {shlex.quote(sys.executable)} -m guestwire "$@"; }}\nset -ex\n'
     process = await asyncio.create_subprocess_exec(

@@ -232,7 +232,7 @@ async def test_a_file_is_added_to_and_made_where_there_is_none(way: Way) -> None
     async with has_it(way, "guestwire exec -i GUEST -- tee -a FILE"):
         (way.agent.home / "log").unlink(missing_ok=True)
         await way.guest.file_append("/root/log", "one\n")
-        await way.guest.file_append("/root/log", "5LiW\n", encode=False)
+        await way.guest.file_append("/root/log", "5LiW", encode=False)
         await way.guest.file_append("/root/log", "")
         assert (way.agent.home / "log").read_bytes() == b"one\n" + "世".encode()
         assert way.agent.handles() == []

@@ -4,17 +4,19 @@ The agent says little of it: `has not been found` or `has been disabled`, and so
 """
 
 import contextlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.commands import ABSENT, ABSENT_ELSEWHERE, FSFREEZE_STATUS, GET_OSINFO, INFO, SINCE
 from guestwire.errors import AgentError, GuestError
+
+if TYPE_CHECKING:  # the records of endpoints load no channel
+    from guestwire.agent.agent_client import AgentClient
 
 CLASSES: Final = frozenset({"CommandNotFound", "CommandDisabled"})
 WORDS: Final = ("has not been found", "has been disabled")
 
 
-async def explain_missing(agent: AgentClient, command: str, error: AgentError) -> AgentError:
+async def explain_missing(agent: "AgentClient", command: str, error: AgentError) -> AgentError:
     """The agent's error with the reason in it, where it lacks the command; else the error as it is.
 
     Args:

@@ -13,7 +13,7 @@ from guestwire.agent.results import ProcessStatus
 from guestwire.agent.systems import UNIX, Command
 from guestwire.errors import AgentError, GuestError
 
-if TYPE_CHECKING:  # clients, which load little, have the scripts from here
+if TYPE_CHECKING:  # the records of endpoints load no channel
     from guestwire.agent.guest import GuestAgent
 
 MARGIN: Final = 1

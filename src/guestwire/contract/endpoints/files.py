@@ -6,7 +6,6 @@ Source: Proxmox VE's API of the same paths.
 import binascii
 from typing import Annotated, Final
 
-from guestwire.agent.files import decode_leniently
 from guestwire.agent.systems import UNIX, system_of
 from guestwire.contract.context import GuestContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
@@ -95,8 +94,12 @@ class FileAppend(FileWrite, frozen=True, kw_only=True):
 async def file_append(context: GuestContext, parameters: FileAppend) -> None:
     """Adds to the end of a file, which is made where there is none; after an error a part of it may have been added."""
     try:
-        content = to_bytes(parameters.content) if parameters.encode else decode_leniently(parameters.content)
-    except binascii.Error:
+        content = (
+            to_bytes(parameters.content)
+            if parameters.encode
+            else binascii.a2b_base64(parameters.content, strict_mode=True)
+        )
+    except ValueError:
         raise InvalidParameters({"content": "not base64"}) from None
     agent = await context.agent(parameters.vmid)
     await agent.files.append(parameters.file, content)
