@@ -72,6 +72,13 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "file-write": {"file": "/new", "content": "x" * 100},
     "file-piece": {"file": "/known", "at": 0, "content": "aGVsbG8="},
     "set-user-password": {"username": "root", "password": "secret"},
+    "exec-capture": {"command": ["true"], "capture": "merged"},
+    "file-append": {"file": "/known", "content": "x" * 100},
+    "ssh-get-authorized-keys": {"username": "root"},
+    "ssh-add-authorized-keys": {"username": "root", "keys": ["ssh-ed25519 AAAA"]},
+    "ssh-remove-authorized-keys": {"username": "root", "keys": ["ssh-ed25519 AAAA"]},
+    "set-vcpus": {"online": "0-3"},
+    "set-memory-blocks": {"online": "0"},
 }
 
 HONEST: Final[dict[str, Any]] = {
@@ -97,6 +104,21 @@ HONEST: Final[dict[str, Any]] = {
     "guest-fsfreeze-thaw": 1,
     "guest-fstrim": {"paths": [{"path": "/", "trimmed": 1, "minimum": 0}]},
     "guest-set-user-password": {},
+    "guest-get-disks": [
+        {"name": "/dev/vda", "partition": False, "dependencies": [], "address": {"bus-type": "virtio", "bus": 0, "target": 0, "unit": 0}},
+    ],
+    "guest-get-diskstats": [{"name": "vda", "major": 254, "minor": 0, "stats": {"read-ios": 1, "write-sectors": 2}}],
+    "guest-get-cpustats": [{"type": "linux", "cpu": 0, "user": 1, "nice": 0, "system": 2, "idle": 3}],
+    "guest-get-load": {"load1m": 0.5, "load5m": 0, "load15m": 1},
+    "guest-get-devices": [{"driver-name": "VirtIO", "driver-date": 1, "id": {"type": "pci", "vendor-id": 1, "device-id": 2}}],
+    "guest-network-get-route": [{"iface": "eth0", "destination": "0.0.0.0", "metric": 0, "gateway": "10.0.2.2", "mask": "0.0.0.0", "version": 4}],
+    "guest-ssh-get-authorized-keys": {"keys": ["ssh-ed25519 AAAA"]},
+    "guest-ssh-add-authorized-keys": {},
+    "guest-ssh-remove-authorized-keys": {},
+    "guest-set-time": {},
+    "guest-set-vcpus": 4,
+    "guest-set-memory-blocks": [{"phys-index": 0, "response": "success"}],
+    "guest-file-flush": {},
     "guest-exec": {"pid": 1},
     "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": base64.b64encode(b"out\n").decode(), "err-data": ""},
 }  # fmt: skip
@@ -413,7 +435,9 @@ class CallFailedAtServer(Exception):
 
 
 ENDPOINTS: Final = [
-    endpoint for endpoint in GUEST_ENDPOINTS if "/agent" in endpoint.path or endpoint.name == "file-piece"
+    endpoint
+    for endpoint in GUEST_ENDPOINTS
+    if "/agent" in endpoint.path or endpoint.name == "file-piece" or endpoint.instead
 ]
 HOST_NAME: Final = next(endpoint for endpoint in ENDPOINTS if endpoint.name == "get-host-name")
 

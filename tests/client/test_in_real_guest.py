@@ -16,7 +16,7 @@ from ways import over_https
 from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire import Guest, connect
 from guestwire.agent.results import Route
-from guestwire.client.errors import AgentRefused
+from guestwire.client.errors import AgentRefused, CallFailed
 from guestwire.client.freezing import end_freeze
 from guestwire.client.proc_files import read_load, read_routes
 from guestwire.errors import GuestImageError
@@ -200,6 +200,10 @@ async def test_a_named_file_system_is_frozen_until_the_end(guest: Guest, real: M
         while await real.shell("ls /mnt/data/new || true") != "/mnt/data/new":
             await asyncio.sleep(0.1)
     await real.shell("rm /mnt/data/new")
+    for names in (["/nope"], ["/mnt/data", "/nope"]):
+        with pytest.raises(CallFailed, match=r"only [01] could be frozen; they are thawed again"):
+            async with guest.freeze(mountpoints=names):
+                pytest.fail("it is not frozen as it should be")
     assert await end_freeze(guest) == 0
 
 

@@ -82,7 +82,7 @@ class Freezes:
     ) -> str:
         """What the agent answered; an error of its own, too. Returns the watchdog of a freeze that has ended, or ""."""
         before = self._frozen.get(vmid)
-        count = answer if isinstance(answer, int) else None
+        count = answer if type(answer) is int else None
         if command == FREEZE and count:
             is_of_this_call = before is not None and before.count is None
             note = before if before and is_of_this_call else _note(vmid, subject, terms)
@@ -102,7 +102,7 @@ class Freezes:
 
     async def _note_end(self, vmid: int, subject: Subject, command: str, answer: Any) -> None:
         before = self._frozen.get(vmid)
-        count = answer if isinstance(answer, int) else None
+        count = answer if type(answer) is int else None
         if command == THAW and count is not None:
             await self.forget(vmid)
             _log_thaw(vmid, count, before, subject)
