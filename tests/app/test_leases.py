@@ -245,3 +245,13 @@ async def test_what_a_freeze_leaves_in_a_real_guest_is_taken_away(machine: Machi
             pass
 
     assert (count, single) == (1, 1)
+
+
+async def test_a_freeze_of_fewer_than_were_named_is_none(client: Client, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 1, 1)
+    fake.replies["guest-fsfreeze-freeze-list"] = fake.replies["guest-fsfreeze-freeze"]
+    answer = await client.post(OWN, mountpoints=["/srv", "/no/such"])
+
+    assert answer.status == 500
+    assert "of 2 mount points only 1 could be frozen; they are thawed again" in answer.reason
+    assert (guest.is_frozen, await listed(client)) == (False, [])

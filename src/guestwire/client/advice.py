@@ -31,6 +31,7 @@ _NOT_STARTED: Final = r"execute child process .*\("
 _TABLE: Final = (
     # The agent itself
     (r"the agent is in frozen state", FROZEN),
+    (r"only \d+ could be frozen", "`guestwire df GUEST` shows where file systems are mounted: name each of them once"),
     (r"there is one since QEMU|one can since QEMU", TOO_OLD),
     (r"switched off in the guest, by the policy", BY_POLICY),
     (r"^no agent of this system", OTHER_SYSTEM),

@@ -48,10 +48,6 @@ NOTHING_DONE: Final = (
 )  # fmt: skip
 """Errors of a call that was not carried out."""
 
-NOT_ALL_FROZEN: Final = (
-    "they are thawed again; `guestwire df GUEST` shows where file systems are mounted: name each of them once"
-)
-
 WINDOWS_GAVE_UP: Final = "limited up to 10 seconds"
 """In what the agent says to a thaw that comes too late: Windows holds writes back for no longer."""
 
@@ -119,18 +115,12 @@ async def freeze_for(
     async def frozen() -> Frozen:
         points = None if mountpoints is None else list(mountpoints)
         try:
-            found = await (through or guest).fsfreeze_with_lease(
+            return await (through or guest).fsfreeze_with_lease(
                 guestwire_lease=lease, while_connected=through is not None, mountpoints=points
             )
         except NoSuchEndpoint:
             if points is not None:
                 raise
-        else:
-            # The agent passes over what is no mount point, and what can't be frozen, without a word.
-            if points is not None and found.frozen < len(set(points)):
-                why = f"of {counted(len(set(points)), 'mount point')} only {found.frozen} could be frozen"
-                raise CallFailed(guest.context, why, hint=NOT_ALL_FROZEN)
-            return found
         # Proxmox VE knows no leases: what the server would do in the guest is done from here.
         began, watchdog = time.time(), NO_WATCHDOG if lease is None else await _arm(guest, lease)
         try:

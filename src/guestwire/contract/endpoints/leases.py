@@ -9,11 +9,12 @@ from guestwire.agent import commands as qga
 from guestwire.agent.missing_commands import explain_missing
 from guestwire.contract.context import WHILE_CONNECTED, GuestContext
 from guestwire.contract.endpoint import OWN, VM, Effect, Registry
-from guestwire.contract.endpoints.agent import FILE_SYSTEMS, freeze_for, within
+from guestwire.contract.endpoints.agent import FILE_SYSTEMS, freeze_for, freeze_or_thaw, within
 from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault
-from guestwire.errors import AgentError, CommandFailed
+from guestwire.counting import counted
+from guestwire.errors import AgentError, CommandFailed, GuestError
 
 endpoints = Registry()
 
@@ -80,4 +81,8 @@ async def freeze(context: GuestContext, parameters: Freeze) -> Frozen:
         raise await explain_missing(agent, command.command.name, error)
     if type(answer) is not int:
         raise CommandFailed(agent.guest, command.command.name, "unexpected answer: no number")
+    wanted = len(set(parameters.mountpoints or ()))
+    if answer < wanted:  # agents pass over what is no mount point, and what can't be frozen, without a word
+        await freeze_or_thaw(context, parameters.vmid, qga.FSFREEZE_THAW.command)
+        raise GuestError(f"of {counted(wanted, 'mount point')} only {answer} could be frozen; they are thawed again")
     return Frozen(answer, began + lease if lease else None, bool(watchdog.process), watchdog.problem or None)
