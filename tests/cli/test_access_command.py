@@ -463,7 +463,7 @@ async def test_a_mistake_with_control_characters_stays_one_line(site: Site) -> N
     )
 
 
-ASKS = {"remove", "restore", "freeze", "shutdown", "suspend", "power", "raw", "edit"}
+ASKS = {"remove", "restore", "freeze", "shutdown", "suspend", "power", "raw", "edit", "reboot", "halt"}
 
 
 def leaves(found: Any = None, *names: str) -> list[tuple[tuple[str, ...], Any]]:
@@ -484,9 +484,10 @@ def test_every_command_has_json_and_takes_no_secret_and_asks_before_it_removes(
 ) -> None:
     options = {option for parameter in found.get_params(click.Context(found)) for option in parameter.opts}
 
-    assert names[-1] in {"serve", "completion", "edit"} or "--json" in options
+    assert names[-1] in {"serve", "completion", "edit", "metrics"} or "--json" in options
     assert not options & {"--password", "--secret", "--value"}
-    assert ("--yes" in options) == (names[-1] in ASKS)
+    # A key that was taken away can be given again.
+    assert ("--yes" in options) == (names[-1] in ASKS and names != ("ssh-key", "remove"))
 
 
 @pytest.mark.parametrize(

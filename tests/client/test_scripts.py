@@ -569,7 +569,9 @@ def test_both_systems_have_the_scripts_that_both_need() -> None:
         {name.partition("/")[2].partition(".")[0] for name in scripts(folder)} for folder in ("unix", "windows")
     )
 
-    assert unix - windows == {"attributes", "interrupt", "redirect", "symlinks", "walk_entries"}
+    assert unix - windows == {
+        "attributes", "disarm", "interrupt", "redirect", "symlinks", "walk_entries", "watchdog",
+    }  # fmt: skip
     assert windows - unix == {"frame", "temporary"}
 
 

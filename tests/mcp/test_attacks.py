@@ -744,14 +744,14 @@ async def test_a_guest_s_name_is_no_pattern_and_has_one_spelling(free: Assistant
 
 @pytest.mark.usefixtures("served_agent")
 async def test_a_hidden_guest_is_seen_by_no_tool(server: Serving, agent: SandboxedAgent, tmp_path: Path) -> None:
-    policy = 'tools = "every"\n[[guest]]\nguest = ["web", "real"]\nallow = []\n'
+    policy = 'tools = "every"\n[limits]\ncalls_per_minute = 10000\n[[guest]]\nguest = ["web", "real"]\nallow = []\n'
     for options in (options_for(server), ["--host", f"unix:{agent.socket}"]):
         async with under_policy(tmp_path, options, policy) as ai:
             names = [tool for tool in (await ai.names()) if tool not in ("list_guests", "read_more")]
             assert {"diagnose", "ping", "guest_overview"} <= set(names)
             for tool in names:
                 for name in ("web", "100", "pve1/100", "0100", "x"):
-                    said = await ai.refused(tool, guest=name)
+                    said = await ai.refused(tool, guest=name, **READING.get(tool, {}))
                     assert "not allowed for this guest" in said or "no such guest" in said
             listed = [one["name"] for one in (await ai.did("list_guests"))["guests"]]
             assert not {"web", "real"} & set(listed)
@@ -817,7 +817,15 @@ async def test_a_dry_run_says_what_would_be_refused(server: Serving, tmp_path: P
             assert "the policy allows it" in await ai.refused(tool, guest="web", **allowed)
 
 
+READING: dict[str, dict[str, Any]] = {"ssh_get_authorized_keys": {"username": "root"}}
+
 CHANGING: dict[str, dict[str, Any]] = {
+    "exec_capture": {"command": ["touch", "/root/touched"]},
+    "file_append": {"file": "/root/kept", "content": "new"},
+    "set_vcpus": {"online": "1"},
+    "set_memory_blocks": {"online": "1"},
+    "ssh_add_authorized_keys": {"username": "root", "keys": ["ssh-ed25519 AAAA x"]},
+    "ssh_remove_authorized_keys": {"username": "root", "keys": ["ssh-ed25519 AAAA x"]},
     "run_command": {"command": ["touch", "/root/touched"]},
     "exec": {"command": ["touch", "/root/touched"]},
     "file_write": {"file": "/root/kept", "content": "new"},

@@ -12,6 +12,7 @@ from calling import Client, agent, connected, site, vm
 from serving import Serving
 from waiting import until
 
+from guestwire.contract.endpoint import Kind
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.testing import FakeGuest
 
@@ -449,7 +450,8 @@ async def test_everything_that_is_described_is_there(client: Client) -> None:
     described = (await client.get("/api2/openapi.json")).json["paths"]
     calls = [(method.upper(), path) for path, operations in described.items() for method in operations]
     statuses = {}
-    for method, path in calls:
+    streams = {(one.method, f"/api2/json{one.path}") for one in ENDPOINTS if one.kind is Kind.STREAM}
+    for method, path in set(calls) - streams:
         target = re.sub(r"\{\w+\}", "none", path.format_map(Known(node="pve1", vmid=999)))
         answer = await client.send(client.request(method, target, b"" if method in ("POST", "PUT") else None))
         statuses[method, path] = answer.status

@@ -221,8 +221,6 @@ def _inline(schema: Any, parts: Mapping[str, Any]) -> Any:
     if "$ref" in schema:
         return _inline(parts[schema["$ref"]], parts)
     kept = {key: value for key, value in schema.items() if key not in _NOT_NEEDED}
-    if all(one.keys() == {"type"} for one in kept.get("anyOf", [{}])):  # as most that may be null: this is shorter
-        kept["type"] = [one["type"] for one in kept.pop("anyOf")]
     if isinstance(kept.get("properties"), dict):
         properties = {name: _inline(item, parts) for name, item in kept.pop("properties").items()}
         return {key: value for key, value in kept.items() if value != []} | {"properties": properties}
