@@ -67,6 +67,7 @@ SEEN = {
     "failed to open file '/root/adir' (mode: 'wb'): Is a directory": "guestwire cp -r",
     "failed to read file: Is a directory": "guestwire cp -r",
     "/root/adir: is a directory": "guestwire cp -r",
+    "of 2 mount points only 1 could be frozen; they are thawed again": "name each of them once",
     "/dev/null: is no regular file": "name a regular file",
     "failed to open file '/nope' (mode: 'r'): No such file or directory": LOOK,
     "sh: 1: cd: can't cd to /nope": LOOK,
