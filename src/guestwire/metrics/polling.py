@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, Final
@@ -151,8 +151,3 @@ def _some(found: Iterable[Any]) -> Iterator[Any]:
         if position >= MOST_OF_A_KIND:
             return
         yield one
-
-
-def merge(old: Mapping[str, Any], new: Reading) -> dict[str, Any]:
-    """The series of earlier groups, with those of a new reading in their place."""
-    return {**old, **new.series}
