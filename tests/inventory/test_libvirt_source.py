@@ -22,8 +22,8 @@ from guestwire.errors import GuestError
 from guestwire.inventory import Inventory
 from guestwire.inventory.libvirt_source import AGENT_PORT, LONGEST_PAUSE, read_domain
 from guestwire.inventory.power_actions import Power
+from guestwire.inventory.vm import Vm
 from guestwire.inventory.vm_ids import give_ids
-from guestwire.inventory.vms import Vm
 from guestwire.stores import MemoryStore
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_a_domain_is_read_as_libvirt_writes_it() -> None:
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>
 <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel></devices></domain>"""
 
-    domain = read_domain(xml, is_running=True)
+    domain = read_domain(xml, run_state="running")
 
     assert (domain.uuid, domain.name, domain.description) == ("0b9cf3a1-77aa-4c10-8a51-5f3a2b1c0d20", "a b", "shop")
     assert (domain.has_agent, domain.agent_is_up, domain.tags) == (True, True, ("web", "prod", "no/tag"))

@@ -8,8 +8,8 @@ from typing import Any, Final
 from guestwire.access import Subject
 from guestwire.access.control import Access
 from guestwire.access.engine import SUPERUSER
-from guestwire.agent.commands import PING, TypedCommand
-from guestwire.agent.guest import GuestAgent
+from guestwire.agent.commands import PING
+from guestwire.agent.readers import OF_FREEZES, reader_of
 from guestwire.errors import AgentError, AgentNotConfigured, GuestwireError, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease
 from guestwire.metrics import Exposition, Reading, read_guest
@@ -30,11 +30,6 @@ TICK: Final = 0.1
 """Seconds between two looks at what is due."""
 
 AT_ONCE: Final = 64
-
-NOT_FOUND: Final = "CommandNotFound"
-"""The class of an agent's error for a command that it does not have, or has switched off."""
-
-OF_FREEZES: Final = "frozen state"
 
 POLLER: Final = Subject(SUPERUSER)
 
@@ -147,7 +142,7 @@ class GuestPolls:
             async with asyncio.timeout(POLL_WITHIN):
                 agent = await lease.agent(vmid)
                 await agent.execute(PING)  # it may lack all that follows, and be up
-                reading = await read_guest(_reader(agent, guest.lacks), groups)
+                reading = await read_guest(reader_of(agent, guest.lacks), groups)
         except AgentError as error:
             is_frozen = OF_FREEZES in error.description
         except (VmNotFound, VmNotRunning, AgentNotConfigured):
@@ -185,20 +180,3 @@ def guest_done(guest: PolledGuest) -> Any:
             log.error("unexpected error", exc_info=error)
 
     return done
-
-
-def _reader(agent: GuestAgent, lacks: set[str]) -> Any:
-    async def read(command: TypedCommand[Any]) -> Any:
-        name = command.command.name
-        if name in lacks:
-            return None
-        try:
-            return await agent.execute(command)
-        except AgentError as error:
-            if OF_FREEZES in error.description:
-                raise
-            if error.error_class == NOT_FOUND or "has been disabled" in error.description:
-                lacks.add(name)
-            return None
-
-    return read
