@@ -101,7 +101,7 @@ class Retrying:
     async def _interrupt_quietly(self, pid: int) -> None:
         with contextlib.suppress(CallFailed, TimeoutError):
             async with asyncio.timeout(REMOVED_WITHIN):
-                await self._processes.interrupt(pid)
+                await self.call(lambda: self._processes.interrupt(pid))
 
     async def check(self, command: Command, data: bytes | None = None) -> CompletedProcess:
         """Runs a command that may run twice, and must succeed.
