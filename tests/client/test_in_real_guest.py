@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +20,10 @@ from guestwire.agent.results import Route
 from guestwire.client.errors import AgentRefused, CallFailed
 from guestwire.client.freezing import end_freeze
 from guestwire.client.proc_files import read_load, read_routes
+from guestwire.client.watching import reader_of
 from guestwire.errors import GuestImageError
+from guestwire.metrics import read_guest
+from guestwire.metrics.polling import MODES
 
 pytestmark = pytest.mark.guest
 
@@ -30,7 +34,7 @@ BOOTS_WITHIN = 90.0
 
 @contextlib.asynccontextmanager
 async def reached(machine: Machine, way: str) -> AsyncIterator[Guest]:
-    """The guest, by its agent's socket or by a server."""
+    """The guest, by its agent's socket or by a server: one of ours, or one with what Proxmox VE has."""
     await machine.wait_for_agent()
     text = (
         f'[[vm]]\nvmid = 100\nname = "web"\nagent = "unix:{machine.agent_socket}"\nqmp = "unix:{machine.qmp_socket}"\n'
@@ -39,7 +43,7 @@ async def reached(machine: Machine, way: str) -> AsyncIterator[Guest]:
         if way == "unix":
             host = await connect(f"unix:{machine.agent_socket}")
         else:
-            host = await over_https(await stack.enter_async_context(Serving.of(site(text))))
+            host = await over_https(await stack.enter_async_context(Serving.of(site(text), limited=way == "limited")))
         async with host:
             guest = await host.guest("web")
             await guest.wait_ready(BOOTS_WITHIN)
@@ -84,6 +88,61 @@ async def test_disks_processors_and_load_are_the_kernels(
     else:
         with pytest.raises(AgentRefused, match=r"there is one since QEMU 10\.0"):
             await guest.get_load()
+
+
+@pytest.mark.parametrize("way", ["unix", "guestwire", "limited"])
+async def test_metrics_are_what_the_kernel_says(real: Machine, booted: tuple[Machine, GuestImage], way: str) -> None:
+    async with reached(real, way) as guest:
+        before = await kernel_counters(real)
+        found = dict(await read_guest(reader_of(guest)))
+        after = await kernel_counters(real)
+
+    values = {
+        (name, *(text for _, text in labels)): value for name, of_name in found.items() for labels, value in of_name
+    }
+    expected = {key for key in before if way != "limited" or key[0].startswith("network_")}
+    assert {key for key in expected if not before[key] <= values[key] <= after[key]} == set()
+    assert {key[0] for key in expected} == {key[0] for key in values if key[0] in {one[0] for one in before}}
+    block, blocks, free, available = map(int, (await real.shell("stat -f -c '%S %b %f %a' /mnt/data")).split())
+    sizes = {key[0]: value for key, value in values.items() if key[1:2] == ("/mnt/data",)}
+    assert sizes == {
+        "filesystem_size_bytes": block * (blocks - free + available),
+        "filesystem_used_bytes": block * (blocks - free),
+        "filesystem_avail_bytes": block * available,
+    }
+    system = (await real.shell(". /etc/os-release; echo $ID; echo $VERSION_ID; uname -r; uname -m")).split("\n")
+    assert [[text for _, text in labels] for labels, _ in found["os_info"]] == [system]
+    assert values["vcpus_online",] == int(await real.shell("nproc"))
+    assert values["users",] == int(await real.shell("who | wc -l")) == 1
+    assert abs(values["time_offset_seconds",] - (float(await real.shell("date +%s")) - time.time())) < 10
+    if way != "limited" and is_new(booted):
+        assert abs(values["load15",] - float((await real.shell("cat /proc/loadavg")).split()[2])) < 0.1
+
+
+async def kernel_counters(real: Machine) -> dict[tuple[str, ...], float]:
+    """The counters in the guest's `/proc`, by the names of metrics."""
+    found: dict[tuple[str, ...], float] = {}
+    for line in (await real.shell("cat /proc/net/dev")).splitlines():
+        device, colon, figures = line.partition(":")
+        if colon:
+            columns = [float(figure) for figure in figures.split()]
+            for way, first in (("receive", 0), ("transmit", 8)):
+                for position, name in enumerate(("bytes", "packets", "errs", "drop")):
+                    found[f"network_{way}_{name}_total", device.strip()] = columns[first + position]
+    for line in (await real.shell("cat /proc/stat")).splitlines():
+        cpu, *ticks = line.split()
+        if re.fullmatch("cpu[0-9]+", cpu):
+            for mode, count in zip(MODES, ticks, strict=False):
+                found["cpu_seconds_total", cpu[3:], mode] = int(count) / 100
+    for line in (await real.shell("cat /proc/diskstats")).splitlines():
+        words = line.split()
+        if words[2].startswith("vd"):
+            counters = [int(word) for word in words[3:]]
+            found["disk_reads_completed_total", words[2]] = counters[0]
+            found["disk_read_bytes_total", words[2]] = counters[2] * 512
+            found["disk_writes_completed_total", words[2]] = counters[4]
+            found["disk_written_bytes_total", words[2]] = counters[6] * 512
+    return found
 
 
 async def test_routes_are_the_same_from_the_agent_and_from_the_kernels_files(
