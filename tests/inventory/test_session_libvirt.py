@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -66,7 +67,7 @@ async def person(image: "GuestImage") -> AsyncIterator[Person]:
     if reason := why_not():
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
-        os.chmod(name, 0o755)  # noqa: PTH101, S103  # the user must reach their home in it
+        os.chmod(name, 0o755)  # noqa: PTH101  # the user must reach their home in it
         person = Person(Path(name) / "h")
         for source, target in ((image.kernel, "kernel"), (image.initramfs, "initramfs")):
             shutil.copy(source, person.home / target)
@@ -77,8 +78,8 @@ async def person(image: "GuestImage") -> AsyncIterator[Person]:
             yield person
         finally:
             await person.run("virsh", "--connect", "qemu:///session", "destroy", "mine")
-            pid = int((person.home / "run/libvirt/libvirtd.pid").read_text())
-            os.kill(pid, 15)
+            for daemon in (person.home / "run/libvirt").glob("*.pid"):
+                os.kill(int(daemon.read_text()), signal.SIGTERM)
 
 
 async def test_a_users_own_libvirt_is_found_and_its_guests_are_reached(person: Person) -> None:
