@@ -22,6 +22,9 @@ FACTS_EVERY: Final = 30.0
 FACTS_WITHIN: Final = 5.0
 """Seconds: how often a guest is asked for what it says of itself, and how long for all of that."""
 
+SETTLES_WITHIN: Final = 3.0
+"""Seconds after which a guest is asked whose agent has come up: it has just started, and its addresses come one by one."""
+
 AT_ONCE: Final = 8
 BEHIND: Final = 1000
 """Looks that a follower may be behind; then it is let go."""
@@ -154,10 +157,12 @@ class GuestWatch:
         )
 
     def _ask_guests(self, woken: set[int]) -> None:
-        """Starts to ask those that are due; and those whose agent has just come up: much may have changed."""
+        """Starts to ask those that are due; and soon those whose agent has just come up, for much may have changed."""
         now = time.monotonic()
         for vmid, guest in self._guests.items():
-            if guest.task is None and (guest.due <= now or vmid in woken):
+            if vmid in woken:
+                guest.due = min(guest.due, now + SETTLES_WITHIN)
+            if guest.task is None and guest.due <= now:
                 guest.due = now + FACTS_EVERY
                 guest.task = asyncio.create_task(self._ask(vmid, guest), name=f"ask VM {vmid} for news")
                 guest.task.add_done_callback(guest.forget_task)
