@@ -20,7 +20,7 @@ from guestwire.client.diagnosis import examine
 from guestwire.client.errors import AgentUnavailable, CallFailed, NoSuchGuest, Unreachable
 from guestwire.errors import GuestError
 from guestwire.inventory import Inventory
-from guestwire.inventory.libvirt_source import AGENT_PORT, LONGEST_PAUSE, read_domain
+from guestwire.inventory.libvirt_source import LONGEST_PAUSE, read_domain
 from guestwire.inventory.power_actions import Power
 from guestwire.inventory.vm import Vm
 from guestwire.inventory.vm_ids import give_ids
