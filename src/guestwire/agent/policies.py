@@ -134,7 +134,7 @@ def policy_line(info: AgentInfo, system: System, wanted: Collection[str]) -> Pol
     allowed = {name for name, enabled in listed.items() if enabled} | (disabled - blocked)
     by_allowing = version >= ALLOW_SINCE and len(disabled) > len(listed) / 2
     lists = _Lists(sorted(allowed), sorted(blocked), version, by_allowing)
-    return _LINES.get(system.packages, _in_configuration)(lists)
+    return _LINES.get(system.packages, _other)(lists)
 
 
 BLOCK_SINCE: Final = (7, 2)
@@ -158,6 +158,11 @@ def _in_configuration(lists: _Lists, restart: str = _SYSTEMD, notes: tuple[str, 
         line = f"{'block-rpcs' if lists.version >= BLOCK_SINCE else 'blacklist'}={','.join(lists.blocked)}"
     replaces = ("block-rpcs", "blacklist", "allow-rpcs")
     return PolicyLine("/etc/qemu/qemu-ga.conf", "[general]", line, replaces, restart, notes)
+
+
+def _other(lists: _Lists) -> PolicyLine:
+    note = "where there is an /etc/sysconfig/qemu-ga, the unit has its options from there"
+    return _in_configuration(lists, notes=(_UNIT, note))
 
 
 def _debian(lists: _Lists) -> PolicyLine:
@@ -217,11 +222,8 @@ def _windows(lists: _Lists) -> PolicyLine:
     r"""The service's command line, as QEMU's installer makes it (`qga/installer/qemu-ga.wxs`); -b is known to all versions."""
     option = f" -b {','.join(lists.blocked)}" if lists.blocked else ""
     line = rf'sc.exe config QEMU-GA binPath= "\"C:\Program Files\Qemu-ga\qemu-ga.exe\" -d --retry-path{option}"'
-    notes = (
-        "it is for an administrator's cmd.exe; PowerShell has other quotation marks",
-        r"`sc.exe qc QEMU-GA` shows the command line as it is now, which is ImagePath of HKLM\SYSTEM\CurrentControlSet\Services\QEMU-GA:"
-        " any other options stay",
-    )
+    shows = r"`sc.exe qc QEMU-GA` shows it as it is now, and so does ImagePath in HKLM\SYSTEM\CurrentControlSet\Services\QEMU-GA"
+    notes = ("for an administrator's cmd.exe; PowerShell has other quotation marks", f"{shows}: any other options stay")
     return PolicyLine("", "", line, (), "net stop QEMU-GA && net start QEMU-GA", notes)
 
 

@@ -9,7 +9,7 @@ from guestwire.cli.connecting import guest_argument, on_host, plain
 from guestwire.cli.output import Column, examples, json_option, print_table, to_json, visible
 
 if TYPE_CHECKING:
-    from guestwire.agent.packages import Installation
+    from guestwire.agent.packages import Family, Installation
     from guestwire.agent.policies import PolicyLine
     from guestwire.client.agent_help import AgentHelp, ChannelHelp
     from guestwire.client.diagnosis import Diagnosis
@@ -25,10 +25,14 @@ COMMANDS: Final = (Column("COMMAND", "name"), Column("NOT DONE", "why"), Column(
 @click.option(
     "--allow", metavar="NAME", multiple=True, help="Allow this alone, as exec or guest-exec; may be repeated."
 )
-@click.option("--system", type=click.Choice(FAMILIES), help="Say at length how this one gets an agent.")
+@click.option(
+    "--system",
+    type=click.Choice(FAMILIES),
+    help="How this gets an agent, at length; and the guest's, where its agent does not say.",
+)
 @json_option
 @click.pass_context
-def agent(context: click.Context, guest: str, *, allow: tuple[str, ...], system: str | None, json: bool) -> None:
+def agent(context: click.Context, guest: str, *, allow: tuple[str, ...], system: "Family | None", json: bool) -> None:
     """Help with a guest's agent: age, policy, installation, channel.
 
     Of an agent that answers: whether it is the newest that its system carries, which commands it does not do and why,
@@ -46,7 +50,7 @@ def agent(context: click.Context, guest: str, *, allow: tuple[str, ...], system:
     wanted = [name for word in allow for name in commands_of(word)]
 
     async def ask(host: "Host") -> "tuple[Diagnosis, AgentHelp]":
-        found = await examine(host, guest, wanted)
+        found = await examine(host, guest, wanted, system)
         if found.help is None:
             assert found.error  # noqa: S101  # what else would end it before the agent is reached
             raise found.error
@@ -129,7 +133,8 @@ def _more_lines(
     if found.channel:
         yield from _channel_lines(found.channel)
     for one in install:
-        yield from ("", f"To install it in {one.systems}:", *(f"  {line}" for line in one.install))
+        needs = f" (it needs {one.needs})" if one.needs else ""
+        yield from ("", f"To install it in {one.systems}{needs}:", *(f"  {line}" for line in one.install))
         if at_length:
             yield from ("", "With cloud-init:", "", *one.cloud_init.splitlines())
             yield from ("", "In the disk of a VM that is off:", f"  {one.virt_customize}")

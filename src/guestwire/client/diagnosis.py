@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from guestwire.agent.packages import Family
 from guestwire.client import errors
 from guestwire.client.advice import FROZEN
 from guestwire.client.agent_help import AgentHelp, help_with, help_without, policy_words, version_words
@@ -72,17 +73,18 @@ class Diagnosis:
         self.steps.append({"step": step, "result": result, "found": found, "next": hint})
 
 
-async def examine(host: Host, name: str, wanted: Collection[str] = ()) -> Diagnosis:
+async def examine(host: Host, name: str, wanted: Collection[str] = (), family: Family | None = None) -> Diagnosis:
     """Examines one guest, by its VM's name or id; what fails is a step, not an exception.
 
     Args:
         host: of the guest.
         name: of its VM, or its id.
         wanted: commands of the agent that its policy shall allow; empty: all that it switches off.
+        family: of its system, where its agent does not say which that is.
     """
     diagnosis = Diagnosis()
     # An agent's own socket has nothing of a server.
-    is_server = not host.is_local
+    is_server, vmid = not host.is_local, None
     try:
         if is_server:
             version = await host.version()
@@ -92,9 +94,11 @@ async def examine(host: Host, name: str, wanted: Collection[str] = ()) -> Diagno
             _add_connection(host, diagnosis)
             diagnosis.add("credentials", "accepted")
             diagnosis.add("server", server)
-        await _examine_agent(await host.guest(name), diagnosis, wanted, is_server=is_server)
+        guest = await host.guest(name)
+        vmid = guest.vmid
+        await _examine_agent(guest, diagnosis, wanted, family, is_server=is_server)
     except CallFailed as error:
-        await _add_failure(host, diagnosis, error, name)
+        await _add_failure(host, diagnosis, error, name, vmid)
     return diagnosis
 
 
@@ -104,7 +108,9 @@ def _add_connection(host: Host, diagnosis: Diagnosis) -> None:
     diagnosis.add("tls", "the certificate is trusted" if is_https else "none: the target is http")
 
 
-async def _examine_agent(guest: Guest, diagnosis: Diagnosis, wanted: Collection[str], *, is_server: bool) -> None:
+async def _examine_agent(
+    guest: Guest, diagnosis: Diagnosis, wanted: Collection[str], family: Family | None, *, is_server: bool
+) -> None:
     failed = None
     try:
         await guest.ping()
@@ -121,7 +127,7 @@ async def _examine_agent(guest: Guest, diagnosis: Diagnosis, wanted: Collection[
     diagnosis.add("agent", "it answers")
     info = await guest.info()
     diagnosis.add("privilege", "sufficient")
-    found = diagnosis.help = await help_with(guest, info, wanted)
+    found = diagnosis.help = await help_with(guest, info, wanted, family)
     assert found.version  # noqa: S101  # that of an agent that answers
     update = f"in the guest: {found.version.update}" if found.version.update else None
     diagnosis.add("version", version_words(found), result="warning" if update else "ok", hint=update)
@@ -149,7 +155,7 @@ async def _is_switched_off(guest: Guest) -> bool:
     return value in ("0", "no", "off", "false")
 
 
-async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed, name: str) -> None:
+async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed, name: str, vmid: int | None) -> None:
     """Adds the step that failed, and those before it, which must have been well."""
     step = next((step for kinds, step in _STEPS if isinstance(error, kinds)), "server")
     if not diagnosis.steps and step == "tls":
@@ -158,7 +164,7 @@ async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed, name
         _add_connection(host, diagnosis)
     found, hint = error.message, await _advise(host, error, name, step)
     if isinstance(error, (AgentUnavailable, AgentTookTooLong, errors.GuestStopped)):
-        vmid, has_channel = (await host.guest(name)).vmid, hint not in (NOT_CONFIGURED, SWITCHED_OFF)
+        has_channel = hint not in (NOT_CONFIGURED, SWITCHED_OFF)
         diagnosis.help = await help_without(host, name, vmid=vmid, has_channel=has_channel)
     elif isinstance(error, errors.NoSuchGuest):
         unusable = next((vm for vm in await host.unusable() if vm.name == name), None)
