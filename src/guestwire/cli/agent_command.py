@@ -27,13 +27,14 @@ COMMANDS: Final = (Column("COMMAND", "name"), Column("NOT DONE", "why"), Column(
 )
 @click.option(
     "--system",
+    metavar="NAME",
     type=click.Choice(FAMILIES),
-    help="How this gets an agent, at length; and the guest's, where its agent does not say.",
+    help=f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]}: how it gets an agent, at length; and the guest's, where its agent does not say.",
 )
 @json_option
 @click.pass_context
 def agent(context: click.Context, guest: str, *, allow: tuple[str, ...], system: "Family | None", json: bool) -> None:
-    """Help with a guest's agent: age, policy, installation, channel.
+    """Help with an agent: version, policy, installation, channel.
 
     Of an agent that answers: whether it is the newest that its system carries, which commands it does not do and why,
     and the line of a file in the guest that allows those that its policy switches off. Of one that does not answer: how
