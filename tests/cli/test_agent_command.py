@@ -9,11 +9,14 @@ from typing import Any
 
 import click
 import pytest
+from calling import site, vm
 from reaching import BLOCKED, WAYS, Lab, environment, guestwire
+from serving import Serving
+from ways import options_for
 
 from guestwire.agent.commands import SINCE
 from guestwire.agent.packages import AS_OF, NEWEST, Family
-from guestwire.channels.agent_port import qemu_options
+from guestwire.channels.agent_port import AGENT_PORT, LIBVIRT_CHANNEL, qemu_options
 from guestwire.cli.agent_command import FAMILIES
 from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.client.agent_help import NEEDED_BY, commands_of
@@ -185,6 +188,29 @@ async def test_a_host_that_can_not_be_reached_is_its_error(lab: Lab) -> None:
 
     assert done.code == 69
     assert "127.0.0.1:1" in done.line
+
+
+async def test_a_server_knows_a_vm_that_has_no_channel_and_one_that_is_off(tmp_path: Path) -> None:
+    bare = '[[vm]]\nvmid = 100\nname = "bare"\nrunning = true\n'
+    async with Serving.of(site(bare, vm(101, "off", running="false"))) as server:
+        options, env = options_for(server), environment(tmp_path)
+        people = await guestwire(*options, "agent", "bare", env=env)
+        programs = await guestwire(*options, "agent", "--json", "bare", env=env)
+        doctor = await guestwire(*options, "doctor", "bare", env=env)
+        off = await guestwire(*options, "agent", "--system", "debian", "off", env=env)
+
+    assert (people.code, off.code) == (3, 3)
+    channel = json.loads(programs.output)["channel"]
+    assert channel == {
+        "command": "guestwire channel add bare", "qemu": list(qemu_options("PATH")),
+        "libvirt": LIBVIRT_CHANNEL.format(name=AGENT_PORT),
+    }  # fmt: skip
+    for line in (channel["command"], *channel["qemu"], channel["libvirt"]):
+        assert f"\n  {line}\n" in people.text
+    assert "guestwire agent GUEST has the lines for QEMU and libvirt" in doctor.text
+    assert off.text.startswith("off: VM 101 is not running\nnext: start the VM\n")
+    assert "virt-customize -a DISK.qcow2 --install qemu-guest-agent\n" in off.text
+    assert "channel" not in off.text
 
 
 # The printed line, applied

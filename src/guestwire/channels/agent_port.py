@@ -5,6 +5,9 @@ from typing import Final
 AGENT_PORT: Final = "org.qemu.guest_agent.0"
 """The name by which agents find their port."""
 
+NO_CHANNEL: Final = "it has no channel for a guest agent"
+"""What is wrong with a VM without this port."""
+
 LIBVIRT_CHANNEL: Final = "<channel type='unix'><target type='virtio' name='{name}'/></channel>"
 """A port with this name in a domain of libvirt's, which chooses the socket."""
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from guestwire.agent.packages import Family
+from guestwire.channels.agent_port import NO_CHANNEL
 from guestwire.client import errors
 from guestwire.client.advice import FROZEN
 from guestwire.client.agent_help import AgentHelp, help_with, help_without, policy_words, version_words
 from guestwire.client.errors import NO_AGENT_SOCKET, AgentTookTooLong, AgentUnavailable, CallFailed
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host
-from guestwire.inventory.qemu_processes import NO_CHANNEL
 
 DISABLED: Final = (
     "in the guest, take it out of qemu-ga's --block-rpcs, or add it to its --allow-rpcs (/etc/sysconfig/qemu-ga,"
@@ -120,7 +120,7 @@ async def _examine_agent(
     runs = failed is None or isinstance(failed, AgentTookTooLong)
     if is_server and (runs or (isinstance(failed, AgentUnavailable) and NO_AGENT not in failed.message)):
         diagnosis.add("vm", f"VM {guest.vmid} on node {guest.node} is running")
-    if failed and is_server and await _is_switched_off(guest):
+    if failed and not await guest.host.is_guestwire() and await _is_switched_off(guest):
         failed.hint = SWITCHED_OFF
     if failed:
         raise failed
@@ -144,7 +144,7 @@ async def _examine_agent(
 
 
 async def _is_switched_off(guest: Guest) -> bool:
-    """Looks into the VM's configuration on Proxmox VE; False where it may not be seen."""
+    """Looks into the VM's configuration on Proxmox VE, where it is an option; False where that may not be seen."""
     try:
         config = await guest.raw("GET", "config", repeatable=True)
     except CallFailed:

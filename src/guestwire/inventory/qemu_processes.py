@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from guestwire.channels.agent_port import AGENT_PORT, qemu_options
+from guestwire.channels.agent_port import AGENT_PORT, NO_CHANNEL, qemu_options
 from guestwire.inventory.found import FoundVm, added_channel, number_in
 from guestwire.inventory.host import boot_seconds
 from guestwire.inventory.machine import COUNTERS_FRESH, TICKS
@@ -36,7 +36,6 @@ _ids: Final = re.compile(rb"^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$", re.MULTILINE)
 """Of `/proc/PID/status`: real, effective, saved, and that for files."""
 
 WITHOUT_QMP: Final = f"start it with one: {' '.join(qemu_options('PATH'))}"
-NO_CHANNEL: Final = "it has no channel for a guest agent"
 
 
 class QemuProcesses:

@@ -183,7 +183,6 @@ class SandboxedAgent:
             await asyncio.sleep(0.1)
 
     def _command(self) -> list[str]:
-        folder = self._folder
         return [
             "bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--die-with-parent", "--hostname", self._name,
             "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin",

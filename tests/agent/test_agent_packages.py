@@ -1,6 +1,6 @@
 """What is known of the agents that systems carry."""
 
-import datetime
+import datetime as dt
 import re
 import typing
 
@@ -99,7 +99,7 @@ def test_a_version_has_numbers(version: str, numbers: tuple[int, ...]) -> None:
 
 
 def test_the_table_has_its_day_and_versions_alone() -> None:
-    assert datetime.date.fromisoformat(AS_OF) >= datetime.date(2026, 11, 27)
+    assert dt.date.fromisoformat(AS_OF) >= dt.date(2026, 11, 27)
     for releases in NEWEST.values():
         for release, version in releases.items():
             assert re.fullmatch(r"(\d+(\.\d+)?)?", release)
