@@ -213,6 +213,17 @@ async def test_a_server_knows_a_vm_that_has_no_channel_and_one_that_is_off(tmp_p
     assert "channel" not in off.text
 
 
+async def test_an_agent_of_old_that_lists_nothing_is_told_from_one_that_does_all(lab: Lab) -> None:
+    lab.fake.replies = {"guest-info": {"version": "0.12.1"}}
+    old = await lab("fake", "agent", "fake")
+    every = {name.removeprefix("guest-"): True for name in SINCE}
+    lab.fake.replies = {"guest-info": listed("99.0.0", **every)}
+    new = await lab("fake", "agent", "fake")
+
+    assert old.text.endswith("it does not list its commands\n")
+    assert new.text.endswith("it does all commands that agents of this system have\n")
+
+
 # The printed line, applied
 
 

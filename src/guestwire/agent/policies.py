@@ -202,9 +202,9 @@ def _fedora(lists: _Lists) -> PolicyLine:
 
 
 def _suse(lists: _Lists) -> PolicyLine:
-    """Since 11 its package switches guest-exec and guest-exec-status off, in /usr/etc; 10.2 did not (as Tumbleweed has them)."""
+    """Since 11 its package switches guest-exec and guest-exec-status off, in /usr/etc; 10.2 did not (both of Tumbleweed)."""
     if lists.version < (11,):
-        return _in_configuration(lists)
+        return _other(lists)
     option = lists.allow_option if lists.is_by_allowing else lists.block_option
     note = "the file below /etc is made where it is missing, and counts before the package's own, /usr/etc/sysconfig/qemu-ga"
     return _in_sysconfig("FILTER_RPC_ARGS", f'"{option}"', (note,))

@@ -120,6 +120,8 @@ def _lines(guest: str, examined: "Diagnosis", found: "AgentHelp") -> Iterator[st
         yield f"next: in the guest: {found.version.update}"
     if found.is_frozen:
         yield f"its file systems are frozen: what its policy switches off shows when they are thawed (guestwire thaw {guest})"
+    elif not found.lists_commands:
+        yield "it does not list its commands"
     elif not found.commands:
         yield "it does all commands that agents of this system have"
 

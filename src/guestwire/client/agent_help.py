@@ -8,10 +8,8 @@ from typing import Final
 
 from guestwire.addresses import is_libvirt_uri
 from guestwire.agent.packages import (
-    INSTALLATIONS,
     UNKNOWN,
     Family,
-    Installation,
     System,
     VersionCheck,
     check_version,
@@ -103,22 +101,22 @@ class AgentHelp:
 
     Attributes:
         answers: whether it does.
+        lists_commands: those of before 0.15 do not, so that nothing can be said of them.
         is_frozen: only the commands for thawing are enabled now, so that nothing can be said of its policy.
         system: the guest's, as its agent names it.
         version: the agent's; None: it does not answer.
         commands: that it does not do though agents of its system can.
         policy: the line that allows those that are switched off; None: none is, or not that is known.
-        install: how agents come into systems; empty for one that answers.
         channel: for a VM that has none; None: it has one, or it is not its host's to say.
     """
 
     answers: bool
+    lists_commands: bool = False
     is_frozen: bool = False
     system: System = UNKNOWN
     version: VersionCheck | None = None
     commands: tuple[LackingCommand, ...] = ()
     policy: PolicyLine | None = None
-    install: tuple[Installation, ...] = ()
     channel: ChannelHelp | None = None
 
     @property
@@ -153,6 +151,7 @@ async def help_with(
     off &= set(wanted or off)
     return AgentHelp(
         answers=True,
+        lists_commands=bool(info.supported_commands),
         is_frozen=is_frozen,
         system=system,
         version=check_version(info.version, system),
@@ -170,19 +169,18 @@ async def help_without(host: Host, guest: str, *, vmid: int | None, has_channel:
         vmid: its id; None: it is a VM that was found, and can't be used.
         has_channel: whether its VM has a channel, as far as the host says.
     """
-    install = tuple(INSTALLATIONS.values())
     channel, xml = None, LIBVIRT_CHANNEL.format(name=AGENT_PORT)
-    if host.has_one_guest:  # its QEMU may lack the socket, or the port at its other side
-        channel = ChannelHelp("", qemu_options(host.name.removeprefix("unix:")), "")
-    elif has_channel:
+    if has_channel:
         pass
+    elif host.has_one_guest:  # its QEMU may lack the socket, or the port at its other side
+        channel = ChannelHelp("", qemu_options(host.name.removeprefix("unix:")), "")
     elif not await host.is_guestwire():
         channel = ChannelHelp(f"qm set {vmid} --agent 1 && qm shutdown {vmid} && qm start {vmid}", (), "")
     else:
         is_libvirt = is_libvirt_uri(host.name)
         command = f"guestwire channel add {shlex.quote(guest)}"
         channel = ChannelHelp(command, () if is_libvirt else qemu_options("PATH"), xml)
-    return AgentHelp(answers=False, install=install, channel=channel)
+    return AgentHelp(answers=False, channel=channel)
 
 
 def commands_of(word: str) -> list[str]:

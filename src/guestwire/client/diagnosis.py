@@ -164,8 +164,8 @@ async def _add_failure(host: Host, diagnosis: Diagnosis, error: CallFailed, name
         _add_connection(host, diagnosis)
     found, hint = error.message, await _advise(host, error, name, step)
     if isinstance(error, (AgentUnavailable, AgentTookTooLong, errors.GuestStopped)):
-        has_channel = hint not in (NOT_CONFIGURED, SWITCHED_OFF)
-        diagnosis.help = await help_without(host, name, vmid=vmid, has_channel=has_channel)
+        is_missing = hint in (NOT_CONFIGURED, SWITCHED_OFF) or (host.has_one_guest and hint == NO_AGENT_SOCKET)
+        diagnosis.help = await help_without(host, name, vmid=vmid, has_channel=not is_missing)
     elif isinstance(error, errors.NoSuchGuest):
         unusable = next((vm for vm in await host.unusable() if vm.name == name), None)
         if unusable:
