@@ -63,6 +63,7 @@ async def test_only_what_is_named_is_dropped_from_the_line(lab: Lab) -> None:
 
     rest = ",".join(sorted(set(HARMFUL) - {"guest-set-time"}))
     assert f"\nblock-rpcs={rest}\n" in people.text
+    assert "\nTo allow guest-get-disks, guest-set-time, put this line into " in people.text
     none = await lab("web", "agent", "--allow", "exec", "web")
     assert "Its policy switches none of these off." in none.text
     assert "block-rpcs" not in none.text
@@ -81,7 +82,7 @@ async def test_it_says_whether_the_agent_is_the_newest_of_its_system(lab: Lab, s
         people = await lab("fake", "agent", "fake")
 
         assert (found["agent"], found["newest"], found["state"], found["as_of"]) == (version, newest, state, AS_OF)
-        assert f"Its Name carries {newest} (as of {AS_OF})" in people.text
+        assert f"the newest for Its Name (as of {AS_OF})" in people.text
         assert ("next: in the guest: " in people.text) == (state == "older") == bool(found["update"])
 
 
@@ -94,7 +95,7 @@ async def test_it_says_plainly_what_is_not_known_and_takes_the_system_that_is_na
     people = await lab("fake", "agent", "fake")
     named = (await lab("fake", "agent", "--system", "rhel", "--json", "fake")).json
 
-    assert "agent 8.2.0; the newest of its system is not known" in people.text
+    assert "agent 8.2.0; the newest for its system is not known" in people.text
     assert f"into {CONF} of the guest, below [general]" in people.text
     assert named["policy"]["file"] == "/etc/sysconfig/qemu-ga"
     assert named["policy"]["line"] == (

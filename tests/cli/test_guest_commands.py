@@ -607,7 +607,7 @@ async def test_doctor_shows_what_is_well_and_which_commands_are_disabled(lab: La
         *server, ("agent", "ok"), ("privilege", "ok"), ("commands", "warning"),
     ]  # fmt: skip
     # This machine's agent may be any.
-    assert (version["result"] == "warning") == bool(version["next"]) == (" is older: " in version["found"])
+    assert (version["result"] == "warning") == bool(version["next"]) == (" is older than " in version["found"])
     assert people.code == 0
     assert "privilege    sufficient" in people.text
     if lab.server and not lab.server.limited:

@@ -48,7 +48,7 @@ def agent(context: click.Context, guest: str, *, allow: tuple[str, ...], system:
             raise click.BadParameter(
                 f"no agent has a command '{visible(word)}', and none of ours needs it.", param_hint="--allow"
             )
-    wanted = [name for word in allow for name in commands_of(word)]
+    wanted = list(dict.fromkeys(name for word in allow for name in commands_of(word)))
 
     async def ask(host: "Host") -> "tuple[Diagnosis, AgentHelp]":
         found = await examine(host, guest, wanted, system)
@@ -130,7 +130,7 @@ def _more_lines(
     found: "AgentHelp", wanted: list[str], install: "list[Installation]", guest: str, *, at_length: bool
 ) -> Iterator[str]:
     if found.policy:
-        yield from _policy_lines(found.policy)
+        yield from _policy_lines(found.policy, wanted)
     elif wanted and found.answers and not found.is_frozen:
         yield from ("", "Its policy switches none of these off.")
     if found.channel:
@@ -145,13 +145,14 @@ def _more_lines(
         yield from ("", f"For cloud-init and virt-customize: guestwire agent --system {'|'.join(FAMILIES)} {guest}")
 
 
-def _policy_lines(policy: "PolicyLine") -> Iterator[str]:
+def _policy_lines(policy: "PolicyLine", wanted: list[str]) -> Iterator[str]:
     yield ""
+    what = ", ".join(wanted) or "all that is switched off"
     if policy.file:
         section = f", below {policy.section}" if policy.section else ""
-        yield f"To allow what is switched off, put this line into {policy.file} of the guest{section}, in place of {', '.join(f'{name}=' for name in policy.replaces)}:"
+        yield f"To allow {what}, put this line into {policy.file} of the guest{section}, in place of {', '.join(f'{name}=' for name in policy.replaces)}:"
     else:
-        yield "To allow what is switched off, run this in the guest:"
+        yield f"To allow {what}, run this in the guest:"
     yield from ("", policy.line, "", f"and then: {policy.restart}", *(f"({note})" for note in policy.notes))
 
 

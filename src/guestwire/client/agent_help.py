@@ -199,12 +199,12 @@ def version_words(help_: AgentHelp) -> str:
     version, system = help_.version, help_.system.name
     if version is None:
         return "not known: the agent does not answer"
-    newest = f"{system} carries {version.newest} (as of {version.as_of})"
+    known = f"the newest for {system} (as of {version.as_of})"
     return {
-        "newest": f"{version.agent}, the newest: {newest}",
-        "older": f"{version.agent} is older: {newest}",
-        "newer": f"{version.agent} is newer: {newest}",
-        "not known": f"{version.agent}; the newest of {system} is not known",
+        "newest": f"{version.agent} is {known}",
+        "older": f"{version.agent} is older than {version.newest}, {known}",
+        "newer": f"{version.agent} is newer than {version.newest}, {known}",
+        "not known": f"{version.agent}; the newest for {system} is not known",
     }[version.state]
 
 
