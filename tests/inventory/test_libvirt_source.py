@@ -117,7 +117,7 @@ async def test_a_client_needs_no_server(folder: Path) -> None:
         assert channel
         assert (channel.command, channel.qemu) == ("guestwire channel add vm0", ())
         xml = f"<domain><name>x</name><uuid>{uuid4()}</uuid><devices>{channel.libvirt}</devices></domain>"
-        assert read_domain(xml, is_running=True).has_agent
+        assert read_domain(xml, run_state="running").has_agent
     async with await connect(f"qemu:///system?socket={folder}/none") as host:
         with pytest.raises(Unreachable, match="Failed to connect socket"):
             await host.guests()
