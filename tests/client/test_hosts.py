@@ -10,6 +10,7 @@ from serving import Serving
 from waiting import until
 
 from guestwire.client import Host, connect
+from guestwire.client.agent_help import ChannelHelp
 from guestwire.client.diagnosis import examine
 from guestwire.client.errors import (
     AgentUnavailable,
@@ -198,6 +199,8 @@ async def test_doctor_looks_whether_the_option_for_the_agent_is_off(agent: str, 
 
     assert (found.steps[-1]["step"], found.steps[-1]["result"]) == ("agent", "failed")
     assert advice in found.steps[-1]["next"]
+    assert found.help
+    assert found.help.channel == ChannelHelp("qm set 100 --agent 1 && qm shutdown 100 && qm start 100", (), "")
 
 
 class HalfDown(Cluster):

@@ -16,7 +16,11 @@ from ways import over_https
 
 from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire import Guest, connect
-from guestwire.agent.results import Route
+from guestwire.agent.commands import absent_from
+from guestwire.agent.packages import numbers_of, system_of
+from guestwire.agent.policies import policy_line
+from guestwire.agent.results import AgentInfo, OsInfo, Route, SupportedCommand
+from guestwire.client.diagnosis import Diagnosis, examine
 from guestwire.client.errors import AgentRefused, CallFailed
 from guestwire.client.freezing import end_freeze
 from guestwire.client.proc_files import read_load, read_routes
@@ -289,3 +293,85 @@ async def test_a_guest_starts_anew_and_halts(own: Machine) -> None:
             while "reboot: System halted" not in own.serial_log.read_text():
                 await asyncio.sleep(0.1)
         assert own.running
+
+
+# Policies of agents
+
+
+BLOCKED = "guest-get-users,guest-get-timezone,guest-exec,guest-exec-status"
+ALLOWED = "guest-info,guest-ping,guest-sync,guest-sync-delimited,guest-get-osinfo"
+CONF = "/etc/qemu/qemu-ga.conf"
+
+
+async def restart_with(machine: Machine, guest: Guest, line: str) -> dict[str, bool]:
+    """Starts the agent again with this line in its file; which commands are enabled then."""
+    text = f"[general]\\n{line}\\n" if line else ""
+    before = await machine.shell("pidof qemu-ga")
+    await machine.shell(f"mkdir -p /etc/qemu && printf '{text}' > {CONF} && kill {before}")
+    async with asyncio.timeout(30):
+        while await machine.shell("pidof qemu-ga || true") in ("", before):
+            await asyncio.sleep(0.1)
+    await guest.wait_ready(30)
+    return {one.name: one.enabled for one in (await guest.info()).supported_commands}
+
+
+async def diagnosis_of(guest: Guest, *wanted: str) -> Diagnosis:
+    return await examine(guest.host, "web", wanted)  # type: ignore[arg-type]  # it is a host
+
+
+@pytest.mark.parametrize("policy", [f"block-rpcs={BLOCKED}", f"allow-rpcs={ALLOWED}"], ids=["block", "allow"])
+async def test_the_line_that_doctor_prints_allows_what_the_policy_switched_off(
+    real: Machine, booted: tuple[Machine, GuestImage], policy: str
+) -> None:
+    if policy.startswith("allow") and not is_new(booted):
+        pytest.skip("Debian 12's agent knows no list of what is allowed")
+    async with reached(real, "unix") as guest:
+        everything = await restart_with(real, guest, "")
+        try:
+            strict = await restart_with(real, guest, policy)
+            assert not strict["guest-exec"]
+            assert strict["guest-ping"]
+
+            some = (await diagnosis_of(guest, "guest-exec", "guest-exec-status")).help
+            assert some
+            assert some.policy
+            assert (some.policy.file, some.policy.section) == (CONF, "[general]")
+            assert some.policy.line.partition("=")[0] == policy.partition("=")[0]
+            after = await restart_with(real, guest, some.policy.line)
+            assert after == {**strict, "guest-exec": True, "guest-exec-status": True}
+
+            steps = {step["step"]: step for step in (await diagnosis_of(guest)).steps}
+            assert "guest-get-users" in steps["commands"]["found"]
+            line = steps["commands"]["next"].partition("allow-rpcs=: ")[2].partition(";")[0]
+            assert await restart_with(real, guest, line) == everything
+            assert {step["step"]: step for step in (await diagnosis_of(guest)).steps}["commands"]["result"] == "ok"
+        finally:
+            await restart_with(real, guest, "")
+
+
+@pytest.mark.parametrize(
+    ("system", "at_least"), [("rhel", (8, 1)), ("fedora", (9, 1)), ("freebsd", (7, 2)), ("mswindows", (7, 2))]
+)
+async def test_the_options_of_other_systems_lines_mean_the_same_to_a_real_agent(
+    real: Machine, system: str, at_least: tuple[int, ...]
+) -> None:
+    """Their units and scripts hand the options on; `--dump-conf` shows what the agent makes of them."""
+    async with reached(real, "unix") as guest:
+        info = await guest.info()
+    if numbers_of(info.version) < at_least:
+        pytest.skip(f"an agent of {info.version} has none of these options")
+    listed = [SupportedCommand(one.name, one.enabled and "exec" not in one.name) for one in info.supported_commands]
+    off = {one.name for one in listed if not one.enabled} - absent_from(system)
+    wanted = {"guest-exec"}
+
+    line = policy_line(AgentInfo(info.version, listed), system_of(OsInfo(id=system)), wanted).line
+    option = re.search(r'(-b |--block-rpcs=|--allow-rpcs=)[^" ]+', line)
+    assert option, line
+    said = await real.shell(f"qemu-ga {option[0]} --dump-conf")
+
+    conf = dict(re.findall(r"^([\w-]+)=(.*)$", said, re.MULTILINE))
+    names = {kind: set(filter(None, conf.get(f"{kind}-rpcs", "").split(","))) for kind in ("allow", "block")}
+    if names["allow"]:
+        assert names == {"allow": {one.name for one in listed if one.enabled} | wanted, "block": set()}
+    else:
+        assert names == {"allow": set(), "block": off - wanted}

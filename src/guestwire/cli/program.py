@@ -38,6 +38,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "routes": "load.routes",
         "vcpus": "plugging.vcpus",
         "doctor": "doctor.doctor",
+        "agent": "agent_command.agent",
         "metrics": "metrics_command.metrics",
         "watch": "watch_command.watch",
     },

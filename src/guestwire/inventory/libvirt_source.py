@@ -12,8 +12,9 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
+from guestwire.channels.agent_port import AGENT_PORT, LIBVIRT_CHANNEL
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtChannel, LibvirtConnection, binding
-from guestwire.channels.libvirt_port import PORT, LibvirtPorts
+from guestwire.channels.libvirt_port import LibvirtPorts
 from guestwire.errors import GuestError
 from guestwire.inventory.machine import COUNTERS_FRESH, MAX_DEVICES, Counters, Facts, Usage
 from guestwire.inventory.qemu_processes import ProcessStarts
@@ -21,7 +22,6 @@ from guestwire.pacing import Backoff
 
 log = logging.getLogger("guestwire")
 
-AGENT_PORT: Final = "org.qemu.guest_agent.0"
 NAMESPACE: Final = "urn:guestwire"
 """Of a domain's metadata: `<vm xmlns="urn:guestwire" tags="web production"/>`."""
 
@@ -220,7 +220,7 @@ class LibvirtSource:
 
         def work(domain: Any) -> tuple[bool, bool]:
             now, later = bool(domain.isActive()), bool(domain.isPersistent())
-            channel, config = PORT.format(name=AGENT_PORT), libvirt.VIR_DOMAIN_AFFECT_CONFIG if later else 0
+            channel, config = LIBVIRT_CHANNEL.format(name=AGENT_PORT), libvirt.VIR_DOMAIN_AFFECT_CONFIG if later else 0
             try:
                 domain.attachDeviceFlags(channel, config | (libvirt.VIR_DOMAIN_AFFECT_LIVE if now else 0))
             except libvirt.libvirtError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from guestwire.access import Subject
+from guestwire.channels.agent_port import AGENT_PORT, LIBVIRT_CHANNEL
 from guestwire.client.carriers.in_process import InProcessCarrier
 from guestwire.client.errors import ErrorContext, Unreachable
 from guestwire.contract import HostFigures, Registry
@@ -33,8 +34,8 @@ NO_ENDPOINT: Final = (
     "libvirt's VMs have what their agents and libvirt can do; users and roles need a server: guestwire serve"
 )
 NO_AGENT: Final = (
-    "qemu-guest-agent must run in the guest, and the domain have its channel, <channel type='unix'><target type='virtio'"
-    " name='org.qemu.guest_agent.0'/></channel>"
+    "qemu-guest-agent must run in the guest, and the domain have its channel,"
+    f" {LIBVIRT_CHANNEL.format(name=AGENT_PORT)}"
 )
 NO_LIBVIRT: Final = "check that libvirtd (or virtqemud) runs there, and that `virsh --connect URI list` works for you"
 
