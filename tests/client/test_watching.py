@@ -2,21 +2,30 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
 from ways import Way
 
+from guestwire.client.errors import ErrorContext, NoSuchEndpoint
 from guestwire.client.watching import follow
+from guestwire.contract.guest_events import Event
 
 pytestmark = pytest.mark.agent
 
 
-@pytest.mark.parametrize("way", ["unix", "limited"], indirect=True)
+async def tells_nothing() -> AsyncGenerator[Event | None, None]:
+    raise NoSuchEndpoint(ErrorContext("here"), "it tells no events")
+    yield
+
+
+@pytest.mark.parametrize("way", ["unix", "guestwire", "limited"], indirect=True)
 async def test_a_new_host_name_is_seen_where_the_host_tells_nothing(way: Way) -> None:
     before = (await way.guest.get_host_name()).host_name
     is_ready = asyncio.Event()
-    async with asyncio.timeout(60), aclosing(follow(way.host, is_ready.set, every=0.1, facts_every=0.1)) as events:
+    followed = follow(way.host, tells_nothing, is_ready.set, every=0.1, facts_every=0.1)
+    async with asyncio.timeout(60), aclosing(followed) as events:
         first = asyncio.ensure_future(anext(events))
         await is_ready.wait()
         for number in itertools.count():  # until one name was seen before the next one

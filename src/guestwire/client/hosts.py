@@ -171,9 +171,9 @@ class Host:
         """
         from guestwire.client.watching import follow  # noqa: PLC0415  # few calls are about it
 
-        return follow(self, on_ready or (lambda: None))
+        return follow(self, self._own_events, on_ready or (lambda: None))
 
-    async def own_events(self) -> "AsyncGenerator[Event | None, None]":
+    async def _own_events(self) -> "AsyncGenerator[Event | None, None]":
         """What the host itself tells of its guests; None stands for a moment in which nothing happened, and comes first.
 
         Raises:

@@ -52,14 +52,21 @@ class Watched(Protocol):
     def name(self) -> str: ...  # noqa: D102  # see `Host`
     async def guests(self) -> list[GuestInfo]: ...  # noqa: D102
     def guest_from(self, info: GuestInfo) -> Guest: ...  # noqa: D102
-    def own_events(self) -> AsyncGenerator[Event | None, None]: ...  # noqa: D102
+
+
+OwnEvents = Callable[[], AsyncGenerator[Event | None, None]]
+"""What a host tells itself from now on; None stands for a moment in which nothing happened, and comes first. NoSuchEndpoint: it tells nothing."""
 
 
 async def follow(
-    host: Watched, on_ready: Callable[[], None], every: float = EVERY, facts_every: float = FACTS_EVERY
+    host: Watched,
+    own_events: OwnEvents,
+    on_ready: Callable[[], None],
+    every: float = EVERY,
+    facts_every: float = FACTS_EVERY,
 ) -> AsyncGenerator[Event, None]:
     """See `Host.events`."""
-    source: _Source = _OwnEvents(host)
+    source: _Source = _OwnEvents(host, own_events)
     is_ready = is_lost = False
     while True:
         try:
@@ -93,14 +100,15 @@ class _Source(Protocol):
 class _OwnEvents:
     """What the host tells itself."""
 
-    def __init__(self, host: Watched) -> None:
+    def __init__(self, host: Watched, own_events: OwnEvents) -> None:
         self._host = host
+        self._own_events = own_events
         self._before: dict[int, Seen] | None = None
         """How things were when it was last heard."""
 
     async def events(self) -> AsyncGenerator[Event | None, None]:
         has_begun = False
-        async with aclosing(self._host.own_events()) as events:
+        async with aclosing(self._own_events()) as events:
             async for event in events:
                 yield event
                 if event or not has_begun:
