@@ -130,67 +130,65 @@ async def test_lines_of_a_text_file(target: Target, tmp_path: Path) -> None:
 UMLAUTS = "grün\nblau\n"
 
 
-@pytest.mark.parametrize(
-    ("data", "encoding", "facts"),
-    [
-        (UMLAUTS.encode(), None, {"line_ends": "lf"}),
-        (b"\xef\xbb\xbf" + UMLAUTS.encode(), None, {"byte_order_mark": True}),
-        (UMLAUTS.replace("\n", "\r\n").encode(), None, {"line_ends": "crlf"}),
-        (UMLAUTS.encode("utf-16"), None, {"encoding": "utf-16-le", "byte_order_mark": True}),
-        (("\ufeff" + UMLAUTS.replace("\n", "\r\n")).encode("utf-16-be"), None, {"encoding": "utf-16-be", "line_ends": "crlf"}),
-        (UMLAUTS.encode("latin-1"), "iso-8859-1", {"encoding": "iso-8859-1"}),
-        (UMLAUTS.replace("\n", "\r\n").encode("cp850"), "cp850", {"encoding": "cp850", "line_ends": "crlf"}),
-        ("世界 grün\n世\n".encode("gb18030"), "gb18030", {"encoding": "gb18030"}),
-        (b"gr\xc3\xbcn no line end", None, {}),
-    ],
-)  # fmt: skip
-async def test_a_word_is_changed_and_no_other_byte(
-    target: Target, tmp_path: Path, data: bytes, encoding: str | None, facts: dict[str, Any]
-) -> None:
+WORDS: list[tuple[bytes, str | None, dict[str, Any]]] = [
+    (UMLAUTS.encode(), None, {"line_ends": "lf"}),
+    (b"\xef\xbb\xbf" + UMLAUTS.encode(), None, {"byte_order_mark": True}),
+    (UMLAUTS.replace("\n", "\r\n").encode(), None, {"line_ends": "crlf"}),
+    (UMLAUTS.encode("utf-16"), None, {"encoding": "utf-16-le", "byte_order_mark": True}),
+    (("\ufeff" + UMLAUTS.replace("\n", "\r\n")).encode("utf-16-be"), None, {"encoding": "utf-16-be", "line_ends": "crlf"}),
+    (UMLAUTS.encode("latin-1"), "iso-8859-1", {"encoding": "iso-8859-1"}),
+    (UMLAUTS.replace("\n", "\r\n").encode("cp850"), "cp850", {"encoding": "cp850", "line_ends": "crlf"}),
+    ("世界 grün\n世\n".encode("gb18030"), "gb18030", {"encoding": "gb18030"}),
+    (b"gr\xc3\xbcn no line end", None, {}),
+]  # fmt: skip
+"""Files, how they are encoded where that has to be said, and what is said of them."""
+
+
+async def test_a_word_is_changed_and_no_other_byte(target: Target, tmp_path: Path) -> None:
     file = target.agent.home / "text"
-    file.write_bytes(data)
-    named = {"guest": "web", "path": "/root/text"} | ({"encoding": encoding} if encoding else {})
     async with assistant(tmp_path, target.options, "--allow", "files") as ai:
-        found = await ai.did("read_text_file", **named)
-        last = await ai.did("read_text_file", **named, tail=1)
-        done = await ai.did("write_text_file", **named, content=found["text"].replace("grün", "green"))
+        for data, encoding, facts in WORDS:
+            file.write_bytes(data)
+            named = {"guest": "web", "path": "/root/text"} | ({"encoding": encoding} if encoding else {})
+            found = await ai.did("read_text_file", **named)
+            last = await ai.did("read_text_file", **named, tail=1)
+            done = await ai.did("write_text_file", **named, content=found["text"].replace("grün", "green"))
 
-    codec = found.get("encoding", "utf-8")
-    assert file.read_bytes() == data.replace("grün".encode(codec), "green".encode(codec))
-    assert facts.items() <= found.items() | {("line_ends", "lf")}
-    assert "note" not in found
-    assert found["text"].endswith(last["text"])
-    assert "green" in done["diff"]
+            codec = found.get("encoding", "utf-8")
+            assert file.read_bytes() == data.replace("grün".encode(codec), "green".encode(codec))
+            assert facts.items() <= found.items() | {("line_ends", "lf")}, data
+            assert "note" not in found, data
+            assert found["text"].endswith(last["text"]), data
+            assert "green" in done["diff"], data
 
 
-@pytest.mark.parametrize(
-    ("data", "shown", "note", "why"),
-    [
-        (UMLAUTS.encode("latin-1"), "gr\\xfcn", "not utf-8", "the file has bytes that no text shows as they are"),
-        (b"one\r\ntwo\n", "one\\r\ntwo\n", "mixed line ends", "the file's line ends are mixed"),
-        (b"one\rtwo\n", "one\\rtwo\n", "mixed line ends", "the file's line ends are mixed"),
-        (b"\x1b[31mred\n", "\\x1b[31mred\n", "can't be seen", "shown written out (U+001B as \\x1b)"),
-        (b"a\0b\n", "a\\x00b\n", "not utf-8", "shown written out (U+0000 as \\x00)"),
-        ("a\u200db\n".encode(), "a\\u200db\n", "can't be seen", "shown written out (U+200D as \\u200d)"),
-        ("a\xa0b\\xa0c\n".encode(), "a\\xa0b\\xa0c\n", "can't be seen", "shown written out (U+00A0 as \\xa0)"),
-    ],
-)
-async def test_a_file_that_no_text_shows_as_it_is_is_not_replaced_by_that_text(
-    target: Target, tmp_path: Path, data: bytes, shown: str, note: str, why: str
-) -> None:
+NO_TEXTS = [
+    (UMLAUTS.encode("latin-1"), "gr\\xfcn", "not utf-8", "the file has bytes that no text shows as they are"),
+    (b"one\r\ntwo\n", "one\\r\ntwo\n", "mixed line ends", "the file's line ends are mixed"),
+    (b"one\rtwo\n", "one\\rtwo\n", "mixed line ends", "the file's line ends are mixed"),
+    (b"\x1b[31mred\n", "\\x1b[31mred\n", "can't be seen", "shown written out (U+001B as \\x1b)"),
+    (b"a\0b\n", "a\\x00b\n", "not utf-8", "shown written out (U+0000 as \\x00)"),
+    ("a\u200db\n".encode(), "a\\u200db\n", "can't be seen", "shown written out (U+200D as \\u200d)"),
+    ("a\xa0b\\xa0c\n".encode(), "a\\xa0b\\xa0c\n", "can't be seen", "shown written out (U+00A0 as \\xa0)"),
+]
+"""Files, what is shown of them, the note beside it, and why that must not take their place."""
+
+
+async def test_a_file_that_no_text_shows_as_it_is_is_not_replaced_by_that_text(target: Target, tmp_path: Path) -> None:
     file = target.agent.home / "odd"
-    file.write_bytes(data)
     async with assistant(tmp_path, target.options, "--allow", "files") as ai:
-        found = await ai.did("read_text_file", guest="web", path="/root/odd")
-        said = await ai.refused("write_text_file", guest="web", path="/root/odd", content=found["text"])
-        assert file.read_bytes() == data
-        await ai.did("write_text_file", guest="web", path="/root/odd", content="new\r\n", overwrite=True)
+        for data, shown, note, why in NO_TEXTS:
+            file.write_bytes(data)
+            found = await ai.did("read_text_file", guest="web", path="/root/odd")
+            said = await ai.refused("write_text_file", guest="web", path="/root/odd", content=found["text"])
+            assert file.read_bytes() == data
+            await ai.did("write_text_file", guest="web", path="/root/odd", content="new\r\n", overwrite=True)
 
-    assert shown in found["text"]
-    assert note in found["note"]
-    assert why in said
-    assert "overwrite=true" in said
-    assert file.read_bytes() == b"new\r\n"
+            assert shown in found["text"]
+            assert note in found["note"], data
+            assert why in said, data
+            assert "overwrite=true" in said, data
+            assert file.read_bytes() == b"new\r\n", data
 
 
 @pytest.mark.parametrize(
