@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -34,10 +34,20 @@ class Machine:
         vmid: names the sockets.
         accel: `tcg` or `kvm`; `accelerator` tells what boots on this host.
         has_channel: with the port of the guest's agent.
+        disks: two that are there, in QEMU's words, instead of its own.
+        forward: ports of this machine, each with the guest's that it leads to.
     """
 
     def __init__(
-        self, image: GuestImage, folder: Path, *, vmid: int = 100, accel: str = EMULATION, has_channel: bool = True
+        self,
+        image: GuestImage,
+        folder: Path,
+        *,
+        vmid: int = 100,
+        accel: str = EMULATION,
+        has_channel: bool = True,
+        disks: tuple[str, str] | None = None,
+        forward: Mapping[int, int] | None = None,
     ) -> None:
         self.vmid = vmid
         self.agent_socket = folder / f"{vmid}.qga"
@@ -51,6 +61,8 @@ class Machine:
         self._shell_socket = folder / f"{vmid}.tty"
         self._data = folder / f"{vmid}.data"
         self._swap = folder / f"{vmid}.swap"
+        self._disks = disks
+        self._forward = forward or {}
         self._process: asyncio.subprocess.Process | None = None
         self._shell_lock = asyncio.Lock()
         if len(str(self._shell_socket).encode()) > MAX_SOCKET_PATH:
@@ -97,15 +109,17 @@ class Machine:
         def server(path: Path) -> str:
             return f"path={path},server=on,wait=off"
 
+        data, swap = self._disks or (self._data, self._swap)
+        forward = "".join(f",hostfwd=tcp:127.0.0.1:{own}-:{port}" for own, port in self._forward.items())
         return [
             "qemu-system-x86_64", "-name", f"guestwire-{self.vmid}", "-machine", "pc", "-accel", self._accel,
             "-m", "320,slots=2,maxmem=2G", "-smp", "2,maxcpus=4", "-nodefaults", "-no-user-config", "-display", "none",
             "-global", "PIIX4_PM.disable_s3=0", "-global", "PIIX4_PM.disable_s4=0",
             "-kernel", str(self._image.kernel), "-initrd", str(self._image.initramfs),
             "-append", "console=ttyS0 quiet panic=-1",
-            "-drive", f"file={self._data},if=none,id=data,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=data",
-            "-drive", f"file={self._swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
-            "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
+            "-drive", f"file={data},if=none,id=data,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=data",
+            "-drive", f"file={swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
+            "-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,{server(self.agent_socket)}",
             *(["-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0"] if self._has_channel else []),
             "-device", "virtio-rng-pci",
@@ -248,6 +262,8 @@ class Machine:
         return False
 
     async def _make_disks(self) -> None:
+        if self._disks:
+            return
         if not self._data.exists():
             await self._make_disk(self._data, DATA_DISK, "mkfs.ext4", "-q", "-F", "-L", "data")
         if not self._swap.exists():
