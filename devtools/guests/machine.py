@@ -57,7 +57,7 @@ class Machine:
         self._folder = folder
         self._accel = accel
         self._has_channel = has_channel
-        self._own_qmp = folder / f"{vmid}.own"
+        self.own_qmp_socket = folder / f"{vmid}.own"
         self._shell_socket = folder / f"{vmid}.tty"
         self._data = folder / f"{vmid}.data"
         self._swap = folder / f"{vmid}.swap"
@@ -91,7 +91,7 @@ class Machine:
         if self.running:
             raise GuestImageError(f"VM {self.vmid} runs already")
         await self._make_disks()
-        for path in (self.agent_socket, self.qmp_socket, self._own_qmp, self._shell_socket):
+        for path in (self.agent_socket, self.qmp_socket, self.own_qmp_socket, self._shell_socket):
             path.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", *self.command(),
@@ -124,7 +124,7 @@ class Machine:
             *(["-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0"] if self._has_channel else []),
             "-device", "virtio-rng-pci",
             "-chardev", f"socket,id=qmp,{server(self.qmp_socket)}", "-mon", "chardev=qmp,mode=control",
-            "-chardev", f"socket,id=own,{server(self._own_qmp)}", "-mon", "chardev=own,mode=control",
+            "-chardev", f"socket,id=own,{server(self.own_qmp_socket)}", "-mon", "chardev=own,mode=control",
             "-serial", f"file:{self.serial_log}", "-chardev", f"socket,id=shell,{server(self._shell_socket)}", "-serial", "chardev:shell",
         ]  # fmt: skip
 
@@ -233,7 +233,7 @@ class Machine:
         client = QMPClient(f"VM {self.vmid}")
         try:
             async with asyncio.timeout(10):
-                await client.connect(str(self._own_qmp))
+                await client.connect(str(self.own_qmp_socket))
             yield client
         except (ConnectError, ExecuteError, TimeoutError) as error:
             raise GuestImageError(f"VM {self.vmid}: QMP: {error!r}") from error
