@@ -65,12 +65,12 @@ GUEST: Final = Recipe("guest", PACKAGES, PROGRAMS, modules.WANTED)
 
 STORAGE: Final = Recipe(
     "storage",
-    (*PACKAGES, "lvm2", "qemu-utils"),
-    (*PROGRAMS, "usr/sbin/lvm", "usr/bin/qemu-nbd"),
+    (*PACKAGES, "lvm2", "qemu-utils", "dropbear-bin"),
+    (*PROGRAMS, "usr/sbin/lvm", "usr/bin/qemu-nbd", "usr/sbin/dropbear"),
     (*modules.WANTED, "dm_snapshot", "fuse"),
     {"zfs-fuse": ("usr/sbin/zfs-fuse", "usr/sbin/zfs", "usr/sbin/zpool", f"{LIBRARIES}/libgcc_s.so.1")},
 )
-"""The same with LVM and ZFS, which the kernel of the machine that runs the tests need not have; disks are served with `qemu-nbd`."""
+"""The same with LVM and ZFS, which the kernel of the machine that runs the tests need not have; `qemu-nbd` serves them, and `dropbear` is for SSH."""
 
 FOLDERS: Final = (
     "dev", "dev/pts", "etc", "home", "home/labuser", "lib", "lib64", "mnt", "mnt/data", "proc", "root", "run", "sys", "tmp", "usr",

@@ -255,6 +255,23 @@ async def test_exec_json_has_the_fields_of_exec_status_and_still_ends_as_the_pro
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("exitcode", "code"), [(0, 74), (3, 3)])
+async def test_output_of_which_the_agent_kept_a_part_is_no_success(
+    lab: Lab, fake: FakeGuest, exitcode: int, code: int
+) -> None:
+    state = {
+        "exited": True,
+        "exitcode": exitcode,
+        "out-data": base64.b64encode(b"begin").decode(),
+        "out-truncated": True,
+    }
+    fake.replies |= {"guest-exec": {"pid": 7}, "guest-exec-status": state}
+    done = await lab("fake", "exec", "fake", "--", "cat", "/large")
+
+    assert (done.code, done.output) == (code, b"begin")
+    assert "the guest's agent kept its beginning alone" in done.errors
+
+
 async def test_a_detached_process_is_asked_for_later(lab: Lab) -> None:
     release = lab.agent.home / "release"
     release.unlink(missing_ok=True)

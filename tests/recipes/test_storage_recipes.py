@@ -1,0 +1,151 @@
+"""docs/recipes.md, snapshots of LVM and ZFS: real ones, in a second machine that has the volumes and serves them to the guest's."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from recording import Recorder, begun, by_socket, done, records_in, tool
+from serving import free_port
+
+from devtools.guests import STORAGE, GuestImage, Machine, accelerator, build, default_cache
+
+pytestmark = pytest.mark.guest
+
+SIZE = 8 * 1024 * 1024
+SSH = """
+mkdir -p /etc/dropbear /root/.ssh; chmod 700 /root /root/.ssh; echo '{key}' >/root/.ssh/authorized_keys; dropbear -R -s
+"""
+VOLUMES = """
+swapoff /dev/vdb; umount /mnt/data; mkdir -p /etc/lvm /run/lock/lvm /run/zfs /etc/zfs /var/lock
+printf 'activation {\\n udev_sync=0\\n udev_rules=0\\n monitoring=0\\n}\\n' >/etc/lvm/lvm.conf
+for name in vgcreate lvcreate lvremove lvs; do ln -s lvm /usr/sbin/$name; done
+vgcreate --quiet --yes images /dev/vdb && lvcreate --quiet --yes --name web --size 8M images && qemu-nbd --fork -t -p 10809 -f raw /dev/images/web
+"""
+POOL = """
+lvcreate --quiet --yes --name tank --size 128M images && zfs-fuse && zpool create tank /dev/images/tank && zfs create tank/web &&
+truncate -s 8M /tank/web/web.raw && qemu-nbd --fork -t -p 10810 -f raw /tank/web/web.raw
+"""
+NO_ZFS = "this suite of the distribution has no package zfs-fuse"
+
+
+@dataclass
+class Site:
+    """The guest's machine, and the one that has its disks."""
+
+    guest: Machine
+    storage: Machine
+    has_zfs: bool
+    ssh: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        return by_socket(self.guest) | {"STORAGE": self.ssh}
+
+
+@pytest.fixture(scope="module")
+async def site(image: GuestImage) -> AsyncIterator[Site]:
+    with_storage = await asyncio.to_thread(build, default_cache(), recipe=STORAGE)
+    accel = await accelerator(image)
+    lvm, zfs, ssh = free_port(), free_port(), free_port()
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-")))
+        storage = Machine(with_storage, folder, vmid=900, accel=accel, forward={lvm: 10809, zfs: 10810, ssh: 22})
+        await stack.enter_async_context(storage)
+        await storage.wait_for_agent()
+        await tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
+        await storage.shell(SSH.strip().format(key=(folder / "key.pub").read_text().strip()))
+        await storage.shell(VOLUMES.strip().replace("\n", "; "))
+        disks = [f"nbd://127.0.0.1:{lvm}"]
+        has_zfs = await storage.shell("command -v zpool || echo none") != "none"
+        if has_zfs:
+            await storage.shell(POOL.strip().replace("\n", " "))
+            disks.append(f"nbd://127.0.0.1:{zfs}")
+        for disk in disks:
+            await format_disk(folder / "empty", disk)
+        guest = Machine(image, folder, accel=accel, disks=(disks[0], disks[-1]))
+        await stack.enter_async_context(guest)
+        await guest.wait_for_agent()
+        if has_zfs:
+            await guest.shell("mkdir /mnt/zfs && mount -t ext4 /dev/vdb /mnt/zfs")
+        yield Site(guest, storage, has_zfs, await ssh_to(ssh, folder, stack))
+
+
+async def ssh_to(port: int, folder: Path, stack: AsyncExitStack) -> str:
+    """The command that runs others in the machine with the volumes; one connection carries all."""
+    options = f"-F none -i {folder}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    command = f"ssh {options} -S {folder}/ssh -p {port} root@127.0.0.1"
+    code, output = await tool(*command.split(), "-M", "-N", "-f")
+    assert code == 0, output
+    stack.push_async_callback(tool, *command.split(), "-O", "exit")
+    return command
+
+
+async def format_disk(empty: Path, disk: str) -> None:
+    with empty.open("wb") as file:
+        file.truncate(SIZE)
+    for command in (
+        ("mkfs.ext4", "-q", "-F", empty),
+        ("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", empty, disk),
+    ):
+        code, output = await tool(*command)
+        assert code == 0, output
+
+
+async def test_a_snapshot_of_lvm_holds_all_that_was_written_before(site: Site, folder: Path) -> None:
+    image = folder / "web.raw"
+    async with Recorder(site.guest) as recorder:
+        written = await recorder.written()
+        await done(
+            folder, site.env | {"SIZE": "8M"}, "lvm_backup.sh", "web", "images/web", "dd", f"of={image}", "bs=1M"
+        )
+        await recorder.goes_on()
+
+    assert image.stat().st_size == SIZE
+    assert await records_in(image) >= written
+    assert (await site.storage.shell("lvs --noheadings -o lv_name images")).split() == ["tank", "web"]
+
+
+async def test_a_snapshot_of_lvm_that_overflows_is_an_error(site: Site, folder: Path) -> None:
+    fill = "dd if=/dev/urandom of=/mnt/data/more bs=1M count=5 conv=fsync 2>/dev/null; rm /mnt/data/more"
+    # More than a pipe holds is still to be read when the guest has overwritten what the snapshot has room for.
+    wait = f"until [ -e {folder}/go ]; do sleep 0.1; done; cat >/dev/null"
+    async with begun(
+        folder, site.env | {"SIZE": "4M"}, "lvm_backup.sh", "web", "images/web", "sh", "-c", f"echo reads >&2; {wait}"
+    ) as recipe:
+        await recipe.says("reads")
+        await site.guest.shell(fill)
+        (folder / "go").touch()
+        assert await recipe.ends() == 1
+
+    assert "could not be read to its end" in recipe.errors
+
+
+async def test_a_snapshot_of_zfs_holds_all_that_was_written_before(site: Site, folder: Path) -> None:
+    if not site.has_zfs:
+        pytest.skip(NO_ZFS)
+    image = folder / "web.raw"
+    async with Recorder(site.guest, "/mnt/zfs") as recorder:
+        written = await recorder.written()
+        snapshot = (await done(folder, site.env, "zfs_snapshot.sh", "web", "tank/web")).output.strip()
+        await recorder.goes_on()
+    restore = f"zfs send {snapshot} | zfs receive tank/restored && cat /tank/restored/web.raw"
+    code, output = await tool("sh", "-c", f"$STORAGE '{restore}' >{image}", env=site.env)
+
+    assert code == 0, output
+    assert await records_in(image) >= written
+
+
+async def test_there_is_no_snapshot_of_zfs_when_the_guest_can_not_be_frozen(site: Site, folder: Path) -> None:
+    if not site.has_zfs:
+        pytest.skip(NO_ZFS)
+    before = await site.storage.shell("zfs list -t snapshot -H -o name")
+    env = site.env | {"GUESTWIRE_HOST": f"unix:{folder}/none.qga"}
+    async with begun(folder, env, "zfs_snapshot.sh", "web", "tank/web") as recipe:
+        assert await recipe.ends() != 0
+
+    assert recipe.output == ""
+    assert await site.storage.shell("zfs list -t snapshot -H -o name") == before
