@@ -35,7 +35,8 @@ esac
 
 case $phase in
     backup-start)
-        if [ "$(guestwire freeze-status "$vmid")" != thawed ]; then
+        state=$(guestwire freeze-status "$vmid")
+        if [ "$state" != thawed ]; then
             echo "VM $vmid is frozen already: no backup" >&2
             exit 1
         fi
