@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,43 +16,44 @@ from ways import ca_of
 
 from devtools.guests import Machine
 
-RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
+PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
+RECIPES = PAGE.with_suffix("")
 ENDS_WITHIN = 60.0
 """Seconds for a recipe, and for a guest to go on."""
 
-PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+PATH = f"{RECIPES}:{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 FROZEN = "frozen until"
 """In what `guestwire freeze` says when it runs its command."""
 
 # Each record is on the disk before its number is noted, in memory.
 RECORDER = (
     'n=0; while :; do n=$((n + 1)); echo "record $n" | dd of=$1/records oflag=append conv=notrunc,fsync 2>/dev/null'
-    " && echo $n >$2.new && mv $2.new $2; done"
+    " && echo $n >$2.new && mv $2.new $2; usleep 20000; done"
 )
 
 
 class Recorder:
     """A process in a guest that writes numbered records to a file system, each to the disk."""
 
-    def __init__(self, machine: Machine, mountpoint: str = "/mnt/data") -> None:
-        self._machine = machine
+    def __init__(self, shell: Callable[[str], Awaitable[str]], mountpoint: str = "/mnt/data") -> None:
+        self._shell = shell
         self._mountpoint = mountpoint
         self._note = f"/run/recorded{mountpoint.replace('/', '-')}"
 
     async def __aenter__(self) -> Self:
         start = f"sh -c '{RECORDER}' recorder {self._mountpoint} {self._note} </dev/null >/dev/null 2>&1 & echo $! >{self._note}.pid"
-        await self._machine.shell(f"rm -f {self._mountpoint}/records {self._note}; {start}")
+        await self._shell(f"rm -f {self._mountpoint}/records {self._note}; {start}")
         await self.goes_on()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._machine.shell(f"kill $(cat {self._note}.pid); rm -f {self._note}*")
+        await self._shell(f"kill $(cat {self._note}.pid); rm -f {self._note}*")
 
     async def written(self) -> int:
         """Records that are on the disk."""
-        return int(await self._machine.shell(f"cat {self._note} 2>/dev/null || echo 0"))
+        return int(await self._shell(f"cat {self._note} 2>/dev/null || echo 0"))
 
     async def goes_on(self, within: float = ENDS_WITHIN) -> None:
         """Waits until there is one more: its file system is not frozen."""
@@ -113,12 +115,22 @@ class Recipe:
         os.killpg(self._process.pid, signal.SIGKILL)
 
 
+def blocks(section: str, here: Mapping[str, object]) -> list[str]:
+    """The commands of a section of the page, with the names that are theirs `here`."""
+    text = PAGE.read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    found = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for old, new in here.items():
+        assert old in text, old
+        found = [block.replace(old, str(new)) for block in found]
+    return found
+
+
 @contextlib.asynccontextmanager
-async def begun(folder: Path, env: Mapping[str, str], name: str, *arguments: str | Path) -> AsyncIterator[Recipe]:
+async def begun(folder: Path, env: Mapping[str, str], *command: str | Path) -> AsyncIterator[Recipe]:
     """A recipe that begins; `folder` is for what it says."""
     with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            RECIPES / name, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=errors, env=dict(env),
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=errors, env=dict(env),
             start_new_session=True,
         )  # fmt: skip
     recipe = Recipe(process, folder)
@@ -130,9 +142,9 @@ async def begun(folder: Path, env: Mapping[str, str], name: str, *arguments: str
         await process.wait()
 
 
-async def done(folder: Path, env: Mapping[str, str], name: str, *arguments: str | Path) -> Recipe:
+async def done(folder: Path, env: Mapping[str, str], *command: str | Path) -> Recipe:
     """A recipe that must succeed."""
-    async with begun(folder, env, name, *arguments) as recipe:
+    async with begun(folder, env, *command) as recipe:
         assert await recipe.ends() == 0, recipe.errors
     return recipe
 

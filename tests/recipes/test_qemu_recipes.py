@@ -2,12 +2,27 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from calling import site
-from recording import FROZEN, Recorder, begun, by_server, by_socket, done, environment, is_consistent, records_in, tool
+from recording import (
+    FROZEN,
+    PAGE,
+    RECIPES,
+    Recorder,
+    begun,
+    blocks,
+    by_server,
+    by_socket,
+    done,
+    environment,
+    is_consistent,
+    records_in,
+    tool,
+)  # fmt: skip
 from serving import Serving
 
 from devtools.guests import Machine
@@ -17,7 +32,7 @@ pytestmark = pytest.mark.guest
 
 @pytest.fixture
 async def recorder(machine: Machine) -> AsyncIterator[Recorder]:
-    async with Recorder(machine) as recorder:
+    async with Recorder(machine.shell) as recorder:
         yield recorder
 
 
@@ -45,21 +60,21 @@ async def raw(image: Path) -> Path:
 async def test_a_copy_holds_all_that_was_written_before_the_freeze_and_nothing_after(
     machine: Machine, recorder: Recorder, folder: Path
 ) -> None:
-    data, swap = folder / "data.qcow2", folder / "swap.qcow2"
-    async with begun(
-        folder, by_socket(machine), "qemu_backup.py", "web", machine.own_qmp_socket, f"data={data}", f"swap={swap}"
-    ) as recipe:
-        async with another_client_of_its_monitor(machine, folder / "data.qcow2.partial"):
+    here = {"/run/vm/100.backup": machine.own_qmp_socket, "drive0": "data", "drive1": "swap", "/backup": folder}
+    backup, restore = blocks("QEMU", here)
+    async with begun(folder, by_socket(machine), "sh", "-ec", backup) as recipe:
+        async with another_client_of_its_monitor(machine, folder / "web-0.qcow2.partial"):
             await recipe.says(FROZEN)
             written = await recorder.written()
         assert await recipe.ends() == 0, recipe.errors
-    await recorder.goes_on()
-
     assert "the freeze held to its end" in recipe.errors
+    await recorder.goes_on()
+    await done(folder, environment(), "sh", "-ec", restore)
+
     # The last one may have come to the disk, but not into the note.
-    assert await records_in(await raw(data)) - written in (0, 1)
-    assert (await tool("qemu-img", "check", data))[0] == 0
-    assert (await tool("qemu-img", "compare", swap, folder_of(machine) / f"{machine.vmid}.swap"))[0] == 0
+    assert await records_in(folder / "web-0.raw") - written in (0, 1)
+    swap = folder_of(machine) / f"{machine.vmid}.swap"
+    assert (await tool("qemu-img", "compare", folder / "web-1.qcow2", swap))[0] == 0
     assert list(folder.glob("*.partial")) == []
 
 
@@ -129,15 +144,25 @@ async def test_there_is_no_copy_when_the_freeze_was_lost(machine: Machine, recor
 
 
 async def test_what_restic_gives_back_is_consistent(machine: Machine, recorder: Recorder, folder: Path) -> None:
-    own = {"RESTIC_REPOSITORY": str(folder / "repository"), "RESTIC_PASSWORD": "secret", "HOME": str(folder)}
-    env = by_socket(machine) | own
-    restored = folder / "restored.raw"
-    assert (await tool("restic", "init", env=env))[0] == 0
+    (folder / "password").write_text("secret")
+    repository = {"/srv/restic": folder / "repository", "/root/restic.password": folder / "password"}
+    disk = {"/run/vm/100.backup": machine.own_qmp_socket, "drive0": "data", "/backup": folder}
+    backup, restore = blocks("restic", repository | disk)
+    env = by_socket(machine) | {"HOME": str(folder)}
+    init = f"{backup.splitlines()[0]}\nrestic init"
+    await done(folder, env, "sh", "-ec", init)
     written = await recorder.written()
-    await done(folder, env, "restic_backup.sh", "web", machine.own_qmp_socket, "data", folder)
-    code, output = await tool("sh", "-c", f"restic dump latest web-data.raw >{restored}", env=environment(**own))
+    await done(folder, env, "sh", "-ec", f"{backup}{restore}")
 
-    assert code == 0, output
-    assert await records_in(restored) >= written
+    assert await records_in(folder / "web.raw") >= written
     assert not (folder / "web-data.raw").exists()
     await recorder.goes_on()
+
+
+def test_the_page_names_all_recipes() -> None:
+    assert set(re.findall(r"\b\w+_\w+\.(?:sh|py)\b", PAGE.read_text())) == {path.name for path in RECIPES.glob("*_*.*")}
+
+
+async def test_recipes_are_good_shell() -> None:
+    code, output = await tool("shellcheck", *RECIPES.glob("*.sh"))
+    assert code == 0, output

@@ -94,13 +94,13 @@ async def test_a_backup_goes_through_all_phases(vzdump: Vzdump, machine: Machine
     async with asyncio.timeout(10):
         while Path("/proc", pid).exists():
             await asyncio.sleep(0.02)
-    async with Recorder(machine) as recorder:
+    async with Recorder(machine.shell) as recorder:
         await recorder.goes_on()
 
 
 async def test_what_a_killed_vzdump_left_frozen_is_thawed(vzdump: Vzdump, machine: Machine) -> None:
     vzdump.configure(lease=2)
-    async with Recorder(machine) as recorder:
+    async with Recorder(machine.shell) as recorder:
         await vzdump.phases("post-restart")
         assert await vzdump.guestwire("freeze", "--yes", "100") == 0
         await recorder.goes_on()
@@ -114,7 +114,7 @@ async def test_what_a_killed_vzdump_left_frozen_is_thawed(vzdump: Vzdump, machin
 async def test_a_guest_that_is_still_frozen_at_the_end_is_thawed_and_its_backup_is_an_error(
     vzdump: Vzdump, machine: Machine
 ) -> None:
-    async with Recorder(machine) as recorder:
+    async with Recorder(machine.shell) as recorder:
         assert await vzdump.guestwire("freeze", "--yes", "100") == 0
         assert await vzdump.phase("backup-end") == (1, "the guest of VM 100 was still frozen; it is thawed now\n")
         await recorder.goes_on()
