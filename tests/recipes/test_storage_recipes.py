@@ -107,7 +107,7 @@ async def test_a_snapshot_of_lvm_holds_all_that_was_written_before(site: Site, f
 
     assert (folder / "web.raw").stat().st_size == SIZE
     assert await records_in(folder / "web.raw") >= written
-    assert (await site.storage.shell("lvs --noheadings -o lv_name images")).split() == ["tank", "web"]
+    assert "web-" not in await site.storage.shell("lvs --noheadings -o lv_name images")
 
 
 async def test_a_snapshot_of_lvm_that_overflows_is_an_error(site: Site, folder: Path) -> None:
