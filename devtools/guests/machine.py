@@ -34,7 +34,6 @@ class Machine:
         vmid: names the sockets.
         accel: `tcg` or `kvm`; `accelerator` tells what boots on this host.
         has_channel: with the port of the guest's agent.
-        disks: two that are there, in QEMU's words, instead of its own.
         forward: ports of this machine, each with the guest's that it leads to.
     """
 
@@ -46,7 +45,6 @@ class Machine:
         vmid: int = 100,
         accel: str = EMULATION,
         has_channel: bool = True,
-        disks: tuple[str, str] | None = None,
         forward: Mapping[int, int] | None = None,
     ) -> None:
         self.vmid = vmid
@@ -61,7 +59,6 @@ class Machine:
         self._shell_socket = folder / f"{vmid}.tty"
         self._data = folder / f"{vmid}.data"
         self._swap = folder / f"{vmid}.swap"
-        self._disks = disks
         self._forward = forward or {}
         self._process: asyncio.subprocess.Process | None = None
         self._shell_lock = asyncio.Lock()
@@ -109,7 +106,6 @@ class Machine:
         def server(path: Path) -> str:
             return f"path={path},server=on,wait=off"
 
-        data, swap = self._disks or (self._data, self._swap)
         forward = "".join(f",hostfwd=tcp:127.0.0.1:{own}-:{port}" for own, port in self._forward.items())
         return [
             "qemu-system-x86_64", "-name", f"guestwire-{self.vmid}", "-machine", "pc", "-accel", self._accel,
@@ -117,8 +113,8 @@ class Machine:
             "-global", "PIIX4_PM.disable_s3=0", "-global", "PIIX4_PM.disable_s4=0",
             "-kernel", str(self._image.kernel), "-initrd", str(self._image.initramfs),
             "-append", "console=ttyS0 quiet panic=-1",
-            "-drive", f"file={data},if=none,id=data,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=data",
-            "-drive", f"file={swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
+            "-drive", f"file={self._data},if=none,id=data,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=data",
+            "-drive", f"file={self._swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
             "-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,{server(self.agent_socket)}",
             *(["-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0"] if self._has_channel else []),
@@ -160,6 +156,26 @@ class Machine:
         """Presses the reset button."""
         async with self._monitor() as monitor:
             await monitor.execute("system_reset")
+
+    @contextlib.asynccontextmanager
+    async def with_disk(self, name: str, port: int) -> AsyncIterator[None]:
+        """Plugs a disk in that is served over NBD on this machine; it is pulled out at the end, when nothing may use it any more.
+
+        Raises:
+            GuestImageError: it can't be had, or is still there a while later.
+        """
+        server = {"type": "inet", "host": "127.0.0.1", "port": str(port)}
+        device = {"driver": "virtio-blk-pci", "drive": name, "id": name, "serial": name}
+        async with self._monitor() as monitor:
+            await monitor.execute("blockdev-add", {"driver": "nbd", "node-name": name, "server": server})
+            await monitor.execute("device_add", device)
+        yield
+        async with self._monitor() as monitor, asyncio.timeout(30):
+            with monitor.listener("DEVICE_DELETED") as events:
+                await monitor.execute("device_del", {"id": name})
+                while cast("dict[str, Any]", (await events.get())["data"]).get("device") != name:
+                    pass
+            await monitor.execute("blockdev-del", {"node-name": name})
 
     async def wait_exit(self, within: float = 60.0) -> None:
         """Waits until QEMU has ended by itself.
@@ -262,8 +278,6 @@ class Machine:
         return False
 
     async def _make_disks(self) -> None:
-        if self._disks:
-            return
         if not self._data.exists():
             await self._make_disk(self._data, DATA_DISK, "mkfs.ext4", "-q", "-F", "-L", "data")
         if not self._swap.exists():

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +48,13 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-async def site(image: GuestImage) -> AsyncIterator[Site]:
+async def site(image: GuestImage, machine: Machine) -> AsyncIterator[Site]:
     with_storage = await asyncio.to_thread(build, default_cache(), recipe=STORAGE)
-    accel = await accelerator(image)
     lvm, zfs, ssh = free_port(), free_port(), free_port()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-")))
-        storage = Machine(with_storage, folder, vmid=900, accel=accel, forward={lvm: 10809, zfs: 10810, ssh: 22})
+        forward = {lvm: 10809, zfs: 10810, ssh: 22}
+        storage = Machine(with_storage, folder, vmid=900, accel=await accelerator(image), forward=forward)
         await stack.enter_async_context(storage)
         await storage.wait_for_agent()
         if await storage.shell("[ -d /sys/module/dm_snapshot ] || echo none") == "none":
@@ -62,19 +62,31 @@ async def site(image: GuestImage) -> AsyncIterator[Site]:
         await tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
         await storage.shell(SSH.strip().format(key=(folder / "key.pub").read_text().strip()))
         await storage.shell(VOLUMES.strip().replace("\n", "; "))
-        volume, file = f"nbd://127.0.0.1:{lvm}", "null-co://"
-        await format_disk(folder / "empty", volume)
+        await stack.enter_async_context(mounted(machine, "lvm", lvm, folder))
         has_zfs = await storage.shell("command -v zpool || echo none") != "none"
         if has_zfs:
             await storage.shell(POOL.strip().replace("\n", " "))
-            file = f"nbd://127.0.0.1:{zfs}"
-            await format_disk(folder / "empty", file)
-        guest = Machine(image, folder, accel=accel, disks=(volume, file))
-        await stack.enter_async_context(guest)
-        await guest.wait_for_agent()
-        if has_zfs:
-            await guest.shell("mkdir /mnt/zfs && mount -t ext4 /dev/vdb /mnt/zfs")
-        yield Site(guest, storage, has_zfs, await ssh_to(ssh, folder, stack))
+            await stack.enter_async_context(mounted(machine, "zfs", zfs, folder))
+        yield Site(machine, storage, has_zfs, await ssh_to(ssh, folder, stack))
+
+
+@asynccontextmanager
+async def mounted(machine: Machine, name: str, port: int, folder: Path) -> AsyncIterator[None]:
+    """Puts an empty file system on a disk, which is mounted in the guest below `/mnt`."""
+    empty, disk = folder / "empty", f"nbd://127.0.0.1:{port}"
+    with empty.open("wb") as file:
+        file.truncate(SIZE)
+    for command in (
+        ("mkfs.ext4", "-q", "-F", empty),
+        ("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", empty, disk),
+    ):
+        code, output = await tool(*command)
+        assert code == 0, output
+    async with machine.with_disk(name, port):
+        find = f"until disk=$(grep -lx {name} /sys/block/*/serial); do usleep 50000; done"
+        await machine.shell(f"{find}; mkdir /mnt/{name}; mount -t ext4 /dev/$(basename $(dirname $disk)) /mnt/{name}")
+        yield
+        await machine.shell(f"umount /mnt/{name}; rmdir /mnt/{name}")
 
 
 async def ssh_to(port: int, folder: Path, stack: AsyncExitStack) -> str:
@@ -87,20 +99,9 @@ async def ssh_to(port: int, folder: Path, stack: AsyncExitStack) -> str:
     return command
 
 
-async def format_disk(empty: Path, disk: str) -> None:
-    with empty.open("wb") as file:
-        file.truncate(SIZE)
-    for command in (
-        ("mkfs.ext4", "-q", "-F", empty),
-        ("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", empty, disk),
-    ):
-        code, output = await tool(*command)
-        assert code == 0, output
-
-
 async def test_a_snapshot_of_lvm_holds_all_that_was_written_before(site: Site, folder: Path) -> None:
     [backup] = blocks("LVM", {"SIZE=2G": "SIZE=8M", "/backup": folder})
-    async with Recorder(site.guest.shell) as recorder:
+    async with Recorder(site.guest.shell, "/mnt/lvm") as recorder:
         written = await recorder.written()
         await done(folder, site.env, "sh", "-ec", backup)
         await recorder.goes_on()
@@ -111,7 +112,7 @@ async def test_a_snapshot_of_lvm_holds_all_that_was_written_before(site: Site, f
 
 
 async def test_a_snapshot_of_lvm_that_overflows_is_an_error(site: Site, folder: Path) -> None:
-    fill = "dd if=/dev/urandom of=/mnt/data/more bs=1M count=5 conv=fsync 2>/dev/null; rm /mnt/data/more"
+    fill = "dd if=/dev/urandom of=/mnt/lvm/more bs=1M count=5 conv=fsync 2>/dev/null; rm /mnt/lvm/more"
     # More than a pipe holds is still to be read when the guest has overwritten what the snapshot has room for.
     wait = f"until [ -e {folder}/go ]; do sleep 0.1; done; cat >/dev/null"
     async with begun(
