@@ -67,7 +67,7 @@ STORAGE: Final = Recipe(
     "storage",
     (*PACKAGES, "lvm2", "qemu-utils", "dropbear-bin"),
     (*PROGRAMS, "usr/sbin/lvm", "usr/bin/qemu-nbd", "usr/sbin/dropbear"),
-    (*modules.WANTED, "dm_snapshot", "fuse"),
+    (*modules.WANTED, "dm_snapshot", "dm_thin_pool", "fuse"),
     {"zfs-fuse": ("usr/sbin/zfs-fuse", "usr/sbin/zfs", "usr/sbin/zpool", f"{LIBRARIES}/libgcc_s.so.1")},
 )
 """The same with LVM and ZFS, which the kernel of the machine that runs the tests need not have; `qemu-nbd` serves them, and `dropbear` is for SSH."""

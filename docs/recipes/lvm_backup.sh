@@ -22,9 +22,10 @@ clean() {
 trap clean EXIT
 trap 'exit 1' HUP INT TERM
 
+# Standard output is COMMAND's alone.
 # shellcheck disable=SC2086  # $on is several words, or none
 guestwire freeze --lease "${LEASE:-30}" "$guest" -- \
-    $on lvcreate --quiet --snapshot --permission r --setactivationskip n --name "$snapshot" ${size:+--size "$size"} "$volume"
+    $on lvcreate --quiet --snapshot --permission r --setactivationskip n --name "$snapshot" ${size:+--size "$size"} "$volume" >&2
 
 # A pipe's exit code is that of its last command alone. When SIZE was too small, reading fails.
 { $on dd bs=1M status=none if="/dev/${volume%/*}/$snapshot" && echo yes >"$read_all"; } | "$@"

@@ -126,6 +126,16 @@ async def test_a_snapshot_of_lvm_that_overflows_is_an_error(site: Site, folder: 
     assert "could not be read to its end" in recipe.errors
 
 
+async def test_a_thin_volume_needs_no_room_for_its_snapshot(site: Site, folder: Path) -> None:
+    await site.storage.shell(
+        "lvcreate --quiet --yes --type thin --thinpool pool --size 16M --virtualsize 8M --name thin images"
+    )
+    recipe = await done(folder, site.env | {"SIZE": ""}, "lvm_backup.sh", "web", "images/thin", "wc", "-c")
+
+    assert recipe.output.split() == [str(SIZE)]
+    assert "thin-" not in await site.storage.shell("lvs --noheadings -o lv_name images")
+
+
 async def test_a_snapshot_of_zfs_holds_all_that_was_written_before(site: Site, folder: Path) -> None:
     if not site.has_zfs:
         pytest.skip(NO_ZFS)
