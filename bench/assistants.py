@@ -25,7 +25,7 @@ READY: Final = 600
 MORE: Final = 5.0
 """Milliseconds of a call beyond the client's own."""
 
-MOST: Final = {"few": 12_000, "every": 60_000, "overview": 2_500}
+MOST: Final = {"few": 12_000, "every": 40_000, "overview": 2_500}
 """Characters."""
 
 EVERY: Final = ("--allow", "all", "--tools", "every")

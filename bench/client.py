@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.carriers.https import HttpsCarrier
 from guestwire.client.errors import ErrorContext
 from guestwire.client.settings import Credentials, Https, Trust
+from guestwire.contract.guest_events import Event
 from guestwire.testing.sandbox import SandboxedAgent
 
 MIB: Final = 1024 * 1024
@@ -72,6 +73,10 @@ class Recorder:
         result = await self.carrier.call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
         self.calls.append((method, path, parameters, result))
         return result
+
+    def events(self, path: str, context: ErrorContext) -> AsyncGenerator[Event | None, None]:
+        """See `Carrier.events`."""
+        return self.carrier.events(path, context)
 
     def another(self) -> Carrier | None:
         """See `Carrier.another`."""

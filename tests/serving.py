@@ -26,6 +26,7 @@ class Serving:
     port: int
     process: asyncio.subprocess.Process
     limited: bool = False
+    strict: bool = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -54,7 +55,7 @@ class Serving:
             process = await start(
                 folder, environment or {}, limited=limited or strict, strict=strict, open_files=open_files
             )
-            server = cls(folder, port, process, limited or strict)
+            server = cls(folder, port, process, limited or strict, strict)
             try:
                 await server.listens()
                 yield server

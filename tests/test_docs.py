@@ -20,6 +20,7 @@ from mcp.client.stdio import StdioServerParameters
 from serving import Serving
 
 import guestwire.client
+from guestwire.channels.agent_port import qemu_options
 from guestwire.client import CallFailed
 from guestwire.client.generate import asynchronous
 from guestwire.client.settings import settings_for
@@ -96,6 +97,12 @@ async def test_the_curl_command_of_readme_works(served: Serving) -> None:
 @pytest.mark.agent
 async def test_the_python_code_of_readme_works(served: Serving) -> None:
     assert (await run(served, sys.executable, code=block_with("python", "connect_sync"))).strip()
+
+
+def test_readme_has_the_options_of_a_channel() -> None:
+    assert set(qemu_options("/run/vm/100.qga")) <= {
+        line.strip(" \\\n") for line in block_with("sh", "virtio-serial").splitlines()
+    }
 
 
 @pytest.mark.agent

@@ -17,6 +17,7 @@ from waiting import until
 from ways import over_https
 
 from devtools.libvirt_host import LibvirtHost
+from guestwire.agent import large_files
 from guestwire.agent.large_files import LARGE
 from guestwire.channels import own_port
 from guestwire.channels.libvirt import Libvirt
@@ -253,6 +254,7 @@ async def test_two_clients_have_a_port_each(
     libvirt_host: LibvirtHost, domain: Any, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_port, "CONNECTS_WITHIN", 1.0)
+    monkeypatch.setattr(large_files, "IDLE", 60.0)  # on a busy machine the first one rests for a while
     async with await connect(libvirt_host.uri) as one, await connect(libvirt_host.uri) as other:
         first, second = await one.guest("copies"), await other.guest("copies")
         await use_until_plugged(domain, lambda: first.upload(large, "/tmp/first"))

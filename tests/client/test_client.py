@@ -197,6 +197,25 @@ async def test_a_process_and_those_that_it_started_can_be_interrupted(way: Way) 
     assert (ended.signal, ended.stdout) == (2, b"")
 
 
+async def test_a_copy_that_is_given_up_leaves_no_process_in_the_guest(way: Way, tmp_path: Path) -> None:
+    async def tools() -> list[str]:
+        while True:
+            with contextlib.suppress(AgentUnavailable):  # Proxmox VE says so of one that is busy, too
+                names = (await way.guest.run(["sh", "-c", "cat /proc/[0-9]*/comm 2>/dev/null; true"])).output.split()
+                return [name for name in names if name == "sha256sum"]
+
+    await way.guest.run(["truncate", "-s", "8G", "/root/zeros"], check=True)
+    copy = asyncio.create_task(way.guest.files.download("/root/zeros", tmp_path / "zeros"))
+    async with asyncio.timeout(30):
+        while not await tools():
+            assert not copy.done()
+    copy.cancel()
+    await asyncio.gather(copy, return_exceptions=True)
+
+    await way.guest.files.remove("/root/zeros")
+    assert await tools() == []
+
+
 async def test_long_input_leaves_no_file_however_often_it_is_cancelled(way: Way) -> None:
     async def files() -> list[str]:
         names = (await way.guest.run(["ls", "-A", "/tmp"])).output.split()

@@ -16,6 +16,7 @@ from ways import Way, ca_of
 from guestwire import connect
 from guestwire.agent.commands import ABSENT, SINCE
 from guestwire.client import CallFailed, Guest
+from guestwire.client.advice import TOO_OLD
 from guestwire.client.errors import AgentRefused, NoSuchEndpoint, PrivilegeMissing, WrongParameters
 from guestwire.contract.endpoint import Origin
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
@@ -111,7 +112,7 @@ async def test_an_agent_that_is_too_old_says_since_when_there_is_such_a_command(
         if isinstance(refused.value, AgentRefused):
             assert refused.value.is_too_old
             assert refused.value.description.endswith(f": there is one since QEMU {since}")
-            assert refused.value.hint == "install a newer qemu-guest-agent in the guest"
+            assert refused.value.hint == TOO_OLD
         else:
             assert way.server
             assert way.server.limited

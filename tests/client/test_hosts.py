@@ -1,7 +1,7 @@
 """How a guest is found: with how few requests, with which privileges, and on which of a cluster's nodes."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -10,8 +10,17 @@ from serving import Serving
 from waiting import until
 
 from guestwire.client import Host, connect
+from guestwire.client.agent_help import ChannelHelp
 from guestwire.client.diagnosis import examine
-from guestwire.client.errors import AgentUnavailable, CallFailed, ErrorContext, NoSuchGuest, PrivilegeMissing
+from guestwire.client.errors import (
+    AgentUnavailable,
+    CallFailed,
+    ErrorContext,
+    NoSuchEndpoint,
+    NoSuchGuest,
+    PrivilegeMissing,
+)
+from guestwire.contract.guest_events import Event
 from guestwire.testing import SandboxedAgent
 
 LAST = f"GET /nodes/{NODE}/qemu/100/agent/exec-status"
@@ -95,10 +104,24 @@ async def test_a_name_that_two_vms_have_is_an_error_that_lists_them(server: Serv
 # A cluster
 
 
-class Cluster:
-    """Answers lists as Proxmox VE does: three nodes, of which one is off; the caller sees some of the VMs."""
+class Bare:
+    """What these carriers do not do."""
 
     name = "https://pve1:8006"
+
+    async def events(self, path: str, context: ErrorContext) -> AsyncGenerator[Event | None, None]:  # noqa: ARG002
+        raise NoSuchEndpoint(context, "Method not implemented")
+        yield
+
+    def another(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class Cluster(Bare):
+    """Answers lists as Proxmox VE does: three nodes, of which one is off; the caller sees some of the VMs."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -129,12 +152,6 @@ class Cluster:
             ],
         }[path]
 
-    def another(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
 
 async def test_the_guests_of_a_cluster_are_those_of_all_nodes_that_are_up() -> None:
     cluster = Cluster()
@@ -150,10 +167,8 @@ async def test_the_guests_of_a_cluster_are_those_of_all_nodes_that_are_up() -> N
     assert cluster.asked == ["GET /nodes", "GET /nodes/pve1/qemu", "GET /nodes/pve2/qemu"]
 
 
-class AgentOff:
+class AgentOff(Bare):
     """Proxmox VE with one VM, whose option for the agent says `agent`."""
-
-    name = "https://pve1:8006"
 
     def __init__(self, agent: str) -> None:
         self.agent = agent
@@ -170,12 +185,6 @@ class AgentOff:
             "/nodes/pve1/qemu/100/config": {"agent": self.agent, "digest": "0" * 40},
         }[path]
 
-    def another(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
 
 @pytest.mark.parametrize(
     ("agent", "advice"),
@@ -190,6 +199,8 @@ async def test_doctor_looks_whether_the_option_for_the_agent_is_off(agent: str, 
 
     assert (found.steps[-1]["step"], found.steps[-1]["result"]) == ("agent", "failed")
     assert advice in found.steps[-1]["next"]
+    assert found.help
+    assert found.help.channel == ChannelHelp("qm set 100 --agent 1 && qm shutdown 100 && qm start 100", (), "")
 
 
 class HalfDown(Cluster):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -15,11 +16,18 @@ from ways import over_https
 
 from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
 from guestwire import Guest, connect
-from guestwire.agent.results import Route
+from guestwire.agent.commands import absent_from
+from guestwire.agent.packages import numbers_of, system_of
+from guestwire.agent.policies import policy_line
+from guestwire.agent.results import AgentInfo, OsInfo, Route, SupportedCommand
+from guestwire.client.diagnosis import Diagnosis, examine
 from guestwire.client.errors import AgentRefused, CallFailed
 from guestwire.client.freezing import end_freeze
 from guestwire.client.proc_files import read_load, read_routes
+from guestwire.client.watching import reader_of
 from guestwire.errors import GuestImageError
+from guestwire.metrics import read_guest
+from guestwire.metrics.polling import MODES
 
 pytestmark = pytest.mark.guest
 
@@ -30,7 +38,7 @@ BOOTS_WITHIN = 90.0
 
 @contextlib.asynccontextmanager
 async def reached(machine: Machine, way: str) -> AsyncIterator[Guest]:
-    """The guest, by its agent's socket or by a server."""
+    """The guest, by its agent's socket or by a server: one of ours, or one with what Proxmox VE has."""
     await machine.wait_for_agent()
     text = (
         f'[[vm]]\nvmid = 100\nname = "web"\nagent = "unix:{machine.agent_socket}"\nqmp = "unix:{machine.qmp_socket}"\n'
@@ -39,7 +47,7 @@ async def reached(machine: Machine, way: str) -> AsyncIterator[Guest]:
         if way == "unix":
             host = await connect(f"unix:{machine.agent_socket}")
         else:
-            host = await over_https(await stack.enter_async_context(Serving.of(site(text))))
+            host = await over_https(await stack.enter_async_context(Serving.of(site(text), limited=way == "limited")))
         async with host:
             guest = await host.guest("web")
             await guest.wait_ready(BOOTS_WITHIN)
@@ -84,6 +92,61 @@ async def test_disks_processors_and_load_are_the_kernels(
     else:
         with pytest.raises(AgentRefused, match=r"there is one since QEMU 10\.0"):
             await guest.get_load()
+
+
+@pytest.mark.parametrize("way", ["unix", "guestwire", "limited"])
+async def test_metrics_are_what_the_kernel_says(real: Machine, booted: tuple[Machine, GuestImage], way: str) -> None:
+    async with reached(real, way) as guest:
+        before = await kernel_counters(real)
+        found = dict(await read_guest(reader_of(guest)))
+        after = await kernel_counters(real)
+
+    values = {
+        (name, *(text for _, text in labels)): value for name, of_name in found.items() for labels, value in of_name
+    }
+    expected = {key for key in before if way != "limited" or key[0].startswith("network_")}
+    assert {key for key in expected if not before[key] <= values[key] <= after[key]} == set()
+    assert {key[0] for key in expected} == {key[0] for key in values if key[0] in {one[0] for one in before}}
+    block, blocks, free, available = map(int, (await real.shell("stat -f -c '%S %b %f %a' /mnt/data")).split())
+    sizes = {key[0]: value for key, value in values.items() if key[1:2] == ("/mnt/data",)}
+    assert sizes == {
+        "filesystem_size_bytes": block * (blocks - free + available),
+        "filesystem_used_bytes": block * (blocks - free),
+        "filesystem_avail_bytes": block * available,
+    }
+    system = (await real.shell(". /etc/os-release; echo $ID; echo $VERSION_ID; uname -r; uname -m")).split("\n")
+    assert [[text for _, text in labels] for labels, _ in found["os_info"]] == [system]
+    assert values["vcpus_online",] == int(await real.shell("nproc"))
+    assert values["users",] == int(await real.shell("who | wc -l")) == 1
+    assert abs(values["time_offset_seconds",] - (float(await real.shell("date +%s")) - time.time())) < 10
+    if way != "limited" and is_new(booted):
+        assert abs(values["load15",] - float((await real.shell("cat /proc/loadavg")).split()[2])) < 0.1
+
+
+async def kernel_counters(real: Machine) -> dict[tuple[str, ...], float]:
+    """The counters in the guest's `/proc`, by the names of metrics."""
+    found: dict[tuple[str, ...], float] = {}
+    for line in (await real.shell("cat /proc/net/dev")).splitlines():
+        device, colon, figures = line.partition(":")
+        if colon:
+            columns = [float(figure) for figure in figures.split()]
+            for way, first in (("receive", 0), ("transmit", 8)):
+                for position, name in enumerate(("bytes", "packets", "errs", "drop")):
+                    found[f"network_{way}_{name}_total", device.strip()] = columns[first + position]
+    for line in (await real.shell("cat /proc/stat")).splitlines():
+        cpu, *ticks = line.split()
+        if re.fullmatch("cpu[0-9]+", cpu):
+            for mode, count in zip(MODES, ticks, strict=False):
+                found["cpu_seconds_total", cpu[3:], mode] = int(count) / 100
+    for line in (await real.shell("cat /proc/diskstats")).splitlines():
+        words = line.split()
+        if words[2].startswith("vd"):
+            counters = [int(word) for word in words[3:]]
+            found["disk_reads_completed_total", words[2]] = counters[0]
+            found["disk_read_bytes_total", words[2]] = counters[2] * 512
+            found["disk_writes_completed_total", words[2]] = counters[4]
+            found["disk_written_bytes_total", words[2]] = counters[6] * 512
+    return found
 
 
 async def test_routes_are_the_same_from_the_agent_and_from_the_kernels_files(
@@ -230,3 +293,85 @@ async def test_a_guest_starts_anew_and_halts(own: Machine) -> None:
             while "reboot: System halted" not in own.serial_log.read_text():
                 await asyncio.sleep(0.1)
         assert own.running
+
+
+# Policies of agents
+
+
+BLOCKED = "guest-get-users,guest-get-timezone,guest-exec,guest-exec-status"
+ALLOWED = "guest-info,guest-ping,guest-sync,guest-sync-delimited,guest-get-osinfo"
+CONF = "/etc/qemu/qemu-ga.conf"
+
+
+async def restart_with(machine: Machine, guest: Guest, line: str) -> dict[str, bool]:
+    """Starts the agent again with this line in its file; which commands are enabled then."""
+    text = f"[general]\\n{line}\\n" if line else ""
+    before = await machine.shell("pidof qemu-ga")
+    await machine.shell(f"mkdir -p /etc/qemu && printf '{text}' > {CONF} && kill {before}")
+    async with asyncio.timeout(30):
+        while await machine.shell("pidof qemu-ga || true") in ("", before):
+            await asyncio.sleep(0.1)
+    await guest.wait_ready(30)
+    return {one.name: one.enabled for one in (await guest.info()).supported_commands}
+
+
+async def diagnosis_of(guest: Guest, *wanted: str) -> Diagnosis:
+    return await examine(guest.host, "web", wanted)  # type: ignore[arg-type]  # it is a host
+
+
+@pytest.mark.parametrize("policy", [f"block-rpcs={BLOCKED}", f"allow-rpcs={ALLOWED}"], ids=["block", "allow"])
+async def test_the_line_that_doctor_prints_allows_what_the_policy_switched_off(
+    real: Machine, booted: tuple[Machine, GuestImage], policy: str
+) -> None:
+    if policy.startswith("allow") and not is_new(booted):
+        pytest.skip("Debian 12's agent knows no list of what is allowed")
+    async with reached(real, "unix") as guest:
+        everything = await restart_with(real, guest, "")
+        try:
+            strict = await restart_with(real, guest, policy)
+            assert not strict["guest-exec"]
+            assert strict["guest-ping"]
+
+            some = (await diagnosis_of(guest, "guest-exec", "guest-exec-status")).help
+            assert some
+            assert some.policy
+            assert (some.policy.file, some.policy.section) == (CONF, "[general]")
+            assert some.policy.line.partition("=")[0] == policy.partition("=")[0]
+            after = await restart_with(real, guest, some.policy.line)
+            assert after == {**strict, "guest-exec": True, "guest-exec-status": True}
+
+            steps = {step["step"]: step for step in (await diagnosis_of(guest)).steps}
+            assert "guest-get-users" in steps["commands"]["found"]
+            line = steps["commands"]["next"].partition("allow-rpcs=: ")[2].partition(";")[0]
+            assert await restart_with(real, guest, line) == everything
+            assert {step["step"]: step for step in (await diagnosis_of(guest)).steps}["commands"]["result"] == "ok"
+        finally:
+            await restart_with(real, guest, "")
+
+
+@pytest.mark.parametrize(
+    ("system", "at_least"), [("rhel", (8, 1)), ("fedora", (9, 1)), ("freebsd", (7, 2)), ("mswindows", (7, 2))]
+)
+async def test_the_options_of_other_systems_lines_mean_the_same_to_a_real_agent(
+    real: Machine, system: str, at_least: tuple[int, ...]
+) -> None:
+    """Their units and scripts hand the options on; `--dump-conf` shows what the agent makes of them."""
+    async with reached(real, "unix") as guest:
+        info = await guest.info()
+    if numbers_of(info.version) < at_least:
+        pytest.skip(f"an agent of {info.version} has none of these options")
+    listed = [SupportedCommand(one.name, one.enabled and "exec" not in one.name) for one in info.supported_commands]
+    off = {one.name for one in listed if not one.enabled} - absent_from(system)
+    wanted = {"guest-exec"}
+
+    line = policy_line(AgentInfo(info.version, listed), system_of(OsInfo(id=system)), wanted).line
+    option = re.search(r'(-b |--block-rpcs=|--allow-rpcs=)[^" ]+', line)
+    assert option, line
+    said = await real.shell(f"qemu-ga {option[0]} --dump-conf")
+
+    conf = dict(re.findall(r"^([\w-]+)=(.*)$", said, re.MULTILINE))
+    names = {kind: set(filter(None, conf.get(f"{kind}-rpcs", "").split(","))) for kind in ("allow", "block")}
+    if names["allow"]:
+        assert names == {"allow": {one.name for one in listed if one.enabled} | wanted, "block": set()}
+    else:
+        assert names == {"allow": set(), "block": off - wanted}

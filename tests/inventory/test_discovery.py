@@ -12,9 +12,14 @@ from typing import Any, Final
 
 import pytest
 from calling import Client, agent, guestwire, site
+from msgspec.structs import replace
 from serving import Serving
 from waiting import until
 
+from guestwire.channels.agent_port import NO_CHANNEL, qemu_options
+from guestwire.client import Host
+from guestwire.client.carriers.local import LocalCarrier
+from guestwire.client.diagnosis import examine
 from guestwire.inventory import Inventory
 from guestwire.inventory import discovery as discovery_module
 from guestwire.inventory.config import VmConfig
@@ -71,7 +76,7 @@ async def test_a_command_line_may_have_json_commas_and_paths_of_its_own_folder(s
 @pytest.mark.parametrize(
     ("line", "problem", "hint"),
     [
-        (["qemu-system-x86_64", "-name", "web"], "it has no channel for a guest agent", f"name={PORT}"),
+        (["qemu-system-x86_64", "-name", "web"], NO_CHANNEL, f"name={PORT}"),
         (words(Path("/run/libvirt/qemu/channel/1-web/org.qemu.guest_agent.0")), "libvirt holds its agent's socket", "qemu:///system"),
         (words(Path("/var/run/qemu-server/100.qga"), "-id", "100"), "Proxmox VE's own service uses its agent's socket", "--host https://"),
         (words(Path("/none/web.qga")), "/none/web.qga: No such file or directory", "see where its QEMU was started"),
@@ -107,7 +112,7 @@ async def test_a_vm_without_a_channel_is_listed_where_one_can_be_plugged_in_and_
 
     assert (without.agent, without.qmp) == (None, f"unix:{socket}")
     assert (without.problem, without.hint) == (
-        "it has no channel for a guest agent", "give it one: guestwire channel add web"
+        NO_CHANNEL, "give it one: guestwire channel add web"
     )  # fmt: skip
     assert with_one.key == without.key
     assert (with_one.agent, with_one.qmp, with_one.problem) == (f"unix:{socket}.qga", f"unix:{socket}", "")
@@ -290,6 +295,21 @@ async def test_what_the_configuration_names_counts_before_what_is_found(inventor
 
     assert {vmid: one.config.name for vmid, one in inventory.vms.items()} == {100: "mine", 101: "b"}
     assert [one.name for one in discovery.unusable] == ["x"]
+
+
+async def test_doctor_says_why_a_vm_that_was_found_can_not_be_used() -> None:
+    words = ["qemu-system-x86_64", "-name", "bare"]
+    bare = found_in(words, 7, OWN, Path("/"))
+    carrier = LocalCarrier("this machine", [Place(bare, replace(bare, key="y", name="held", problem="it is held"))])
+    async with Host(carrier, machine=carrier, is_local=True) as host:
+        found, held = await examine(host, "bare"), await examine(host, "held")
+
+    assert [(step["step"], step["found"], step["next"]) for step in found.steps] == [("vm", NO_CHANNEL, bare.hint)]
+    assert found.help
+    assert found.help.channel
+    assert found.help.channel.qemu == qemu_options("PATH")
+    assert all(option in bare.hint for option in found.help.channel.qemu)
+    assert (held.steps[-1]["found"], held.help) == ("it is held", None)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from calling import Client, site
@@ -15,15 +16,16 @@ from waiting import until
 from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import commands as qga
 from guestwire.channels import ChannelState
+from guestwire.channels.agent_port import AGENT_PORT
 from guestwire.client import connect
 from guestwire.client.diagnosis import examine
 from guestwire.client.errors import AgentUnavailable, CallFailed, NoSuchGuest, Unreachable
 from guestwire.errors import GuestError
 from guestwire.inventory import Inventory
-from guestwire.inventory.libvirt_source import AGENT_PORT, LONGEST_PAUSE, read_domain
+from guestwire.inventory.libvirt_source import LONGEST_PAUSE, read_domain
 from guestwire.inventory.power_actions import Power
+from guestwire.inventory.vm import Vm
 from guestwire.inventory.vm_ids import give_ids
-from guestwire.inventory.vms import Vm
 from guestwire.stores import MemoryStore
 
 if TYPE_CHECKING:
@@ -111,6 +113,11 @@ async def test_a_client_needs_no_server(folder: Path) -> None:
             await host.guest("vm2")
         with pytest.raises(AgentUnavailable, match="No QEMU guest agent configured"):
             await (await host.guest("vm0")).ping()
+        channel = (found := (await examine(host, "vm0")).help) and found.channel
+        assert channel
+        assert (channel.command, channel.qemu) == ("guestwire channel add vm0", ())
+        xml = f"<domain><name>x</name><uuid>{uuid4()}</uuid><devices>{channel.libvirt}</devices></domain>"
+        assert read_domain(xml, run_state="running").has_agent
     async with await connect(f"qemu:///system?socket={folder}/none") as host:
         with pytest.raises(Unreachable, match="Failed to connect socket"):
             await host.guests()
@@ -123,7 +130,7 @@ def test_a_domain_is_read_as_libvirt_writes_it() -> None:
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>
 <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel></devices></domain>"""
 
-    domain = read_domain(xml, is_running=True)
+    domain = read_domain(xml, run_state="running")
 
     assert (domain.uuid, domain.name, domain.description) == ("0b9cf3a1-77aa-4c10-8a51-5f3a2b1c0d20", "a b", "shop")
     assert (domain.has_agent, domain.agent_is_up, domain.tags) == (True, True, ("web", "prod", "no/tag"))
@@ -202,8 +209,12 @@ class TestRealDomains:
         try:
             await asyncio.to_thread(domain.create)
             async with await connect(libvirt_host.uri) as host:
-                (step,) = (await examine(host, "bare")).steps
+                found = await examine(host, "bare")
+                (step,) = found.steps
                 assert (step["step"], "guestwire channel add" in step["next"]) == ("agent", True)
+                assert found.help
+                assert found.help.channel
+                assert found.help.channel.command == "guestwire channel add bare"
                 guest = await host.guest("bare")
 
                 added = await guest.agent_channel()

@@ -20,7 +20,7 @@ from guestwire.channels import ChannelState
 from guestwire.contract import VmState
 from guestwire.errors import AgentNotConfigured, AgentNotRunning, CommandFailed, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease, VmConfig
-from guestwire.inventory.vms import SLICE
+from guestwire.inventory.vm import SLICE
 from guestwire.stores import MemoryStore
 from guestwire.testing import FakeGuest
 

@@ -278,7 +278,7 @@ async def test_the_lists_of_tools_are_small_and_leave_none_out(target: Target, t
     assert endpoints >= KEPT_NAMES
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in few)
     assert length(few) < 12_000
-    assert length(every) < 60_000
+    assert length(every) < 40_000
 
 
 def length(tools: list[Any]) -> int:

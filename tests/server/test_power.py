@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from access_calls import As
 from calling import Answer, Ended, guestwire, site
+from happenings import followed
 from persons import authorization, person, settling
 from serving import Serving
+from ways import over_https
 
 from guestwire.contract.upid import Upid
 from guestwire.stores import AclEntry, Change, Put, Role
@@ -138,6 +140,18 @@ async def test_a_vm_is_started_paused_reset_and_stopped(boss: As) -> None:
     assert (await power(boss, "reset"))[0] == "OK"
     assert (await power(boss, "stop"))[0] == "OK"
     assert (await current(boss))["status"] == "stopped"
+
+
+@pytest.mark.slow
+async def test_all_that_is_done_to_a_vm_is_an_event(server: Serving, boss: As) -> None:
+    async with await over_https(server) as host, followed(host) as happenings:
+        for action, kind in (
+            ("start", "guest-started"), ("suspend", "guest-paused"), ("resume", "guest-resumed"), ("reset", "guest-reset"),
+            ("stop", "guest-stopped"),
+        ):  # fmt: skip
+            assert (await power(boss, action))[0] == "OK"
+            event = await happenings.wait_for(kind)
+            assert (event.vmid, event.name, event.node) == (100, "bare", "pve1")
     assert await power(boss, "stop") == ("OK", ["VM 100 is not running", "TASK OK"])
     assert (await power(boss, "shutdown"))[0] == "OK"
     for action in ("reboot", "reset", "suspend", "resume"):
@@ -386,24 +400,38 @@ async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(image: "GuestIma
         await machine.start()
         try:
             await machine.wait_for_agent()
-            async with Serving.of(real, prepare=settling(person("boss@pve", ("/", "Administrator")))) as server:
-                boss = As(server)
-                state = await current(boss)
-                assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
-                assert state["maxdisk"] > 0
+            async with (
+                Serving.of(real, prepare=settling(person("boss@pve", ("/", "Administrator")))) as server,
+                await over_https(server) as host,
+            ):
+                await (await host.guest(100)).run(["hostname", "elsewhere"], check=True)
+                async with followed(host) as happenings:
+                    boss = As(server)
+                    state = await current(boss)
+                    assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
+                    assert state["maxdisk"] > 0
 
-                assert (await power(boss, "suspend"))[0] == "OK"
-                silent = await command(server, "ping", "100")
-                assert (silent.code == 0, "answers" in silent.output) == (False, False)
-                assert (await power(boss, "resume"))[0] == "OK"
-                assert (await command(server, "wait", "100")).code == 0
+                    assert (await power(boss, "suspend"))[0] == "OK"
+                    silent = await command(server, "ping", "100")
+                    assert (silent.code == 0, "answers" in silent.output) == (False, False)
+                    assert (await power(boss, "resume"))[0] == "OK"
+                    assert (await command(server, "wait", "100")).code == 0
+                    await happenings.wait_for("guest-paused")
+                    await happenings.wait_for("guest-resumed")
 
-                assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
-                async with asyncio.timeout(60):
-                    while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
-                        await asyncio.sleep(0.2)
-                assert await power(boss, "shutdown") == ("OK", ["the guest's agent is asked to shut down", "TASK OK"])
-                assert (await current(boss))["status"] == "stopped"
+                    assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
+                    async with asyncio.timeout(60):
+                        while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
+                            await asyncio.sleep(0.2)
+                    await happenings.wait_for("guest-reset")
+                    renamed = await happenings.wait_for("host-name-changed")
+                    assert renamed.words.endswith("and was elsewhere")
+                    assert await power(boss, "shutdown") == (
+                        "OK",
+                        ["the guest's agent is asked to shut down", "TASK OK"],
+                    )
+                    assert (await current(boss))["status"] == "stopped"
+                    await happenings.wait_for("guest-stopped")
         finally:
             await machine.stop()
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from guestwire.agent.commands import TypedCommand
+from guestwire.agent.results import NumberTooLarge, check_numbers
 from guestwire.channels.channel import Channel, OnLateReply
 from guestwire.errors import AgentError, CommandFailed
 from guestwire.wire import Command
@@ -88,6 +89,6 @@ class AgentClient:
 
     def _decode(self, command: Command, answer: bytes, shape: Any) -> Any:
         try:
-            return msgspec.json.decode(answer, type=shape)
-        except (msgspec.DecodeError, RecursionError) as error:
+            return check_numbers(msgspec.json.decode(answer, type=shape))
+        except (msgspec.DecodeError, RecursionError, NumberTooLarge) as error:
             raise CommandFailed(self.guest, command.name, f"unexpected answer: {error}") from error

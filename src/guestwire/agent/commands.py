@@ -140,6 +140,11 @@ ABSENT_ELSEWHERE: Final = frozenset({"guest-get-devices"})
 """As above, for Linux and all others."""
 
 
+def absent_from(system: str | None) -> frozenset[str]:
+    """The commands that no agent of the system with this id has."""
+    return ABSENT.get(system or "", ABSENT_ELSEWHERE)
+
+
 SINCE: Final[dict[str, str]] = {
     "guest-sync": "0.15", "guest-ping": "0.15", "guest-info": "0.15", "guest-shutdown": "0.15", "guest-file-open": "0.15",
     "guest-file-close": "0.15", "guest-file-read": "0.15", "guest-file-write": "0.15", "guest-file-seek": "0.15", "guest-file-flush": "0.15",

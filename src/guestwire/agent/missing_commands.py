@@ -6,7 +6,7 @@ The agent says little of it: `has not been found` or `has been disabled`, and so
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from guestwire.agent.commands import ABSENT, ABSENT_ELSEWHERE, FSFREEZE_STATUS, GET_OSINFO, INFO, SINCE
+from guestwire.agent.commands import FSFREEZE_STATUS, GET_OSINFO, INFO, SINCE, absent_from
 from guestwire.errors import AgentError, GuestError
 
 if TYPE_CHECKING:  # the records of endpoints load no channel
@@ -40,7 +40,7 @@ async def explain_missing(agent: "AgentClient", command: str, error: AgentError)
     with contextlib.suppress(GuestError):
         system = (await agent.execute(GET_OSINFO)).id
     # Before its policy: older agents list as disabled what their system can't have.
-    if not listed.get(command) and command in ABSENT.get(system or "", ABSENT_ELSEWHERE):
+    if not listed.get(command) and command in absent_from(system):
         why = f"no agent of this system ({system or 'unknown'}) has {command}"
     elif is_listed:
         why = f"{command} is switched off in the guest, by the policy of its agent ({info.version})"

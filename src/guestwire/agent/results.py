@@ -6,9 +6,42 @@ Only what the first agents with a command sent is required of its answer, whatev
 Source: the QGA schema and its history; field names are its own with `-` written `_`.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
+
+LARGEST_NUMBER: Final = 2**64
+"""The agent's own numbers have 64 bits; all that is larger is made up, and would break what calculates with it."""
+
+
+class NumberTooLarge(ValueError):
+    """A number in an answer is larger than an agent has any."""
+
+
+def check_numbers(value: T) -> T:
+    """The answer itself, when all numbers in it are such as an agent can have.
+
+    Raises:
+        NumberTooLarge: one is not.
+    """
+    if isinstance(value, int | float):
+        if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+            raise NumberTooLarge("a number of more than 64 bits")
+        return value
+    parts: Iterable[Any] = ()
+    if isinstance(value, msgspec.Struct):
+        parts = (getattr(value, name) for name in value.__struct_fields__)
+    elif isinstance(value, list | tuple):
+        parts = value
+    elif isinstance(value, dict):
+        parts = value.values()
+    for part in parts:
+        if part is not None and not isinstance(part, str):
+            check_numbers(part)
+    return value
 
 
 class Result(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):

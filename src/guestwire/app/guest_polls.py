@@ -8,8 +8,8 @@ from typing import Any, Final
 from guestwire.access import Subject
 from guestwire.access.control import Access
 from guestwire.access.engine import SUPERUSER
-from guestwire.agent.commands import PING, TypedCommand
-from guestwire.agent.guest import GuestAgent
+from guestwire.agent.commands import PING
+from guestwire.agent.readers import OF_FREEZES, reader_of
 from guestwire.errors import AgentError, AgentNotConfigured, GuestwireError, VmNotFound, VmNotRunning
 from guestwire.inventory import Inventory, Lease
 from guestwire.metrics import Exposition, Reading, read_guest
@@ -18,7 +18,7 @@ from guestwire.metrics.polling import Group
 log = logging.getLogger("guestwire.metrics")
 
 FIRST: Final = 10.0
-"""Seconds until the second poll of a guest; each pause is twice the one before, up to its group's."""
+"""Seconds within which the first polls are; the pauses behind them are twice as long each, up to the configured one."""
 
 RHYTHM: Final = {Group.SPACE: 2, Group.SYSTEM: 10}
 """How many times the configured pause lies between two readings of a group; load is read in each poll."""
@@ -26,28 +26,41 @@ RHYTHM: Final = {Group.SPACE: 2, Group.SYSTEM: 10}
 POLL_WITHIN: Final = 2.0
 """Seconds."""
 
-TICK: Final = 0.5
+TICK: Final = 0.1
+"""Seconds between two looks at what is due."""
+
 AT_ONCE: Final = 64
-
-NOT_FOUND: Final = "CommandNotFound"
-"""The class of an agent's error for a command that it does not have, or has switched off."""
-
-OF_FREEZES: Final = "frozen state"
 
 POLLER: Final = Subject(SUPERUSER)
 
 
-class _Guest:
-    """What is known of one guest; times are of a clock that nobody sets."""
+class PolledGuest:
+    """What is known of one guest; times are of a clock that nobody sets.
 
-    def __init__(self, due: float) -> None:
-        self.due = due
-        self.pause = FIRST
+    Args:
+        now: the time.
+        place: its place among those that were found at the same time, from 0 to 1.
+        pause: seconds until it is polled a second time.
+    """
+
+    def __init__(self, now: float, place: float, pause: float) -> None:
+        self.place = place
+        self.pause = pause
+        self.due = now + place * pause  # not all at once
         self.group_due = dict.fromkeys(RHYTHM, 0.0)
         self.series: dict[str, Any] = {}
         self.lacks: set[str] = set()
         """Commands that its agent does not have; it is asked again with the system's group."""
         self.task: asyncio.Task[None] | None = None
+
+    def plan(self, began: float, pause: float) -> None:
+        """When it is due again, after a poll that began then.
+
+        A pause that grows also draws those apart that were found together. Else 1,000 guests, first polled within ten
+        seconds, would be polled within ten seconds of each minute for ever, and other calls would be slow then.
+        """
+        self.due = began + pause + self.place * max(0.0, pause - self.pause)
+        self.pause = pause
 
 
 class GuestPolls:
@@ -64,7 +77,7 @@ class GuestPolls:
         self._inventory = inventory
         self._access = access
         self._every = every
-        self._guests: dict[int, _Guest] = {}
+        self._guests: dict[int, PolledGuest] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._exposition = Exposition()
         inventory.exposition = self._exposition
@@ -94,9 +107,9 @@ class GuestPolls:
                 self._exposition.forget(vmid)
         new = known - self._guests.keys()
         for position, vmid in enumerate(sorted(new)):
-            self._guests[vmid] = _Guest(now + position / len(new) * min(FIRST, self._every))  # not all at once
+            self._guests[vmid] = PolledGuest(now, position / len(new), min(FIRST, self._every))
 
-    async def _poll(self, vmid: int, guest: _Guest) -> None:
+    async def _poll(self, vmid: int, guest: PolledGuest) -> None:
         """One poll, and when the next one is due."""
         async with self._turn:
             began = time.monotonic()
@@ -109,15 +122,15 @@ class GuestPolls:
             try:
                 answered = await self._read(vmid, guest, groups)
             except (VmNotFound, VmNotRunning, AgentNotConfigured):
-                guest.series, guest.pause = {}, FIRST
+                guest.series = {}
                 self._exposition.forget(vmid)
+                guest.plan(began, min(FIRST, self._every))
             else:
                 for group in groups if answered else ():
                     guest.group_due[group] = began + RHYTHM[group] * self._every - TICK
-                guest.pause = min(guest.pause * 2, self._every)
-            guest.due = began + min(guest.pause, self._every)
+                guest.plan(began, min(guest.pause * 2, self._every))
 
-    async def _read(self, vmid: int, guest: _Guest, groups: Group) -> bool:
+    async def _read(self, vmid: int, guest: PolledGuest, groups: Group) -> bool:
         """Reads these groups, and shows what was seen; False where the guest did not answer."""
         if vmid in self._inventory.freezes.frozen:  # it answers next to nothing, and should be left alone
             guest.series["frozen"] = [((), 1)]
@@ -129,7 +142,7 @@ class GuestPolls:
             async with asyncio.timeout(POLL_WITHIN):
                 agent = await lease.agent(vmid)
                 await agent.execute(PING)  # it may lack all that follows, and be up
-                reading = await read_guest(_reader(agent, guest.lacks), groups)
+                reading = await read_guest(reader_of(agent, guest.lacks), groups)
         except AgentError as error:
             is_frozen = OF_FREEZES in error.description
         except (VmNotFound, VmNotRunning, AgentNotConfigured):
@@ -151,13 +164,13 @@ class GuestPolls:
         self._show(vmid, guest)
         return reading is not None
 
-    def _show(self, vmid: int, guest: _Guest) -> None:
+    def _show(self, vmid: int, guest: PolledGuest) -> None:
         vm = self._inventory.vms.get(vmid)
         if vm is not None:
             self._exposition.put(vmid, vm.config.name or f"VM {vmid}", self._inventory.node, guest.series)
 
 
-def guest_done(guest: _Guest) -> Any:
+def guest_done(guest: PolledGuest) -> Any:
     """What is called when the poll of a guest has ended."""
 
     def done(task: asyncio.Task[None]) -> None:
@@ -167,20 +180,3 @@ def guest_done(guest: _Guest) -> Any:
             log.error("unexpected error", exc_info=error)
 
     return done
-
-
-def _reader(agent: GuestAgent, lacks: set[str]) -> Any:
-    async def read(command: TypedCommand[Any]) -> Any:
-        name = command.command.name
-        if name in lacks:
-            return None
-        try:
-            return await agent.execute(command)
-        except AgentError as error:
-            if OF_FREEZES in error.description:
-                raise
-            if error.error_class == NOT_FOUND or "has been disabled" in error.description:
-                lacks.add(name)
-            return None
-
-    return read

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from xml.etree import ElementTree as ET
 
+from guestwire.channels.agent_port import LIBVIRT_CHANNEL
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtConnection, binding
 from guestwire.errors import GuestError
 
 T = TypeVar("T")
 
 CALL_WITHIN: Final = 10.0
-PORT: Final = "<channel type='unix'><target type='virtio' name='{name}'/></channel>"
 
 PIECE: Final = 64 * 1024
 """Bytes that a stream takes or gives at once."""
@@ -47,7 +47,9 @@ class LibvirtPorts:
     async def plug_in(self, name: str) -> None:
         """See `OwnPorts.plug_in`."""
         live = binding().VIR_DOMAIN_AFFECT_LIVE
-        await self._call(lambda connection: self._domain(connection).attachDeviceFlags(PORT.format(name=name), live))
+        await self._call(
+            lambda connection: self._domain(connection).attachDeviceFlags(LIBVIRT_CHANNEL.format(name=name), live)
+        )
 
     async def unplug(self, name: str) -> None:
         """See `OwnPorts.unplug`."""

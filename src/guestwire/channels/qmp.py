@@ -34,6 +34,9 @@ EVENTS: Final = {
 }
 PORT_CHANGE: Final = "VSERPORT_CHANGE"
 
+STATES: Final = {"STOP": "paused", "RESUME": "running", "SUSPEND": "suspended", "WAKEUP": "running"}
+"""What the VM does from one of these events on."""
+
 _PEER: Final = struct.Struct("3i")
 """`struct ucred`: process, user and group."""
 
@@ -53,6 +56,7 @@ class Monitor:
     Attributes:
         pid: the process that answers, as long as it does; None: not known.
         resets: how often the VM has started anew, as far as that was seen.
+        run_state: what it does, in QEMU's words: running, paused, suspended, and more; None: not known.
     """
 
     def __init__(self, path: Path, guest: str, agent: Path | None, channel: Channel | None) -> None:
@@ -68,6 +72,7 @@ class Monitor:
         self._client: QMPClient | None = None
         self.pid: int | None = None
         self.resets = 0
+        self.run_state: str | None = None
         self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
 
     @property
@@ -168,7 +173,7 @@ class Monitor:
         try:
             await self._listen(client)
         finally:
-            self._client = self.pid = None
+            self._client = self.pid = self.run_state = None
             self._is_listening = False
             self._running.clear()
             with contextlib.suppress(QMPError, EOFError, OSError):
@@ -177,7 +182,11 @@ class Monitor:
         return True
 
     async def _listen(self, client: QMPClient) -> None:
-        with client.listener((*EVENTS, PORT_CHANGE)) as events:
+        with client.listener({*EVENTS, *STATES, PORT_CHANGE}) as events:
+            with contextlib.suppress(QMPError, EOFError, OSError):
+                async with asyncio.timeout(COMMAND_TIMEOUT):
+                    found: Any = await client.execute("query-status")
+                    self.run_state = str(found.get("status")) if isinstance(found, dict) else None
             hearing = asyncio.create_task(self._hear(client, events))
             try:
                 await client.runstate_changed()
@@ -189,7 +198,8 @@ class Monitor:
         async for event in events:
             name = str(event["event"])
             self.resets += name == "RESET"
-            happened = await self._port(client) if name == PORT_CHANGE else EVENTS[name]
+            self.run_state = STATES.get(name, self.run_state)
+            happened = await self._port(client) if name == PORT_CHANGE else EVENTS.get(name)
             if happened and self._channel:
                 self._channel.notify(happened)
 

@@ -1,6 +1,6 @@
 """`guestwire metrics`: what a server's `/metrics` has of a guest, read once, without a server."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,7 +8,6 @@ from guestwire.cli.connecting import guest_argument, on_guest
 from guestwire.cli.output import examples
 
 if TYPE_CHECKING:
-    from guestwire.agent.commands import TypedCommand
     from guestwire.client import Guest
     from guestwire.metrics import Page
 
@@ -31,19 +30,12 @@ def metrics(context: click.Context, guest: str, *, openmetrics: bool) -> None:
 async def _read(guest: "Guest", *, is_open: bool) -> "Page":
     import time  # noqa: PLC0415  # `--help` must not wait for the client
 
-    from guestwire.client.errors import AgentRefused, NoSuchEndpoint, PrivilegeMissing  # noqa: PLC0415
+    from guestwire.client.watching import reader_of  # noqa: PLC0415
     from guestwire.metrics import Exposition, read_guest  # noqa: PLC0415
-
-    async def read(command: "TypedCommand[Any]") -> Any:
-        method = command.command.name.removeprefix("guest-").replace("-", "_")
-        try:
-            return await getattr(guest, method)()
-        except (AgentRefused, NoSuchEndpoint, PrivilegeMissing):  # it lacks the command, or the host the call
-            return None
 
     began = time.monotonic()
     await guest.ping()
-    reading = await read_guest(read)
+    reading = await read_guest(reader_of(guest))
     reading.add("agent_up", 1)
     reading.add("poll_duration_seconds", time.monotonic() - began)
     reading.add("last_poll_timestamp_seconds", time.time())

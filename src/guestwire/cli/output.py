@@ -154,9 +154,14 @@ class _Context(click.Context):
 
 
 class Group(click.Group):
-    """Commands whose help is as wide as the terminal, and cuts no sentence."""
+    """Commands whose help is as wide as the terminal, and cuts no sentence.
+
+    Attributes:
+        seldom: the names of commands that are wanted so seldom that the help only names them.
+    """
 
     context_class = _Context
+    seldom: frozenset[str] = frozenset()
 
     def sections(self, context: click.Context) -> Mapping[str, Sequence[str]]:
         """The headings of the help, and the names of the commands below each."""
@@ -175,8 +180,10 @@ class Group(click.Group):
         formatter.write_paragraph()
         for heading, names in self.sections(ctx).items():
             formatter.write_heading(heading)
-            commands = ((name, self.get_command(ctx, name)) for name in names)
+            commands = ((name, self.get_command(ctx, name)) for name in names if name not in self.seldom)
             with formatter.indentation():
                 formatter.write_dl(
                     [(f"{name:<{column}}", found.get_short_help_str(WHOLE)) for name, found in commands if found]
                 )
+                if others := sorted(self.seldom.intersection(names)):
+                    formatter.write_text(f"and {', '.join(others)}")

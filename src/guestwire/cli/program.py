@@ -38,6 +38,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "routes": "load.routes",
         "vcpus": "plugging.vcpus",
         "doctor": "doctor.doctor",
+        "agent": "agent_command.agent",
         "metrics": "metrics_command.metrics",
         "watch": "watch_command.watch",
     },
@@ -80,11 +81,21 @@ The views of endpoints come on top; their records say below which heading. A com
 than the view.
 """
 
+SELDOM: Final = frozenset(
+    {
+        "channel", "cpustats", "diskstats", "drivers", "freeze-status", "halt", "hostname", "load", "memory", "routes", "set-time",
+        "time", "timezone", "users", "vcpus", "vm",
+    }
+)  # fmt: skip
+"""Those that the help of all commands only names, so that it stays one page."""
+
 PLACES: Final = {name: place for commands in COMMANDS.values() for name, place in commands.items()}
 
 
 class LazyGroup(Group):
     """All commands."""
+
+    seldom = SELDOM
 
     def sections(self, context: click.Context) -> Mapping[str, list[str]]:  # noqa: ARG002  # the same in every context
         """The headings, and the commands below each: the first one, then the views, then the others."""

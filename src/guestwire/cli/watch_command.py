@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 def watch(context: click.Context, guests: tuple[str, ...], *, json: bool) -> None:
     """Tell what happens to guests, until Ctrl-C.
 
-    They come, go, start and stop; agents fall silent and answer again; file systems are frozen and thawed. With --json
-    each event is an object on one line.
+    They come, go, start, stop, are reset, paused and suspended; agents fall silent and answer again; file systems are
+    frozen, thawed, and nearly full; host names, systems, addresses and users change. With --json each event is an object
+    on one line.
     """
 
     async def follow(host: "Host") -> None:
         wanted = {(await host.guest(guest)).vmid for guest in guests}
-        note(f"watching {host.name}; Ctrl-C ends it")
-        async for event in host.events():
+
+        def say() -> None:
+            note(f"watching {host.name}; Ctrl-C ends it")
+
+        async for event in host.events(on_ready=say):
             if wanted and event.vmid not in (0, *wanted):
                 continue
             if json:

@@ -8,13 +8,15 @@ from typing import Final
 
 FROZEN: Final = "its file systems are frozen, for a snapshot or backup; when that is done: `guestwire thaw GUEST`"
 
-SWITCHED_OFF: Final = "the command is switched off in the guest, or its agent does not know it: see --allow-rpcs and --block-rpcs of qemu-ga"
+SWITCHED_OFF: Final = "the command is switched off in the guest, or its agent does not know it: `guestwire agent GUEST` says which, and what allows it (--allow-rpcs and --block-rpcs of qemu-ga)"
 
-TOO_OLD: Final = "install a newer qemu-guest-agent in the guest"
+TOO_OLD: Final = (
+    "install a newer qemu-guest-agent in the guest: `guestwire agent GUEST` says whether its system has one"
+)
 
 BY_POLICY: Final = (
     "in the guest, take it out of qemu-ga's --block-rpcs, or add it to its --allow-rpcs, and start it again:"
-    " `guestwire doctor GUEST` lists all that are switched off"
+    " `guestwire agent GUEST` shows the line"
 )
 
 OTHER_SYSTEM: Final = "another system's agents have it"

@@ -6,6 +6,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
+from guestwire.agent.results import NumberTooLarge, check_numbers
 from guestwire.client.carriers.base import Carrier
 from guestwire.client.errors import (
     AgentRefused,
@@ -102,8 +103,8 @@ class Calls:
 
     def _convert(self, name: str, data: Any, answer: Any) -> Any:
         try:
-            return msgspec.convert(data, answer, strict=False)
-        except msgspec.ValidationError as error:
+            return check_numbers(msgspec.convert(data, answer, strict=False))
+        except (msgspec.ValidationError, NumberTooLarge) as error:
             raise CallFailed(self.context, f"{name}: unexpected answer: {error}") from error
 
     async def read_bytes(self, file: str, *, offset: int, count: int) -> FileContent[bytes]:

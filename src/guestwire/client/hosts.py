@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from guestwire.client.carriers.base import Carrier
-from guestwire.client.errors import CallFailed, ErrorContext, NoSuchGuest
+from guestwire.client.errors import CallFailed, ErrorContext, NoSuchEndpoint, NoSuchGuest
 from guestwire.client.guests import Guest
 from guestwire.client.protocols import GuestInfo
 from guestwire.client.settings import LOCAL, Https, LibvirtUri, Local, Settings, parse_target, settings_for
@@ -155,17 +156,37 @@ class Host:
         found = [guest for answer in answers if isinstance(answer, list) for guest in answer]
         return sorted(found, key=lambda guest: (guest.name, guest.vmid))
 
-    def events(self) -> "AsyncIterator[Event]":
+    def events(self, *, on_ready: Callable[[], None] | None = None) -> "AsyncGenerator[Event, None]":
         """What happens to the guests, from now on, until the iteration is left: see `contract.guest_events` for its kinds.
 
-        The host is looked at every two seconds; one that can't be reached is an event, and so is that it can again.
+        guestwire, libvirt and this machine tell it within a second or two. Of Proxmox VE and an agent's own socket the
+        guests are looked at every two seconds, and asked for what changes inside every thirty. A host that can't be
+        reached is an event, and so is that it can again.
+
+        Args:
+            on_ready: called when it is known how things are: nothing that happens from then on is missed.
 
         Raises:
             CallFailed: it can't be reached at first, or the login is not good any more.
         """
         from guestwire.client.watching import follow  # noqa: PLC0415  # few calls are about it
 
-        return follow(self)
+        return follow(self, self._own_events, on_ready or (lambda: None))
+
+    async def _own_events(self) -> "AsyncGenerator[Event | None, None]":
+        """What the host itself tells of its guests; None stands for a moment in which nothing happened, and comes first.
+
+        Raises:
+            NoSuchEndpoint: it tells nothing.
+            CallFailed: see `client.errors`.
+        """
+        nodes = await self._list("/nodes", list[_Node])
+        context = ErrorContext(self.name)
+        if len(nodes) != 1 or not await self.is_guestwire():
+            raise NoSuchEndpoint(context, "it tells no events")
+        async with aclosing(self._carrier.events(f"/nodes/{nodes[0].node}/guestwire/events", context)) as events:
+            async for event in events:
+                yield event
 
     async def _guests_on(self, node: str) -> list[GuestInfo]:
         vms = await self._list(f"/nodes/{node}/qemu", list[_Vm])

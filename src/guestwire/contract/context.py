@@ -4,7 +4,7 @@ Above it: the functions in `endpoints/`, each of which names the least of these 
 a server, one agent's socket in the client's engine, the store alone in offline administration.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ from guestwire.access import Subject
 if TYPE_CHECKING:
     from guestwire.access.control import Access
     from guestwire.agent.guest import GuestAgent
+    from guestwire.contract.guest_events import Event
     from guestwire.stores import StoredTask
 
 
@@ -267,6 +268,14 @@ class MachineContext(NodeContext, Protocol):
 
     async def node_address(self) -> str:
         """The node's IP address, as others reach it; 127.0.0.1 where it has none."""
+        ...
+
+
+class EventContext(NodeContext, Protocol):
+    """A node whose VMs are watched, for one call."""
+
+    def events(self) -> AsyncGenerator[list["Event"], None]:
+        """The events of each second from now on, of all VMs and for any caller; an empty list comes first, when it is known how things are."""
         ...
 
 

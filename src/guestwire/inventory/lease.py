@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,11 +22,13 @@ from guestwire.contract.context import (
     NodeStatus,
     VmDefinition,
 )
+from guestwire.contract.guest_events import Event
 from guestwire.errors import AgentNotConfigured, GuestError, InvalidParameters, VmNotFound, VmNotRunning
 from guestwire.inventory.machine import Machine, Usage, traffic
 from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
 from guestwire.inventory.task_runner import Say, Tasks
-from guestwire.inventory.vms import SLICE, Inventory, Vm
+from guestwire.inventory.vm import Vm, running_states
+from guestwire.inventory.vms import Inventory
 
 Hold = Callable[[], asyncio.Future[None]]
 """Keeps a caller's connection open, and gives what is done when it has ended."""
@@ -101,6 +104,12 @@ class Lease:
         """See `NodeContext.vms`."""
         vms = [vm for _, vm in sorted(self._inventory.vms.items())]
         return [self._state(vm, sight) for vm, sight in zip(vms, await _look_at(vms), strict=True)]
+
+    async def events(self) -> AsyncGenerator[list[Event], None]:
+        """See `EventContext.events`."""
+        async with aclosing(self._inventory.watch.follow()) as followed:
+            async for events in followed:
+                yield events
 
     async def details(self, vmids: Sequence[int]) -> list[VmState]:
         """See `MachineContext.details`."""
@@ -223,26 +232,18 @@ class Lease:
 
 async def _look_at(vms: Sequence[Vm], *, counters: bool = False) -> list[Sight]:
     """QEMU is asked for a moment: one that hangs delays no list for long."""
-    running: list[bool | None] = []
-    for position, vm in enumerate(vms):
-        if position % SLICE == SLICE - 1:
-            await asyncio.sleep(0)
-        running.append(vm.known_state)
-    unknown = [position for position, runs in enumerate(running) if runs is None]
-    found = await asyncio.gather(*(vms[position].is_running() for position in unknown))
-    for position, runs in zip(unknown, found, strict=True):
-        running[position] = runs
+    running = await running_states(vms)
     machines = {vm.config.vmid: vm.machine for vm, runs in zip(vms, running, strict=True) if runs and vm.machine}
     sources = {vm.libvirt.source.uri: vm.libvirt.source for vm in vms if vm.libvirt}
     if not machines and not sources:
-        return [Sight(bool(runs)) for runs in running]
+        return [Sight(runs) for runs in running]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LOOK):
             asked = [machine.refresh(counters=counters) for machine in machines.values()]
             await asyncio.gather(*asked, *(source.measure() for source in sources.values()))
     seen = await asyncio.to_thread(_read_usage, machines) if machines else {}
     seen |= {vm.config.vmid: sight for vm in vms if (sight := _sight_in_libvirt(vm))}
-    return [seen.get(vm.config.vmid) or Sight(bool(runs)) for vm, runs in zip(vms, running, strict=True)]
+    return [seen.get(vm.config.vmid) or Sight(runs) for vm, runs in zip(vms, running, strict=True)]
 
 
 def _sight_in_libvirt(vm: Vm) -> Sight | None:

@@ -12,8 +12,9 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
+from guestwire.channels.agent_port import AGENT_PORT, LIBVIRT_CHANNEL
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtChannel, LibvirtConnection, binding
-from guestwire.channels.libvirt_port import PORT, LibvirtPorts
+from guestwire.channels.libvirt_port import LibvirtPorts
 from guestwire.errors import GuestError
 from guestwire.inventory.machine import COUNTERS_FRESH, MAX_DEVICES, Counters, Facts, Usage
 from guestwire.inventory.qemu_processes import ProcessStarts
@@ -21,7 +22,6 @@ from guestwire.pacing import Backoff
 
 log = logging.getLogger("guestwire")
 
-AGENT_PORT: Final = "org.qemu.guest_agent.0"
 NAMESPACE: Final = "urn:guestwire"
 """Of a domain's metadata: `<vm xmlns="urn:guestwire" tags="web production"/>`."""
 
@@ -58,16 +58,26 @@ ACTIONS: Final = {
 
 
 class Domain(msgspec.Struct, frozen=True):
-    """What libvirt says of a domain; `agent_is_up` is libvirt's knowledge of the agent's port."""
+    """What libvirt says of a domain.
+
+    `run_state` is what it does, in QEMU's words; None while it does not run. `agent_is_up` is libvirt's knowledge of the
+    agent's port. `number` is another one after each start; None while it does not run.
+    """
 
     uuid: str
     name: str
-    is_running: bool
+    run_state: str | None = None
+    number: int | None = None
     has_agent: bool = False
     agent_is_up: bool = False
     description: str | None = None
     tags: tuple[str, ...] = ()
     facts: Facts = Facts()
+
+    @property
+    def is_running(self) -> bool:
+        """True if it was started, also while it is paused or suspended."""
+        return self.run_state is not None
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -79,7 +89,7 @@ class Figures(msgspec.Struct, frozen=True):
     sent: int
 
 
-def read_domain(xml: str, *, is_running: bool) -> Domain:
+def read_domain(xml: str, *, run_state: str | None) -> Domain:
     """Reads a domain's XML, as libvirt writes it."""
     root = ET.fromstring(xml)  # noqa: S314  # libvirt wrote it, after checking it
     channels = [
@@ -97,7 +107,8 @@ def read_domain(xml: str, *, is_running: bool) -> Domain:
     return Domain(
         uuid=root.findtext("uuid", "").lower(),
         name=root.findtext("name", ""),
-        is_running=is_running,
+        run_state=run_state,
+        number=int(number) if (number := root.get("id", "")).isdecimal() else None,
         has_agent=bool(channels),
         agent_is_up=any(target.get("state") == "connected" for target in channels),
         description=root.findtext("description") or root.findtext("title"),
@@ -209,7 +220,7 @@ class LibvirtSource:
 
         def work(domain: Any) -> tuple[bool, bool]:
             now, later = bool(domain.isActive()), bool(domain.isPersistent())
-            channel, config = PORT.format(name=AGENT_PORT), libvirt.VIR_DOMAIN_AFFECT_CONFIG if later else 0
+            channel, config = LIBVIRT_CHANNEL.format(name=AGENT_PORT), libvirt.VIR_DOMAIN_AFFECT_CONFIG if later else 0
             try:
                 domain.attachDeviceFlags(channel, config | (libvirt.VIR_DOMAIN_AFFECT_LIVE if now else 0))
             except libvirt.libvirtError as error:
@@ -380,13 +391,29 @@ def _deregister(registered: list[tuple[Any, int]]) -> None:
 
 def _list(connection: Any) -> dict[str, Domain]:
     libvirt: Any = binding()
+
+    def domains(kind: str) -> Any:
+        return connection.listAllDomains(getattr(libvirt, f"VIR_CONNECT_LIST_DOMAINS_{kind}"))
+
+    # Asked once for all: most domains run.
+    states = {domain.UUIDString(): "paused" for domain in domains("PAUSED")}
+    for domain in domains("OTHER"):
+        with contextlib.suppress(libvirt.libvirtError):  # it has gone meanwhile
+            states[domain.UUIDString()] = _state(domain)
     found = {}
-    for flag in (libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE, libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE):
-        for domain in connection.listAllDomains(flag):
-            with contextlib.suppress(libvirt.libvirtError):  # it has gone meanwhile
-                read = read_domain(domain.XMLDesc(), is_running=flag == libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    for kind, state in (("ACTIVE", "running"), ("INACTIVE", None)):
+        for domain in domains(kind):
+            with contextlib.suppress(libvirt.libvirtError):
+                read = read_domain(domain.XMLDesc(), run_state=state and states.get(domain.UUIDString(), state))
                 found[read.uuid] = read
     return found
+
+
+def _state(domain: Any) -> str:
+    """In QEMU's words, of one that runs."""
+    libvirt: Any = binding()
+    names = {libvirt.VIR_DOMAIN_PAUSED: "paused", libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended"}
+    return names.get(domain.state()[0], "running")
 
 
 def _stats(connection: LibvirtConnection, stats: int, flags: int) -> dict[str, dict[str, Any]]:
@@ -419,7 +446,7 @@ def _look(connection: LibvirtConnection, uuids: set[str], _pooled: LibvirtConnec
     for uuid in uuids:
         try:
             domain = connection.open().lookupByUUIDString(uuid)
-            found[uuid] = read_domain(domain.XMLDesc(), is_running=bool(domain.isActive()))
+            found[uuid] = read_domain(domain.XMLDesc(), run_state=_state(domain) if domain.isActive() else None)
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise

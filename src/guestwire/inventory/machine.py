@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
+from guestwire.channels.agent_port import AGENT_PORT
 from guestwire.errors import MonitorError
 from guestwire.inventory.host import boot_seconds
 
@@ -32,7 +33,6 @@ MAX_DEVICES: Final = 64
 """Disks and interfaces of one VM that are looked at."""
 
 CHARDEV: Final = "guestwire-agent"
-AGENT_PORT: Final = "org.qemu.guest_agent.0"
 
 PRESSURES: Final = {"cpu": "cpu.pressure", "io": "io.pressure", "memory": "memory.pressure"}
 

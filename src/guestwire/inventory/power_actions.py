@@ -14,7 +14,7 @@ from guestwire.errors import GuestError, MonitorError
 from guestwire.inventory.config import PowerConfig
 from guestwire.inventory.libvirt_source import ACTIONS
 from guestwire.inventory.task_runner import Say
-from guestwire.inventory.vms import Vm
+from guestwire.inventory.vm import Vm
 
 LOOK_EVERY: Final = 0.2
 STOP_WITHIN: Final = 30.0

@@ -17,9 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from guestwire.channels.agent_port import AGENT_PORT, NO_CHANNEL, qemu_options
 from guestwire.inventory.found import FoundVm, added_channel, number_in
 from guestwire.inventory.host import boot_seconds
-from guestwire.inventory.machine import AGENT_PORT, COUNTERS_FRESH, TICKS
+from guestwire.inventory.machine import COUNTERS_FRESH, TICKS
 
 PROC: Final = Path("/proc")
 QEMU: Final = re.compile(r"(qemu-system-[a-z0-9_]+|kvm|qemu-kvm)")
@@ -34,10 +35,7 @@ OF_LIBVIRT: Final = re.compile(r"/libvirt/qemu/(channel/|domain-|org\.qemu\.gues
 _ids: Final = re.compile(rb"^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$", re.MULTILINE)
 """Of `/proc/PID/status`: real, effective, saved, and that for files."""
 
-WITHOUT_QMP: Final = (
-    "start it with one: -chardev socket,path=PATH,server=on,wait=off,id=qga0 -device virtio-serial"
-    f" -device virtserialport,id=qga0,chardev=qga0,name={AGENT_PORT}"
-)
+WITHOUT_QMP: Final = f"start it with one: {' '.join(qemu_options('PATH'))}"
 
 
 class QemuProcesses:
@@ -179,7 +177,7 @@ def found_in(words: Sequence[str], pid: int, uid: int, folder: Path) -> FoundVm:
 
 def _problem(agent: str | None, path: str | None, uid: int) -> tuple[str, str]:
     if agent is None:
-        return "it has no channel for a guest agent", WITHOUT_QMP
+        return NO_CHANNEL, WITHOUT_QMP
     if OF_LIBVIRT.search(agent):
         return "libvirt holds its agent's socket", "reach it through libvirt: --host qemu:///system"
     if path and OF_PROXMOX in path:

@@ -27,6 +27,7 @@ HOST_ERRORS: Final = (
 """Errors in the host's words, or our own. In all others may be words of the guest."""
 
 TOOLS: Final = {
+    "agent": "diagnose",
     "api": "agent_index",
     "cat": "read_text_file",
     "df": "get_fsinfo",

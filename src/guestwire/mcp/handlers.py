@@ -206,17 +206,22 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
 
 
 def describe_tool(tool: Tool) -> types.Tool:
-    """A tool as clients list it; nothing in it comes from a guest."""
+    """A tool as clients list it; nothing in it comes from a guest.
+
+    An assistant reads the whole list, so it says no more than needs to be said: of what is listed only on request the
+    results speak for themselves, and hints are left out that say what holds without them.
+    """
+    is_reading = tool.effect is Effect.READS
     return types.Tool(
         name=tool.name,
         description=tool.description,
         input_schema=tool.input_schema,
-        output_schema=tool.output_schema,
+        output_schema=tool.output_schema if tool.core else None,
         annotations=types.ToolAnnotations(
-            read_only_hint=tool.effect is Effect.READS,
-            destructive_hint=tool.destroys,
-            idempotent_hint=tool.idempotent,
-            open_world_hint=tool.has(Role.ARGUMENTS),
+            read_only_hint=is_reading or None,
+            destructive_hint=None if tool.destroys or is_reading else False,
+            idempotent_hint=None if is_reading or not tool.idempotent else True,
+            open_world_hint=None if tool.has(Role.ARGUMENTS) else False,
         ),
     )
 

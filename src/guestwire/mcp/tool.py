@@ -38,7 +38,7 @@ Progress = Callable[[float, float | None], None]
 class GuestParameters(Parameters, frozen=True, kw_only=True):
     """Parameters of a tool that works in one guest."""
 
-    guest: Annotated[str, parameter("Name or VMID, as list_guests has it.", Role.GUEST)]
+    guest: Annotated[str, parameter("Name or VMID.", Role.GUEST)]
 
 
 class AnyGuestParameters(GuestParameters, frozen=True, kw_only=True):

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, Final
 
 from guestwire.agent import commands as qga
-from guestwire.agent.commands import TypedCommand
+from guestwire.agent.readers import Read
 from guestwire.agent.results import CpuStats, DiskStats, FileSystem, Interface
 
 SECTOR: Final = 512
@@ -33,8 +33,6 @@ DISK_COUNTERS: Final = {
 }
 
 Labels = tuple[tuple[str, str], ...]
-Read = Callable[[TypedCommand[Any]], Awaitable[Any]]
-"""Asks the guest one command; None where its agent does not have it, or has it switched off."""
 
 
 class Group(Flag):

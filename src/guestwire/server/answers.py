@@ -7,7 +7,8 @@ import asyncio
 import html
 import re
 import zlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -117,18 +118,19 @@ def success(form: str, result: object) -> Body:
     return _for_pages(form, encode(answer | {"success": 1}))
 
 
-async def as_events(stream: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+async def as_events(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
     """Server-sent events: each is named as its kind, and has its JSON; None is a moment in which nothing happened."""
     quiet = 0
     yield b": guestwire\n\n"
-    async for event in stream:
-        quiet = quiet + 1 if event is None else 0
-        if event is not None:
-            yield f"event: {event.kind}\ndata: {msgspec.json.encode(event).decode()}\n\n".encode()
-        elif quiet % QUIET_FOR == 0:
-            yield b":\n\n"
-        else:
-            yield b""
+    async with aclosing(stream):
+        async for event in stream:
+            quiet = quiet + 1 if event is None else 0
+            if event is not None:
+                yield f"event: {event.kind}\ndata: {msgspec.json.encode(event).decode()}\n\n".encode()
+            elif quiet % QUIET_FOR == 0:
+                yield b":\n\n"
+            else:
+                yield b""
 
 
 def octets(content: FileContent[ByteText]) -> Body:

@@ -6,7 +6,7 @@ The checks come in Proxmox VE's order: HTTP, authentication, format; the rest is
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Final
 
 import msgspec
@@ -138,7 +138,7 @@ class Gateway:
             call.failure = _in_words(call, error)
             status, reason, body = answers.failure(form, error)
         else:
-            if isinstance(result, AsyncIterator):
+            if isinstance(result, AsyncGenerator):
                 return Response(OK, "OK", answers.EVENT_HEADERS, answers.as_events(result), closes=True)
             is_wanted_as_is = isinstance(result, FileContent) and self.gives_octets and _accepts_octets(request)
             body = answers.octets(result) if is_wanted_as_is else answers.success(form, result)

@@ -10,7 +10,7 @@ and their like.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -60,14 +60,14 @@ class Response:
     status: int
     reason: str
     headers: dict[str, str]
-    body: bytes | Iterable[bytes] | AsyncIterator[bytes] = field(default=b"", repr=False)
+    body: bytes | Iterable[bytes] | AsyncGenerator[bytes, None] = field(default=b"", repr=False)
     length: int = -1
     closes: bool = False
 
     def head(self, connection: str) -> bytes:
         """All before the body; `connection` is the header of that name, "" for none."""
         length = len(self.body) if isinstance(self.body, bytes) else self.length
-        measure = "" if isinstance(self.body, AsyncIterator) else f"Content-Length: {length}\r\n"
+        measure = "" if isinstance(self.body, AsyncGenerator) else f"Content-Length: {length}\r\n"
         lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         ending = f"Connection: {connection}\r\n" if connection else ""
         return (

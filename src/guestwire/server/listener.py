@@ -14,7 +14,8 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Final, cast
 
 from guestwire.dispatch import new_id
@@ -327,7 +328,7 @@ class _Connection(asyncio.Protocol):
         head = response.head(connection)
         if isinstance(response.body, bytes):
             self._transport.write(head + response.body)
-        elif isinstance(response.body, AsyncIterator):
+        elif isinstance(response.body, AsyncGenerator):
             self._transport.write(head)
             await self._stream(response.body)
         else:
@@ -339,14 +340,15 @@ class _Connection(asyncio.Protocol):
         if self._drained:
             await self._drain()
 
-    async def _stream(self, pieces: AsyncIterator[bytes]) -> None:
+    async def _stream(self, pieces: AsyncGenerator[bytes, None]) -> None:
         """Sends what comes, until the client leaves, or the server ends: then the next piece is the last one."""
-        async for piece in pieces:
-            await self._drain()
-            if piece:
-                self._transport.write(piece)
-            if self._is_ending:
-                break
+        async with aclosing(pieces):
+            async for piece in pieces:
+                await self._drain()
+                if piece:
+                    self._transport.write(piece)
+                if self._is_ending:
+                    break
 
     async def _drain(self) -> None:
         while waiter := self._drained:

@@ -56,6 +56,10 @@ class SandboxedAgent:
         socket: where it listens; its folder must be there.
         name: its host name.
         blocked: commands that are disabled, beside the harmful ones.
+
+    Attributes:
+        home: on this machine, the folder that is its /root.
+        etc: the same of its /etc; what it reads at its start there counts after `kill`.
     """
 
     def __init__(self, socket: Path, *, name: str = "guest", blocked: Iterable[str] = ()) -> None:
@@ -63,7 +67,7 @@ class SandboxedAgent:
         self._name = name
         self._blocked = ",".join((*HARMFUL, *blocked))
         self._folder = Path(tempfile.mkdtemp(prefix="gw-sandbox-"))
-        self.home = self._folder / "root"
+        self.home, self.etc = self._folder / "root", self._folder / "etc"
         # The agent writes its state, and waits until it is safe, each time it opens a file. In a guest that is below
         # /run, in memory; on a disk, opening would take longer than reading a megabyte.
         self._state = Path(tempfile.mkdtemp(prefix="gw-state-", dir=MEMORY if MEMORY.is_dir() else None))
@@ -179,12 +183,11 @@ class SandboxedAgent:
             await asyncio.sleep(0.1)
 
     def _command(self) -> list[str]:
-        folder = self._folder
         return [
             "bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--die-with-parent", "--hostname", self._name,
             "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin",
             "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
-            "--bind", str(folder / "etc"), "/etc", "--bind", str(self.home), "/root", "--bind", str(self._state), "/state",
+            "--bind", str(self.etc), "/etc", "--bind", str(self.home), "/root", "--bind", str(self._state), "/state",
             "--bind", str(self.socket.parent), "/qga", "--ro-bind", "/sys", "/sys", "--proc", "/proc", "--dev", "/dev",
             "--tmpfs", "/tmp", "--tmpfs", "/run", "--size", str(SMALL), "--tmpfs", "/small", "--chdir", "/", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",  # noqa: S108  # inside the sandbox
             "sh", "-c", 'trap "" PIPE; exec qemu-ga -m unix-listen -p "$0" -t /state -b "$1"', f"/qga/{self.socket.name}", self._blocked,
@@ -194,7 +197,7 @@ class SandboxedAgent:
         for name in ("root", "etc"):
             (self._folder / name).mkdir(mode=0o755, exist_ok=True)
         self._folder.chmod(0o755)
-        etc = self._folder / "etc"
+        etc = self.etc
         for name in _COPIED:
             source = Path("/etc") / name
             if source.is_dir():

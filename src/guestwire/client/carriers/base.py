@@ -5,10 +5,13 @@ endpoints executed here (`in_process.py`) on a guest agent's socket (`direct.py`
 """
 
 import os
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from guestwire.client.errors import ErrorContext
+
+if TYPE_CHECKING:
+    from guestwire.contract.guest_events import Event
 
 
 class Carrier(Protocol):
@@ -44,6 +47,15 @@ class Carrier(Protocol):
             What the API has under `data`, as JSON has it.
 
         Raises:
+            CallFailed: see `client.errors`.
+        """
+        ...
+
+    def events(self, path: str, context: ErrorContext) -> "AsyncGenerator[Event | None, None]":
+        """The events of an endpoint that gives a stream of them; None stands for a moment in which nothing happened.
+
+        Raises:
+            NoSuchEndpoint: the host has no such endpoint.
             CallFailed: see `client.errors`.
         """
         ...

@@ -6,10 +6,10 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -23,12 +23,16 @@ from guestwire.client.errors import (
     CertificateNotTrusted,
     ErrorContext,
     LoginFailed,
+    NoSuchEndpoint,
     Unreachable,
     WrongParameters,
     failure,
 )
 from guestwire.client.settings import Credentials, Https, Trust
 from guestwire.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from guestwire.contract.guest_events import Event
 
 API: Final = "/api2/json"
 RENEW_AFTER: Final = 90 * 60.0
@@ -39,6 +43,9 @@ CALL_TIMEOUT: Final = 3700.0
 LONGEST_HELD: Final = 25 * 3600.0
 """Seconds; longer than any lease."""
 """Seconds: a freeze may take an hour."""
+
+EVENTS_TIMEOUT: Final = 60.0
+"""Seconds; a stream of events says at least every fifteen that it is still there."""
 
 PROXY_HINT: Final = "HTTPS_PROXY and HTTP_PROXY name it; NO_PROXY=HOST goes without it"
 
@@ -142,6 +149,32 @@ class HttpsCarrier:
             return await self._send(request, headers)
         except _Lost as lost:
             raise Unreachable(request.context, str(lost)) from lost
+
+    async def events(self, path: str, context: ErrorContext) -> "AsyncGenerator[Event | None, None]":
+        """See `Carrier.events`."""
+        from guestwire.contract.guest_events import Event  # noqa: PLC0415  # few calls are about it
+
+        ticket = await self._valid_ticket(context) if self._by_ticket(context) else None
+        headers = {**self._authorization("GET", ticket), "Accept": "text/event-stream"}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=EVENTS_TIMEOUT)
+        try:
+            async with self._session.get(
+                URL(f"{self._name}{API}{path}", encoded=True),
+                headers=headers, timeout=timeout, allow_redirects=False, proxy=self._proxy,
+            ) as response:  # fmt: skip
+                if response.status != HTTPStatus.OK or response.content_type != "text/event-stream":
+                    self._result(response, await _body(response, context), context)
+                    raise NoSuchEndpoint(context, f"{path} is no stream of events")
+                async for line in response.content:
+                    if line.startswith(b"data:"):
+                        yield msgspec.json.decode(line.removeprefix(b"data:"), type=Event)
+                    elif line.startswith(b":"):  # a comment: nothing happened
+                        yield None
+        except msgspec.MsgspecError as error:
+            raise CallFailed(context, f"the answer is none of this API's: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Unreachable(context, str(error) or "it says nothing any more") from error
+        raise Unreachable(context, "the server has ended the stream of events")
 
     async def close(self) -> None:
         """See `Carrier.close`."""

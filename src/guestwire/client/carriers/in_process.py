@@ -1,7 +1,8 @@
 """Calls that are executed in this process, by the same pipeline as on a server."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -10,6 +11,9 @@ from guestwire.client.errors import AgentUnavailable, ErrorContext, NoSuchEndpoi
 from guestwire.contract.results import Page
 from guestwire.dispatch import Call, Dispatcher, parameters_given
 from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters, NotImplementedHere
+
+if TYPE_CHECKING:
+    from guestwire.contract.guest_events import Event
 
 
 class InProcessCarrier:
@@ -47,8 +51,23 @@ class InProcessCarrier:
         as_bytes: bool = False,
     ) -> Any:
         """See `Carrier.call`."""
+        result = await self._run(Call(plain(method), plain(path), parameters_given(plain(parameters))), context)
+        if isinstance(result, Page):
+            result = result.data
+        # Texts of bytes are all that needs help.
+        return msgspec.to_builtins(
+            result, enc_hook=bytes if as_bytes else str, builtin_types=(bytes,) if as_bytes else None
+        )
+
+    async def events(self, path: str, context: ErrorContext) -> "AsyncGenerator[Event | None, None]":
+        """See `Carrier.events`."""
+        async with aclosing(await self._run(Call("GET", path, parameters_given({})), context)) as events:
+            async for event in events:
+                yield event
+
+    async def _run(self, call: Call, context: ErrorContext) -> Any:
         try:
-            result = await self._dispatcher.call(Call(plain(method), plain(path), parameters_given(plain(parameters))))
+            return await self._dispatcher.call(call)
         except InvalidParameters as error:
             raise failure(context, error.status, str(error), error.errors) from error
         except NotImplementedHere as error:
@@ -57,9 +76,3 @@ class InProcessCarrier:
             raise AgentUnavailable(context, f"{error} ({error.why})", error.status, hint=self._no_agent) from error
         except GuestwireError as error:
             raise failure(context, error.status, str(error)) from error
-        if isinstance(result, Page):
-            result = result.data
-        # Texts of bytes are all that needs help.
-        return msgspec.to_builtins(
-            result, enc_hook=bytes if as_bytes else str, builtin_types=(bytes,) if as_bytes else None
-        )

@@ -6,15 +6,17 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from guestwire.access import Subject
+from guestwire.channels.agent_port import AGENT_PORT, LIBVIRT_CHANNEL
 from guestwire.client.carriers.in_process import InProcessCarrier
 from guestwire.client.errors import ErrorContext, Unreachable
 from guestwire.contract import HostFigures, Registry
-from guestwire.contract.endpoints import tasks
+from guestwire.contract.endpoints import events, tasks
 from guestwire.contract.guest_registry import CLIENT_ENDPOINTS
 from guestwire.dispatch import Pipeline, Router
 from guestwire.inventory.lease import Lease
@@ -24,15 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from guestwire.access.control import Access
+    from guestwire.contract.guest_events import Event
 
-ENDPOINTS: Final = Registry(CLIENT_ENDPOINTS, tasks.endpoints)
+ENDPOINTS: Final = Registry(CLIENT_ENDPOINTS, events.endpoints, tasks.endpoints)
 
 NO_ENDPOINT: Final = (
     "libvirt's VMs have what their agents and libvirt can do; users and roles need a server: guestwire serve"
 )
 NO_AGENT: Final = (
-    "qemu-guest-agent must run in the guest, and the domain have its channel, <channel type='unix'><target type='virtio'"
-    " name='org.qemu.guest_agent.0'/></channel>"
+    "qemu-guest-agent must run in the guest, and the domain have its channel,"
+    f" {LIBVIRT_CHANNEL.format(name=AGENT_PORT)}"
 )
 NO_LIBVIRT: Final = "check that libvirtd (or virtqemud) runs there, and that `virsh --connect URI list` works for you"
 
@@ -103,14 +106,25 @@ class LibvirtCarrier(InProcessCarrier):
         Raises:
             Unreachable: libvirt does not answer; its reason is in the text.
         """
+        await self._follow(context)
+        return await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
+
+    async def events(self, path: str, context: ErrorContext) -> "AsyncGenerator[Event | None, None]":
+        """See `Carrier.events`."""
+        await self._follow(context)
+        async with aclosing(super().events(path, context)) as events:
+            async for event in events:
+                yield event
+
+    async def close(self) -> None:
+        """See `Carrier.close`."""
+        await self._inventory.close()
+
+    async def _follow(self, context: ErrorContext) -> None:
+        """Follows libvirt from the first call on."""
         async with self._turn:
             if not self._inventory.sources:
                 await self._inventory.apply([], [self._uri])
         (source,) = self._inventory.sources.values()
         if source.problem:
             raise Unreachable(context, f"libvirt: {source.problem}", hint=NO_LIBVIRT)
-        return await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
-
-    async def close(self) -> None:
-        """See `Carrier.close`."""
-        await self._inventory.close()

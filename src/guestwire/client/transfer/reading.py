@@ -177,8 +177,9 @@ class FileReader:
         """The SHA-256 of the first bytes, by a tool of the guest; None where it has none, or none may be started."""
         if not await self._host.may_run(self._calls.vmid):
             return None
+        system = system_of(path)
         try:
-            process = await self.retrying.run(system_of(path).sha256(path, size))
+            process = await self.retrying.run_to_read(system, system.sha256(path, size))
         except (AgentRefused, PrivilegeMissing):
             return None
         return digest_in(process.output) if process.ok else None

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from guestwire.agent.systems import HIGHEST_ON_PROXMOX, UNIX, Command, is_undecodable, system_of
+from guestwire.agent.systems import HIGHEST_ON_PROXMOX, UNIX, Command, System, is_undecodable, system_of
 from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import CallFailed, ErrorContext, FileRefused, is_passing
@@ -79,6 +79,30 @@ class Retrying:
         """Runs a command that may run twice; `data` is its standard input."""
         return await self.call(lambda: self._processes.run(command, input=data))
 
+    async def run_to_read(self, system: System, command: Command) -> CompletedProcess:
+        """Runs a command that may run twice and changes nothing.
+
+        When the caller is cancelled, it is interrupted, for of a file without end it would go on for ever. Windows has
+        no signal for that.
+        """
+        pid: int | None = None
+
+        def keep(started: int) -> None:
+            nonlocal pid
+            pid = started
+
+        try:
+            return await self.call(lambda: self._processes.run(command, on_start=keep))
+        except asyncio.CancelledError:
+            if pid is not None and system is UNIX:
+                await finish_when_cancelled(self._interrupt_quietly(pid))
+            raise
+
+    async def _interrupt_quietly(self, pid: int) -> None:
+        with contextlib.suppress(CallFailed, TimeoutError):
+            async with asyncio.timeout(REMOVED_WITHIN):
+                await self.call(lambda: self._processes.interrupt(pid))
+
     async def check(self, command: Command, data: bytes | None = None) -> CompletedProcess:
         """Runs a command that may run twice, and must succeed.
 
@@ -108,16 +132,17 @@ class Retrying:
         Proxmox VE loses more than 2.5 MB, the agent what is over 16 MiB: such output goes by way of a file, which may
         stand in what is listed, and is removed.
         """
-        is_unix = system_of(path) is UNIX
+        system = system_of(path)
+        is_unix = system is UNIX
         if not is_unix or await self.host.is_guestwire():
-            process = await self.check(command)
+            process = self.raise_for_exit(await self.run_to_read(system, command))
             if not process.stdout_truncated:
                 return process.output, ""
             if not is_unix:
                 raise FileRefused(self.context, "the list is longer than the agent keeps; list a folder below it")
         file = _temporary(path)
         try:
-            await self.check(UNIX.redirect(file, command))
+            self.raise_for_exit(await self.run_to_read(system, UNIX.redirect(file, command)))
             data = b""
             while len(data) <= LONGEST_LIST:
                 found = await self.call(partial(self.calls.file_read, file, offset=len(data)))
