@@ -21,6 +21,13 @@ pytestmark = pytest.mark.guest
 
 BEFORE_THE_FREEZE = ("backup-start", "pre-stop", "pre-restart", "post-restart")
 STOPPED = 101
+RIGHTS = (
+    "role add Hook --privs VM.Audit,VM.GuestAgent.FileSystemMgmt",
+    "user add backup@pve",
+    "acl add /vms Hook --user backup@pve",
+    "token add backup@pve hook --no-privsep --out",
+)
+"""As the page says."""
 
 
 @dataclass
@@ -70,6 +77,10 @@ running = false
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
             hook = Path(name) / "vzdump_hook.sh"
             hook.symlink_to(RECIPES / hook.name)
+            for line in RIGHTS:
+                words = [*line.split(), *([str(hook.with_name("token"))] if line.endswith("--out") else [])]
+                code, output = await tool("guestwire", "access", "--state-dir", str(server.folder / "state"), *words)
+                assert code == 0, output
             found = Vzdump(hook, server)
             found.configure(lease=60)
             yield found
