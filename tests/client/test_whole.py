@@ -104,6 +104,8 @@ def large_for(way: Way, *, to_guest: bool) -> int:
     """The size of a file that takes a second or more to be copied, and not minutes."""
     if way.server and way.server.strict:
         return 2 * MIB
+    if not way.server and not way.host.has_one_guest:  # libvirt
+        return 8 * MIB
     return 4 * MIB if to_guest and way.server and way.server.limited else 24 * MIB
 
 
