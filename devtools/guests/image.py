@@ -12,8 +12,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
@@ -25,6 +25,9 @@ from guestwire.errors import GuestImageError
 AgentSource = Literal["host", "trixie"]
 
 PACKAGES: Final = ("qemu-guest-agent", "passwd", "libpam-modules", "libpam-modules-bin", "busybox-static")
+
+BUSYBOX: Final = "bin/busybox"
+LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
 
 PROGRAMS: Final = (
     "usr/sbin/qemu-ga",
@@ -38,8 +41,36 @@ PROGRAMS: Final = (
 
 OPTIONAL: Final = frozenset({"usr/lib/x86_64-linux-gnu/libnss_files.so.2"})
 
-BUSYBOX: Final = "bin/busybox"
-LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Parts of a guest, from the distribution's packages.
+
+    Attributes:
+        name: begins the name of its folder in the cache.
+        packages: with all they depend on.
+        extra_packages: those of them that not every suite has, each with its programs.
+        programs: as `PROGRAMS`.
+        modules: of the kernel.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    programs: tuple[str, ...]
+    modules: tuple[str, ...]
+    extra_packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+GUEST: Final = Recipe("guest", PACKAGES, PROGRAMS, modules.WANTED)
+
+STORAGE: Final = Recipe(
+    "storage",
+    (*PACKAGES, "lvm2", "qemu-utils", "dropbear-bin"),
+    (*PROGRAMS, "usr/sbin/lvm", "usr/bin/qemu-nbd", "usr/sbin/dropbear"),
+    (*modules.WANTED, "dm_snapshot", "dm_thin_pool", "fuse"),
+    {"zfs-fuse": ("usr/sbin/zfs-fuse", "usr/sbin/zfs", "usr/sbin/zpool", f"{LIBRARIES}/libgcc_s.so.1")},
+)
+"""The same with LVM and ZFS, which the kernel of the machine that runs the tests need not have; `qemu-nbd` serves them, and `dropbear` is for SSH."""
 
 FOLDERS: Final = (
     "dev", "dev/pts", "etc", "home", "home/labuser", "lib", "lib64", "mnt", "mnt/data", "proc", "root", "run", "sys", "tmp", "usr",
@@ -63,12 +94,13 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guestwire"
 
 
-def build(cache: Path, *, agent: AgentSource = "host") -> GuestImage:
+def build(cache: Path, *, agent: AgentSource = "host", recipe: Recipe = GUEST) -> GuestImage:
     """Builds the guest, or finds it in the cache. Blocks; takes some ten seconds, and next to nothing when it is there.
 
     Args:
         cache: a folder of ours; several processes may use it at once.
         agent: the host distribution's guest agent, or the newer one of Debian 13.
+        recipe: what else is in it.
 
     Raises:
         GuestImageError: this host's packages are not known, or can't be had; it says which.
@@ -77,10 +109,10 @@ def build(cache: Path, *, agent: AgentSource = "host") -> GuestImage:
     if agent == "trixie" and host.id != "debian":
         raise GuestImageError(f"Debian 13's agent needs Debian's archive, and this is {host.id}")
     suite = host.suite if agent == "host" else agent
-    folder = cache / f"guest-{suite}-{_recipe_key()}"
+    folder = cache / f"{recipe.name}-{suite}-{_recipe_key()}"
     with _locked(cache, folder.name):
         if not (folder / "guest.json").exists():
-            _build(cache, folder, suite)
+            _build(cache, folder, suite, recipe)
     described = json.loads((folder / "guest.json").read_text())
     return GuestImage(folder / "kernel", folder / "initramfs", described["agent_version"])
 
@@ -101,18 +133,23 @@ def _recipe_key() -> str:
     return digest.hexdigest()[:12]
 
 
-def _build(cache: Path, folder: Path, suite: str) -> None:
+def _build(cache: Path, folder: Path, suite: str, recipe: Recipe) -> None:
     host = this_host()
     with tempfile.TemporaryDirectory(dir=cache, prefix="unfinished-") as name:
         work = Path(name)
         own = Archive(work / "apt", host, host.suite)
-        packages = (own if suite == host.suite else Archive(work / f"apt-{suite}", host, suite)).download(PACKAGES)
+        archive = own if suite == host.suite else Archive(work / f"apt-{suite}", host, suite)
+        extra = [package for package in recipe.extra_packages if archive.has(package)]
+        packages = archive.download([*recipe.packages, *extra])
         unpack(packages, work / "tree")
         unpack(own.download_kernel(), work / "kernel-tree")
         ready = work / "ready"
         ready.mkdir()
         shutil.copyfile(_one(work / "kernel-tree/boot", "vmlinuz-*"), ready / "kernel")
-        entries = _entries(work / "tree", work / "kernel-tree")
+        programs = [*recipe.programs, *(path for package in extra for path in recipe.extra_packages[package])]
+        entries = _entries(work / "tree", programs)
+        for number, (module, content) in enumerate(modules.in_order(work / "kernel-tree", recipe.modules)):
+            entries[f"lib/modules/{number:02d}-{module}.ko"] = cpio.file(content)
         (ready / "initramfs").write_bytes(gzip.compress(cpio.archive(entries), 6, mtime=0))
         (ready / "guest.json").write_text(json.dumps({"agent_version": _agent_version(packages)}))
         shutil.rmtree(folder, ignore_errors=True)
@@ -132,18 +169,16 @@ def _one(folder: Path, pattern: str) -> Path:
     return found[-1]
 
 
-def _entries(tree: Path, kernel_tree: Path) -> dict[str, cpio.Entry]:
-    """The guest's first root file system by path."""
+def _entries(tree: Path, programs: Iterable[str]) -> dict[str, cpio.Entry]:
+    """The guest's first root file system by path; modules are still missing."""
     entries = {folder: cpio.directory() for folder in FOLDERS}
     entries |= {path: cpio.link(target) for path, target in LINKS.items()}
     entries["dev/console"] = cpio.character_device(5, 1)
     entries["dev/null"] = cpio.character_device(1, 3, 0o666)
-    entries |= _programs(tree)
+    entries |= _programs(tree, programs)
     entries |= _own_files()
     entries["etc/os-release"] = cpio.file(_os_release(tree))
     entries["lib/modules"] = cpio.directory()
-    for number, (name, content) in enumerate(modules.in_order(kernel_tree)):
-        entries[f"lib/modules/{number:02d}-{name}.ko"] = cpio.file(content)
     return entries
 
 
@@ -153,9 +188,9 @@ def _os_release(tree: Path) -> bytes:
     return path.read_bytes() if path.exists() else Path("/etc/os-release").read_bytes()
 
 
-def _programs(tree: Path) -> dict[str, cpio.Entry]:
+def _programs(tree: Path, programs: Iterable[str]) -> dict[str, cpio.Entry]:
     entries = {"usr/bin/busybox": cpio.file(_find(tree, BUSYBOX).read_bytes(), 0o755)}
-    waiting = [path for path in PROGRAMS if path not in OPTIONAL or _exists(tree, path)]
+    waiting = [path for path in programs if path not in OPTIONAL or _exists(tree, path)]
     while waiting:
         path = waiting.pop()
         if path in entries:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -34,10 +34,18 @@ class Machine:
         vmid: names the sockets.
         accel: `tcg` or `kvm`; `accelerator` tells what boots on this host.
         has_channel: with the port of the guest's agent.
+        forward: ports of this machine, each with the guest's that it leads to.
     """
 
     def __init__(
-        self, image: GuestImage, folder: Path, *, vmid: int = 100, accel: str = EMULATION, has_channel: bool = True
+        self,
+        image: GuestImage,
+        folder: Path,
+        *,
+        vmid: int = 100,
+        accel: str = EMULATION,
+        has_channel: bool = True,
+        forward: Mapping[int, int] | None = None,
     ) -> None:
         self.vmid = vmid
         self.agent_socket = folder / f"{vmid}.qga"
@@ -47,10 +55,11 @@ class Machine:
         self._folder = folder
         self._accel = accel
         self._has_channel = has_channel
-        self._own_qmp = folder / f"{vmid}.own"
+        self.own_qmp_socket = folder / f"{vmid}.own"
         self._shell_socket = folder / f"{vmid}.tty"
         self._data = folder / f"{vmid}.data"
         self._swap = folder / f"{vmid}.swap"
+        self._forward = forward or {}
         self._process: asyncio.subprocess.Process | None = None
         self._shell_lock = asyncio.Lock()
         if len(str(self._shell_socket).encode()) > MAX_SOCKET_PATH:
@@ -79,7 +88,7 @@ class Machine:
         if self.running:
             raise GuestImageError(f"VM {self.vmid} runs already")
         await self._make_disks()
-        for path in (self.agent_socket, self.qmp_socket, self._own_qmp, self._shell_socket):
+        for path in (self.agent_socket, self.qmp_socket, self.own_qmp_socket, self._shell_socket):
             path.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", *self.command(),
@@ -97,6 +106,7 @@ class Machine:
         def server(path: Path) -> str:
             return f"path={path},server=on,wait=off"
 
+        forward = "".join(f",hostfwd=tcp:127.0.0.1:{own}-:{port}" for own, port in self._forward.items())
         return [
             "qemu-system-x86_64", "-name", f"guestwire-{self.vmid}", "-machine", "pc", "-accel", self._accel,
             "-m", "320,slots=2,maxmem=2G", "-smp", "2,maxcpus=4", "-nodefaults", "-no-user-config", "-display", "none",
@@ -105,12 +115,12 @@ class Machine:
             "-append", "console=ttyS0 quiet panic=-1",
             "-drive", f"file={self._data},if=none,id=data,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=data",
             "-drive", f"file={self._swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
-            "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
+            "-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,{server(self.agent_socket)}",
             *(["-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0"] if self._has_channel else []),
             "-device", "virtio-rng-pci",
             "-chardev", f"socket,id=qmp,{server(self.qmp_socket)}", "-mon", "chardev=qmp,mode=control",
-            "-chardev", f"socket,id=own,{server(self._own_qmp)}", "-mon", "chardev=own,mode=control",
+            "-chardev", f"socket,id=own,{server(self.own_qmp_socket)}", "-mon", "chardev=own,mode=control",
             "-serial", f"file:{self.serial_log}", "-chardev", f"socket,id=shell,{server(self._shell_socket)}", "-serial", "chardev:shell",
         ]  # fmt: skip
 
@@ -146,6 +156,26 @@ class Machine:
         """Presses the reset button."""
         async with self._monitor() as monitor:
             await monitor.execute("system_reset")
+
+    @contextlib.asynccontextmanager
+    async def with_disk(self, name: str, port: int) -> AsyncIterator[None]:
+        """Plugs a disk in that is served over NBD on this machine; it is pulled out at the end, when nothing may use it any more.
+
+        Raises:
+            GuestImageError: it can't be had, or is still there a while later.
+        """
+        server = {"type": "inet", "host": "127.0.0.1", "port": str(port)}
+        device = {"driver": "virtio-blk-pci", "drive": name, "id": name, "serial": name}
+        async with self._monitor() as monitor:
+            await monitor.execute("blockdev-add", {"driver": "nbd", "node-name": name, "server": server})
+            await monitor.execute("device_add", device)
+        yield
+        async with self._monitor() as monitor, asyncio.timeout(30):
+            with monitor.listener("DEVICE_DELETED") as events:
+                await monitor.execute("device_del", {"id": name})
+                while cast("dict[str, Any]", (await events.get())["data"]).get("device") != name:
+                    pass
+            await monitor.execute("blockdev-del", {"node-name": name})
 
     async def wait_exit(self, within: float = 60.0) -> None:
         """Waits until QEMU has ended by itself.
@@ -219,7 +249,7 @@ class Machine:
         client = QMPClient(f"VM {self.vmid}")
         try:
             async with asyncio.timeout(10):
-                await client.connect(str(self._own_qmp))
+                await client.connect(str(self.own_qmp_socket))
             yield client
         except (ConnectError, ExecuteError, TimeoutError) as error:
             raise GuestImageError(f"VM {self.vmid}: QMP: {error!r}") from error

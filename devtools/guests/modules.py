@@ -2,6 +2,7 @@
 
 import lzma
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -24,11 +25,11 @@ WANTED: Final = (
 _depends = re.compile(rb"\0depends=([^\0]*)\0")
 
 
-def in_order(tree: Path) -> list[tuple[str, bytes]]:
+def in_order(tree: Path, wanted: Iterable[str] = WANTED) -> list[tuple[str, bytes]]:
     """Names and contents of the modules to load, those that others need first."""
     found = {_name(path): path for path in tree.rglob("*.ko*")}
     ordered: dict[str, bytes] = {}
-    for name in WANTED:
+    for name in wanted:
         _add(name, found, ordered)
     return list(ordered.items())
 

@@ -105,6 +105,11 @@ class Archive:
         self._suite = suite
         self._updated = False
 
+    def has(self, package: str) -> bool:
+        """True if the suite has that package."""
+        self._update()
+        return bool(self._run("apt-cache", "search", "--names-only", f"^{re.escape(package)}$"))
+
     def download(self, packages: Iterable[str]) -> list[Path]:
         """Packages with all they depend on.
 

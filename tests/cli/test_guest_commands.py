@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -254,6 +255,23 @@ async def test_exec_json_has_the_fields_of_exec_status_and_still_ends_as_the_pro
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("exitcode", "code"), [(0, 74), (3, 3)])
+async def test_output_of_which_the_agent_kept_a_part_is_no_success(
+    lab: Lab, fake: FakeGuest, exitcode: int, code: int
+) -> None:
+    state = {
+        "exited": True,
+        "exitcode": exitcode,
+        "out-data": base64.b64encode(b"begin").decode(),
+        "out-truncated": True,
+    }
+    fake.replies |= {"guest-exec": {"pid": 7}, "guest-exec-status": state}
+    done = await lab("fake", "exec", "fake", "--", "cat", "/large")
+
+    assert (done.code, done.output) == (code, b"begin")
+    assert "the guest's agent kept its beginning alone" in done.errors
+
+
 async def test_a_detached_process_is_asked_for_later(lab: Lab) -> None:
     release = lab.agent.home / "release"
     release.unlink(missing_ok=True)
@@ -476,20 +494,36 @@ async def test_what_disrupts_a_guest_needs_yes_where_nobody_can_be_asked(
     assert done.json in (2, {})
 
 
-async def test_ctrl_c_while_freezing_thaws_and_says_so(lab: Lab, fake: FakeGuest) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda signum: signum.name)
+async def test_a_signal_while_freezing_thaws_and_says_so(lab: Lab, fake: FakeGuest, signum: signal.Signals) -> None:
     guest = FrozenGuest(fake, 2, 2)
     fake.delay["guest-fsfreeze-freeze"] = 0.5
     try:
         process = await lab.start("fake", "freeze", "--yes", "fake")
         await until(lambda: "guest-fsfreeze-freeze" in fake.names(), ANSWERS_WITHIN)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         done = await ended(process)
     finally:
         fake.delay.clear()
 
-    assert done.code == 130
+    assert done.code == 128 + signum
     assert "fake: interrupted; its file systems are thawed" in done.errors
     assert not guest.is_frozen
+
+
+async def test_a_signal_ends_the_command_that_runs_while_a_guest_is_frozen_and_thaws(
+    lab: Lab, fake: FakeGuest, tmp_path: Path
+) -> None:
+    guest, note = FrozenGuest(fake, 2, 2), tmp_path / "running"
+    command = ["sh", "-c", f"echo $$ >{note}.new; mv {note}.new {note}; exec sleep 600"]
+    process = await lab.start("fake", "freeze", "--lease", "600", "fake", "--", *command)
+    await until(note.exists, ANSWERS_WITHIN)
+    assert guest.is_frozen
+    process.send_signal(signal.SIGTERM)
+    done = await ended(process)
+
+    assert (done.code, guest.is_frozen) == (128 + signal.SIGTERM, False)
+    assert not Path("/proc", note.read_text().strip()).exists()
 
 
 async def test_a_thaw_says_when_nothing_is_frozen_and_when_the_freeze_was_lost(lab: Lab, fake: FakeGuest) -> None:

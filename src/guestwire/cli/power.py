@@ -1,7 +1,9 @@
 """Commands that change a guest as a whole: freezing, passwords, power. Those that disrupt it ask first."""
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+import signal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from guestwire.client import Guest, Host
     from guestwire.client.guests import Action
     from guestwire.contract.endpoints.leases import Frozen
+
+T = TypeVar("T")
 
 COMMAND: Final = "guestwire.command"
 
@@ -120,7 +124,7 @@ def _freeze_one(
             note(f"{guest}: interrupted; its file systems are thawed")
             raise
 
-    found = on_guest(context, guest, freeze_guest)
+    found = on_guest(context, guest, lambda found: _until_ended(freeze_guest(found)))
     count = found if isinstance(found, int) else found.frozen
     until = "" if isinstance(found, int) else _until(guest, found)
     report(
@@ -156,7 +160,35 @@ def _freeze_while(
             note(f"{name}: thawed; the freeze held to its end")
         return code
 
-    return on_host(context, run)
+    return on_host(context, lambda host: _until_ended(run(host)))
+
+
+async def _until_ended(work: Coroutine[Any, Any, T]) -> T:
+    """Has SIGTERM and SIGHUP cancel it, as Ctrl-C does: what is frozen is thawed. systemd, `timeout` and a lost SSH session send them."""
+    import asyncio  # noqa: PLC0415  # as above
+    import threading  # noqa: PLC0415  # asyncio has it loaded
+
+    loop, task, seen = asyncio.get_running_loop(), asyncio.current_task(), list[int]()
+
+    def end(signum: int) -> None:
+        seen.append(signum)
+        if task:
+            task.cancel()
+
+    # Only the main thread may say what signals do; `nohup` has one of them ignored.
+    candidates = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    ends = [signum for signum in candidates if signal.getsignal(signum) is not signal.SIG_IGN]
+    for signum in ends:
+        loop.add_signal_handler(signum, end, signum)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not seen:
+            raise
+        raise click.exceptions.Exit(128 + seen[0]) from None
+    finally:
+        for signum in ends:
+            loop.remove_signal_handler(signum)
 
 
 async def _run(command: list[str]) -> int:

@@ -23,6 +23,8 @@ SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "fish"})
 SIGNALLED: Final = 128
 """A process that signal N ended has this and N."""
 BYTE: Final = 0xFF
+CUT_OFF: Final = 74
+"""As for a copy that is not what it should be: what a pipe got is not all."""
 PASSED_ON_WITHIN: Final = 5.0
 """Seconds that Ctrl-C may take on its way into a guest."""
 
@@ -38,11 +40,12 @@ Exit codes:
   6    a privilege is missing
   7    a freeze was lost, or could not be ended
   69   the host can't be reached, or its certificate is not trusted
-  74   a file of this machine can't be used, or what was copied is not what arrived
+  74   a file of this machine can't be used, what was copied is not what arrived, or an output was cut off
   78   configuration: no host, a profile or a file that can't be used
   124  the time is up
   130  Ctrl-C
-exec and shell end with the program's own exit code, or with 128 + N after signal N."""
+exec and shell end with the program's own exit code, with 128 + N after signal N, or with 74 when it would be 0 but
+more than 16 MiB of output came, of which the guest's agent keeps the beginning."""
 
 pid_argument = click.argument("pid", metavar="PID", help="The process id that `exec --detach` shows.", type=int)
 
@@ -229,11 +232,11 @@ def pass_on(ended: "CompletedProcess") -> None:
 
 
 def exit_code(ended: "CompletedProcess") -> int:
-    """Of a command that ends as a process did. Windows has longer ones; none of them becomes 0."""
+    """Of a command that ends as a process did. Windows has longer ones; none of them becomes 0, and no output that was cut off."""
     if ended.signal is not None:
         return min(SIGNALLED + ended.signal, BYTE)
     code = ended.code or 0
-    return code & BYTE or int(code != 0)
+    return code & BYTE or int(code != 0) or (CUT_OFF if ended.stdout_truncated or ended.stderr_truncated else 0)
 
 
 @click.command("status", epilog=examples("guestwire status web 4711"))

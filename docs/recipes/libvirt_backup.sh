@@ -1,0 +1,32 @@
+#!/bin/sh
+# Copies a disk of a running domain of libvirt: libvirt_backup.sh DOMAIN DISK TARGET
+#
+# DISK is as `virsh domblklist DOMAIN` shows it, TARGET a new image, where QEMU may write. It appears when it is whole.
+# LEASE: seconds after which the guest is thawed in any case (30). LIBVIRT_DEFAULT_URI is virsh's, GUESTWIRE_HOST and the
+# like are guestwire's. Exit codes: 0; 7 when the freeze was lost; others are guestwire's or virsh's.
+set -eu
+domain=$1 disk=$2 target=$3
+export LC_ALL=C
+job=$(mktemp)
+
+clean() {
+    rm -f "$job"
+    [ ! -e "$target.partial" ] || virsh --quiet domjobabort "$domain" 2>/dev/null || :
+    rm -f "$target.partial"
+}
+trap clean EXIT
+trap 'exit 1' HUP INT TERM
+
+cat >"$job" <<XML
+<domainbackup>
+  <disks><disk name='$disk' type='file'><target file='$target.partial'/><driver type='qcow2'/></disk></disks>
+</domainbackup>
+XML
+guestwire freeze --lease "${LEASE:-30}" "$domain" -- virsh --quiet backup-begin "$domain" "$job"
+until virsh domjobinfo "$domain" | grep -q '^Job type: *None'; do sleep 0.5; done
+virsh domjobinfo --completed "$domain" | grep -q '^Job type: *Completed' || {
+    echo "libvirt_backup.sh: libvirt's backup job failed" >&2
+    exit 1
+}
+qemu-img check -q "$target.partial"
+mv "$target.partial" "$target"

@@ -1,0 +1,47 @@
+"""docs/recipes.md, copies by libvirt's backup job: of a real guest in a libvirt of our own."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from recording import Recorder, begun, blocks, done, environment, records_in, tool
+
+from devtools.guests import GuestImage
+from devtools.libvirt_host import LibvirtHost
+from guestwire import Guest, connect
+
+pytestmark = pytest.mark.guest
+
+
+@pytest.fixture
+async def guest(libvirt_host: LibvirtHost, image: GuestImage, folder: Path) -> AsyncIterator[Guest]:
+    """The domain `web`, whose disk is an ext4."""
+    disk = folder / "disk.raw"
+    with disk.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    assert (await tool("mkfs.ext4", "-q", "-F", disk))[0] == 0
+    async with libvirt_host.domain("web", image, disk=disk), await connect(libvirt_host.uri) as host:
+        yield await host.guest("web")
+
+
+async def test_a_copy_by_libvirt_holds_all_that_was_written_before_the_freeze(
+    guest: Guest, libvirt_host: LibvirtHost, folder: Path
+) -> None:
+    async def shell(command: str) -> str:
+        return (await guest.run(["sh", "-c", command], check=True)).output
+
+    env = environment(LIBVIRT_DEFAULT_URI=libvirt_host.uri, GUESTWIRE_HOST=libvirt_host.uri)
+    [backup] = blocks("libvirt", {"qemu:///system": libvirt_host.uri, "/backup": folder})
+    copy, restored = folder / "web.qcow2", folder / "web.raw"
+    async with Recorder(shell) as recorder:
+        written = await recorder.written()
+        await done(folder, env, "sh", "-ec", backup)
+        await recorder.goes_on()
+        code, output = await tool("qemu-img", "convert", "-O", "raw", copy, restored)
+        assert code == 0, output
+        assert await records_in(restored) >= written
+
+        async with begun(folder, env, "libvirt_backup.sh", "web", "vdz", folder / "none.qcow2") as recipe:
+            assert await recipe.ends() != 0
+        await recorder.goes_on()
+    assert list(folder.glob("none*")) == []
