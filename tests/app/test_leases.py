@@ -255,3 +255,14 @@ async def test_a_freeze_of_fewer_than_were_named_is_none(client: Client, fake: F
     assert answer.status == 500
     assert "of 2 mount points only 1 could be frozen; they are thawed again" in answer.reason
     assert (guest.is_frozen, await listed(client)) == (False, [])
+
+
+async def test_a_freeze_of_fewer_that_can_not_be_undone_says_so(client: Client, fake: FakeGuest) -> None:
+    FrozenGuest(fake, 1, "the file systems stay frozen", 1)
+    fake.replies["guest-fsfreeze-freeze-list"] = fake.replies["guest-fsfreeze-freeze"]
+    answer = await client.post(OWN, mountpoints=["/srv", "/no/such"])
+    (found,) = await listed(client)
+
+    assert answer.status == 500
+    assert "only 1 could be frozen; they could not be thawed, and may still be frozen" in answer.reason
+    assert found["count"] == 1

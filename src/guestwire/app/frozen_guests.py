@@ -70,7 +70,8 @@ class FrozenGuests:
 
     async def _end_lease(self, vmid: int) -> None:
         backoff, first = Backoff(FIRST_PAUSE, LONGEST_PAUSE), True
-        while note := self._freezes.frozen.get(vmid):
+        while self._freezes.is_due(vmid):
+            note = self._freezes.frozen[vmid]
             try:
                 await self._call(fsfreeze_thaw, vmid)
             except VmNotRunning:
@@ -82,7 +83,7 @@ class FrozenGuests:
                     vmid, in_words(note), str(error) or "it does not answer",
                 )  # fmt: skip
             first = False
-            if vmid in self._freezes.frozen:
+            if self._freezes.is_due(vmid):
                 await asyncio.sleep(backoff.next())
 
     async def thaw(self) -> None:

@@ -6,8 +6,9 @@ in between finds it at its next start. The notes here count, and the store keeps
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +47,8 @@ class Freezes:
         self._frozen = dict(store.snapshot.frozen)
         self._ends: dict[int, float] = {}
         """By VM, on a clock that nobody sets."""
+        self._terms: dict[int, FreezeTerms] = {}
+        """By VM, those of the call whose freeze its note is; each call has its own object. None of an earlier process."""
         self.own: set[int] = set()
         self.changed = asyncio.Event()
         now, clock = time.time(), time.monotonic()
@@ -66,9 +69,13 @@ class Freezes:
         later = [end - now for end in self._ends.values() if end > now]
         return [vmid for vmid, end in self._ends.items() if end <= now], min(later, default=None)
 
-    def end_now(self, vmid: int) -> None:
-        """The freeze of a VM should end; nothing where it has."""
-        if vmid in self._frozen:
+    def is_due(self, vmid: int) -> bool:
+        """True when the freeze of a VM should have ended; not of a later one, which has an end of its own."""
+        return vmid in self._frozen and self._ends.get(vmid, math.inf) <= time.monotonic()
+
+    def end_now(self, vmid: int, terms: FreezeTerms) -> None:
+        """The freeze of the call with these terms should end; nothing where it has, or where the guest is frozen by another."""
+        if self._terms.get(vmid) is terms:
             self._ends[vmid] = time.monotonic()
             self.changed.set()
 
@@ -84,7 +91,7 @@ class Freezes:
         before = self._frozen.get(vmid)
         count = answer if type(answer) is int else None
         if command == FREEZE and count:
-            is_of_this_call = before is not None and before.count is None
+            is_of_this_call = self._terms.get(vmid) is terms
             note = before if before and is_of_this_call else _note(vmid, subject, terms)
             note = msgspec.structs.replace(note, subject=subject.key, since=time.time(), count=count)
             await self._put(note, None if is_of_this_call else terms)
@@ -94,7 +101,9 @@ class Freezes:
             )  # fmt: skip
             return ""
         if command == FREEZE:
-            if before and before.count is None:  # an agent whose freeze fails thaws by itself
+            # An agent whose freeze fails thaws by itself; but it may fail because of the freeze of another call, which
+            # may have no answer yet, or will never have one.
+            if self._terms.get(vmid) is terms:
                 await self.forget(vmid)
             return terms.watchdog
         await self._note_end(vmid, subject, command, answer)
@@ -112,23 +121,35 @@ class Freezes:
 
     async def forget(self, vmid: int) -> None:
         """Removes a note, if there is one."""
-        if self._frozen.pop(vmid, None):
-            await self._keep(lambda snapshot: [Remove(Frozen, vmid)] if vmid in snapshot.frozen else [])
+        # All of it before the store is written: meanwhile the next freeze may begin, and has a note of its own.
+        found = self._frozen.pop(vmid, None)
         self.own.discard(vmid)
+        self._terms.pop(vmid, None)
         self._ends.pop(vmid, None)
+        if found:
+            await self._keep(vmid)
 
     async def _put(self, frozen: Frozen, terms: FreezeTerms | None) -> None:
         """Keeps a note; `terms` are those of a new freeze."""
         self._frozen[frozen.vmid] = frozen
         self.own.add(frozen.vmid)
         if terms is not None:
+            self._terms[frozen.vmid] = terms
             self._ends.pop(frozen.vmid, None)
             if terms.lease is not None:
                 self._ends[frozen.vmid] = time.monotonic() + terms.lease
                 self.changed.set()
-        await self._keep(lambda _: [Put(frozen)])
+        await self._keep(frozen.vmid)
 
-    async def _keep(self, decide: Callable[[Snapshot], list[Change]]) -> None:
+    async def _keep(self, vmid: int) -> None:
+        """Has the store say what is known by then, for of two calls that change it the earlier one may be the later to write."""
+
+        def decide(snapshot: Snapshot) -> list[Change]:
+            now = self._frozen.get(vmid)
+            if now == snapshot.frozen.get(vmid):
+                return []
+            return [Put(now)] if now else [Remove(Frozen, vmid)]
+
         try:
             await update(self._store, decide)
         except StoreError as error:

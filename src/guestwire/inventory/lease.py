@@ -94,7 +94,7 @@ class Lease:
             raise InvalidParameters({WHILE_CONNECTED: NO_CONNECTION})
         await freezes.note_sent(vmid, self.subject, command, terms)
         if terms.connected and self._hold:
-            self._hold().add_done_callback(lambda _: freezes.end_now(vmid))
+            self._hold().add_done_callback(lambda _: freezes.end_now(vmid, terms))
 
     async def note_answer(self, vmid: int, command: str, answer: Any, terms: FreezeTerms = NO_TERMS) -> str:
         """See `GuestContext.note_answer`."""

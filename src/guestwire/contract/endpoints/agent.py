@@ -24,7 +24,7 @@ from guestwire.agent.results import (
     Vcpu,
 )
 from guestwire.agent.watchdog import NO_WATCHDOG, Watchdog, arm, disarm
-from guestwire.contract.context import NO_TERMS, FreezeTerms, GuestContext
+from guestwire.contract.context import FreezeTerms, GuestContext
 from guestwire.contract.endpoint import VM, Effect, Registry
 from guestwire.contract.faces import Column, CommandView, Facts, Level, Line, Table, ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
@@ -154,7 +154,7 @@ async def freeze_or_thaw(
     context: GuestContext,
     vmid: int,
     command: Command,
-    terms: FreezeTerms = NO_TERMS,
+    terms: FreezeTerms | None = None,
     arguments: dict[str, Any] | None = None,
 ) -> Any:
     """The answer to a command about freezes, of which notes are kept; an error of the agent's own is an answer, too.
@@ -162,6 +162,7 @@ async def freeze_or_thaw(
     The note of a freeze says FREEZE, whichever command it was.
     """
     agent = await context.agent(vmid)
+    terms = FreezeTerms() if terms is None else terms  # an object of this call's own: notes are told apart by it
     name = qga.FSFREEZE_FREEZE.command.name if command is qga.FSFREEZE_FREEZE_LIST.command else command.name
     await context.note_sent(vmid, name, terms)
     answer: Any

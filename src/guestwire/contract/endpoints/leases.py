@@ -83,6 +83,7 @@ async def freeze(context: GuestContext, parameters: Freeze) -> Frozen:
         raise CommandFailed(agent.guest, command.command.name, "unexpected answer: no number")
     wanted = len(set(parameters.mountpoints or ()))
     if answer < wanted:  # agents pass over what is no mount point, and what can't be frozen, without a word
-        await freeze_or_thaw(context, parameters.vmid, qga.FSFREEZE_THAW.command)
-        raise GuestError(f"of {counted(wanted, 'mount point')} only {answer} could be frozen; they are thawed again")
+        thawed = await freeze_or_thaw(context, parameters.vmid, qga.FSFREEZE_THAW.command)
+        end = "they are thawed again" if type(thawed) is int else "they could not be thawed, and may still be frozen"
+        raise GuestError(f"of {counted(wanted, 'mount point')} only {answer} could be frozen; {end}")
     return Frozen(answer, began + lease if lease else None, bool(watchdog.process), watchdog.problem or None)
