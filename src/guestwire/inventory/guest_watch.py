@@ -97,6 +97,8 @@ class GuestWatch:
 
     async def _run(self) -> None:
         before: dict[int, Seen] | None = None
+        # Of this run alone: the next one may have begun before this one is at its end.
+        guests = self._guests = {}
         try:
             while True:
                 try:
@@ -111,8 +113,7 @@ class GuestWatch:
                 self._ask_guests({event.vmid for event in events if event.kind == AGENT_UP})
                 await asyncio.sleep(EVERY)
         finally:
-            tasks = [guest.task for guest in self._guests.values() if guest.task]
-            self._guests = {}
+            tasks = [guest.task for guest in guests.values() if guest.task]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
