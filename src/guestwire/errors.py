@@ -126,6 +126,13 @@ class CommandFailed(GuestError):
         super().__init__(f"{guest} qga command '{command}' failed - {why}")
 
 
+class UnexpectedAnswer(CommandFailed):
+    """The agent answered, with what is no answer to this command."""
+
+    def __init__(self, guest: str, command: str, why: str) -> None:
+        super().__init__(guest, command, f"unexpected answer: {why}")
+
+
 class CommandTimeout(CommandFailed):
     """The agent did not answer in time. A command that changes the guest may still be executed."""
 

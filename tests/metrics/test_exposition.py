@@ -116,6 +116,31 @@ async def test_a_hostile_guest_has_its_share_and_no_more() -> None:
     assert len(text) < 3_000_000
 
 
+async def test_no_guest_makes_a_series_twice_or_a_counter_negative() -> None:
+    """Strict readers of OpenMetrics refuse the whole page for either, and so the series of all other guests."""
+    times = {"type": "linux", "cpu": 0, "nice": 1, "system": 1, "idle": 1}
+    counters = {"rx-bytes": -1, "rx-packets": 2, "rx-errs": 3, "rx-dropped": 4, "tx-bytes": 5, "tx-packets": 6, "tx-errs": 7, "tx-dropped": 8}  # fmt: skip
+    mounts = ["/" + "x" * LONGEST_LABEL + end for end in "ab"] + ["/\ud800", "/\udfff"]
+    replies = {
+        "guest-get-cpustats": [{**times, "user": -5}, {**times, "user": 7}],
+        "guest-network-get-interfaces": [{"name": "eth0", "statistics": counters}] * 2,
+        "guest-get-diskstats": REPLIES["guest-get-diskstats"] * 2,
+        "guest-get-fsinfo": [{"name": "a", "mountpoint": mount, "type": "t", "disk": [], "total-bytes": 2, "used-bytes": 1} for mount in mounts],
+    }  # fmt: skip
+    reading = await read_guest(answering(replies))
+    for is_open in (False, True):
+        text = await page(reading, is_open=is_open)
+        samples = [
+            (sample.name, *sample.labels.items())
+            for family in (parse_open if is_open else parse)(text)
+            for sample in family.samples
+        ]
+        assert len(samples) == len(set(samples))
+    assert values(text, "cpu_seconds_total")[("cpu", "0"), ("mode", "user")] == 0.007
+    assert len(values(text, "filesystem_size_bytes")) == 2
+    assert values(text, "network_receive_bytes_total") == {}
+
+
 def test_each_family_is_named_once_and_as_its_kind_wants() -> None:
     assert len(POSITIONS) == len(FAMILIES)
     for family in FAMILIES:

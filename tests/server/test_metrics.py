@@ -98,6 +98,18 @@ async def test_a_hanging_guest_costs_its_own_series_and_a_frozen_one_is_left_alo
             await client.post(re.sub("100", "101", agent("fsfreeze-thaw")))
 
 
+async def test_a_guest_whose_answer_to_one_command_is_odd_is_up_and_says_the_rest() -> None:
+    async with Serving.of(polled(vm(100, "web"))) as server, FakeGuest(server.folder / "100.qga") as web:
+        web.replies["guest-get-fsinfo"] = [{"name": 1}]
+        web.replies["guest-get-users"] = [{"user": "ann", "login-time": 1.0}]
+        client = Client(server)
+        async with asyncio.timeout(30):
+            while not await series(client, "users"):
+                await asyncio.sleep(0.2)
+
+        assert (await series(client, "agent_up"), await series(client, "users")) == ({"web": 1}, {"web": 1})
+
+
 async def test_without_a_table_in_the_configuration_there_is_no_page() -> None:
     async with Serving.of(site(vm(100, "web"))) as server:
         answer = await Client(server).get(PAGE)

@@ -10,7 +10,7 @@ import msgspec
 from guestwire.agent.commands import TypedCommand
 from guestwire.agent.results import NumberTooLarge, check_numbers
 from guestwire.channels.channel import Channel, OnLateReply
-from guestwire.errors import AgentError, CommandFailed
+from guestwire.errors import AgentError, UnexpectedAnswer
 from guestwire.wire import Command
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class AgentClient:
         """The typed answer to a command.
 
         Raises:
-            GuestError: see `Channel.execute`; CommandFailed also when the answer is not of that type.
+            GuestError: see `Channel.execute`; UnexpectedAnswer also when the answer is not of that type.
         """
         answer = await self._send(typed.command, arguments, on_late_reply)
         decoded: T = self._decode(typed.command, answer, typed.answer)
@@ -91,4 +91,4 @@ class AgentClient:
         try:
             return check_numbers(msgspec.json.decode(answer, type=shape))
         except (msgspec.DecodeError, RecursionError, NumberTooLarge) as error:
-            raise CommandFailed(self.guest, command.name, f"unexpected answer: {error}") from error
+            raise UnexpectedAnswer(self.guest, command.name, str(error)) from error

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from guestwire.agent.commands import TypedCommand
 from guestwire.agent.guest import GuestAgent
-from guestwire.errors import AgentError
+from guestwire.errors import AgentError, UnexpectedAnswer
 
 NOT_FOUND: Final = "CommandNotFound"
 """The class of an agent's error for a command that it does not have, or has switched off."""
@@ -13,7 +13,7 @@ NOT_FOUND: Final = "CommandNotFound"
 OF_FREEZES: Final = "frozen state"
 
 Read = Callable[[TypedCommand[Any]], Awaitable[Any]]
-"""Asks the guest one command; None where its agent does not have it, or has it switched off."""
+"""Asks the guest one command; None where its agent does not have it, has it switched off, or answers with something else."""
 
 
 def reader_of(agent: GuestAgent, lacks: set[str]) -> Read:
@@ -33,6 +33,8 @@ def reader_of(agent: GuestAgent, lacks: set[str]) -> Read:
                 raise
             if error.error_class == NOT_FOUND or "has been disabled" in error.description:
                 lacks.add(name)
+            return None
+        except UnexpectedAnswer:  # the agent is up, and its other answers may be right
             return None
 
     return read

@@ -67,7 +67,8 @@ def _addresses(interfaces: Iterable[Interface]) -> Iterator[str]:
     for interface in interfaces:
         for address in interface.ip_addresses or ():
             try:
-                found = ipaddress.ip_address(address.ip_address)
+                # Without its zone, which may be any text, of any length.
+                found = ipaddress.ip_address(address.ip_address.partition("%")[0])
             except ValueError:
                 continue
             if not (found.is_loopback or found.is_link_local):

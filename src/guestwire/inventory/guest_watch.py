@@ -90,6 +90,7 @@ class GuestWatch:
         followers, self._followers = self._followers, set()
         for queue in followers:
             _put(queue, None)
+        self._has_looked.set()  # those who have waited for the first look wait no more
         task, self._task = self._task, None
         if task:
             task.cancel()

@@ -53,15 +53,30 @@ class Reading:
     """The series of one guest by the names of their families: labels and values."""
 
     series: dict[str, list[tuple[Labels, float]]] = field(default_factory=dict)
+    _known: set[tuple[str, Labels]] = field(default_factory=set)
 
     def add(self, name: str, value: float | None, **labels: object) -> None:
-        """Adds a series; a value that is not known, or no number, is left out."""
+        """Adds a series; a value that is not known, no number, or no count for a counter, is left out.
+
+        So is one whose labels, as they are written, another has: the pages may have each series once.
+        """
         found = self.series.setdefault(name, [])
-        if value is not None and math.isfinite(value) and len(found) < MOST_OF_A_KIND * len(MODES):
-            found.append((tuple((label, str(text)[:LONGEST_LABEL]) for label, text in labels.items()), value))
+        if value is None or not math.isfinite(value) or len(found) >= MOST_OF_A_KIND * len(MODES):
+            return
+        if value < 0 and name.endswith("_total"):
+            return
+        written = tuple((label, _label(text)) for label, text in labels.items())
+        if (name, written) not in self._known:
+            self._known.add((name, written))
+            found.append((written, value))
 
     def __iter__(self) -> Iterator[tuple[str, list[tuple[Labels, float]]]]:
         return iter(self.series.items())
+
+
+def _label(text: object) -> str:
+    """Half characters, which JSON can carry and UTF-8 can't, become question marks."""
+    return str(text)[:LONGEST_LABEL].encode("utf-8", "replace").decode()
 
 
 async def read_guest(read: Read, groups: Group = Group.ALL) -> Reading:

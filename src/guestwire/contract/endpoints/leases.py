@@ -14,7 +14,7 @@ from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault
 from guestwire.counting import counted
-from guestwire.errors import AgentError, CommandFailed, GuestError
+from guestwire.errors import AgentError, GuestError, UnexpectedAnswer
 
 endpoints = Registry()
 
@@ -80,7 +80,7 @@ async def freeze(context: GuestContext, parameters: Freeze) -> Frozen:
         error = AgentError(fault.error_class, fault.desc)
         raise await explain_missing(agent, command.command.name, error)
     if type(answer) is not int:
-        raise CommandFailed(agent.guest, command.command.name, "unexpected answer: no number")
+        raise UnexpectedAnswer(agent.guest, command.command.name, "no number")
     wanted = len(set(parameters.mountpoints or ()))
     if answer < wanted:  # agents pass over what is no mount point, and what can't be frozen, without a word
         thawed = await freeze_or_thaw(context, parameters.vmid, qga.FSFREEZE_THAW.command)
