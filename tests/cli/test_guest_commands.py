@@ -526,6 +526,22 @@ async def test_a_signal_ends_the_command_that_runs_while_a_guest_is_frozen_and_t
     assert not Path("/proc", note.read_text().strip()).exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("fake", "--", "no-such-command", "x"), "no-such-command: there is no such command on this machine"),
+        (("fake", "fake", "--", "true"), "a guest is named twice"),
+    ],
+)
+async def test_a_mistake_on_the_command_line_freezes_nothing(
+    lab: Lab, fake: FakeGuest, words: tuple[str, ...], why: str
+) -> None:
+    done = await lab("fake", "freeze", *words)
+
+    assert (done.code, done.line) == (2, f"{why}: nothing was frozen")
+    assert "guest-fsfreeze-freeze" not in fake.names()
+
+
 async def test_a_thaw_says_when_nothing_is_frozen_and_when_the_freeze_was_lost(lab: Lab, fake: FakeGuest) -> None:
     FrozenGuest(fake, 2, 0, 0)
     nothing = await lab("fake", "thaw", "fake")

@@ -321,3 +321,44 @@ async def test_texts_that_are_more_than_texts_arrive_as_texts(there: Guest, fake
         assert await stream.read() == b"hello"
     assert await there.download(Name.FILE, Marked(tmp_path / "copy")) == 5
     assert (tmp_path / "copy").read_bytes() == b"hello"
+
+
+async def test_a_freeze_that_outlasts_its_lease_is_lost_and_the_reason_is_told(there: Guest, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 2, 2, 0)
+    with pytest.raises(FreezeLost, match=r"0 were still frozen at the end \(its lease of 1 second was over before\)"):
+        async with there.freeze(lease=1), asyncio.timeout(30):
+            while guest.is_frozen:
+                await asyncio.sleep(0.01)
+            began = asyncio.get_running_loop().time()
+            while asyncio.get_running_loop().time() < began + 1:  # a server may have been a little before us
+                await asyncio.sleep(0.01)
+
+
+async def test_a_watchdog_is_ended_when_its_guest_is_thawed_and_not_before() -> None:
+    """Over Proxmox VE the client has it started, and ended."""
+    async with (
+        Serving.of(site(vm(100, "fake")), limited=True) as server,
+        FakeGuest(server.folder / "100.qga") as fake,
+        await connect(
+            f"https://127.0.0.1:{server.port}", token=server.token, ca=str(server.folder / "state" / "server.pem")
+        ) as host,
+    ):
+        guest = FrozenGuest(fake, 2, 2)
+        fake.replies["guest-get-osinfo"] = {"id": "debian"}
+        fake.replies["guest-exec"] = {"pid": 7}
+        output = base64.b64encode(b"12 345\n").decode()
+        fake.replies["guest-exec-status"] = {"exited": True, "exitcode": 0, "out-data": output}
+
+        def lose_the_answer_to_the_freeze(exchange: Exchange) -> Iterable[Action]:
+            return [CLOSE] if exchange.request["execute"] == "guest-fsfreeze-freeze" else exchange.honest
+
+        fake.fault = lose_the_answer_to_the_freeze
+        there = await host.guest(100)
+        with pytest.raises(CallFailed):
+            async with there.freeze(lease=60):
+                pass
+        names = [name for name in fake.names() if name in ("guest-exec", "guest-fsfreeze-freeze", "guest-fsfreeze-thaw")]
+
+        assert names[0] == "guest-exec"
+        assert names[-2:] == ["guest-fsfreeze-thaw", "guest-exec"]
+        assert not guest.is_frozen

@@ -1,6 +1,7 @@
 """Commands that change a guest as a whole: freezing, passwords, power. Those that disrupt it ask first."""
 
 import contextlib
+import shutil
 import signal
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -146,12 +147,17 @@ def _freeze_while(
 ) -> int:
     """Runs a command of this machine while guests are frozen; its exit code, as shells have it."""
 
+    if not shutil.which(command[0]):
+        raise RequestError(f"{command[0]}: there is no such command on this machine: nothing was frozen")
+
     async def run(host: "Host") -> int:
         import asyncio  # noqa: PLC0415  # as above
 
         from guestwire.client.freezing import freezing_for  # noqa: PLC0415
 
         found = await asyncio.gather(*map(host.guest, guests))
+        if len({one.vm.vmid for one in found}) < len(found):
+            raise RequestError("a guest is named twice: nothing was frozen")
         async with freezing_for(found, lease, mounts or None) as frozen:
             for name, one in zip(guests, frozen, strict=True):
                 note(f"{name}: {counted(one.frozen, *FROZEN)} frozen{_until(name, one)}")

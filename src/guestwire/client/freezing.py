@@ -112,7 +112,10 @@ async def freeze_for(
         CallFailed: they could not be frozen; see `client.errors`.
     """
 
+    watchdog = NO_WATCHDOG
+
     async def frozen() -> Frozen:
+        nonlocal watchdog
         points = None if mountpoints is None else list(mountpoints)
         try:
             return await (through or guest).fsfreeze_with_lease(
@@ -122,16 +125,21 @@ async def freeze_for(
             if points is not None:
                 raise
         # Proxmox VE knows no leases: what the server would do in the guest is done from here.
-        began, watchdog = time.time(), NO_WATCHDOG if lease is None else await _arm(guest, lease)
-        try:
-            count = await guest.fsfreeze_freeze()
-        except CallFailed:
-            await _disarm(guest, watchdog)
-            raise
+        began = time.time()
+        if lease is not None:
+            watchdog = await _arm(guest, lease)
+        count = await guest.fsfreeze_freeze()
         guest.watchdog = watchdog.process
         return Frozen(count, None if lease is None else began + lease, bool(watchdog.process), watchdog.problem or None)
 
-    return await _or_thaw(guest, frozen())
+    try:
+        return await _or_thaw(guest, frozen())
+    except StillFrozen:  # the watchdog is all that may end it
+        raise
+    except BaseException:
+        # Not before it is thawed: after an error it may be frozen, and this process may be killed.
+        await finish_when_cancelled(_disarm(guest, watchdog))
+        raise
 
 
 async def _or_thaw(calls: FreezeCalls, work: Coroutine[Any, Any, T]) -> T:
@@ -160,12 +168,13 @@ async def _disarm(guest: "FreezableGuest", watchdog: Watchdog) -> None:
             await guest.run(disarming(watchdog.process), timeout=ARMED_WITHIN)
 
 
-async def thaw(calls: FreezeCalls, expected: int | None = None) -> int:
+async def thaw(calls: FreezeCalls, expected: int | None = None, reason: str = "") -> int:
     """Thaws the guest's file systems; returns how many were frozen until then.
 
     Args:
         calls: the guest's endpoints.
         expected: how many are frozen; None leaves it unjudged whether the freeze held.
+        reason: why it may not have held, as far as that is known.
 
     Raises:
         StillFrozen: they could not be thawed.
@@ -194,7 +203,7 @@ async def thaw(calls: FreezeCalls, expected: int | None = None) -> int:
         return count
     if doubt and WINDOWS_GAVE_UP not in doubt:
         raise FreezeUncertain(calls.context, f"whether the freeze held to its end is not known: {doubt}")
-    why = f" ({doubt})" if doubt else ""
+    why = f" ({doubt or reason})" if doubt or reason else ""
     raise FreezeLost(
         calls.context,
         f"of {counted(expected, 'frozen file system')} {counted(count, 'was', 'were')} still frozen at the end{why}",
@@ -265,7 +274,23 @@ async def freezing_for(
 @contextlib.asynccontextmanager
 async def _thawing(guest: "FreezableGuest", count: int, lease: int | None = None) -> AsyncIterator[None]:
     """Thaws at the end, and at that of the lease, where the server does not, or can't be reached; judges how the freeze ended."""
-    over = None if lease is None else asyncio.create_task(_thaw_after(guest, lease), name="lease of a freeze")
+    began, over = time.monotonic(), None
+    if lease is not None:
+        over = asyncio.create_task(_thaw_after(guest, lease), name="lease of a freeze")
+
+    async def end() -> None:
+        is_over = lease is not None and time.monotonic() - began >= lease
+        reason = f"its lease of {counted(lease, 'second')} was over before" if lease and is_over else ""
+        watchdog, guest.watchdog = guest.watchdog, ""
+        try:
+            await thaw(guest, count, reason)
+        except StillFrozen:  # as above
+            raise
+        except FreezeNotHeld:
+            await _disarm(guest, Watchdog(watchdog))
+            raise
+        await _disarm(guest, Watchdog(watchdog))
+
     try:
         try:
             yield
@@ -275,13 +300,13 @@ async def _thawing(guest: "FreezableGuest", count: int, lease: int | None = None
                 await asyncio.gather(over, return_exceptions=True)
     except BaseException as error:
         try:
-            await finish_when_cancelled(_end(guest, count))
+            await finish_when_cancelled(end())
         except StillFrozen:
             raise
         except FreezeNotHeld as lost:
             error.add_note(str(lost))
         raise
-    await finish_when_cancelled(_end(guest, count))
+    await finish_when_cancelled(end())
 
 
 async def _thaw_after(guest: "FreezableGuest", lease: int) -> None:
@@ -289,10 +314,3 @@ async def _thaw_after(guest: "FreezableGuest", lease: int) -> None:
     with contextlib.suppress(CallFailed):  # it is tried once more at the end, and judged
         await thaw(guest)
 
-
-async def _end(guest: "FreezableGuest", count: int) -> None:
-    watchdog, guest.watchdog = guest.watchdog, ""
-    try:
-        await thaw(guest, count)
-    finally:
-        await _disarm(guest, Watchdog(watchdog))
