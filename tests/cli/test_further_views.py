@@ -196,6 +196,7 @@ async def test_keys_are_listed_pushed_and_removed(lab: Lab, fake: FakeGuest, tmp
     ("data", "says"),
     [
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n", "this is a private key: nothing was sent"),
+        (f"{KEY}\nroot:x:0:0:root:/root:/bin/sh\n".encode(), "key 2 of 2 is no public key: nothing was sent"),
         (b"# nothing\n\n", "there is no key in it"),
         (b"\xff\xfe", "this is no file of public keys"),
         (b"k" * 300_000, "more than 262144 bytes"),

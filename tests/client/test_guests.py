@@ -357,7 +357,9 @@ async def test_a_watchdog_is_ended_when_its_guest_is_thawed_and_not_before() -> 
         with pytest.raises(CallFailed):
             async with there.freeze(lease=60):
                 pass
-        names = [name for name in fake.names() if name in ("guest-exec", "guest-fsfreeze-freeze", "guest-fsfreeze-thaw")]
+        names = [
+            name for name in fake.names() if name in ("guest-exec", "guest-fsfreeze-freeze", "guest-fsfreeze-thaw")
+        ]
 
         assert names[0] == "guest-exec"
         assert names[-2:] == ["guest-fsfreeze-thaw", "guest-exec"]

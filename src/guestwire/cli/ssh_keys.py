@@ -1,5 +1,6 @@
 """`guestwire ssh-key`: the SSH keys that may log in as a user of a guest."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,9 @@ from guestwire.errors import RequestError
 
 LONGEST: Final = 256 * 1024
 """Bytes of a file with keys: one that was named by mistake is not read to its end."""
+
+_key: Final = re.compile(r"(^|[\s,])(ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+\s+AAAA[A-Za-z0-9+/]+={0,3}(\s|$)")
+"""The kind and the key itself; options may stand before, and a comment behind."""
 
 user_argument = click.argument("user", metavar="USER", help="A user in the guest.")
 file_argument = click.argument(
@@ -55,6 +59,9 @@ def list_keys(context: click.Context, guest: str, user: str, *, json: bool) -> N
 def push(context: click.Context, guest: str, user: str, file: str, *, only: bool, json: bool) -> None:
     """Let keys log in as a user."""
     keys = _keys_in(file)
+    for number, key in enumerate(keys, 1):
+        if not _key.search(key):  # the agent writes whatever it gets
+            raise RequestError(f"{file}: key {number} of {len(keys)} is no public key: nothing was sent")
     on_guest(context, guest, lambda one: one.ssh_add_authorized_keys(user, keys, reset=only))
     words = f"{guest}: {counted(len(keys), 'key')} may log in as {user}{', and no other' if only else ''}"
     report({}, words, as_json=json)

@@ -39,6 +39,9 @@ def watch(context: click.Context, guests: tuple[str, ...], *, json: bool) -> Non
                 print(to_json(plain(event)), flush=True)
             else:
                 who = f"{event.name} ({event.vmid})" if event.vmid else event.node
-                print(f"{day_and_time(event.time)}  {event.kind}  {visible(who)}: {visible(event.words)}", flush=True)
+                print(
+                    f"{day_and_time(event.time)}  {visible(event.kind)}  {visible(who)}: {visible(event.words)}",
+                    flush=True,
+                )
 
     on_host(context, follow)

@@ -313,4 +313,3 @@ async def _thaw_after(guest: "FreezableGuest", lease: int) -> None:
     await asyncio.sleep(lease)
     with contextlib.suppress(CallFailed):  # it is tried once more at the end, and judged
         await thaw(guest)
-
