@@ -35,6 +35,7 @@ async def test_names_and_lists_have_an_end() -> None:
 
     facts = await read_facts(read, None)
 
-    assert facts.users and facts.host_name
+    assert facts.users
+    assert facts.host_name
     assert len(facts.users) == MOST
     assert {len(one) for one in (*facts.users, facts.host_name)} == {LONGEST_TEXT}

@@ -58,7 +58,9 @@ async def test_a_freeze_without_an_answer_keeps_its_end_when_the_next_is_refused
     due, pause = freezes.due()
 
     assert (due, freezes.frozen[100].count) == ([], None)
-    assert before and pause and pause <= before <= 60
+    assert before
+    assert pause
+    assert pause <= before <= 60
 
 
 async def test_a_freeze_that_begins_while_the_last_one_is_forgotten_keeps_its_end(
@@ -73,7 +75,8 @@ async def test_a_freeze_that_begins_while_the_last_one_is_forgotten_keeps_its_en
     due, pause = freezes.due()
 
     assert (due, freezes.own, freezes.frozen[100].subject) == ([], {100}, BOB.key)
-    assert pause and pause <= 60
+    assert pause
+    assert pause <= 60
     assert store.snapshot.frozen == freezes.frozen
 
 

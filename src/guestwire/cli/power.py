@@ -146,7 +146,6 @@ def _freeze_while(
     context: click.Context, guests: tuple[str, ...], lease: int, mounts: tuple[str, ...], command: list[str]
 ) -> int:
     """Runs a command of this machine while guests are frozen; its exit code, as shells have it."""
-
     if not shutil.which(command[0]):
         raise RequestError(f"{command[0]}: there is no such command on this machine: nothing was frozen")
 

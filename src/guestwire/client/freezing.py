@@ -111,7 +111,6 @@ async def freeze_for(
         StillFrozen: it failed, and they could not be thawed.
         CallFailed: they could not be frozen; see `client.errors`.
     """
-
     watchdog = NO_WATCHDOG
 
     async def frozen() -> Frozen:
