@@ -10,20 +10,32 @@ export LC_ALL=C
 job=$(mktemp)
 
 clean() {
-    rm -f "$job"
-    [ ! -e "$target.partial" ] || virsh --quiet domjobabort "$domain" 2>/dev/null || :
-    rm -f "$target.partial"
+    # Only what is this run's: another one may be under way.
+    if [ -e "$job.begun" ] && [ -e "$target.partial" ]; then
+        virsh --quiet domjobabort "$domain" 2>/dev/null || :
+        rm -f "$target.partial"
+    fi
+    rm -f "$job" "$job.begun"
 }
+escape() { printf '%s' "$1" | sed "s/&/\\&amp;/g; s/</\\&lt;/g; s/'/\\&apos;/g"; }
 trap clean EXIT
 trap 'exit 1' HUP INT TERM
 
 cat >"$job" <<XML
 <domainbackup>
-  <disks><disk name='$disk' type='file'><target file='$target.partial'/><driver type='qcow2'/></disk></disks>
+  <disks><disk name='$(escape "$disk")' type='file'><target file='$(escape "$target.partial")'/><driver type='qcow2'/></disk></disks>
 </domainbackup>
 XML
-guestwire freeze --lease "${LEASE:-30}" "$domain" -- virsh --quiet backup-begin "$domain" "$job"
-until virsh domjobinfo "$domain" | grep -q '^Job type: *None'; do sleep 0.5; done
+info=$(virsh domjobinfo "$domain")
+case $info in *None*) rm -f "$target.partial" ;; esac # of a run that was killed
+# shellcheck disable=SC2016
+guestwire freeze --lease "${LEASE:-30}" "$domain" -- \
+    sh -c 'virsh --quiet backup-begin "$1" "$2" && : >"$2.begun"' sh "$domain" "$job"
+while :; do
+    info=$(virsh domjobinfo "$domain") # when the domain has ended, this fails, and so does the backup
+    case $info in *None*) break ;; esac
+    sleep 0.5
+done
 virsh domjobinfo --completed "$domain" | grep -q '^Job type: *Completed' || {
     echo "libvirt_backup.sh: libvirt's backup job failed" >&2
     exit 1

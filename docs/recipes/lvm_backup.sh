@@ -11,7 +11,8 @@ set -eu
 guest=$1 volume=$2
 shift 2
 size=${SIZE-1G} on=${STORAGE:-}
-snapshot=${volume#*/}-$(date -u +%Y%m%d%H%M%S)
+# A run that fails removes what has this name: no other run of the same second may have it.
+snapshot=${volume#*/}-$(date -u +%Y%m%d%H%M%S)-$(uname -n)-$$
 read_all=$(mktemp)
 
 clean() {

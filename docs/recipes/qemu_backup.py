@@ -198,10 +198,12 @@ def main() -> int:
     if not all(disk and target for disk, _, target in pairs):
         parser.error("each copy is DISK=TARGET, as drive0=/backup/web.qcow2")
     copies = [Copy(f"{OURS}{number}", disk, Path(target)) for number, (disk, _, target) in enumerate(pairs)]
-    signal.signal(signal.SIGTERM, _end)
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(signum, _end)
     try:
         return begin(arguments, copies) if arguments.begin else back_up(arguments, copies)
-    except (BackupError, subprocess.CalledProcessError) as error:
+    except (BackupError, OSError, subprocess.CalledProcessError) as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 1
 

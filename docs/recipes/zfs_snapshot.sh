@@ -7,7 +7,8 @@
 # GUESTWIRE_HOST and the like say how guestwire reaches the guest. No snapshot is left when the guest was not frozen to its
 # end: the exit code is 7 then.
 set -eu
-guest=$1 snapshot=$2@guestwire-$(date -u +%Y-%m-%dT%H:%M:%SZ) on=${STORAGE:-}
+# A run that fails destroys what has this name: no other run of the same second may have it.
+guest=$1 snapshot=$2@guestwire-$(date -u +%Y-%m-%dT%H:%M:%SZ)-$(uname -n)-$$ on=${STORAGE:-}
 code=0
 # shellcheck disable=SC2086  # $on is several words, or none
 guestwire freeze --lease "${LEASE:-30}" "$guest" -- $on zfs snapshot -r "$snapshot" >&2 || code=$?

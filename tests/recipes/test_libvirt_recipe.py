@@ -45,3 +45,17 @@ async def test_a_copy_by_libvirt_holds_all_that_was_written_before_the_freeze(
             assert await recipe.ends() != 0
         await recorder.goes_on()
     assert list(folder.glob("none*")) == []
+
+
+async def test_of_two_runs_at_once_none_spoils_the_other(guest: Guest, libvirt_host: LibvirtHost, folder: Path) -> None:
+    """And a target may have a name that XML has another use for."""
+    env = environment(LIBVIRT_DEFAULT_URI=libvirt_host.uri, GUESTWIRE_HOST=libvirt_host.uri)
+    target = folder / "R&D's <web>.qcow2"
+    (folder / "other").mkdir()
+    command = ("libvirt_backup.sh", "web", "vda", target)
+    async with begun(folder, env, *command) as one, begun(folder / "other", env, *command) as other:
+        codes = await one.ends(), await other.ends()
+
+    assert 0 in codes, one.errors + other.errors
+    assert (await tool("qemu-img", "check", "-q", target))[0] == 0
+    assert not target.with_name(f"{target.name}.partial").exists()
