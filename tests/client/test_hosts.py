@@ -1,7 +1,9 @@
 """How a guest is found: with how few requests, with which privileges, and on which of a cluster's nodes."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from guestwire.client.errors import (
     NoSuchGuest,
     PrivilegeMissing,
 )
+from guestwire.client.watching import follow
 from guestwire.contract.guest_events import Event
 from guestwire.testing import SandboxedAgent
 
@@ -243,3 +246,60 @@ async def test_with_its_node_nothing_is_asked() -> None:
 async def test_one_that_cannot_be_seen_in_a_cluster_can_be_named_with_its_node() -> None:
     with pytest.raises(NoSuchGuest, match="pve1/300; the nodes are pve1, pve2, pve3"):
         await Host(Cluster()).guest(300)
+
+
+class Flapping(Cluster):
+    """Its second node does not answer while `is_down`; VM 201 is there until `is_gone`."""
+
+    is_down = is_gone = False
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        context: ErrorContext,
+        *,
+        repeatable: bool = False,
+        as_bytes: bool = False,
+    ) -> Any:
+        if path.endswith("/agent/ping"):
+            raise AgentUnavailable(context, "No QEMU guest agent configured", 500)
+        if path == "/nodes/pve2/qemu" and self.is_down:
+            self.asked.append(path)
+            raise CallFailed(context, "Connection timed out", 595)
+        found = await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
+        is_list = path == "/nodes/pve2/qemu" and self.is_gone
+        return [vm for vm in found if vm["vmid"] != 201] if is_list else found
+
+
+async def tells_nothing() -> AsyncGenerator[Event | None, None]:
+    raise NoSuchEndpoint(ErrorContext("here"), "it tells no events")
+    yield
+
+
+async def test_guests_of_a_node_that_does_not_answer_for_a_while_are_not_gone() -> None:
+    cluster, is_ready = Flapping(), asyncio.Event()
+    events = follow(Host(cluster), tells_nothing, is_ready.set, every=0.01)
+    async with asyncio.timeout(30), aclosing(events):
+        first = asyncio.ensure_future(anext(events))
+        await is_ready.wait()
+        cluster.is_down = True
+        await until(lambda: cluster.asked.count("/nodes/pve2/qemu") >= 3)
+        cluster.is_down, cluster.is_gone = False, True
+        event = await first
+
+    assert (event.kind, event.vmid) == ("guest-removed", 201)
+
+
+async def test_many_events_at_once_do_not_have_the_list_asked_for_each_time() -> None:
+    cluster, told = Cluster(), [Event(0.0, "guest-started", vmid, "web", "pve1", "was started") for vmid in range(500)]
+
+    async def all_at_once() -> AsyncGenerator[Event | None, None]:
+        yield None
+        for event in told:
+            yield event
+
+    async with aclosing(follow(Host(cluster), all_at_once, lambda: None)) as events:
+        assert [await anext(events) for _ in told] == told
+    assert cluster.asked.count("GET /nodes") <= 3

@@ -1,11 +1,12 @@
 """`guestwire metrics`: what a server's `/metrics` has of a guest, read once, without a server."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from guestwire.cli.connecting import guest_argument, on_guest
-from guestwire.cli.output import examples
+from guestwire.cli.output import examples, visible
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
@@ -24,7 +25,9 @@ def metrics(context: click.Context, guest: str, *, openmetrics: bool) -> None:
     A server with [metrics] in its configuration serves those of all guests at /metrics.
     """
     page = on_guest(context, guest, lambda found: _read(found, is_open=openmetrics))
-    print(b"".join(page.parts).decode(), end="")
+    for line in b"".join(page.parts).decode().removesuffix("\n").split("\n"):
+        # Names are the guest's, and not all that a file may have is fit for a terminal.
+        print(visible(line) if sys.stdout.isatty() else line)
 
 
 async def _read(guest: "Guest", *, is_open: bool) -> "Page":

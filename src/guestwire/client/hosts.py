@@ -146,7 +146,12 @@ class Host:
 
         One that does not answer hides no others.
         """
-        nodes = [node.node for node in await self._list("/nodes", list[_Node]) if node.status != OFFLINE]
+        return (await self.look())[0]
+
+    async def look(self) -> tuple[list[GuestInfo], frozenset[str]]:
+        """The same, and the nodes whose guests are not known now: they are down, or do not answer."""
+        known = await self._list("/nodes", list[_Node])
+        nodes = [node.node for node in known if node.status != OFFLINE]
         answers = await asyncio.gather(*map(self._guests_on, nodes), return_exceptions=True)
         failed = {node: one for node, one in zip(nodes, answers, strict=True) if isinstance(one, BaseException)}
         for node, error in failed.items():
@@ -154,7 +159,8 @@ class Host:
                 raise error
             log.warning("%s: the guests of node %s are not known: %s", self.name, node, error.message)
         found = [guest for answer in answers if isinstance(answer, list) for guest in answer]
-        return sorted(found, key=lambda guest: (guest.name, guest.vmid))
+        silent = frozenset(node.node for node in known if node.status == OFFLINE or node.node in failed)
+        return sorted(found, key=lambda guest: (guest.name, guest.vmid)), silent
 
     def events(self, *, on_ready: Callable[[], None] | None = None) -> "AsyncGenerator[Event, None]":
         """What happens to the guests, from now on, until the iteration is left: see `contract.guest_events` for its kinds.

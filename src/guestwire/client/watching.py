@@ -50,7 +50,7 @@ class Watched(Protocol):
 
     @property
     def name(self) -> str: ...  # noqa: D102  # see `Host`
-    async def guests(self) -> list[GuestInfo]: ...  # noqa: D102
+    async def look(self) -> tuple[list[GuestInfo], frozenset[str]]: ...  # noqa: D102
     def guest_from(self, info: GuestInfo) -> Guest: ...  # noqa: D102
 
 
@@ -107,16 +107,20 @@ class _OwnEvents:
         """How things were when it was last heard."""
 
     async def events(self) -> AsyncGenerator[Event | None, None]:
-        has_begun = False
+        has_begun = is_stale = False
+        looked = 0.0
         async with aclosing(self._own_events()) as events:
             async for event in events:
                 yield event
-                if event or not has_begun:
-                    after = _seen(await self._host.guests(), {})
+                is_stale |= event is not None
+                # A thousand guests may be started in one moment, and their list is long.
+                if not has_begun or (is_stale and looked + EVERY <= time.monotonic()):
+                    found, _ = await self._host.look()
+                    after = _seen(found, {})
                     if not has_begun and self._before is not None:
                         for missed in compare(self._before, after):
                             yield missed
-                    self._before, has_begun = after, True
+                    self._before, has_begun, is_stale, looked = after, True, False, time.monotonic()
 
 
 def reader_of(guest: Guest) -> Read:
@@ -149,11 +153,13 @@ class _Looks:
             while True:
                 if asking.done():
                     await asking
-                found = await self._host.guests()
+                found, silent = await self._host.look()
                 self._running = [one for one in found if one.status == "running"]
                 # One that is started again is asked at once.
                 self._due = {one.vmid: self._due.get(one.vmid, 0.0) for one in self._running}
                 after = _seen(found, self._inside)
+                # Of a node that does not answer now nothing is known: its guests are not gone.
+                after = {vmid: seen for vmid, seen in (self._before or {}).items() if seen.node in silent} | after
                 yield None
                 if self._before is not None:
                     for event in compare(self._before, after):
