@@ -21,7 +21,7 @@ async def test_the_zone_of_an_address_is_no_part_of_the_news() -> None:
 
     facts = await read_facts(read, None)
 
-    assert facts.addresses == {"2001:db8::1", "2001:db8::2", "192.0.2.1"}
+    assert facts.addresses == frozenset({"2001:db8::1", "2001:db8::2", "192.0.2.1"})
 
 
 async def test_names_and_lists_have_an_end() -> None:

@@ -136,6 +136,7 @@ async def test_no_guest_makes_a_series_twice_or_a_counter_negative() -> None:
             for sample in family.samples
         ]
         assert len(samples) == len(set(samples))
+    text = await page(reading)
     assert values(text, "cpu_seconds_total")[("cpu", "0"), ("mode", "user")] == 0.007
     assert len(values(text, "filesystem_size_bytes")) == 2
     assert values(text, "network_receive_bytes_total") == {}

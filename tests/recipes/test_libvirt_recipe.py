@@ -47,7 +47,8 @@ async def test_a_copy_by_libvirt_holds_all_that_was_written_before_the_freeze(
     assert list(folder.glob("none*")) == []
 
 
-async def test_of_two_runs_at_once_none_spoils_the_other(guest: Guest, libvirt_host: LibvirtHost, folder: Path) -> None:
+@pytest.mark.usefixtures("guest")
+async def test_of_two_runs_at_once_none_spoils_the_other(libvirt_host: LibvirtHost, folder: Path) -> None:
     """And a target may have a name that XML has another use for."""
     env = environment(LIBVIRT_DEFAULT_URI=libvirt_host.uri, GUESTWIRE_HOST=libvirt_host.uri)
     target = folder / "R&D's <web>.qcow2"
