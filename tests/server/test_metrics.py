@@ -98,6 +98,20 @@ async def test_a_hanging_guest_costs_its_own_series_and_a_frozen_one_is_left_alo
             await client.post(re.sub("100", "101", agent("fsfreeze-thaw")))
 
 
+async def test_a_guest_that_was_stopped_while_it_was_frozen_has_no_series() -> None:
+    web = vm(100, "web").replace("running = true\n", "")  # it runs while its agent's socket is there
+    async with Serving.of(polled(web)) as server:
+        client = Client(server)
+        async with FakeGuest(server.folder / "100.qga") as fake, asyncio.timeout(30):
+            FrozenGuest(fake, 2, 2)
+            await client.post(agent("fsfreeze-freeze"))
+            while await series(client, "frozen") != {"web": 1}:
+                await asyncio.sleep(0.2)
+        async with asyncio.timeout(30):
+            while await series(client, "frozen"):
+                await asyncio.sleep(0.2)
+
+
 async def test_a_guest_whose_answer_to_one_command_is_odd_is_up_and_says_the_rest() -> None:
     async with Serving.of(polled(vm(100, "web"))) as server, FakeGuest(server.folder / "100.qga") as web:
         web.replies["guest-get-fsinfo"] = [{"name": 1}]

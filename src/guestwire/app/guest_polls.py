@@ -132,15 +132,15 @@ class GuestPolls:
 
     async def _read(self, vmid: int, guest: PolledGuest, groups: Group) -> bool:
         """Reads these groups, and shows what was seen; False where the guest did not answer."""
-        if vmid in self._inventory.freezes.frozen:  # it answers next to nothing, and should be left alone
-            guest.series["frozen"] = [((), 1)]
-            self._show(vmid, guest)
-            return False
         began, is_frozen, reading = time.monotonic(), False, None
         lease = Lease(self._inventory, self._access, POLLER, "")
         try:
             async with asyncio.timeout(POLL_WITHIN):
                 agent = await lease.agent(vmid)
+                if vmid in self._inventory.freezes.frozen:  # it answers next to nothing, and should be left alone
+                    guest.series["frozen"] = [((), 1)]
+                    self._show(vmid, guest)
+                    return False
                 await agent.execute(PING)  # it may lack all that follows, and be up
                 reading = await read_guest(reader_of(agent, guest.lacks), groups)
         except AgentError as error:

@@ -92,9 +92,10 @@ class Lease:
         freezes = self._inventory.freezes
         if terms.connected and self._hold is None:
             raise InvalidParameters({WHILE_CONNECTED: NO_CONNECTION})
-        await freezes.note_sent(vmid, self.subject, command, terms)
         if terms.connected and self._hold:
+            # Before the note is written: this call may be cancelled then, and the note stays.
             self._hold().add_done_callback(lambda _: freezes.end_now(vmid, terms))
+        await freezes.note_sent(vmid, self.subject, command, terms)
 
     async def note_answer(self, vmid: int, command: str, answer: Any, terms: FreezeTerms = NO_TERMS) -> str:
         """See `GuestContext.note_answer`."""
