@@ -1,6 +1,7 @@
 """Who froze which guest is known to log, list, start and stop; what the server froze, it thaws when it is stopped."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -118,12 +119,13 @@ async def test_ls_shows_what_is_frozen(server: Serving, client: Client, fake: Fa
     FrozenGuest(fake, 3)
     options = ["--host", f"https://127.0.0.1:{server.port}", "--token-file", str(server.folder / "state/admin-token"), "--ca", str(server.folder / "state/server.pem"), "ls"]  # fmt: skip
     before = await guestwire(*options)
-    await client.post(agent("fsfreeze-freeze"))
+    await client.post(re.sub("agent/", "guestwire/", agent("fsfreeze-freeze")), **{"guestwire-lease": 3600})
     after = await guestwire(*options)
     listed = {guest["name"]: guest for guest in json.loads((await guestwire(*options, "--json")).output)}
 
     assert "FROZEN" not in before.output
-    assert "FROZEN SINCE" in after.output
+    assert re.search(r"FROZEN SINCE +UNTIL +BY", after.output)
+    assert listed["web"]["frozen_until"] - listed["web"]["frozen_since"] > 3500
     assert listed["web"]["frozen_by"] == "ann@pve!tok"
     assert listed["VM 101"]["frozen_by"] is None
 

@@ -148,7 +148,8 @@ async def test_ls_lists_guests(lab: Lab) -> None:
     found = (await lab("web", "ls", "--json")).json
 
     assert all(
-        row.keys() == {"vmid", "name", "status", "node", "frozen_by", "frozen_since", "last_answer", "tags"}
+        row.keys()
+        == {"vmid", "name", "status", "node", "frozen_by", "frozen_since", "frozen_until", "last_answer", "tags"}
         for row in found
     )
     names = {row["name"]: row["status"] for row in found}

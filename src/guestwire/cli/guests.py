@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 GUESTS: Final = (Column("VMID", "vmid"), Column("NAME", "name"), Column("STATUS", "status"), Column("NODE", "node"))
 TAGS: Final = Column("TAGS", "tags", ";".join)
 """Shown when a guest has some."""
-FROZEN: Final = Column("FROZEN SINCE", "frozen_since", day_and_time)
-"""Shown when a guest is; who froze it stands in the log and in JSON."""
+FROZEN: Final = (
+    Column("FROZEN SINCE", "frozen_since", day_and_time),
+    Column("UNTIL", "frozen_until", day_and_time),
+    Column("BY", "frozen_by"),
+)
+"""Shown when a guest is."""
 
 ENTRIES: Final = (
     Column("MODE", "mode"),
@@ -52,7 +56,7 @@ def ls(context: click.Context, *, path: str | None, tags: tuple[str, ...], json:
         guests = sorted((guest for guest in guests if guest.has_tags(tags)), key=lambda guest: guest.vmid)
         columns = list(GUESTS)
         columns += [TAGS] if any(guest.tags for guest in guests) else []
-        columns += [FROZEN] if any(guest.frozen_by is not None for guest in guests) else []
+        columns += FROZEN if any(guest.frozen_by is not None for guest in guests) else []
         show([_fields(guest) for guest in guests], columns, as_json=json)
         for vm in unusable:
             note(f"guestwire: {vm.name} ({vm.source}): {vm.problem}; {vm.hint}")

@@ -40,6 +40,7 @@ class _Node(msgspec.Struct, frozen=True):
 class _Freeze(msgspec.Struct, frozen=True):
     by: str = ""
     since: float | None = None
+    until: float | None = None
 
 
 class _Vm(msgspec.Struct, frozen=True):
@@ -201,6 +202,7 @@ class Host:
                 vm.vmid, vm.name or str(vm.vmid), TEMPLATE if vm.template else vm.status, node,
                 frozen_by=vm.frozen.by if vm.frozen else None, frozen_since=vm.frozen.since if vm.frozen else None,
                 last_answer=vm.last_answer, tags=tuple(filter(None, re.split(r"[;, ]", vm.tags))),
+                frozen_until=vm.frozen.until if vm.frozen else None,
             )
             for vm in vms
         ]  # fmt: skip

@@ -10,7 +10,7 @@ class GuestInfo:
     """One VM; `status` is `running`, `stopped`, `template`, or `unknown` when it was named by its id and not looked up.
 
     `frozen_by` is the user or token that froze its file systems, at `frozen_since` in seconds since the epoch; None where
-    they are not frozen, or the server does not say. `last_answer` is when an agent that does not answer last did; None
+    they are not frozen, or the server does not say. `frozen_until` is when that ends by itself; None: it does not. `last_answer` is when an agent that does not answer last did; None
     where it answers, or the server does not say. `tags` are those of its host.
     """
 
@@ -22,6 +22,7 @@ class GuestInfo:
     frozen_since: float | None = None
     last_answer: float | None = None
     tags: tuple[str, ...] = ()
+    frozen_until: float | None = None
 
     def has_tags(self, tags: Iterable[str]) -> bool:
         """True if it has all of these."""
