@@ -543,6 +543,18 @@ async def test_a_mistake_on_the_command_line_freezes_nothing(
     assert "guest-fsfreeze-freeze" not in fake.names()
 
 
+async def test_a_lease_that_nothing_would_keep_is_refused_where_there_is_no_server(lab: Lab, fake: FakeGuest) -> None:
+    guest = FrozenGuest(fake, 2, 2)
+    done = await lab("fake", "freeze", "--yes", "--lease", "60", "fake")
+
+    # The guest can run no program; a server of guestwire thaws all the same.
+    if lab.server and not lab.server.limited:
+        assert (done.code, guest.is_frozen) == (0, True)
+    else:
+        assert (done.code, guest.is_frozen) == (3, False)
+        assert "nothing would thaw it after its lease, so it is thawed again" in done.line
+
+
 async def test_a_thaw_says_when_nothing_is_frozen_and_when_the_freeze_was_lost(lab: Lab, fake: FakeGuest) -> None:
     FrozenGuest(fake, 2, 0, 0)
     nothing = await lab("fake", "thaw", "fake")

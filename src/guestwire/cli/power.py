@@ -14,7 +14,7 @@ from guestwire.cli.output import Column, examples, json_option, note, print_tabl
 from guestwire.cli.times import day_and_time
 from guestwire.cli.units import Seconds, size
 from guestwire.counting import counted
-from guestwire.errors import RequestError
+from guestwire.errors import GuestError, RequestError
 
 if TYPE_CHECKING:
     from guestwire.agent.results import TrimResult
@@ -117,13 +117,26 @@ def _freeze_one(
     async def freeze_guest(found: "Guest") -> "int | Frozen":
         import asyncio  # noqa: PLC0415  # `--help` must not wait for it, nor for the client
 
-        from guestwire.client.freezing import freeze, freeze_for  # noqa: PLC0415
+        from guestwire.agent.watchdog import WINDOWS  # noqa: PLC0415
+        from guestwire.client.cancellation import finish_when_cancelled  # noqa: PLC0415
+        from guestwire.client.freezing import freeze, freeze_for, thaw  # noqa: PLC0415
 
         try:
-            return await freeze_for(found, lease, mounts or None) if lease or mounts else await freeze(found)
+            if not lease and not mounts:
+                return await freeze(found)
+            has_server = not found.host.is_local and await found.host.is_guestwire()
+            frozen = await freeze_for(found, lease, mounts or None)
         except asyncio.CancelledError:
             note(f"{guest}: interrupted; its file systems are thawed")
             raise
+        if lease and not has_server and not frozen.watchdog and frozen.problem != WINDOWS:
+            # This command ends now: the lease would be an empty promise.
+            await finish_when_cancelled(thaw(found))
+            raise GuestError(
+                f"guest {guest}: nothing would thaw it after its lease, so it is thawed again: {frozen.problem};"
+                " freeze it for a COMMAND, or without a lease"
+            )
+        return frozen
 
     found = on_guest(context, guest, lambda found: _until_ended(freeze_guest(found)))
     count = found if isinstance(found, int) else found.frozen
