@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import Client, agent, site, vm
+from calling import Client, agent, guestwire, site, vm
 from freezes import FrozenGuest
 from serving import Serving
 from waiting import until
@@ -245,6 +245,19 @@ async def test_what_a_freeze_leaves_in_a_real_guest_is_taken_away(machine: Machi
             pass
 
     assert (count, single) == (1, 1)
+
+
+@pytest.mark.guest
+async def test_a_thaw_by_another_process_ends_the_watchdog_too(machine: Machine) -> None:
+    """Else it ended the next freeze, whose owner may not notice."""
+    target = f"unix:{machine.agent_socket}"
+    frozen = await guestwire("--host", target, "freeze", "--yes", "--lease", "50", "guest100")
+    armed = await machine.shell("cat /run/guestwire-watchdog")
+    thawed = await guestwire("--host", target, "thaw", "guest100")
+
+    assert (frozen.code, thawed.code) == (0, 0)
+    assert armed
+    await machine.shell("! test -e /run/guestwire-watchdog && ! pgrep -f 'sleep 5[1]'")
 
 
 async def test_a_freeze_of_fewer_than_were_named_is_none(client: Client, fake: FakeGuest) -> None:

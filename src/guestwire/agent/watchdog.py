@@ -47,8 +47,8 @@ def arming(seconds: float) -> Command:
 
 
 def disarming(process: str) -> Command:
-    """The command that ends it; safe when it has ended."""
-    return UNIX.script("disarm", *process.split(" "))
+    """The command that ends it, or with "" the one that there is; safe when it has ended."""
+    return UNIX.script("disarm", *process.split())
 
 
 def watchdog_in(code: int | None, output: bytes) -> Watchdog:

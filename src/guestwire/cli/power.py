@@ -124,7 +124,7 @@ def _freeze_one(
         try:
             if not lease and not mounts:
                 return await freeze(found)
-            has_server = not found.host.is_local and await found.host.is_guestwire()
+            has_server = await _has_server(found)
             frozen = await freeze_for(found, lease, mounts or None)
         except asyncio.CancelledError:
             note(f"{guest}: interrupted; its file systems are thawed")
@@ -146,6 +146,11 @@ def _freeze_one(
         f"{guest}: {counted(count, *FROZEN)} frozen{until}; guestwire thaw {guest}",
         as_json=as_json,
     )
+
+
+async def _has_server(found: "Guest") -> bool:
+    """True if guestwire's server is between, which ends leases."""
+    return not found.host.is_local and await found.host.is_guestwire()
 
 
 def _until(guest: str, frozen: "Frozen") -> str:
@@ -239,9 +244,12 @@ def thaw(context: click.Context, guest: str, *, json: bool) -> None:
     """Thaw a guest's file systems."""
 
     async def thaw_guest(found: "Guest") -> int:
-        from guestwire.client.freezing import end_freeze  # noqa: PLC0415
+        from guestwire.client.freezing import end_freeze, end_watchdog  # noqa: PLC0415
 
-        return await end_freeze(found)
+        count = await end_freeze(found)
+        if count and not await _has_server(found):  # which knows what it started
+            await end_watchdog(found)
+        return count
 
     count = on_guest(context, guest, thaw_guest)
     words = (
