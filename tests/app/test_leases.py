@@ -97,6 +97,21 @@ async def test_a_freeze_ends_with_the_connection_of_its_caller(client: Client, f
     await until(lambda: not guest.is_frozen, 10)
 
 
+async def test_a_caller_whose_machine_dies_is_missed(client: Client, fake: FakeGuest) -> None:
+    """Its connection is never closed: the kernel asks whether it is there."""
+    FrozenGuest(fake, 3, 3)
+    async with client.connection() as connection:
+        body = json.dumps({"while-connected": True}).encode()
+        connection.send(client.request("POST", OWN, body, ["Content-Type: application/json"]))
+        assert (await connection.answer()).status == 200
+        ours = f":{connection.writer.get_extra_info('sockname')[1]:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        timers = [row[5] for row in rows if row[2].endswith(ours)]
+
+        assert [timer[:2] for timer in timers] == ["02"]  # it waits to ask
+        assert 0 < int(timers[0][3:], 16) <= 10 * 100  # ticks
+
+
 async def test_a_caller_that_leaves_while_the_guest_freezes_leaves_it_thawed(client: Client, fake: FakeGuest) -> None:
     guest = FrozenGuest(fake, 3, 3)
     fake.delay["guest-fsfreeze-freeze"] = 1.0

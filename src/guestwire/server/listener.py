@@ -48,6 +48,11 @@ HALF_CLOSED_FOR: Final = 2.0
 TAKEN_WITHIN: Final = 120.0
 """Seconds in which a client must take something of an answer that waits for it."""
 
+GONE_AFTER: Final = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+"""Seconds, and how often, the kernel asks a client that says nothing: one whose machine died never closes its connection,
+and a freeze while it is connected, or a stream of events, would not end.
+"""
+
 MAX_CONNECTIONS: Final = 2000
 WARN_EVERY: Final = 60.0
 
@@ -125,6 +130,9 @@ class _Connection(asyncio.Protocol):
 
     async def _connect(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         self._has_begun = True
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in GONE_AFTER.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         if tls and await self._first_byte(sock) not in (HANDSHAKE, b""):
             self._is_on_wrong_port, tls = True, None
         await self._loop.connect_accepted_socket(
