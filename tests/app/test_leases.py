@@ -2,6 +2,7 @@
 
 import base64
 import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,25 @@ async def test_a_guest_that_does_not_answer_is_told_again(client: Client, fake: 
     await until(lambda: fake.names().count("guest-fsfreeze-thaw") == 3, 15)
     await until(lambda: not guest.is_frozen)
     assert await listed(client) == []
+
+
+async def test_a_vm_that_is_not_served_for_a_while_is_thawed_when_it_is_there_again(
+    server: Serving, client: Client, fake: FakeGuest
+) -> None:
+    guest = FrozenGuest(fake, 3, 3)
+    await client.post(OWN, **{"guestwire-lease": 2})
+    config = server.folder / "guestwire.toml"
+    before = config.read_text()
+    config.write_text(before.replace("vmid = 100", "vmid = 109"))
+    server.process.send_signal(signal.SIGHUP)
+    await until(lambda: "VM 100 should be thawed" in server.log, 15)
+    assert guest.is_frozen
+    config.write_text(before)
+    server.process.send_signal(signal.SIGHUP)
+
+    await until(lambda: not guest.is_frozen, 15)
+    trail = await guestwire("audit", "--state-dir", str(server.folder / "state"), "--json")
+    assert trail.output.count("fsfreeze-thaw") == 1
 
 
 async def test_a_freeze_that_is_thawed_in_time_ends_once(client: Client, fake: FakeGuest) -> None:

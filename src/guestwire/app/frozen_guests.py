@@ -73,6 +73,8 @@ class FrozenGuests:
         while self._freezes.is_due(vmid):
             note = self._freezes.frozen[vmid]
             try:
+                if vmid not in self._inventory.vms:  # a reload, or a libvirt that answers again, may bring it back
+                    raise VmNotFound(vmid, self._inventory.node)
                 await self._call(fsfreeze_thaw, vmid)
             except VmNotRunning:
                 await self._freezes.forget(vmid)
@@ -97,6 +99,9 @@ class FrozenGuests:
         try:
             status = await self._call(fsfreeze_status, vmid)
         except (VmNotFound, VmNotRunning) as error:
+            if isinstance(error, VmNotFound) and any(source.problem for source in self._inventory.sources.values()):
+                log.warning("VM %d may still be frozen, and can't be seen now: %s", vmid, in_words(note))
+                return
             await self._freezes.forget(vmid)
             log.warning("%s: %s, and no freeze outlasts that", in_words(note), error)
         except (GuestwireError, TimeoutError) as error:
