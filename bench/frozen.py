@@ -70,12 +70,18 @@ async def _guest(image: GuestImage, left: Iterator[int], pauses: dict[str, list[
 
 
 async def _round(service: Service, way: str) -> None:
+    """Kills once. An agent whose guest the watchdog has thawed takes it for frozen; of our server's it is told, of others an operator tells it."""
     address = service.address
     host = {
         "GUESTWIRE_HOST": f"https://127.0.0.1:{address.port}",
         "GUESTWIRE_TOKEN": address.token,
         "GUESTWIRE_CA": str(address.certificate),
     }
+    thaw = [sys.executable, "-m", "guestwire", "thaw", "100"]
+    thawing = await asyncio.create_subprocess_exec(
+        *thaw, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, env=os.environ | host
+    )
+    await thawing.wait()
     command = [sys.executable, "-m", "guestwire", "freeze", "--lease", str(LEASE), "100", "--", "sleep", "60"]
     client = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,

@@ -43,7 +43,7 @@ class Serving:
     ) -> AsyncIterator[Self]:
         """Serves the configuration that `config` makes for a folder and a port; stops at the end.
 
-        `prepare` may write to the state directory before the server's first start. `killed`: the test kills it itself.
+        `prepare` may write to the state directory before the server's first start. `killed`: it is not stopped, but killed at the end, if no test has done that.
         `limited`: with what Proxmox VE has and no more; `strict`: in its time, too. `open_files`: shell commands that limit them.
         """
         with tempfile.TemporaryDirectory(prefix="gw-") as name:
@@ -62,6 +62,9 @@ class Serving:
             finally:
                 if not killed:
                     await server.stop()
+                elif server.process.returncode is None:
+                    server.process.kill()
+                    await server.process.wait()
 
     @property
     def log(self) -> str:

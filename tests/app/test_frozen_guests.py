@@ -24,9 +24,6 @@ ANN = settling(person("ann@pve", ("/", "Administrator")))
 async def server() -> AsyncIterator[Serving]:
     async with Serving.of(site(vm(100, "web"), vm(101)), prepare=ANN, killed=True) as server:
         yield server
-        if server.process.returncode is None:
-            server.process.kill()
-            await server.process.wait()
 
 
 @pytest.fixture

@@ -31,9 +31,6 @@ ARMED = "fe0"
 async def server() -> AsyncIterator[Serving]:
     async with Serving.of(site(vm(100, "web"), vm(101)), killed=True) as server:
         yield server
-        if server.process.returncode is None:
-            server.process.kill()
-            await server.process.wait()
 
 
 @pytest.fixture

@@ -159,3 +159,17 @@ async def test_promtool_finds_nothing_wrong() -> None:
     checked = await asyncio.to_thread(subprocess.run, command, input=text.encode(), capture_output=True, check=False)
 
     assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+async def test_families_that_were_not_read_again_stay_until_the_vm_has_another_name() -> None:
+    exposition = Exposition()
+    exposition.put(100, "web", "pve1", {"users": [((), 2)], "load1": [((), 0.5)]})
+    assert exposition.put(100, "web", "pve1", {"load1": [((), 1.5)]}, keeps=True)
+    both = b"".join((await exposition.page([100], is_open=False)).parts).decode()
+    assert not exposition.put(100, "db", "pve1", {"load1": [((), 2.5)]}, keeps=True)
+    renamed = b"".join((await exposition.page([100], is_open=False)).parts).decode()
+
+    assert '_users{id="qemu/100",name="web",node="pve1"} 2\n' in both
+    assert '_load1{id="qemu/100",name="web",node="pve1"} 1.5\n' in both
+    assert "_users" not in renamed
+    assert '_load1{id="qemu/100",name="db",node="pve1"} 2.5\n' in renamed

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from guestwire.access import Subject
@@ -48,7 +49,6 @@ class PolledGuest:
         self.pause = pause
         self.due = now + place * pause  # not all at once
         self.group_due = dict.fromkeys(RHYTHM, 0.0)
-        self.series: dict[str, Any] = {}
         self.lacks: set[str] = set()
         """Commands that its agent does not have; it is asked again with the system's group."""
         self.task: asyncio.Task[None] | None = None
@@ -122,7 +122,6 @@ class GuestPolls:
             try:
                 answered = await self._read(vmid, guest, groups)
             except (VmNotFound, VmNotRunning, AgentNotConfigured):
-                guest.series = {}
                 self._exposition.forget(vmid)
                 guest.plan(began, min(FIRST, self._every))
             else:
@@ -138,8 +137,7 @@ class GuestPolls:
             async with asyncio.timeout(POLL_WITHIN):
                 agent = await lease.agent(vmid)
                 if vmid in self._inventory.freezes.frozen:  # it answers next to nothing, and should be left alone
-                    guest.series["frozen"] = [((), 1)]
-                    self._show(vmid, guest)
+                    self._show(vmid, guest, {"frozen": [((), 1)]}, keeps=True)
                     return False
                 await agent.execute(PING)  # it may lack all that follows, and be up
                 reading = await read_guest(reader_of(agent, guest.lacks), groups)
@@ -157,17 +155,18 @@ class GuestPolls:
         seen.add("last_poll_timestamp_seconds", time.time())
         seen.add("poll_duration_seconds", time.monotonic() - began)
         # What a guest said before it fell silent is no news: a dashboard should see a gap.
-        before = guest.series if reading or is_frozen else {}
-        guest.series = {**before, **(reading.series if reading else {}), **seen.series}
+        series = {**(reading.series if reading else {}), **seen.series}
         if not reading:
             guest.group_due = dict.fromkeys(guest.group_due, 0.0)
-        self._show(vmid, guest)
+        self._show(vmid, guest, series, keeps=bool(reading) or is_frozen)
         return reading is not None
 
-    def _show(self, vmid: int, guest: PolledGuest) -> None:
+    def _show(self, vmid: int, guest: PolledGuest, series: Mapping[str, Any], *, keeps: bool) -> None:
         vm = self._inventory.vms.get(vmid)
         if vm is not None:
-            self._exposition.put(vmid, vm.config.name or f"VM {vmid}", self._inventory.node, guest.series)
+            name = vm.config.name or f"VM {vmid}"
+            if not self._exposition.put(vmid, name, self._inventory.node, series, keeps=keeps):
+                guest.group_due = dict.fromkeys(guest.group_due, 0.0)
 
 
 def guest_done(guest: PolledGuest) -> Any:

@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from guestwire.metrics.families import FAMILIES, POSITIONS, PREFIX
 from guestwire.metrics.polling import Labels
@@ -27,23 +27,55 @@ class Page:
     type: str
 
 
+class _Lines(NamedTuple):
+    """Of one guest: what names it in each line, and the lines by the positions of their families."""
+
+    of_guest: str
+    families: dict[int, bytes]
+
+
 class Exposition:
     """The lines of all guests."""
 
     def __init__(self) -> None:
-        self._guests: dict[int, dict[int, bytes]] = {}
+        self._guests: dict[int, _Lines] = {}
 
     @property
     def vmids(self) -> Iterable[int]:
         """The guests that have series."""
         return self._guests.keys()
 
-    def put(self, vmid: int, name: str, node: str, series: Mapping[str, Iterable[tuple[Labels, float]]]) -> None:
-        """Makes these the series of a guest."""
+    def put(
+        self,
+        vmid: int,
+        name: str,
+        node: str,
+        series: Mapping[str, Iterable[tuple[Labels, float]]],
+        *,
+        keeps: bool = False,
+    ) -> bool:
+        """Makes these the series of a guest.
+
+        Args:
+            vmid: of its VM.
+            name: of its VM.
+            node: where it is.
+            series: by the names of their families.
+            keeps: series of other families stay as they were.
+
+        Returns:
+            False when they could not stay: the VM has another name now.
+        """
+        # Only lines are kept, and nothing that they were made of: what 1,000 guests said, in small objects, makes each
+        # of Python's searches for garbage a pause of a tenth of a second.
         of_guest = f'id="qemu/{vmid}",name="{escape(name)}",node="{escape(node)}"'
-        self._guests[vmid] = {
-            POSITIONS[family]: _lines(PREFIX + family, of_guest, values) for family, values in series.items()
-        }
+        before = self._guests.get(vmid)
+        has_kept = keeps and before is not None and before.of_guest == of_guest
+        families = before.families if has_kept and before else {}
+        for family, values in series.items():
+            families[POSITIONS[family]] = _lines(PREFIX + family, of_guest, values)
+        self._guests[vmid] = _Lines(of_guest, families)
+        return has_kept or not keeps or before is None
 
     def forget(self, vmid: int) -> None:
         """A guest is not polled any more."""
@@ -51,7 +83,7 @@ class Exposition:
 
     async def page(self, vmids: Iterable[int], *, is_open: bool) -> Page:
         """The series of these guests; `is_open`: in OpenMetrics' form. The loop runs while it is made."""
-        guests = [found for vmid in vmids if (found := self._guests.get(vmid))]
+        guests = [found.families for vmid in vmids if (found := self._guests.get(vmid))]
         parts: list[bytes] = []
         for position, family in enumerate(FAMILIES):
             lines = [some for guest in guests if (some := guest.get(position))]
