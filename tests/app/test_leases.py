@@ -302,6 +302,17 @@ async def test_a_freeze_of_fewer_than_were_named_is_none(client: Client, fake: F
     assert (guest.is_frozen, await listed(client)) == (False, [])
 
 
+async def test_a_freeze_of_nothing_is_a_mistake(client: Client, fake: FakeGuest) -> None:
+    body = json.dumps({"mountpoints": []}).encode()
+    async with client.connection() as connection:
+        connection.send(client.request("POST", OWN, body, ["Content-Type: application/json"]))
+        answer = await connection.answer()
+
+    assert answer.status == 400
+    assert b"leave it out to freeze all" in answer.body
+    assert "guest-fsfreeze-freeze-list" not in fake.names()
+
+
 async def test_a_freeze_of_fewer_that_can_not_be_undone_says_so(client: Client, fake: FakeGuest) -> None:
     FrozenGuest(fake, 1, "the file systems stay frozen", 1)
     fake.replies["guest-fsfreeze-freeze-list"] = fake.replies["guest-fsfreeze-freeze"]

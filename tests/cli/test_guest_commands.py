@@ -543,6 +543,14 @@ async def test_a_mistake_on_the_command_line_freezes_nothing(
     assert "guest-fsfreeze-freeze" not in fake.names()
 
 
+async def test_a_guest_of_which_nothing_can_be_frozen_has_no_backup(lab: Lab, fake: FakeGuest, tmp_path: Path) -> None:
+    FrozenGuest(fake, 0, 0)
+    done = await lab("fake", "freeze", "fake", "--", "touch", str(tmp_path / "backup"))
+
+    assert (done.code, (tmp_path / "backup").exists()) == (3, False)
+    assert done.line.endswith("guest fake: it has no file system that can be frozen: touch was not run")
+
+
 async def test_a_lease_that_nothing_would_keep_is_refused_where_there_is_no_server(lab: Lab, fake: FakeGuest) -> None:
     guest = FrozenGuest(fake, 2, 2)
     done = await lab("fake", "freeze", "--yes", "--lease", "60", "fake")

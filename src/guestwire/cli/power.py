@@ -177,6 +177,10 @@ def _freeze_while(
             raise RequestError("a guest is named twice: nothing was frozen")
         async with freezing_for(found, lease, mounts or None) as frozen:
             for name, one in zip(guests, frozen, strict=True):
+                if not one.frozen:
+                    raise GuestError(
+                        f"guest {name}: it has no file system that can be frozen: {command[0]} was not run"
+                    )
                 note(f"{name}: {counted(one.frozen, *FROZEN)} frozen{_until(name, one)}")
             code = await _run(command)
         for name in guests:

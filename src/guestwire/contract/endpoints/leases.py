@@ -14,7 +14,7 @@ from guestwire.contract.faces import ToolView
 from guestwire.contract.parameters import Role, VmParameters, parameter
 from guestwire.contract.results import AgentFault
 from guestwire.counting import counted
-from guestwire.errors import AgentError, GuestError, UnexpectedAnswer
+from guestwire.errors import AgentError, GuestError, InvalidParameters, UnexpectedAnswer
 
 endpoints = Registry()
 
@@ -66,6 +66,8 @@ async def freeze(context: GuestContext, parameters: Freeze) -> Frozen:
 
     A process in the guest thaws them a second after the lease when nothing else has.
     """
+    if parameters.mountpoints is not None and not parameters.mountpoints:
+        raise InvalidParameters({"mountpoints": "none is named; leave it out to freeze all"})
     agent = await context.agent(parameters.vmid)
     lease = parameters.guestwire_lease or context.freeze_lease
     command, arguments = qga.FSFREEZE_FREEZE, None
