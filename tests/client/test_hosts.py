@@ -216,7 +216,9 @@ class Suspending(Bare):
     ) -> Any:  # fmt: skip
         if path.startswith("/nodes/pve1/qemu/100/agent/"):
             assert (method, parameters, repeatable) == ("POST", {}, False)
-            raise AgentTookTooLong(context, f"VM 100 qga command 'guest-{path.rpartition('/')[2]}' failed - got timeout")
+            raise AgentTookTooLong(
+                context, f"VM 100 qga command 'guest-{path.rpartition('/')[2]}' failed - got timeout"
+            )
         assert (method, path, repeatable) == ("GET", "/nodes/pve1/qemu/100/status/current", True)
         if callable(self.state):
             raise self.state(context)
@@ -240,7 +242,8 @@ async def test_a_guest_that_gives_no_answer_for_it_sleeps_has_obeyed(
 
     await getattr(guest, mode)()
 
-    assert ("it gave no answer, as a guest that obeys; VM.Audit lets see whether it did" in caplog.text) is callable(state)
+    noted = "it gave no answer, as a guest that obeys; VM.Audit lets see whether it did" in caplog.text
+    assert noted is callable(state)
 
 
 @pytest.mark.parametrize(
