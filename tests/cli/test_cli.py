@@ -76,6 +76,13 @@ async def test_every_help_fits_the_terminal_and_cuts_no_word(columns: int) -> No
         assert set(re.split(r"\s+|(?<=-)", whole)) == set(re.split(r"\s+|(?<=-)", wrapped)), words
 
 
+async def test_help_names_arguments_as_they_are_written() -> None:
+    for words in _all(guestwire_group):
+        assert not re.search(r"<(str|int|float|path)\b|\{[A-Z]+\}", await _help(*words, columns=120)), words
+    warning = r"--insecure +Accept any certificate \(insecure: a man in the middle can read and change everything\)"
+    assert re.search(warning, await _help(columns=200))
+
+
 async def test_help_is_asked_for_with_success() -> None:
     ended = await guestwire("--help")
 

@@ -291,6 +291,7 @@ async def _exited(lab: Lab, pid: str) -> ProcessState[str]:
     async with asyncio.timeout(ANSWERS_WITHIN):
         while True:
             done = await lab("web", "status", "web", pid, "--json")
+            assert b"null" not in done.output, "what the agent did not say is left out"
             if (state := msgspec.json.decode(done.output, type=ProcessState)).exited:
                 return state
 

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from calling import ANSWERS_WITHIN, Ended
+from calling import ANSWERS_WITHIN, Ended, site, vm
 from commands import on_terminal
 from reaching import Lab, ended, environment, guestwire, over_https
+from serving import Serving
 from waiting import until
+from ways import options_for
 
 from guestwire.client import errors
 from guestwire.client.carriers.https import fingerprint_of
@@ -142,6 +144,24 @@ async def test_doctor_knows_a_stopped_vm_a_missing_one_and_bad_credentials(lab: 
     assert "failed   vm           no such VM" in none.text
     assert "ok       tls" in login.text
     assert "failed   credentials" in login.text
+
+
+async def test_ls_and_doctor_say_the_same_of_a_vm_without_an_agent_and_ls_goes_by_id(tmp_path: Path) -> None:
+    bare = '[[vm]]\nvmid = 200\nname = "aaa"\n'
+    async with Serving.of(site(bare, vm(100, "zzz"))) as server:
+        options, env = options_for(server), environment(tmp_path)
+        people = await guestwire(*options, "ls", env=env)
+        programs = await guestwire(*options, "ls", "--json", env=env)
+        doctor = await guestwire(*options, "doctor", "--json", "aaa", env=env)
+
+    assert [(row["vmid"], row["name"], row["status"]) for row in programs.json] == [
+        (100, "zzz", "running"), (200, "aaa", "stopped"),
+    ]  # fmt: skip
+    assert [line.split()[:3] for line in people.text.splitlines()[1:]] == [
+        ["100", "zzz", "running"], ["200", "aaa", "stopped"],
+    ]  # fmt: skip
+    assert doctor.code == 3
+    assert b"is running" not in doctor.output, "it says no more than it knows"
 
 
 # Addresses and configuration

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +15,7 @@ from guestwire.client import Host, connect
 from guestwire.client.agent_help import ChannelHelp
 from guestwire.client.diagnosis import examine
 from guestwire.client.errors import (
+    AgentTookTooLong,
     AgentUnavailable,
     CallFailed,
     ErrorContext,
@@ -204,6 +205,62 @@ async def test_doctor_looks_whether_the_option_for_the_agent_is_off(agent: str, 
     assert advice in found.steps[-1]["next"]
     assert found.help
     assert found.help.channel == ChannelHelp("qm set 100 --agent 1 && qm shutdown 100 && qm start 100", (), "")
+
+
+class Suspending(Bare):
+    """Proxmox VE whose VM gives no answer to a suspend, as one that obeys; `state` is what is said of it then, or the error of asking."""
+
+    def __init__(self, state: dict[str, str] | Callable[[ErrorContext], CallFailed]) -> None:
+        self.state = state
+
+    async def call(
+        self, method: str, path: str, parameters: Mapping[str, Any], context: ErrorContext, *, repeatable: bool = False,
+        as_bytes: bool = False,  # noqa: ARG002
+    ) -> Any:  # fmt: skip
+        if path.startswith("/nodes/pve1/qemu/100/agent/"):
+            assert (method, parameters, repeatable) == ("POST", {}, False)
+            raise AgentTookTooLong(
+                context, f"VM 100 qga command 'guest-{path.rpartition('/')[2]}' failed - got timeout"
+            )
+        assert (method, path, repeatable) == ("GET", "/nodes/pve1/qemu/100/status/current", True)
+        if callable(self.state):
+            raise self.state(context)
+        return self.state
+
+
+@pytest.mark.parametrize("mode", ["suspend_ram", "suspend_disk", "suspend_hybrid"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"status": "running", "qmpstatus": "suspended"},
+        {"status": "stopped", "qmpstatus": "stopped"},
+        lambda context: PrivilegeMissing(context, "Permission check failed (/vms/100, VM.Audit)"),
+    ],
+    ids=["suspended", "stopped", "not to be seen"],
+)
+async def test_a_guest_that_gives_no_answer_for_it_sleeps_has_obeyed(
+    state: dict[str, str] | Callable[[ErrorContext], CallFailed], mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = await Host(Suspending(state)).guest("pve1/100")
+
+    await getattr(guest, mode)()
+
+    noted = "it gave no answer, as a guest that obeys; VM.Audit lets see whether it did" in caplog.text
+    assert noted is callable(state)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"status": "running", "qmpstatus": "running"}, lambda context: CallFailed(context, "Connection refused", 595)],
+    ids=["running", "not known"],
+)
+async def test_a_guest_that_gives_no_answer_and_runs_has_not_obeyed(
+    state: dict[str, str] | Callable[[ErrorContext], CallFailed],
+) -> None:
+    guest = await Host(Suspending(state)).guest("pve1/100")
+
+    with pytest.raises(AgentTookTooLong, match="got timeout"):
+        await guest.suspend_ram()
 
 
 class HalfDown(Cluster):

@@ -309,6 +309,14 @@ async def test_names_of_parameters_can_be_given_as_they_are() -> None:
     assert [request.body for request in server.got] == [{"a_b": 1, "c-d": 2, "e-f": 3}]
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_list_in_a_query_is_a_key_that_is_repeated(method: str) -> None:
+    async with Server(lambda _: ("200 OK", {})).running() as server, await server.host() as host:
+        await host.raw(method, "/x", {"file": ["/a b", "/c"], "count": 1})
+
+    assert [request.path.partition("?")[2] for request in server.got] == ["file=%2Fa%20b&file=%2Fc&count=1"]
+
+
 async def test_credentials_do_not_follow_a_redirect() -> None:
     async with Server(lambda _: ("200 OK", {})).running() as other:
         leading = f"302 Found\r\nLocation: http://127.0.0.1:{other.port}/api2/json/version"

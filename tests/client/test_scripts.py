@@ -166,6 +166,24 @@ def test_a_file_that_replaces_another_keeps_all_of_it_but_its_content(run: Run, 
             assert os.getxattr(old, POSIX_ACL) == LABUSER_READS
 
 
+def test_where_the_owner_can_not_be_kept_the_rest_is(tmp_path: Path) -> None:
+    """As where an agent is root of its user namespace alone."""
+    old = tmp_path / "old"
+    old.write_text("old")
+    os.setxattr(old, "user.kept", b"yes")
+    if os.getuid() == 0:
+        os.chown(old, 33, 34)
+    old.chmod(0o4755)
+    put = UNIX.put(str(tmp_path / "a-1"), str(old), digest(b"new"), Attributes())
+    alone = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--unshare-user", "--uid", "0", "--gid", "0"]
+
+    done = subprocess.run([*alone, "dash", *put[1:]], input=b"new", capture_output=True, check=False, timeout=30)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (old.read_bytes(), old.stat().st_uid, old.stat().st_mode & 0o7777) == (b"new", os.getuid(), 0o4755)
+    assert os.getxattr(old, "user.kept") == b"yes"
+
+
 def test_permissions_that_are_for_a_new_file_are_given_to_one(run: Run, tmp_path: Path) -> None:
     attributes = Attributes(0o750, for_new=True)
     assert run(UNIX.put(str(tmp_path / "a-1"), str(tmp_path / "b"), digest(b"x"), attributes), b"x").returncode == 0

@@ -64,14 +64,14 @@ async def test_several_calls_at_once_have_three_workers(guest: Guest) -> None:
     assert {name.host_name for name in names} == {"slow"}
 
 
-async def test_a_suspend_that_ends_with_a_time_out_is_not_taken_for_a_failure(
+async def test_a_suspend_that_ends_with_a_time_out_while_the_vm_runs_is_one(
     slow: tuple[Serving, SandboxedAgent],
 ) -> None:
     async with FakeGuest(slow[0].folder / "101.qga") as fake, await over_https(slow[0]) as host:
         fake.no_reply |= {"guest-suspend-hybrid"}
         found = await host.guest(101)
         await found.wait_ready(60)
-        # This server has no status/current, as a host whose state can't be seen.
+        # Nothing here knows better than that this VM runs; what is said of one that sleeps: see test_hosts.py.
         with pytest.raises(Exception, match="got timeout"):
             await found.suspend_ram()
         assert "guest-suspend-ram" in fake.names()

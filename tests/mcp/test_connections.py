@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import uvicorn
 from calling import connected
+from serving import free_port
 from waiting import until
 
 from guestwire.mcp import connections
-from guestwire.mcp.connections import BoundedProtocol
+from guestwire.mcp.connections import PER_ADDRESS, BoundedProtocol, most_connections
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -25,7 +28,7 @@ async def app(_scope: object, _receive: object, send: object) -> None:
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """A server whose patience is short, and whose keep-alive is not."""
     monkeypatch.setattr(connections, "REQUEST_WITHIN", 0.1)
-    monkeypatch.setattr(connections, "PER_ADDRESS", 5)
+    monkeypatch.setattr(BoundedProtocol, "most", 5 * PER_ADDRESS)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, http=BoundedProtocol, log_level="error", timeout_keep_alive=600, lifespan="off")
         server = uvicorn.Server(config)
@@ -62,3 +65,32 @@ async def test_an_address_has_a_part_of_the_connections_and_others_are_served(po
         async with connected(port, None, "127.0.0.2") as other:
             other.send(REQUEST)
             assert (await other.answer()).status == 200
+
+
+def test_connections_are_as_many_as_there_are_descriptors_for() -> None:
+    assert [most_connections(files) for files in (8, 1024, 1024 * 1024)] == [4, 796, 2000]
+
+
+@pytest.mark.slow
+async def test_more_connections_than_descriptors_keep_nobody_out_and_fill_no_log(folder: Path) -> None:
+    words = ["-m", "guestwire", "--host", f"unix:{folder}/none.qga", "mcp", "--http", str(port := free_port())]
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", 'ulimit -n 300 && exec "$@"', "sh", sys.executable, *words, "--bearer-file", str(folder / "bearer"),
+            "--records", str(folder / "records"), stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        await until(lambda: b"listening on" in (folder / "log").read_bytes(), 60)
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(600):
+                await stack.enter_async_context(connected(port, None, f"127.0.0.{2 + number // 200}"))
+            async with connected(port, None) as other:
+                other.send(REQUEST)
+                assert (await other.answer()).status
+    finally:
+        process.terminate()
+        await process.wait()
+
+    text = (folder / "log").read_text()
+    assert "too many connections are open" in text
+    assert text.count("\n") < 10, text

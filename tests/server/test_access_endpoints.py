@@ -57,6 +57,18 @@ async def test_a_user_is_made_shown_changed_and_removed(boss: As) -> None:
     assert (await boss.call("GET", f"{ACCESS}/users/{userid}")).reason == f"no such user ('{userid}')"
 
 
+@pytest.mark.parametrize("userid", ["joe@example.org@pve", "é@pve", "a@b@c@pve"])
+async def test_a_name_may_be_an_address_and_its_realm_is_what_follows_the_last_at(
+    boss: As, server: Serving, userid: str
+) -> None:
+    assert (await boss.call("POST", f"{ACCESS}/users", userid=userid, password=PASSWORD)).status == 200
+
+    ticket, _ = await logged_in(server, userid, PASSWORD)
+    assert ticket.startswith(f"PVE:{userid}:")
+    assert (await boss.call("GET", f"{ACCESS}/users/{quote(userid)}")).status == 200
+    assert (await boss.call("DELETE", f"{ACCESS}/users/{quote(userid)}")).status == 200
+
+
 async def test_a_list_of_users_never_holds_a_secret(boss: As) -> None:
     userid = await made_user(boss, "ben", password=PASSWORD)
     await made_token(boss, userid)

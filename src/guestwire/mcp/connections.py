@@ -6,7 +6,7 @@ uvicorn ends a connection that says nothing after an answer; one that never asks
 import asyncio
 import logging
 import time
-from typing import Final
+from typing import ClassVar, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -15,8 +15,16 @@ from guestwire.pacing import network_of
 log = logging.getLogger("guestwire.mcp")
 
 MOST_CONNECTIONS: Final = 2000
-PER_ADDRESS: Final = 500
-"""Of one address; IPv6: of one /64."""
+"""Where there are descriptors for them."""
+
+PER_ADDRESS: Final = 4
+"""One in so many is for an address; IPv6: for a /64."""
+
+BACKLOG: Final = 100
+"""asyncio accepts so many in one turn of the loop; what is refused gives its descriptor back in the next."""
+
+RESERVED: Final = 128
+"""Descriptors for connections to hosts, for files and for the loop's own."""
 
 REQUEST_WITHIN: Final = 15.0
 """Seconds for a request's head; a connection without one is ended after twice that at most."""
@@ -24,9 +32,19 @@ REQUEST_WITHIN: Final = 15.0
 WARN_EVERY: Final = 60.0
 
 
-class BoundedProtocol(H11Protocol):
-    """One connection, as uvicorn serves it, within bounds."""
+def most_connections(open_files: int) -> int:
+    """How many connections a limit of open files leaves room for."""
+    return max(PER_ADDRESS, min(MOST_CONNECTIONS, open_files - BACKLOG - RESERVED))
 
+
+class BoundedProtocol(H11Protocol):
+    """One connection, as uvicorn serves it, within bounds.
+
+    Attributes:
+        most: connections that there may be.
+    """
+
+    most: ClassVar[int] = MOST_CONNECTIONS
     _warned_at = -WARN_EVERY
     _idle_since: tuple[RequestResponseCycle | None] | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -36,7 +54,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         network = self.network
         ours = sum(1 for other in self.connections if isinstance(other, BoundedProtocol) and other.network == network)
-        if len(self.connections) > MOST_CONNECTIONS or ours > PER_ADDRESS:
+        if len(self.connections) > self.most or ours > max(1, self.most // PER_ADDRESS):
             self._warn(network)
             transport.abort()
             return

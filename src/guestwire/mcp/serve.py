@@ -103,7 +103,7 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
     """
     import uvicorn  # noqa: PLC0415  # the other way has no need of it
 
-    from guestwire.mcp.connections import BoundedProtocol  # noqa: PLC0415  # as above
+    from guestwire.mcp.connections import BACKLOG, BoundedProtocol, most_connections  # noqa: PLC0415  # as above
     from guestwire.mcp.http import Callers, make_app  # noqa: PLC0415
 
     credentials = settings.credentials()
@@ -112,10 +112,11 @@ async def serve_http(settings: Settings, policy: Policy, records: Path, http: Ht
     callers = Callers(lambda token: _host_for(settings, token), has_own=has_own, takes_tokens=is_server)
     server = make_server(Gate(TOOLS, policy, CallRecords(records)), lambda context: callers.of(_headers(context)))
     app = make_app(server, callers, http.bearer, http.name, http.hosts)
-    raise_limit()
+    BoundedProtocol.most = most_connections(raise_limit())
     config = uvicorn.Config(
-        app, http=BoundedProtocol, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN
-    )
+        app, http=BoundedProtocol, log_level="warning", server_header=False, timeout_graceful_shutdown=ENDS_WITHIN,
+        backlog=BACKLOG,
+    )  # fmt: skip
     # When uvicorn has ended, it sends itself the signal again that it was told by: that would end us before we have
     # cleaned up.
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -22,6 +22,8 @@ if [ -f "$2" ]; then
   else
     chown "$(facts %u:%g %u:%g "$2")" "$1" 2>/dev/null
     chmod "$(facts %a %Mp%Lp "$2")" "$1" || end "$@"
+    # That cp ends at an owner who can't be given: the rest by itself.
+    for kept in xattr mode; do cp --attributes-only --preserve="$kept" -- "$2" "$1" 2>/dev/null; done
     if command -v getfacl >/dev/null && command -v setfacl >/dev/null; then
       # GNU's setfacl takes a whole list, that of the BSDs its changes.
       getfacl "$2" 2>/dev/null | setfacl --set-file=- "$1" 2>/dev/null || getfacl "$2" 2>/dev/null | setfacl -M - "$1" 2>/dev/null
