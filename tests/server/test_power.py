@@ -402,34 +402,33 @@ async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(image: "GuestIma
             await machine.wait_for_agent()
             async with (
                 Serving.of(real, prepare=settling(person("boss@pve", ("/", "Administrator")))) as server,
-                await over_https(server) as host,
+                await over_https(server) as host,followed(host) as happenings
             ):
-                async with followed(host) as happenings:
-                    boss = As(server)
-                    state = await current(boss)
-                    assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
-                    assert state["maxdisk"] > 0
+                boss = As(server)
+                state = await current(boss)
+                assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
+                assert state["maxdisk"] > 0
 
-                    assert (await power(boss, "suspend"))[0] == "OK"
-                    silent = await command(server, "ping", "100")
-                    assert (silent.code == 0, "answers" in silent.output) == (False, False)
-                    assert (await power(boss, "resume"))[0] == "OK"
-                    assert (await command(server, "wait", "100")).code == 0
-                    await happenings.wait_for("guest-paused")
-                    await happenings.wait_for("guest-resumed")
+                assert (await power(boss, "suspend"))[0] == "OK"
+                silent = await command(server, "ping", "100")
+                assert (silent.code == 0, "answers" in silent.output) == (False, False)
+                assert (await power(boss, "resume"))[0] == "OK"
+                assert (await command(server, "wait", "100")).code == 0
+                await happenings.wait_for("guest-paused")
+                await happenings.wait_for("guest-resumed")
 
-                    assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
-                    async with asyncio.timeout(60):
-                        while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
-                            await asyncio.sleep(0.2)
-                    await happenings.wait_for("guest-reset")
-                    await happenings.wait_for("agent-up")
-                    assert await power(boss, "shutdown") == (
-                        "OK",
-                        ["the guest's agent is asked to shut down", "TASK OK"],
-                    )
-                    assert (await current(boss))["status"] == "stopped"
-                    await happenings.wait_for("guest-stopped")
+                assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
+                async with asyncio.timeout(60):
+                    while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
+                        await asyncio.sleep(0.2)
+                await happenings.wait_for("guest-reset")
+                await happenings.wait_for("agent-up")
+                assert await power(boss, "shutdown") == (
+                    "OK",
+                    ["the guest's agent is asked to shut down", "TASK OK"],
+                )
+                assert (await current(boss))["status"] == "stopped"
+                await happenings.wait_for("guest-stopped")
         finally:
             await machine.stop()
 
