@@ -402,7 +402,8 @@ async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(image: "GuestIma
             await machine.wait_for_agent()
             async with (
                 Serving.of(real, prepare=settling(person("boss@pve", ("/", "Administrator")))) as server,
-                await over_https(server) as host,followed(host) as happenings
+                await over_https(server) as host,
+                followed(host) as happenings,
             ):
                 boss = As(server)
                 state = await current(boss)
