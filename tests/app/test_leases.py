@@ -1,5 +1,6 @@
 """Freezes end by themselves: with their lease, with their caller's connection, and after the server was killed."""
 
+import asyncio
 import base64
 import json
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from calling import Client, agent, guestwire, site, vm
 from freezes import FrozenGuest
+from persons import authorization, person, settling
 from serving import Serving
 from waiting import until
 
@@ -62,6 +64,28 @@ async def test_a_freeze_ends_with_its_lease(server: Serving, client: Client, fak
     await until(lambda: "VM 100: 3 file systems are thawed" in server.log)
     assert await listed(client) == []
     assert "WARNING guestwire.freezes" not in server.log
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_who_froze_a_guest_and_reboots_it_is_through_with_the_freeze(is_own: bool) -> None:
+    power = vm(100, "web") + 'power = { reboot = ["true"] }\n'
+    people = settling(person("ann@pve", ("/", "Administrator")))
+    async with Serving.of(site(power), prepare=people) as server, FakeGuest(server.folder / "100.qga") as fake:
+        guest, client = FrozenGuest(fake, 3, 3), Client(server)
+        await client.post(OWN, **{"guestwire-lease": LONG})
+        other = Client(server)
+        other.authorization = authorization("ann@pve")
+        upid = (await (client if is_own else other).post("/api2/json/nodes/pve1/qemu/100/status/reboot")).data
+        task = f"/api2/json/nodes/pve1/tasks/{upid}"
+        async with asyncio.timeout(20):
+            while (ended := (await client.get(f"{task}/status")).data)["status"] == "running":
+                await asyncio.sleep(0.05)
+        said = [line["t"] for line in (await client.get(f"{task}/log")).data]
+
+        assert ended["exitstatus"] == "OK"
+        assert guest.is_frozen is not is_own
+        assert bool(await listed(client)) is not is_own
+        assert ("its file systems are thawed: the one who froze them asks for this" in said) is is_own
 
 
 async def test_only_what_is_mounted_there_is_frozen(client: Client, fake: FakeGuest) -> None:

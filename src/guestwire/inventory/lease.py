@@ -22,10 +22,12 @@ from guestwire.contract.context import (
     NodeStatus,
     VmDefinition,
 )
+from guestwire.contract.endpoints.agent import fsfreeze_thaw
 from guestwire.contract.guest_events import Event
+from guestwire.contract.parameters import VmParameters
 from guestwire.errors import AgentNotConfigured, GuestError, InvalidParameters, VmNotFound, VmNotRunning
 from guestwire.inventory.machine import Machine, Usage, traffic
-from guestwire.inventory.power_actions import KINDS, NEED_RUNNING, Power
+from guestwire.inventory.power_actions import ASK_GUEST, KINDS, NEED_RUNNING, Power
 from guestwire.inventory.task_runner import Say, Tasks
 from guestwire.inventory.vm import Vm, running_states
 from guestwire.inventory.vms import Inventory
@@ -183,11 +185,25 @@ class Lease:
             vm = self._vm(vmid)
             vm.lease()
             try:
+                if action in ASK_GUEST:
+                    await self._thaw_own(vmid, say)
                 await getattr(Power(vm, say), action)(**options)
             finally:
                 vm.release()
 
         return await self._inventory.tasks.begin(KINDS[action], vmid, self.subject, work)
+
+    async def _thaw_own(self, vmid: int, say: Say) -> None:
+        """Thaws what the caller has frozen: an agent whose file systems are frozen takes no other command."""
+        note = self._inventory.freezes.frozen.get(vmid)
+        if note is None or note.subject != self.subject.key:
+            return
+        lease = Lease(self._inventory, self.access, self.subject, self.address)  # the call of this one has ended
+        try:
+            await fsfreeze_thaw.function(lease, VmParameters(node=self.node, vmid=vmid))
+        finally:
+            lease.release()
+        say("its file systems are thawed: the one who froze them asks for this")
 
     async def add_channel(self, vmid: int) -> AgentChannel:
         """See `TaskContext.add_channel`."""

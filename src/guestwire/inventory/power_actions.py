@@ -32,6 +32,9 @@ MAX_OUTPUT: Final = 64 * 1024
 KINDS: Final = {action: f"qm{action}" for action in PowerConfig.__struct_fields__}
 """What Proxmox VE calls the tasks."""
 
+ASK_GUEST: Final = frozenset({"shutdown", "reboot"})
+"""The actions that a guest's agent is asked for."""
+
 NEED_RUNNING: Final = frozenset({"reboot", "reset", "suspend", "resume"})
 
 
