@@ -10,7 +10,8 @@
     │   ├── AgentNotConfigured  the VM has no guest agent channel
     │   ├── AgentNotRunning     nothing answers on the channel
     │   ├── CommandFailed       the channel lost the command, or its time was up
-    │   │   └── CommandTimeout
+    │   │   ├── CommandTimeout
+    │   │   └── UnexpectedAnswer
     │   └── AgentError          the agent answered with an error
     ├── RequestError            the request itself is refused
     │   ├── NotAuthenticated    no credentials, or bad ones

@@ -1,5 +1,6 @@
 """docs/recipes.md, copies by libvirt's backup job: of a real guest in a libvirt of our own."""
 
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,10 +8,20 @@ import pytest
 from recording import Recorder, begun, blocks, done, environment, records_in, tool
 
 from devtools.guests import GuestImage
-from devtools.libvirt_host import LibvirtHost
+from devtools.libvirt_host import LibvirtHost, why_not
 from guestwire import Guest, connect
 
 pytestmark = pytest.mark.guest
+
+
+@pytest.fixture(scope="module")
+async def libvirt_host() -> AsyncIterator[LibvirtHost]:
+    """One for this page alone: its domain is called as another one of the tests."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="gw-", ignore_cleanup_errors=True) as name:
+        async with LibvirtHost(Path(name)) as host:
+            yield host
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ class Host:
         return (await self.look())[0]
 
     async def look(self) -> tuple[list[GuestInfo], frozenset[str]]:
-        """The same, and the nodes whose guests are not known now: they are down, or do not answer."""
+        """The guests, as `guests` lists them, and the nodes whose guests are not known now: they are down, or do not answer."""
         known = await self._list("/nodes", list[_Node])
         nodes = [node.node for node in known if node.status != OFFLINE]
         answers = await asyncio.gather(*map(self._guests_on, nodes), return_exceptions=True)

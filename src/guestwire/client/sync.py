@@ -159,6 +159,7 @@ class SyncHost(SyncProxy[Host]):
         return self._inner.is_local
 
     guests = blocking(Host.guests)
+    look = blocking(Host.look)
     events = iterating(Host.events)
     unusable = blocking(Host.unusable)
     version = blocking(Host.version)
