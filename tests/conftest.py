@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 from calling import site, vm
+from own_libvirt import own_libvirt
 from serving import Serving
 from slow_line import slow_line
 from ways import Target, Way, options_for, over_https
 
 from devtools.libvirt_host import LibvirtHost
-from devtools.libvirt_host import why_not as libvirt_why_not
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import UnixChannel
@@ -41,8 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches the programs that tests start also when whoever started the tests had it ignored, as `&` in a script does."""
+    """Makes nothing depend on the shell that the tests are started from.
+
+    Ctrl-C reaches the programs that tests start also where it was ignored, as `&` in a script does; and the host that a
+    person uses guestwire for is none of the tests'.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in [name for name in os.environ if name.startswith("GUESTWIRE_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(autouse=True)
@@ -181,11 +188,8 @@ def booted(
 @pytest.fixture(scope="session")
 async def libvirt_host() -> AsyncIterator[LibvirtHost]:
     """A libvirt of our own."""
-    if reason := libvirt_why_not():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="gw-", ignore_cleanup_errors=True) as name:
-        async with LibvirtHost(Path(name)) as host:
-            yield host
+    async with own_libvirt() as host:
+        yield host
 
 
 @pytest.fixture(scope="session")

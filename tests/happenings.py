@@ -2,10 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from guestwire.client import Host
+from guestwire.client.errors import ErrorContext, NoSuchEndpoint
 from guestwire.contract.guest_events import Event
+
+
+async def tells_nothing() -> AsyncGenerator[Event | None, None]:
+    """What a host tells of its guests that tells nothing."""
+    raise NoSuchEndpoint(ErrorContext("here"), "it tells no events")
+    yield
 
 
 class Happenings:

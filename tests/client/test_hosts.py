@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from calling import NODE, site, vm
+from happenings import tells_nothing
 from serving import Serving
 from waiting import until
 
@@ -328,11 +329,6 @@ class Flapping(Cluster):
         found = await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
         is_list = path == "/nodes/pve2/qemu" and self.is_gone
         return [vm for vm in found if vm["vmid"] != 201] if is_list else found
-
-
-async def tells_nothing() -> AsyncGenerator[Event | None, None]:
-    raise NoSuchEndpoint(ErrorContext("here"), "it tells no events")
-    yield
 
 
 async def test_guests_of_a_node_that_does_not_answer_for_a_while_are_not_gone() -> None:

@@ -2,22 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
+from happenings import tells_nothing
 from ways import Way
 
-from guestwire.client.errors import ErrorContext, NoSuchEndpoint
 from guestwire.client.watching import follow
-from guestwire.contract.guest_events import Event
 
 pytestmark = pytest.mark.agent
-
-
-async def tells_nothing() -> AsyncGenerator[Event | None, None]:
-    raise NoSuchEndpoint(ErrorContext("here"), "it tells no events")
-    yield
 
 
 @pytest.mark.parametrize("way", ["unix", "guestwire", "limited"], indirect=True)

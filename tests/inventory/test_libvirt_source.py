@@ -138,6 +138,14 @@ def test_a_domain_is_read_as_libvirt_writes_it() -> None:
     assert (domain.facts.mac_addresses, domain.facts.interfaces) == (("52:54:00:AA:BB:CC",), ("vnet3",))
 
 
+async def answers(vm: Vm) -> bool:
+    assert vm.agent
+    with contextlib.suppress(GuestError):
+        await vm.agent.execute(qga.PING)
+        return True
+    return False
+
+
 @pytest.mark.agent
 @pytest.mark.guest
 @needs_libvirt
@@ -183,6 +191,9 @@ class TestRealDomains:
             assert (await asyncio.to_thread(domain.state))[0] == 1
             with pytest.raises(GuestError, match="already running"):
                 await power.start()
+            async with asyncio.timeout(60):  # on a busy machine it is slow at waking
+                while not await answers(vm):
+                    await asyncio.sleep(0.1)
             await power.reboot(within=60)
             assert "the guest's agent is asked to reboot" in said
             await until(lambda: vm.agent is not None and vm.agent.channel.state is ChannelState.GONE, within=FOLLOWS)

@@ -1,14 +1,14 @@
 """docs/recipes.md, copies by libvirt's backup job: of a real guest in a libvirt of our own."""
 
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from own_libvirt import own_libvirt
 from recording import Recorder, begun, blocks, done, environment, records_in, tool
 
 from devtools.guests import GuestImage
-from devtools.libvirt_host import LibvirtHost, why_not
+from devtools.libvirt_host import LibvirtHost
 from guestwire import Guest, connect
 
 pytestmark = pytest.mark.guest
@@ -17,11 +17,8 @@ pytestmark = pytest.mark.guest
 @pytest.fixture(scope="module")
 async def libvirt_host() -> AsyncIterator[LibvirtHost]:
     """One for this page alone: its domain is called as another one of the tests."""
-    if reason := why_not():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="gw-", ignore_cleanup_errors=True) as name:
-        async with LibvirtHost(Path(name)) as host:
-            yield host
+    async with own_libvirt() as host:
+        yield host
 
 
 @pytest.fixture

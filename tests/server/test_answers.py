@@ -1,6 +1,8 @@
 """Answers: legal reason phrases for any text, and JSON that is the same however it was put together."""
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestwire.contract import ByteText
+from guestwire.contract.guest_events import Event
 from guestwire.errors import AgentNotRunning, Forbidden, GuestwireError, InvalidParameters, NotImplementedHere
 from guestwire.server import answers
 from guestwire.server.http1 import Refusal
@@ -147,3 +150,23 @@ def test_a_refusal_is_told_with_its_status() -> None:
 )
 def test_gzip_is_used_where_it_is_wanted(accepted: str, takes: bool) -> None:  # a column of a table
     assert answers._takes_gzip(accepted) is takes
+
+
+async def test_a_stream_of_events_is_said_to_be_heard_when_it_is_known_how_things_are() -> None:
+    is_known = asyncio.Event()
+
+    async def stream() -> AsyncGenerator[Event | None, None]:
+        await is_known.wait()
+        yield None
+        yield Event(1.5, "guest-started", 100, "web", "pve1", "was started")
+
+    pieces = answers.as_events(stream())
+    first = asyncio.ensure_future(anext(pieces))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not first.done()
+    is_known.set()
+
+    assert await first == b": guestwire\n\n"
+    assert (await anext(pieces)).startswith(b"event: guest-started\ndata: {")
+    await pieces.aclose()

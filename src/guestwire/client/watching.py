@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from guestwire.agent.commands import TypedCommand
 from guestwire.agent.readers import Read
@@ -194,15 +194,14 @@ class _Looks:
             self._inside[info.vmid] = found
 
 
-class _Inside:
+class _Inside(NamedTuple):
     """What is known of a guest from inside."""
 
-    def __init__(self, agent: str | None, facts: GuestFacts | None) -> None:
-        self.agent = agent
-        self.facts = facts
+    agent: str | None = None
+    facts: GuestFacts | None = None
 
 
-_NOTHING: Final = _Inside(None, None)
+_NOTHING: Final = _Inside()
 
 
 def _seen(guests: list[GuestInfo], inside: dict[int, _Inside]) -> dict[int, Seen]:

@@ -3,6 +3,7 @@
 import ipaddress
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from guestwire.agent import commands as qga
@@ -14,8 +15,8 @@ MOST: Final = 200
 """Addresses, users, or file systems of one guest."""
 
 NEARLY_FULL: Final = 0.9
-"""The used share of a file system from which on it is nearly full; it is so until it falls below `EASED`."""
-EASED: Final = 0.85
+ROOM_AGAIN: Final = 0.85
+"""The used share of a file system from which on it is nearly full, and below which it is so no more."""
 
 CLOCK_OFF: Final = 5.0
 """Seconds."""
@@ -56,9 +57,9 @@ async def read_facts(read: Read, before: GuestFacts | None) -> GuestFacts:
     return GuestFacts(
         host_name=None if host_name is None else _text(host_name.host_name),
         system=_text(" ".join(filter(None, words))) if system else None,
-        addresses=None if interfaces is None else frozenset(_first(_addresses(interfaces))),
-        users=None if users is None else frozenset(_first(_text(one.user) for one in users)),
-        full=None if file_systems is None else frozenset(_first(_full(file_systems, before))),
+        addresses=None if interfaces is None else frozenset(islice(_addresses(interfaces), MOST)),
+        users=None if users is None else frozenset(islice((_text(one.user) for one in users), MOST)),
+        full=None if file_systems is None else frozenset(islice(_full(file_systems, before), MOST)),
         clock_off=None if clock is None else abs(clock / 1e9 - (began + time.time()) / 2) > CLOCK_OFF,
     )
 
@@ -80,13 +81,8 @@ def _full(file_systems: Iterable[FileSystem], before: GuestFacts | None) -> Iter
     for one in file_systems:
         if one.total_bytes and one.used_bytes is not None and one.type not in NEVER_FULL:
             mountpoint = _text(one.mountpoint)
-            if one.used_bytes >= one.total_bytes * (EASED if mountpoint in full else NEARLY_FULL):
+            if one.used_bytes >= one.total_bytes * (ROOM_AGAIN if mountpoint in full else NEARLY_FULL):
                 yield mountpoint
-
-
-def _first(found: Iterator[str]) -> Iterator[str]:
-    for _, one in zip(range(MOST), found, strict=False):
-        yield one
 
 
 def _text(text: Any) -> str:

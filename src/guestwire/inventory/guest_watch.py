@@ -145,12 +145,15 @@ class GuestWatch:
             place = len(self._guests) / max(len(self._vms()), 1) if is_first else 0.0
             guest = self._guests[vmid] = _Guest(time.monotonic() + place * FACTS_EVERY)
             guest.was_asked = not is_running  # of a channel that nobody has used yet nothing is known
+        agent = None
+        if guest.was_asked:
+            agent = _agent_of(vm) if is_running else AGENT_GONE
         return Seen(
             name=vm.config.name or f"VM {vmid}",
             node=self._node,
             status="running" if is_running else "stopped",
             frozen_by=self._frozen_by(vmid) if is_running else None,
-            agent=_agent_of(vm) if is_running and guest.was_asked else AGENT_GONE if guest.was_asked else None,
+            agent=agent,
             tags=";".join(vm.config.tags),
             run_state=vm.run_state if is_running else None,
             resets=vm.resets,

@@ -56,6 +56,8 @@ class BoundedProtocol(H11Protocol):
         ours = sum(1 for other in self.connections if isinstance(other, BoundedProtocol) and other.network == network)
         if len(self.connections) > self.most or ours > max(1, self.most // PER_ADDRESS):
             self._warn(network)
+            # At once, and not when it is lost: of others that come in the same turn of the loop it takes no place.
+            self.connections.discard(self)
             transport.abort()
             return
         self._timer = self.loop.call_later(REQUEST_WITHIN, self._end_if_idle)

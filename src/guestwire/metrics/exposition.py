@@ -69,13 +69,12 @@ class Exposition:
         # Only lines are kept, and nothing that they were made of: what 1,000 guests said, in small objects, makes each
         # of Python's searches for garbage a pause of a tenth of a second.
         of_guest = f'id="qemu/{vmid}",name="{escape(name)}",node="{escape(node)}"'
-        before = self._guests.get(vmid)
-        has_kept = keeps and before is not None and before.of_guest == of_guest
-        families = before.families if has_kept and before else {}
+        before = self._guests.get(vmid) if keeps else None
+        families = before.families if before and before.of_guest == of_guest else {}
         for family, values in series.items():
             families[POSITIONS[family]] = _lines(PREFIX + family, of_guest, values)
         self._guests[vmid] = _Lines(of_guest, families)
-        return has_kept or not keeps or before is None
+        return before is None or before.of_guest == of_guest
 
     def forget(self, vmid: int) -> None:
         """A guest is not polled any more."""

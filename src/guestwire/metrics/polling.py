@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 from guestwire.agent import commands as qga
 from guestwire.agent.readers import Read
@@ -101,28 +102,28 @@ async def read_guest(read: Read, groups: Group = Group.ALL) -> Reading:
 
 
 def _add_processors(reading: Reading, found: Iterable[CpuStats]) -> None:
-    for one in _some(found):
+    for one in islice(found, MOST_OF_A_KIND):
         for mode in MODES:
             spent = getattr(one, mode)
             reading.add("cpu_seconds_total", None if spent is None else spent / 1000, cpu=one.cpu, mode=mode)
 
 
 def _add_disks(reading: Reading, found: Iterable[DiskStats]) -> None:
-    for one in _some(found):
+    for one in islice(found, MOST_OF_A_KIND):
         for name, (counter, factor) in DISK_COUNTERS.items():
             count = getattr(one.stats, counter)
             reading.add(name, None if count is None else count * factor, device=one.name)
 
 
 def _add_interfaces(reading: Reading, found: Iterable[Interface]) -> None:
-    for one in _some(found):
+    for one in islice(found, MOST_OF_A_KIND):
         for name, counter in INTERFACE_COUNTERS.items():
             reading.add(name, getattr(one.statistics, counter, None), device=one.name)
 
 
 def _add_file_systems(reading: Reading, found: Iterable[FileSystem]) -> None:
     seen = set()
-    for one in _some(found):
+    for one in islice(found, MOST_OF_A_KIND):
         if one.mountpoint in seen:  # mounted over: only the last one is seen in the guest, and two series can't be one
             continue
         seen.add(one.mountpoint)
@@ -152,15 +153,8 @@ async def _add_system(reading: Reading, read: Read) -> None:
     if clock := await read(qga.GET_TIME):
         reading.add("time_offset_seconds", clock / 1e9 - (before + time.time()) / 2)
     dates: dict[tuple[str, str], int] = {}
-    for one in _some(await read(qga.GET_DEVICES) or ()):
+    for one in islice(await read(qga.GET_DEVICES) or (), MOST_OF_A_KIND):
         if one.driver_date is not None:
             dates[one.driver_name, one.driver_version or ""] = one.driver_date
     for (driver, version), date in dates.items():
         reading.add("device_driver_date_seconds", date / 1e9, driver=driver, version=version)
-
-
-def _some(found: Iterable[Any]) -> Iterator[Any]:
-    for position, one in enumerate(found):
-        if position >= MOST_OF_A_KIND:
-            return
-        yield one

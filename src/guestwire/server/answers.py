@@ -120,17 +120,18 @@ def success(form: str, result: object) -> Body:
 
 async def as_events(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
     """Server-sent events: each is named as its kind, and has its JSON; None is a moment in which nothing happened."""
-    quiet = 0
-    yield b": guestwire\n\n"
+    quiet = -1  # the first moment is when it is known how things are: who reads of it misses nothing from then on
     async with aclosing(stream):
         async for event in stream:
-            quiet = quiet + 1 if event is None else 0
             if event is not None:
+                quiet = 0
                 yield f"event: {event.kind}\ndata: {msgspec.json.encode(event).decode()}\n\n".encode()
-            elif quiet % QUIET_FOR == 0:
-                yield b":\n\n"
+                continue
+            quiet += 1
+            if quiet == 0:
+                yield b": guestwire\n\n"
             else:
-                yield b""
+                yield b"" if quiet % QUIET_FOR else b":\n\n"
 
 
 def octets(content: FileContent[ByteText]) -> Body:

@@ -40,9 +40,10 @@ RENEW_AFTER: Final = 90 * 60.0
 
 CONNECT_TIMEOUT: Final = 10.0
 CALL_TIMEOUT: Final = 3700.0
+"""Seconds: a freeze may take an hour."""
+
 LONGEST_HELD: Final = 25 * 3600.0
 """Seconds; longer than any lease."""
-"""Seconds: a freeze may take an hour."""
 
 EVENTS_TIMEOUT: Final = 60.0
 """Seconds; a stream of events says at least every fifteen that it is still there."""

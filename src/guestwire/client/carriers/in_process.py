@@ -65,7 +65,15 @@ class InProcessCarrier:
             async for event in events:
                 yield event
 
+    async def _prepare(self, context: ErrorContext) -> None:
+        """Before each call; for those who look for VMs no sooner than that.
+
+        Raises:
+            CallFailed: there is nothing to call.
+        """
+
     async def _run(self, call: Call, context: ErrorContext) -> Any:
+        await self._prepare(context)
         try:
             return await self._dispatcher.call(call)
         except InvalidParameters as error:

@@ -6,9 +6,7 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from guestwire.access import Subject
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from guestwire.access.control import Access
-    from guestwire.contract.guest_events import Event
 
 ENDPOINTS: Final = Registry(CLIENT_ENDPOINTS, events.endpoints, tasks.endpoints)
 
@@ -91,37 +88,16 @@ class LibvirtCarrier(InProcessCarrier):
         pipeline = Pipeline(Router(ENDPOINTS), lambda _: OwnLease(self._inventory, subject, is_here=not host))
         super().__init__(uri, pipeline, no_endpoint=NO_ENDPOINT, no_agent=NO_AGENT)
 
-    async def call(
-        self,
-        method: str,
-        path: str,
-        parameters: Mapping[str, Any],
-        context: ErrorContext,
-        *,
-        repeatable: bool = False,
-        as_bytes: bool = False,
-    ) -> Any:
-        """See `Carrier.call`.
-
-        Raises:
-            Unreachable: libvirt does not answer; its reason is in the text.
-        """
-        await self._follow(context)
-        return await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
-
-    async def events(self, path: str, context: ErrorContext) -> "AsyncGenerator[Event | None, None]":
-        """See `Carrier.events`."""
-        await self._follow(context)
-        async with aclosing(super().events(path, context)) as events:
-            async for event in events:
-                yield event
-
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self._inventory.close()
 
-    async def _follow(self, context: ErrorContext) -> None:
-        """Follows libvirt from the first call on."""
+    async def _prepare(self, context: ErrorContext) -> None:
+        """Follows libvirt from the first call on.
+
+        Raises:
+            Unreachable: libvirt does not answer; its reason is in the text.
+        """
         async with self._turn:
             if not self._inventory.sources:
                 await self._inventory.apply([], [self._uri])

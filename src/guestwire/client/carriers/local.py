@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from guestwire.client.carriers.in_process import InProcessCarrier
 from guestwire.client.carriers.libvirt_host import ENDPOINTS, OwnLease, own_subject
@@ -15,9 +13,6 @@ from guestwire.inventory import Inventory
 from guestwire.inventory.discovery import Discovery
 from guestwire.inventory.found import FoundVm, Source
 from guestwire.inventory.sources import Libvirts
-
-if TYPE_CHECKING:
-    from guestwire.contract.guest_events import Event
 
 NO_ENDPOINT = (
     "the VMs of this machine have what their agents and QEMU can do; users and roles need a server: guestwire serve"
@@ -61,26 +56,8 @@ class LocalCarrier(InProcessCarrier):
                 await self._discovery.look()
                 self._following = asyncio.create_task(self._discovery.follow(), name="discovery")
 
-    async def call(
-        self,
-        method: str,
-        path: str,
-        parameters: Mapping[str, Any],
-        context: ErrorContext,
-        *,
-        repeatable: bool = False,
-        as_bytes: bool = False,
-    ) -> Any:
-        """See `Carrier.call`."""
+    async def _prepare(self, context: ErrorContext) -> None:  # noqa: ARG002  # looking never fails
         await self._look()
-        return await super().call(method, path, parameters, context, repeatable=repeatable, as_bytes=as_bytes)
-
-    async def events(self, path: str, context: ErrorContext) -> "AsyncGenerator[Event | None, None]":
-        """See `Carrier.events`."""
-        await self._look()
-        async with aclosing(super().events(path, context)) as events:
-            async for event in events:
-                yield event
 
     async def close(self) -> None:
         """See `Carrier.close`."""
