@@ -1,0 +1,1 @@
+"""Programs in guests, with their bytes both ways while they run."""
