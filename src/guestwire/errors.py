@@ -150,6 +150,16 @@ class AgentError(GuestError):
         super().__init__(f"Agent error: {description}")
 
 
+class StreamBroken(GuestError):
+    """The stream of a program in a guest does not go on; `why` says what happened, `pid` which program it is, and `fate` what became of it."""
+
+    def __init__(self, guest: str, pid: int, why: str, fate: str) -> None:
+        self.why = why
+        self.pid = pid
+        self.fate = fate
+        super().__init__(f"{guest}: the stream of process {pid} broke: {why}; {fate}")
+
+
 class RequestError(GuestwireError):
     """The request is refused before anything reaches a guest."""
 

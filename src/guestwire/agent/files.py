@@ -114,6 +114,15 @@ class Files:
         async with self._open(path, "wb") as handle:
             await self._write_text(handle, path, content, lambda: decoded_size(content))
 
+    async def open(self, path: str, mode: str) -> "OpenFile":
+        """A file whose handle stays open until it is closed; `mode` as C has it. A FIFO is opened at once with `r+`.
+
+        Raises:
+            GuestError: as for `read`.
+        """
+        handle = await self._agent.execute(FILE_OPEN, {"path": path, "mode": mode}, on_late_reply=self._close_late)
+        return OpenFile(self, handle)
+
     async def _seek(self, handle: int, offset: int, *, or_at: int) -> None:
         found = await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
         if found.position not in (offset, or_at):
@@ -242,6 +251,47 @@ class Files:
         except GuestError:
             return False
         return True
+
+
+class OpenFile:
+    """A file that stays open; one call after the other. `close` must be called."""
+
+    def __init__(self, files: Files, handle: int) -> None:
+        self._files = files
+        self._handle = handle
+        self._turn = asyncio.Lock()
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """At most `count` bytes from there on, fewer only where it ends now; may be asked twice.
+
+        Raises:
+            GuestError: see `Files.read`.
+        """
+        files = self._files
+        async with self._turn:
+            _, piece = await asyncio.gather(
+                files._seek(self._handle, offset, or_at=offset),  # noqa: SLF001  # one class in two parts
+                files._read_piece(self._handle, count),  # noqa: SLF001  # as above
+            )
+        return piece.data
+
+    async def write(self, data: bytes) -> None:
+        """Writes into a FIFO, at once.
+
+        Raises:
+            GuestError: see `Files.read`; part of it may have been written.
+        """
+        agent, at = self._files._agent, {"handle": self._handle}  # noqa: SLF001  # as above
+        async with self._turn:
+            written, _ = await asyncio.gather(
+                agent.execute(FILE_WRITE, {**at, "buf-b64": data}), agent.execute(FILE_FLUSH, at)
+            )
+        if written.count != len(data):
+            raise AgentError("GenericError", f"the guest took {counted(written.count, 'byte')} of {len(data)}")
+
+    def close(self) -> None:
+        """Closes it in the background, as soon as its agent answers."""
+        self._files._agent.spawn(self._files._close_eventually(self._handle))  # noqa: SLF001  # as above
 
 
 def decoded_size(content: str) -> int:

@@ -31,6 +31,7 @@ class GuestAgent(AgentClient):
         super().__init__(channel, guest)
         self.freeze_turn = asyncio.Lock()
         """Held by whoever freezes the guest for a time."""
+        self.ports = ports
         self._large_files = LargeFiles(self, ports) if ports else None
         self.files = self._large_files or Files(self)
         self.processes = Processes(self, exit_statuses)

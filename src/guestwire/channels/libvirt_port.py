@@ -39,6 +39,8 @@ class LibvirtPorts:
         guest: how messages name the guest, for example `VM 100`.
     """
 
+    needs_acknowledgement = True
+
     def __init__(self, libvirt: Libvirt, uuid: str, guest: str) -> None:
         self._libvirt = libvirt
         self._uuid = uuid

@@ -35,7 +35,14 @@ _name = re.compile(rf"{re.escape(PREFIX)}(?P<purpose>[a-z]+)\.(?P<since>[0-9a-f]
 
 
 class OwnPorts(Protocol):
-    """The ports of our own in one VM. Each method raises `GuestError` with the reason why it can't be done."""
+    """The ports of our own in one VM. Each method raises `GuestError` with the reason why it can't be done.
+
+    Attributes:
+        needs_acknowledgement: what a guest sends is taken from it also while nobody reads it here: who sends much must
+            wait for a word from time to time.
+    """
+
+    needs_acknowledgement: bool
 
     async def plug_in(self, name: str) -> None:
         """Gives the running VM a port, until it is stopped."""

@@ -1,0 +1,210 @@
+# Carries the bytes of a program, $2, to and from the host; `stream.sh` starts it.
+#   $1 its folder   $2 the program's id   $3 1: it has no errors of its own   $4 how many reads make one part of a file   $5 what makes
+#   its terminal; "" where it has none
+# The host knows the protocol from streams/relay.py. In the relay's own folder are
+#   in      what the host sends:    i SEQ SIZE + bytes   e: no more   p: from now on by a port
+#   ctl     lines of the host's:    see `obey`
+#   1.0 …   what the program writes, a file after the other, and 2.0 … its errors. The mark stands where a file ends: behind it
+#           n (another follows), p (it goes on by a port) or e (the output has ended); with w it means nothing
+#   ack     the SEQ that was taken last; x: nothing is taken any more
+#   i o e   the program's own ends
+# include: since.sh
+# include: tree.sh
+
+# `chunk NUMBER READS`: what so many reads of its input give goes to its output; false at the end.
+chunk() {
+  LC_ALL=C dd bs=65536 count="$2" 2>"$d/dd$1"
+  read -r found <"$d/dd$1"
+  [ "$found" != "0+0 records in" ]
+}
+# `write_files NUMBER`: an output becomes files, two ahead of what the host has read.
+write_files() {
+  exec 5<>"$d/a$1"
+  file=0
+  while :; do
+    count=0
+    while [ $count -lt 64 ]; do
+      if ! chunk "$1" "$reads" >>"$d/$1.$file"; then
+        printf '%se' "$mark" >>"$d/$1.$file"
+        exit
+      fi
+      if [ -e "$d/switch" ]; then
+        printf '%sp' "$mark" >>"$d/$1.$file"
+        echo 1<>"$d/h$1"
+        exit
+      fi
+      count=$((count + reads))
+    done
+    : >"$d/$1.$((file + 1))"
+    printf '%sn' "$mark" >>"$d/$1.$file"
+    file=$((file + 1))
+    [ $file -lt 2 ] || read -r _ <&5
+  done
+}
+# `write_port NUMBER ACKED`: the same by a port, once the files are over. A host that must take whatever comes says what it has taken.
+write_port() {
+  if [ "$2" = 1 ]; then
+    exec 5<>"$d/a$1"
+    parts=0
+    while chunk "$1" 16; do
+      printf '%sn' "$mark"
+      parts=$((parts + 1))
+      [ $parts -lt 2 ] || read -r _ <&5
+    done
+  else
+    cat
+  fi
+  printf '%se' "$mark"
+}
+feed() {
+  last=0
+  while read -r verb seq size; do
+    case $verb in
+      i)
+        if [ "$seq" -le "$last" ]; then
+          dd bs="$size" count=1 iflag=fullblock >/dev/null
+          continue
+        fi
+        if ! dd bs="$size" count=1 iflag=fullblock >&9; then
+          echo x >"$d/ack"
+          exit
+        fi
+        last=$seq
+        echo "$seq" >"$d/ack"
+        ;;
+      p)
+        echo 1<>"$d/h0"
+        exit
+        ;;
+      e) exit ;;
+    esac
+  done
+}
+# `carry KIND NAME ACKED`: uses the port of that name: 0 for input, 1 and 2 for the outputs, t for a terminal's bytes both ways.
+carry() {
+  case $1 in
+    t) exec 5<>"$d/h0" 3<>"$d/h1" ;;
+    *) exec 5<>"$d/h$1" ;;
+  esac
+  tries=0
+  until for port in /sys/class/virtio-ports/*; do [ "$(cat "$port/name" 2>/dev/null)" = "$2" ] && [ -c "/dev/${port##*/}" ] && break; done; do
+    tries=$((tries + 1))
+    [ $tries -lt 100 ] || exit
+    sleep 0.1 2>/dev/null || sleep 1
+  done
+  exec 6<>"/dev/${port##*/}"
+  printf '%sh' "$mark" >&6
+  if [ "$1" = t ]; then
+    (
+      read -r _ <&5
+      exec cat <&6 >&9
+    ) &
+    read -r _ <&3
+  else
+    read -r _ <&5
+  fi
+  if [ "$1" = 0 ]; then
+    cat <&6 >&9 || echo x >"$d/ack"
+  fi
+  exec 9>&-
+  case $1 in
+    1 | t)
+      exec <&7 >&6
+      write_port 1 "$3"
+      ;;
+    2)
+      exec <&8 >&6
+      write_port 2 "$3"
+      ;;
+  esac
+  # What was written last must not meet a port that closes.
+  read -r _ <"$d/wait"
+}
+is_alive() { [ "$(since "$program")" = "$start" ]; }
+# `signal NAME`: to the program and all below it; what makes its terminal only hears how that ended.
+signal() {
+  is_alive || return
+  # shellcheck disable=SC2046 # each number is a word
+  case $terminal$1 in
+    ?*HUP | ?*KILL | HUP | KILL) kill -s "$1" $(tree "$program") ;;
+    *) kill -s "$1" $(tree "$program" | { [ -z "$terminal" ] || read -r _; cat; }) ;;
+  esac
+}
+finish() {
+  signal HUP
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    is_alive || break
+    sleep 0.2 2>/dev/null || sleep 1
+  done
+  signal KILL
+  # A file that the agent has open takes no room.
+  for file in "$d"/[12].*; do : >"$file"; done
+  rm -rf "$d"
+  # shellcheck disable=SC2046 # each number is a word
+  kill -KILL $(tree $$ | sed 1d)
+  exit
+}
+# Ends all when the host has said nothing for two looks; `hold` stands while file systems are frozen, when it can't.
+watch() {
+  missed=0
+  held=0
+  while sleep 6; do
+    if rm "$d/beat"; then missed=0; else missed=$((missed + 1)); fi
+    if [ -e "$d/hold" ] && [ $held -lt 100 ]; then
+      held=$((held + 1))
+      missed=0
+    fi
+    [ $missed -lt 2 ] || echo b 1<>"$d/ctl"
+  done
+}
+obey() {
+  while read -r verb first second third; do
+    : >"$d/beat"
+    case $verb in
+      k) rm -f "$d/hold" ;;                # the host is there
+      f) : >"$d/hold" ;;                   # it will be silent: file systems are to be frozen
+      e) exec 9>&- ;;                      # no more input
+      a) rm -f "$d/$first.$second"; echo 1<>"$d/a$first" ;; # it has read this file of an output, or part of a port's
+      s) stty -F "$(cat "$d/tty")" rows "$first" cols "$second" || stty rows "$first" cols "$second" <"$(cat "$d/tty")" ;;
+      g) signal "$first" ;;
+      w)                                   # every port has said h: the outputs go there, also where nothing is written now
+        : >"$d/switch"
+        printf '%sw' "$mark" 1<>"$d/o" &
+        [ "$merge" = 1 ] || printf '%sw' "$mark" 1<>"$d/e" &
+        ;;
+      p)                                   # a port is there
+        (
+          exec 3<&-
+          carry "$first" "$second" "$third"
+        ) &
+        ;;
+      b) finish ;;                         # the host has all
+    esac
+  done
+}
+trap '' HUP
+d=$1 program=$2 merge=$3 reads=$4 terminal=$5
+mark=$(printf '\036')$(cat "$d/mark")
+start=$(since "$program")
+echo $$ >"$d/relay"
+# Outside the agent's own group: who ends its service ends all that is in that, and nothing would clear what is left.
+for group in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/systemd/cgroup.procs; do echo 0 >"$group"; done
+watch &
+exec 9>"$d/i" 7<"$d/o"
+if [ "$merge" = 1 ]; then exec 8</dev/null; else exec 8<"$d/e"; fi
+exec 3<>"$d/in" 4<>"$d/ctl"
+# With `exec`, for a shell keeps what a function's redirection replaces: an input would not end.
+(
+  exec <&3 3<&- 4<&- 7<&- 8<&-
+  feed
+) &
+(
+  exec <&7 3<&- 4<&- 8<&- 9>&-
+  write_files 1
+) &
+[ "$merge" = 1 ] || (
+  exec <&8 3<&- 4<&- 7<&- 9>&-
+  write_files 2
+) &
+exec <&4 4<&-
+obey

@@ -1,0 +1,94 @@
+# Becomes a program whose standard streams are FIFOs, with a relay beside it that carries their bytes to and from the host.
+#   $1 the stream's id   $2 the relay, a script   $3 "ROWS COLUMNS": it gets a terminal   $4 the user it runs as   $5 1: its errors go
+#   where its output goes   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program; then it
+#   and its arguments, behind what sets its variables
+# The program keeps the id of this process: the agent says how it ended.
+id=$1 relay=$2 size=$3 user=$4 merge=$5 folder=$6 reads=$7 program=$8
+shift 8
+[ -z "$folder" ] || cd -- "$folder" 2>/dev/null || exit 96
+case $program in
+  */*) [ -f "$program" ] && [ -x "$program" ] ;;
+  *) command -v "$program" >/dev/null 2>&1 ;;
+esac || { if [ -e "$program" ]; then exit 126; else exit 127; fi; }
+for tool in mkfifo dd cat od su; do command -v $tool >/dev/null 2>&1 || exit 95; done
+dd bs=1 count=1 iflag=fullblock </dev/null >/dev/null 2>&1 || exit 95
+if [ "$size" ]; then
+  merge=1
+  if command -v script >/dev/null 2>&1 && command -v stty >/dev/null 2>&1; then
+    terminal=script
+  else
+    terminal=$(command -v python3 || command -v /usr/libexec/platform-python) || exit 94
+  fi
+fi
+[ -z "$user" ] || id -u -- "$user" >/dev/null 2>&1 || exit 93
+old=$(umask)
+umask 077
+for base in /run /dev/shm /tmp /var/tmp; do
+  # Of a stream whose relay was killed, too.
+  for d in "$base"/guestwire-stream-*; do
+    [ -f "$d/relay" ] && ! [ -d "/proc/$(cat "$d/relay")" ] && rm -rf "$d"
+  done
+  d=$base/guestwire-stream-$id
+  mkdir "$d" 2>/dev/null && break
+  d=
+done
+[ "$d" ] || exit 92
+mkfifo "$d/i" "$d/o" "$d/e" "$d/in" "$d/ctl" "$d/a1" "$d/a2" "$d/h0" "$d/h1" "$d/h2" "$d/wait" || exit 92
+[ -z "$user" ] || chown -- "$user" "$d/i" "$d/o" "$d/e"
+printf %s "$relay" >"$d/relay.sh"
+: >"$d/1.0"
+: >"$d/2.0"
+# Only the host may know it: who can write it into an output can end that.
+od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >"$d/mark"
+read -r _ _ _ _ group _ </proc/$$/stat
+# Not below the program: what is sent to that and all below it is not for the relay.
+(/bin/sh "$d/relay.sh" "$d" $$ "$merge" "$reads" "$terminal" &) </dev/null >/dev/null 2>&1
+
+if [ "$user" ]; then
+  # shellcheck disable=SC2016 # the other shell's
+  set -- su -s /bin/sh -c 'exec "$0" "$@"' -- "$user" "$@"
+fi
+if [ "$size" ]; then
+  [ "$HOME" ] || export HOME=/
+  export TERM="${TERM:-xterm-256color}"
+fi
+exec <"$d/i" >"$d/o"
+if [ "$merge" = 1 ]; then exec 2>&1; else exec 2>"$d/e"; fi
+umask "$old"
+if [ -z "$size" ]; then
+  # Its own group, and no other process: a leader of a group would have to be left for another.
+  [ "$group" = $$ ] || ! command -v setsid >/dev/null 2>&1 || exec setsid "$@"
+  exec "$@"
+fi
+GUESTWIRE_STREAM=$d
+export GUESTWIRE_STREAM
+if [ "$terminal" = script ]; then
+  # `script` takes one line for a shell: the words are quoted for it.
+  line=
+  for word; do line="$line '$(printf %s. "$word" | sed "s/'/'\\\\''/g" | sed '$s/.$//')'"; done
+  exec script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; chown '${user:-root}' \"\$(tty)\"; stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec$line" /dev/null
+fi
+exec "$terminal" -c 'import fcntl, os, pty, struct, sys, termios
+rows, columns, folder = int(sys.argv[1]), int(sys.argv[2]), os.environ.pop("GUESTWIRE_STREAM")
+def begin():
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with open(folder + "/tty", "w") as file: file.write(os.ttyname(0) + "\n")
+    try: os.execvp(sys.argv[3], sys.argv[3:])
+    except OSError as error: print(error); os._exit(126)
+pid, master = pty.fork()
+if not pid: begin()
+import select
+ends = [0, master]
+while True:
+    ready = select.select(ends, [], [])[0]
+    if master in ready:
+        try: data = os.read(master, 65536)
+        except OSError: data = b""
+        if not data: break
+        while data: data = data[os.write(1, data):]
+    if 0 in ready:
+        data = os.read(0, 4096)
+        if not data: ends.remove(0); data = b"\4"
+        while data: data = data[os.write(master, data):]
+status = os.waitpid(pid, 0)[1]
+sys.exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))' "${size% *}" "${size#* }" "$@"

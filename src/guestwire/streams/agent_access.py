@@ -1,0 +1,58 @@
+"""A relay by the commands of its guest's agent alone: handles that stay open, commands that are sent ahead."""
+
+import asyncio
+from typing import Final
+
+from guestwire.agent.files import OpenFile
+from guestwire.agent.guest import GuestAgent
+from guestwire.agent.results import ProcessStatus
+from guestwire.streams.relay_process import Pace, RelayProcess, start_process
+from guestwire.streams.remote_process import StreamRequest
+
+FIFOS: Final = ("in", "ctl")
+
+
+class AgentAccess:
+    """See `RelayAccess`."""
+
+    way = "agent"
+    pace = Pace(0.002, 0.05, 0.25)
+    largest_frame = 24 * 1024
+
+    def __init__(self, agent: GuestAgent) -> None:
+        self.guest = agent.guest
+        self._agent = agent
+        self._files: dict[str, OpenFile] = {}
+        self._opening = asyncio.Lock()
+
+    async def start(self, command: list[str]) -> int:
+        """See `RelayAccess.start`."""
+        return await self._agent.processes.start(command, capture="none")
+
+    async def status(self, pid: int) -> ProcessStatus:
+        """See `RelayAccess.status`."""
+        return await self._agent.processes.status(pid)
+
+    async def read(self, path: str, offset: int, count: int) -> bytes:
+        """See `RelayAccess.read`."""
+        return await (await self._open(path, "r")).read(offset, count)
+
+    async def write(self, path: str, data: bytes) -> None:
+        """See `RelayAccess.write`."""
+        await (await self._open(path, "r+")).write(data)
+
+    async def forget(self, path: str) -> None:
+        """See `RelayAccess.forget`."""
+        if file := self._files.pop(path, None):
+            file.close()
+
+    async def _open(self, path: str, mode: str) -> OpenFile:
+        async with self._opening:
+            if path not in self._files:
+                self._files[path] = await self._agent.files.open(path, mode)
+        return self._files[path]
+
+
+async def start_in_guest(agent: GuestAgent, request: StreamRequest) -> RelayProcess:
+    """Starts a program by its guest's agent, and over ports of our own where its VM can be given some; see `start_process`."""
+    return await start_process(AgentAccess(agent), request, agent.ports)

@@ -1,0 +1,61 @@
+"""The mark in what a relay sends of an output: 25 bytes that only the relay knows, and a letter behind them."""
+
+from typing import Final, NamedTuple
+
+LEAD: Final = b"\x1e"
+"""Before the mark's digits; hardly ever typed or written, so that hardly ever something waits here."""
+
+HELLO: Final = b"h"
+NEXT: Final = b"n"
+PORT: Final = b"p"
+END: Final = b"e"
+NOTHING: Final = b"w"
+
+
+class Piece(NamedTuple):
+    """Bytes of the program's, and the letter of the mark behind them; b"" where there is none."""
+
+    data: bytes
+    letter: bytes = b""
+
+
+class MarkScanner:
+    """Takes what comes apart. Input and output are bytes; nothing is read or written here.
+
+    Args:
+        digits: the mark's, in hexadecimal.
+    """
+
+    def __init__(self, digits: str) -> None:
+        self._mark = LEAD + digits.encode()
+        self._kept = b""
+
+    def feed(self, data: bytes, *, may_go_on: bool) -> list[Piece]:
+        """What is in the next bytes.
+
+        Args:
+            data: as they came.
+            may_go_on: what comes next may be the other half of a mark; if not, one is not split.
+        """
+        data, self._kept = self._kept + data, b""
+        pieces = []
+        while (at := data.find(self._mark)) >= 0:
+            behind = at + len(self._mark)
+            if behind == len(data):
+                self._kept = data[at:]
+                return [*pieces, Piece(data[:at])] if at else pieces
+            pieces.append(Piece(data[:at], data[behind : behind + 1]))
+            data = data[behind + 1 :]
+        if may_go_on and (at := data.rfind(LEAD)) >= 0 and self._mark.startswith(data[at:]):
+            data, self._kept = data[:at], data[at:]
+        return [*pieces, Piece(data)] if data else pieces
+
+    @property
+    def waits(self) -> bool:
+        """True if bytes are kept back that may be a mark's first half."""
+        return bool(self._kept)
+
+    def release(self) -> bytes:
+        """What was kept back, when it turned out to be no mark."""
+        kept, self._kept = self._kept, b""
+        return kept

@@ -1,0 +1,63 @@
+"""The relay in the guest (`agent/scripts/unix/stream.sh`), as the host sees it: how it is started, and why it was not."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from guestwire.agent.systems import UNIX, Command, CommandSpec, script_text
+from guestwire.errors import AgentError, GuestError
+from guestwire.streams.remote_process import Output, StreamRequest
+
+FOLDERS: Final = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # the folder in it is for its owner alone
+"""Where the relay makes a folder of its own: the first that it may write in."""
+
+ONE_READ, MANY_READS = 1, 16
+"""Reads of an output that make one part of a file: what goes over to a port does so behind one."""
+
+NO_TERMINAL: Final = (
+    "the guest has neither `script` (package bsdutils or util-linux) nor Python: it can't be given a terminal"
+)
+REASONS: Final = {
+    92: "the guest has no folder that its agent may write in, of /run, /dev/shm, /tmp and /var/tmp",
+    94: NO_TERMINAL,
+    95: "the guest lacks mkfifo, od, su, or a dd that knows iflag=fullblock",
+}
+"""Why there is no stream, by the exit code of the script."""
+
+NO_USER, NO_FOLDER, NOT_EXECUTABLE, NOT_FOUND = 93, 96, 126, 127
+
+
+def folders_of(stream: str) -> Sequence[str]:
+    """Where the folder of the stream with this id may be."""
+    return [f"{folder}/guestwire-stream-{stream}" for folder in FOLDERS]
+
+
+def file_of(output: Output, number: int) -> str:
+    """The name of a file of an output."""
+    return f"{output}.{number}"
+
+
+def mark_in(content: bytes) -> str | None:
+    """The digits of the mark, in what its file holds; None: not all of them are there yet."""
+    return content.decode() if re.fullmatch(rb"[0-9a-f]{24}", content) else None
+
+
+def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
+    """The command that starts the relay of the stream with this id, and becomes the program."""
+    size = f"{request.tty.rows} {request.tty.columns}" if request.tty else ""
+    return UNIX.script(
+        "stream", stream, script_text("unix/relay.sh"), size, request.user or "", "1" if request.merge else "",
+        request.cwd or "", str(reads), request.argv[0], *UNIX.command(CommandSpec(request.argv, dict(request.env))),
+    )  # fmt: skip
+
+
+def refusal(guest: str, request: StreamRequest, code: int | None) -> GuestError:
+    """Why nothing was started, by the script's exit code; a program that can't be is refused as the agent itself does."""
+    if code in (NOT_FOUND, NOT_EXECUTABLE):
+        why = "No such file or directory" if code == NOT_FOUND else "Permission denied"
+        return AgentError("GenericError", f'Failed to execute child process "{request.argv[0]}" ({why})')
+    if code == NO_FOLDER:
+        return AgentError("GenericError", f'Failed to change to directory "{request.cwd}" (No such file or directory)')
+    if code == NO_USER:
+        return AgentError("GenericError", f'Failed to run as "{request.user}" (no such user)')
+    return GuestError(f"{guest}: {REASONS.get(code or 0, f'its shell ended with exit code {code} before it began')}")

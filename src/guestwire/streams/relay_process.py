@@ -1,0 +1,572 @@
+"""A program in a guest by way of a relay beside it, whatever reaches that relay: `RelayAccess` is the seam below.
+
+It begins with files and FIFOs of the guest's, which every agent can read and write. Where the VM can be given ports of
+our own, the bytes go over to them as soon as those are up; that they are not up yet, or never, costs nobody anything.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from guestwire.channels.own_port import OwnPorts, leftovers, new_name, plugged_in
+from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, GuestError, StreamBroken
+from guestwire.pacing import Backoff
+from guestwire.streams.buffers import OutputBuffer
+from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
+from guestwire.streams.relay import MANY_READS, ONE_READ, file_of, folders_of, mark_in, refusal, starting
+from guestwire.streams.remote_process import MOST_AT_ONCE, STDERR, STDOUT, Exit, Output, StreamRequest, WindowSize
+
+log = logging.getLogger("guestwire.streams")
+
+T = TypeVar("T")
+
+PURPOSE: Final = "stream"
+
+READ_AT_ONCE: Final = 256 * 1024
+"""Bytes of a file that are asked for at once."""
+
+IN_FLIGHT: Final = 28 * 1024
+"""Bytes of input that the relay has not taken yet, at most: they wait in a pipe of 64 KiB, some of them perhaps twice."""
+
+STARTS_WITHIN: Final = 15.0
+PATIENCE: Final = 20.0
+"""Seconds that agent or host may be away; the relay waits about as long."""
+
+KEEPALIVE: Final = 3.0
+"""Seconds between signs of life; a relay that has heard of none for 18 to 24 ends everything."""
+
+QUIET_AFTER: Final = 10.0
+"""Seconds without a byte, after which an output is looked at less often."""
+
+PORTS_AFTER: Final = 0.3
+"""Seconds that a program without a terminal must run to be given ports."""
+
+PORTS_WITHIN: Final = 15.0
+HELD_FOR: Final = 1.0
+"""Seconds that what may be half a mark waits for its other half."""
+
+ENDS_WITHIN: Final = 8.0
+"""Seconds from the order to end a program to its end: it gets SIGHUP, and after two seconds SIGKILL."""
+
+CLOSES_WITHIN: Final = 5.0
+
+_cleared: "set[int]" = set()
+
+
+class Pace(NamedTuple):
+    """Seconds between looks at what grows: at first, at most, and at most when it is quiet."""
+
+    first: float
+    longest: float
+    quiet: float
+
+
+class ProcessState(Protocol):
+    """How a process is; as `agent.results.ProcessStatus`."""
+
+    @property
+    def exited(self) -> bool: ...
+    @property
+    def exitcode(self) -> int | None: ...
+    @property
+    def signal(self) -> int | None: ...
+
+
+class RelayAccess(Protocol):
+    """What carries commands and files to and from a guest. All raise `GuestError`.
+
+    Attributes:
+        guest: how messages name the guest.
+        way: see `RemoteProcess.way`.
+        pace: how often it may be asked.
+        largest_frame: bytes that go into a FIFO at once.
+    """
+
+    guest: str
+    way: str
+    pace: Pace
+    largest_frame: int
+
+    async def start(self, command: list[str]) -> int:
+        """Starts a program, whose outputs nobody keeps; its id."""
+        ...
+
+    async def status(self, pid: int) -> ProcessState:
+        """How it is; an ended one may be asked for again."""
+        ...
+
+    async def read(self, path: str, offset: int, count: int) -> bytes:
+        """Bytes of a file that is there, at most so many; fewer only where it ends now.
+
+        Raises:
+            AgentError: it is not there.
+        """
+        ...
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Writes into a FIFO that is there, at once."""
+        ...
+
+    async def forget(self, path: str) -> None:
+        """A file or FIFO is used no more."""
+        ...
+
+
+class RelayProcess:
+    """See `RemoteProcess`. `start_process` makes one.
+
+    Args:
+        access: to the guest.
+        request: what was started.
+        pid: the program's.
+        folder: the relay's.
+        mark: the relay's; see `streams.marks`.
+    """
+
+    def __init__(self, access: RelayAccess, request: StreamRequest, pid: int, folder: str, mark: str) -> None:
+        self.pid = pid
+        self.way = access.way
+        self._access = access
+        self._request = request
+        self._folder = folder
+        self._mark = mark
+        self._outputs: tuple[Output, ...] = (STDOUT,) if request.merge or request.tty else (STDOUT, STDERR)
+        self._buffers = {output: OutputBuffer() for output in self._outputs}
+        self._port_of: dict[Output, asyncio.Future[socket.socket]] = {}
+        self._input: socket.socket | None = None
+        self._input_turn = asyncio.Lock()
+        self._input_ended = self._input_refused = False
+        self._sequence = 0
+        self._in_flight: deque[tuple[int, int]] = deque()
+        self._wake = asyncio.Event()
+        """Something was sent: an answer may come soon."""
+        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._broken: StreamBroken | None = None
+        self._heard_at = time.monotonic()
+        self._ports_wanted = asyncio.Event()
+        self._ports_end = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._readers: list[asyncio.Task[None]] = []
+
+    def begin(self, ports: OwnPorts | None) -> None:
+        """Carries its bytes from now on."""
+        loop = asyncio.get_running_loop()
+        self._port_of = {output: loop.create_future() for output in self._outputs} if ports else {}
+        self._readers = [self._spawn(self._read_output(output)) for output in self._outputs]
+        self._spawn(self._watch_end())
+        self._spawn(self._keep_alive())
+        if ports:
+            self._spawn(self._use_ports(ports), "ports")
+
+    # What `RemoteProcess` promises
+
+    async def send(self, data: bytes) -> None:
+        """See `RemoteProcess.send`."""
+        rest = memoryview(data)
+        async with self._input_turn:
+            while rest:
+                self._check_input()
+                if self._input:
+                    await self._send_by_port(self._input, bytes(rest))
+                    return
+                piece = bytes(rest[: self._access.largest_frame])
+                await self._wait_for_room(len(piece))
+                self._sequence += 1
+                self._in_flight.append((self._sequence, len(piece)))
+                await self._frame(b"i %d %d\n" % (self._sequence, len(piece)) + piece)
+                rest = rest[len(piece) :]
+                self._wake.set()
+
+    async def send_eof(self) -> None:
+        """See `RemoteProcess.send_eof`."""
+        if self._request.tty:
+            await self.send(b"\x04")
+            return
+        async with self._input_turn:
+            if self._input_ended or self._input_refused or self._exit.done():
+                return
+            if self._input:
+                with contextlib.suppress(OSError):
+                    self._input.shutdown(socket.SHUT_WR)
+            else:
+                with contextlib.suppress(BrokenPipeError):
+                    await self._wait_for_room(self._access.largest_frame)
+                await self._frame(b"e\n")
+            await self._order("e")
+            self._input_ended = True
+
+    async def receive(self, output: Output) -> bytes:
+        """See `RemoteProcess.receive`."""
+        buffer = self._buffers.get(output)
+        return await buffer.get() if buffer else b""
+
+    async def resize(self, size: WindowSize) -> None:
+        """See `RemoteProcess.resize`."""
+        if self._request.tty and not self._exit.done():
+            await self._order(f"s {size.rows} {size.columns}")
+
+    async def kill(self, number: signal.Signals) -> None:
+        """See `RemoteProcess.kill`."""
+        if not self._exit.done():
+            await self._order(f"g {signal.Signals(number).name.removeprefix('SIG')}")
+            self._wake.set()
+
+    async def wait(self) -> Exit:
+        """See `RemoteProcess.wait`."""
+        return await asyncio.shield(self._exit)
+
+    async def close(self) -> None:
+        """See `RemoteProcess.close`."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(), name=f"end of process {self.pid}")
+        await asyncio.shield(self._closing)
+
+    # Input
+
+    def _check_input(self) -> None:
+        if self._broken:
+            raise self._broken
+        if self._input_ended or self._input_refused or self._exit.done():
+            raise BrokenPipeError(f"process {self.pid} reads no more")
+
+    async def _wait_for_room(self, size: int) -> None:
+        pauses = Backoff(self._access.pace.first, self._access.pace.longest)
+        while self._in_flight and sum(waiting for _, waiting in self._in_flight) + size > IN_FLIGHT:
+            before = len(self._in_flight)
+            await self._look_what_was_taken()
+            self._check_input()
+            if len(self._in_flight) == before:
+                await asyncio.sleep(pauses.next())
+
+    async def _look_what_was_taken(self) -> None:
+        try:
+            noted = await self._patiently(lambda: self._access.read(f"{self._folder}/ack", 0, 32))
+        except AgentError:  # nothing was taken yet
+            return
+        if noted.startswith(b"x"):
+            self._input_refused = True
+            return
+        if noted.endswith(b"\n") and noted[:-1].isdigit():
+            while self._in_flight and self._in_flight[0][0] <= int(noted):
+                self._in_flight.popleft()
+
+    async def _send_by_port(self, port: socket.socket, data: bytes) -> None:
+        sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(port, data))
+        pauses = Backoff(0.5, 2.0)
+        try:
+            while not sending.done():
+                await asyncio.wait({sending, self._exit}, timeout=pauses.next(), return_when=asyncio.FIRST_COMPLETED)
+                if not sending.done():
+                    await self._look_what_was_taken()
+                    self._check_input()
+            try:
+                await sending
+            except OSError as error:
+                await self._break(f"its port failed: {error}")
+                self._check_input()
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    async def _frame(self, frame: bytes) -> None:
+        # It may be written twice: the relay knows what it has.
+        await self._patiently(lambda: self._access.write(f"{self._folder}/in", frame))
+
+    async def _order(self, line: str) -> None:
+        await self._patiently(lambda: self._access.write(f"{self._folder}/ctl", f"{line}\n".encode()))
+
+    # Outputs
+
+    async def _read_output(self, output: Output) -> None:
+        buffer = self._buffers[output]
+        try:
+            letter = await self._read_files(output, buffer)
+            if letter == PORT:
+                await self._read_port(output, await self._port_of[output], buffer)
+            await buffer.end()
+        except AgentError as error:
+            await self._break(f"the relay in the guest has ended ({error.description})")
+        finally:
+            await buffer.end(self._broken)
+
+    async def _read_files(self, output: Output, buffer: OutputBuffer) -> bytes:
+        scanner = MarkScanner(self._mark)
+        number = offset = 0
+        pauses = Backoff(self._access.pace.first, self._access.pace.longest)
+        heard_at = time.monotonic()
+        while True:
+            path = f"{self._folder}/{file_of(output, number)}"
+
+            def read(path: str = path, at: int = offset) -> Awaitable[bytes]:
+                return self._access.read(path, at, READ_AT_ONCE)
+
+            data = await self._patiently(read)
+            offset += len(data)
+            # A mark is written at once: it is split only where a read ends before the file does.
+            for piece in scanner.feed(data, may_go_on=len(data) == READ_AT_ONCE):
+                await self._put(buffer, piece)
+                if piece.letter in (END, PORT):
+                    await self._access.forget(path)
+                    return piece.letter
+                if piece.letter == NEXT:
+                    await self._access.forget(path)
+                    await self._order(f"a {output} {number}")
+                    number, offset = number + 1, 0
+            if data:
+                heard_at = time.monotonic()
+                pauses.reset()
+                if len(data) > MOST_AT_ONCE:
+                    self._ports_wanted.set()
+                continue
+            if self._broken:
+                return END
+            pause = pauses.next()
+            if time.monotonic() - heard_at > QUIET_AFTER:
+                pause = self._access.pace.quiet
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+                    pauses.reset()
+                    heard_at = time.monotonic()
+                    await asyncio.sleep(self._access.pace.first)
+            self._wake.clear()
+
+    async def _put(self, buffer: OutputBuffer, piece: Piece) -> None:
+        if piece.data:
+            await buffer.put(piece.data)
+
+    async def _read_port(self, output: Output, port: socket.socket, buffer: OutputBuffer) -> None:
+        scanner = MarkScanner(self._mark)
+        loop = asyncio.get_running_loop()
+        parts = 0
+        while True:
+            try:
+                async with asyncio.timeout(HELD_FOR if scanner.waits else None):
+                    data = await loop.sock_recv(port, 4 * MOST_AT_ONCE)
+            except TimeoutError:
+                await buffer.put(scanner.release())
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                await self._break("its port was closed, as by a stop of the VM")
+                return
+            for piece in scanner.feed(data, may_go_on=True):
+                await self._put(buffer, piece)
+                if piece.letter == END:
+                    return
+                if piece.letter == NEXT:
+                    await self._order(f"a {output} p{parts}")
+                    parts += 1
+
+    # Ports
+
+    async def _use_ports(self, ports: OwnPorts) -> None:
+        if not self._request.tty:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PORTS_AFTER):
+                    await self._ports_wanted.wait()
+        kinds = ("t",) if self._request.tty else ("0", *map(str, self._outputs))
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                if id(ports) not in _cleared:
+                    _cleared.add(id(ports))
+                    for name in await leftovers(ports, PURPOSE):
+                        await ports.unplug(name)
+                sockets = {}
+                for kind in kinds:
+                    name = new_name(PURPOSE)
+                    await stack.enter_async_context(plugged_in(ports, name))
+                    sockets[kind] = await ports.connect(name)
+                    stack.callback(sockets[kind].close)
+                    await self._order(f"p {kind} {name} {int(ports.needs_acknowledgement)}")
+                async with asyncio.timeout(PORTS_WITHIN):
+                    await asyncio.gather(*map(self._greet, sockets.values()))
+                    await self._move_over(sockets)
+                self.way = "port"
+                await self._ports_end.wait()
+                await asyncio.gather(*self._readers, return_exceptions=True)
+        except (GuestError, TimeoutError, OSError) as error:
+            log.debug("process %d of %s goes on without ports: %s", self.pid, self._access.guest, error)
+
+    async def _greet(self, port: socket.socket) -> None:
+        """Waits for the relay's first word."""
+        scanner, loop = MarkScanner(self._mark), asyncio.get_running_loop()
+        while True:
+            data = await loop.sock_recv(port, 64)
+            if not data:
+                raise ConnectionResetError("a port was closed")
+            for piece in scanner.feed(data, may_go_on=True):
+                if piece != Piece(b"", HELLO):
+                    raise ConnectionError(f"{piece.data[:32]!r} before its first word")
+                return
+
+    async def _move_over(self, sockets: dict[str, socket.socket]) -> None:
+        async with self._input_turn:
+            for output in self._outputs:
+                self._port_of[output].set_result(sockets["t" if self._request.tty else str(output)])
+            await self._order("w")
+            if not self._input_ended and not self._input_refused:
+                await self._frame(b"p\n")
+                self._input = sockets["t" if self._request.tty else "0"]
+        self._wake.set()
+
+    # Its end
+
+    async def _watch_end(self) -> None:
+        pauses = Backoff(0.05, 2.0)
+        while not self._exit.done():
+            if not all(reader.done() for reader in self._readers):
+                await asyncio.wait(self._readers, timeout=pauses.next())
+                if all(reader.done() for reader in self._readers):
+                    pauses = Backoff(self._access.pace.first, 0.5)
+            else:
+                await asyncio.sleep(pauses.next())
+            try:
+                state = await self._patiently(lambda: self._access.status(self.pid))
+            except AgentError as error:
+                await self._break(f"its agent does not know the process any more ({error.description})")
+                return
+            if state.exited:
+                self._exit.set_result(Exit(state.exitcode, state.signal))
+                self._wake.set()
+        await asyncio.wait(self._readers)
+        # Who reads nothing any more, and has no process, needs no relay either.
+        self._closing = self._closing or asyncio.get_running_loop().create_task(self._close())
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(KEEPALIVE)
+            try:
+                await self._access.write(f"{self._folder}/ctl", b"k\n")
+                self._heard_at = time.monotonic()
+            except AgentError as error:
+                if self._exit.done():
+                    return
+                await self._break(f"the relay in the guest has ended ({error.description})")
+                return
+            except GuestError:
+                continue
+
+    async def _close(self) -> None:
+        has_exited = self._exit.done() and not self._exit.exception()
+        with contextlib.suppress(GuestError, TimeoutError):
+            async with asyncio.timeout(CLOSES_WITHIN):
+                await self._order("b")
+        if not has_exited and not self._broken:
+            with contextlib.suppress(GuestError, TimeoutError):
+                async with asyncio.timeout(ENDS_WITHIN):
+                    while not (await self._access.status(self.pid)).exited:  # noqa: ASYNC110  # only asking tells
+                        await asyncio.sleep(0.05)
+        self._ports_end.set()
+        for task in self._tasks - {asyncio.current_task()}:
+            if task.get_name() != "ports":
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for buffer in self._buffers.values():
+            await buffer.end()
+        if not self._exit.done():
+            self._exit.set_exception(self._broken or self._broken_error("it was closed"))
+            self._exit.exception()
+        with contextlib.suppress(GuestError, TimeoutError):
+            async with asyncio.timeout(CLOSES_WITHIN):
+                for name in ("ctl", "in", "ack"):
+                    await self._access.forget(f"{self._folder}/{name}")
+
+    # Faults
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Makes a call that may be made twice, until agent and host answer again."""
+        since = time.monotonic()
+        pauses = Backoff(0.05, 1.0)
+        while True:
+            if self._broken:
+                raise self._broken
+            try:
+                return await call()
+            except AgentError:
+                raise
+            except (AgentNotRunning, CommandFailed, GuestError) as error:
+                if time.monotonic() - since > PATIENCE:
+                    await self._break(str(error))
+                    raise self._broken or error from error
+            await asyncio.sleep(pauses.next())
+
+    def _broken_error(self, why: str) -> StreamBroken:
+        fate = (
+            "it had ended before"
+            if self._exit.done()
+            else "it is ended there within 25 seconds, if the guest still runs it"
+        )
+        return StreamBroken(self._access.guest, self.pid, why, fate)
+
+    async def _break(self, why: str) -> None:
+        if self._broken is None and self._closing is None:
+            self._broken = self._broken_error(why)
+            if not self._exit.done():
+                self._exit.set_exception(self._broken)
+                self._exit.exception()  # its waiter may be gone
+            for buffer in self._buffers.values():
+                await buffer.end(self._broken)
+            self._wake.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
+        async def until_broken() -> None:
+            with contextlib.suppress(StreamBroken):  # its users hear of it
+                await work
+
+        task = asyncio.get_running_loop().create_task(until_broken(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnPorts | None = None) -> RelayProcess:
+    """Starts a program, and carries its bytes.
+
+    Args:
+        access: to the guest.
+        request: what is started.
+        ports: of the VM, where it can be given some.
+
+    Raises:
+        AgentError: the guest's own reason: no such program, folder or user.
+        GuestError: the guest can't do it, or does not answer.
+    """
+    stream = secrets.token_hex(8)
+    pid = await access.start(starting(request, stream, reads=ONE_READ if ports else MANY_READS))
+    try:
+        async with asyncio.timeout(STARTS_WITHIN):
+            folder, mark = await _find_relay(access, request, stream, pid)
+    except TimeoutError:
+        raise GuestError(
+            f"{access.guest}: process {pid} was started and its relay did not come up in {STARTS_WITHIN:g} seconds"
+        ) from None
+    process = RelayProcess(access, request, pid, folder, mark)
+    process.begin(ports)
+    return process
+
+
+async def _find_relay(access: RelayAccess, request: StreamRequest, stream: str, pid: int) -> tuple[str, str]:
+    pauses = Backoff(access.pace.first, access.pace.longest)
+    while True:
+        state = await access.status(pid)
+        for folder in folders_of(stream):
+            try:
+                found = mark_in(await access.read(f"{folder}/mark", 0, 64))
+            except AgentError:
+                continue
+            if found:
+                await access.forget(f"{folder}/mark")
+                return folder, found
+        if state.exited:
+            raise refusal(access.guest, request, state.exitcode)
+        await asyncio.sleep(pauses.next())
