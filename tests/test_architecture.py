@@ -22,6 +22,7 @@ NAME = guestwire.__name__
 
 LOW = {"counting", "errors"}
 GUEST = LOW | {"wire", "channels", "agent"}
+STREAMS = GUEST | {"streams"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "addresses": set(),
@@ -33,18 +34,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": LOW,
     "channels": LOW | {"addresses", "pacing", "wire"},
     "agent": LOW | {"pacing", "wire", "channels"},
+    "streams": GUEST | {"pacing"},
     "stores": LOW,
     "access": LOW | {"pacing", "stores"},
-    "contract": GUEST | {"stores", "access"},
-    "dispatch": LOW | {"pacing", "stores", "access", "contract"},
+    "contract": STREAMS | {"stores", "access"},
+    "dispatch": LOW | {"pacing", "stores", "access", "contract", "streams"},
     "metrics": GUEST,
     "inventory": GUEST | {"addresses", "metrics", "pacing", "toml", "stores", "access", "contract"},
-    "server": LOW | {"pacing", "contract", "stores", "access", "dispatch", "inventory"},
+    "server": LOW | {"pacing", "streams", "contract", "stores", "access", "dispatch", "inventory"},
     "app": GUEST
     | {"metrics", "open_files", "pacing", "stores", "contract", "access", "dispatch", "inventory", "server"},
-    "client": GUEST | {"addresses", "pacing", "stores", "access", "contract", "dispatch", "inventory"},
-    "mcp": LOW | {"open_files", "pacing", "toml", "agent", "access", "contract", "client"},
-    "cli": LOW | {"addresses", "agent", "metrics", "access", "contract", "inventory", "app", "client", "mcp"},
+    "client": STREAMS | {"addresses", "pacing", "stores", "access", "contract", "dispatch", "inventory"},
+    "mcp": LOW | {"streams", "open_files", "pacing", "toml", "agent", "access", "contract", "client"},
+    "cli": LOW | {"streams", "addresses", "agent", "metrics", "access", "contract", "inventory", "app", "client", "mcp"},
     "__main__": {"cli"},
     "": {"_lazy"},
     "_lazy": set(),

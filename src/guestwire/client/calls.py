@@ -48,6 +48,11 @@ class Calls:
         return await self._carrier.call(method, path, parameters or {}, self.context, repeatable=repeatable)
 
     @property
+    def carrier(self) -> Carrier:
+        """What carries its calls."""
+        return self._carrier
+
+    @property
     def _path(self) -> str:
         return f"/nodes/{self.node}/qemu/{self.vmid}"
 

@@ -15,6 +15,7 @@ Each says about which guest on which host, in the words of host or guest, and wh
     ├── AgentTookTooLong          no answer in time; a command that changes the guest may still be executed
     ├── AgentRefused              the agent's own error; `error_class` and `description` as it sent them
     │   └── ErrorTextLost         Proxmox VE could not pass on what the agent said
+    ├── StreamEnded               the stream of a program broke; `fate` is what became of the program
     ├── NotReady                  the agent does not answer within the time that was given
     ├── FreezeNotHeld             a freeze did not end as it should
     │   ├── StillFrozen           the file systems could not be thawed
@@ -205,6 +206,16 @@ def is_passing(error: CallFailed) -> bool:
     if isinstance(error, (Unreachable, AgentUnavailable, AgentTookTooLong)):
         return not isinstance(error, CertificateNotTrusted)
     return bool(_broken_off.search(error.message))
+
+
+class StreamEnded(CallFailed):
+    """The stream of a program in the guest broke; `fate` is what became of the program."""
+
+    exit_code = 69
+
+    def __init__(self, context: ErrorContext, message: str, fate: str) -> None:
+        self.fate = fate
+        super().__init__(context, message, hint=fate)
 
 
 class NotReady(CallFailed):

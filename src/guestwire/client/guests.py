@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -20,9 +20,11 @@ from guestwire.pacing import Backoff
 
 if TYPE_CHECKING:
     from guestwire.client.folders import Folders
+    from guestwire.client.live_processes import LiveProcess
     from guestwire.client.streams import Mode, Stream
     from guestwire.client.transfer.files import Files
     from guestwire.client.transfer.local_files import Data, LocalPath, Progress
+    from guestwire.streams.remote_process import WindowSize
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -139,6 +141,36 @@ class Guest(Endpoints):
     async def download(self, path: str, target: "LocalPath", *, progress: "Progress | None" = None) -> int:
         """Copies a file from the guest; see `Files.download`. A folder: `folders.download`."""
         return await self.files.download(path, target, progress=progress)
+
+    # Programs while they run
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        tty: "WindowSize | tuple[int, int] | bool" = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        merge: bool = False,
+    ) -> "contextlib.AbstractAsyncContextManager[LiveProcess]":
+        """Starts a program whose input and outputs are streams while it runs; at the end of the block it ends, where it still runs.
+
+        Args:
+            argv: program and arguments; no shell is between.
+            tty: gives it a terminal of so many rows and columns; True: of 24 and 80. Its errors go to its output then.
+            env: more environment variables.
+            cwd: its working directory.
+            user: the guest's user it runs as; None: the agent's own, mostly root.
+            merge: its errors go where its output goes.
+
+        Raises:
+            StreamEnded: the stream broke; what became of the program is in it.
+            CallFailed: it can't be started so, as in Windows; see `client.errors`.
+        """
+        from guestwire.client.live_processes import start_in  # noqa: PLC0415  # few calls are about it
+
+        return start_in(self, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge)
 
     # Facts
 

@@ -66,10 +66,11 @@ class Origin(Enum):
 
 
 class Kind(Enum):
-    """How an endpoint answers: once, or with a stream of messages."""
+    """How an endpoint answers: once, with a stream of messages, or with a program whose bytes go both ways."""
 
     CALL = "call"
     STREAM = "stream"
+    PROCESS = "process"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from guestwire.access.checks import Everybody, Privileges
 from guestwire.contract.endpoint import Endpoint, Kind
 from guestwire.contract.guest_events import Event
 from guestwire.contract.parameters import Role, Rule, rules
-from guestwire.contract.results import AgentFault, Forwarded
+from guestwire.contract.results import AgentFault, Forwarded, Started
 from guestwire.contract.text import ByteText
 
 OPENAPI_VERSION: Final = "3.1.0"
@@ -79,6 +79,8 @@ def _answer(endpoint: Endpoint) -> Any:
     """The type of the result; of a forwarded answer, the type that the agent's schema names."""
     if endpoint.kind is Kind.STREAM:  # what each of its events is
         return Event
+    if endpoint.kind is Kind.PROCESS:  # what its first message is
+        return Started
     return get_args(endpoint.returns)[0] if get_origin(endpoint.returns) is Forwarded else endpoint.returns
 
 

@@ -21,8 +21,10 @@ from typing import Any, Final, Protocol
 from guestwire.access.subject import Subject
 from guestwire.access.values import canonical
 from guestwire.contract import Effect, Endpoint, Parameters, join_lists, validate
+from guestwire.contract.endpoint import Kind
 from guestwire.contract.results import FileContent
 from guestwire.counting import counted
+from guestwire.dispatch.recorded_process import RecordedProcess
 from guestwire.errors import GuestError, GuestwireError, InvalidParameters, NotImplementedHere, UnknownNode
 
 NOBODY: Final = Subject("")
@@ -275,6 +277,12 @@ class Pipeline:
         except Exception:
             await self.record(call, 500, "internal error")
             raise
+        recorder = self._recorder
+        if call.route and call.route.endpoint.kind is Kind.PROCESS:
+            # Its record has been begun, and ends with the program.
+            if recorder is None:
+                return result
+            return RecordedProcess(result, lambda status, how: recorder.record_soon(call, status, how))
         await self.record(call, 200, "OK")
         if self._recorder and isinstance(result, FileContent):
             self._recorder.record_soon(call, 200, f"OK, {counted(result.bytes_read, 'byte')}")

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from guestwire.channels.own_port import OwnPorts, leftovers, new_name, plugged_in
-from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, GuestError, StreamBroken
+from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, GuestError, GuestwireError, StreamBroken
 from guestwire.pacing import Backoff
 from guestwire.streams.buffers import OutputBuffer
 from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
@@ -464,8 +464,10 @@ class RelayProcess:
         if not has_exited and not self._broken:
             with contextlib.suppress(GuestError, TimeoutError):
                 async with asyncio.timeout(ENDS_WITHIN):
-                    while not (await self._access.status(self.pid)).exited:  # noqa: ASYNC110  # only asking tells
+                    while not (state := await self._access.status(self.pid)).exited:  # noqa: ASYNC110  # only asking tells
                         await asyncio.sleep(0.05)
+                    if not self._exit.done():
+                        self._exit.set_result(Exit(state.exitcode, state.signal))
         self._ports_end.set()
         for task in self._tasks - {asyncio.current_task()}:
             if task.get_name() != "ports":
@@ -520,8 +522,12 @@ class RelayProcess:
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
         async def until_broken() -> None:
-            with contextlib.suppress(StreamBroken):  # its users hear of it
+            try:
                 await work
+            except StreamBroken:
+                pass  # its users hear of it
+            except GuestwireError as error:
+                await self._break(str(error))
 
         task = asyncio.get_running_loop().create_task(until_broken(), name=name)
         self._tasks.add(task)

@@ -12,6 +12,7 @@ from guestwire.client.errors import ErrorContext
 
 if TYPE_CHECKING:
     from guestwire.contract.guest_events import Event
+    from guestwire.streams.remote_process import RemoteProcess
 
 
 class Carrier(Protocol):
@@ -53,6 +54,17 @@ class Carrier(Protocol):
 
     def events(self, path: str, context: ErrorContext) -> "AsyncGenerator[Event | None, None]":
         """The events of an endpoint that gives a stream of them; None stands for a moment in which nothing happened.
+
+        Raises:
+            NoSuchEndpoint: the host has no such endpoint.
+            CallFailed: see `client.errors`.
+        """
+        ...
+
+    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
+        """Starts a program by an endpoint that gives its bytes both ways; it must be closed.
+
+        Its methods raise what `GuestwireError` there is where it runs.
 
         Raises:
             NoSuchEndpoint: the host has no such endpoint.

@@ -13,9 +13,13 @@ from guestwire.client.errors import NO_AGENT_SOCKET
 from guestwire.client.protocols import GuestInfo
 from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmState
 from guestwire.contract.context import NO_CONNECTION, NO_TERMS, WHILE_CONNECTED, FreezeTerms
+from guestwire.contract import Registry
+from guestwire.contract.endpoints import streams
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Pipeline, Router
 from guestwire.errors import InvalidParameters
+
+ENDPOINTS: Final = Registry(GUEST_ENDPOINTS, streams.endpoints)
 
 ONLY_AGENT: Final = (
     "an agent's own socket has what the agent can do; for the VM itself name a server: --host https://HOST:8006"
@@ -84,7 +88,7 @@ if TYPE_CHECKING:  # the type checker tells when a context wants more
 class DirectCarrier(InProcessCarrier):
     """Must be made where an event loop runs, and closed."""
 
-    def __init__(self, target: AgentAddress, endpoints: Iterable[Endpoint] = GUEST_ENDPOINTS) -> None:
+    def __init__(self, target: AgentAddress, endpoints: Iterable[Endpoint] = ENDPOINTS) -> None:
         self._channel = open_channel(target, "VM 100")
         self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
         context = _OneGuest(self._agent, target)

@@ -14,6 +14,7 @@ from guestwire.errors import AgentNotRunning, GuestwireError, InvalidParameters,
 
 if TYPE_CHECKING:
     from guestwire.contract.guest_events import Event
+    from guestwire.streams.remote_process import RemoteProcess
 
 
 class InProcessCarrier:
@@ -64,6 +65,13 @@ class InProcessCarrier:
         async with aclosing(await self._run(Call("GET", path, parameters_given({})), context)) as events:
             async for event in events:
                 yield event
+
+    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
+        """See `Carrier.start`."""
+        process: RemoteProcess = await self._run(
+            Call("GET", plain(path), parameters_given(plain(parameters))), context
+        )
+        return process
 
     async def _prepare(self, context: ErrorContext) -> None:
         """Before each call; for those who look for VMs no sooner than that.

@@ -1,0 +1,64 @@
+"""A relay by the calls of an API alone, as Proxmox VE has them: no handles, and each call takes its time."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from guestwire.client.endpoints import Endpoints
+from guestwire.client.errors import AgentRefused, CallFailed, is_passing
+from guestwire.client.processes import Processes
+from guestwire.contract.results import ProcessState
+from guestwire.errors import AgentError, GuestError
+from guestwire.streams.relay_process import Pace
+
+WRITE: Final = 'exec cat >"$1"'
+"""Into a FIFO that the relay reads."""
+
+
+class ApiAccess:
+    """See `RelayAccess`."""
+
+    way = "api"
+    pace = Pace(0.05, 0.5, 1.0)
+    largest_frame = 24 * 1024
+
+    def __init__(self, calls: Endpoints, processes: Processes) -> None:
+        self.guest = str(calls.context)
+        self._calls = calls
+        self._processes = processes
+
+    async def start(self, command: list[str]) -> int:
+        """See `RelayAccess.start`."""
+        with _as_guest_errors():
+            return await self._processes.start(command)
+
+    async def status(self, pid: int) -> ProcessState[str]:
+        """See `RelayAccess.status`."""
+        with _as_guest_errors():
+            return await self._calls.exec_status(pid)
+
+    async def read(self, path: str, offset: int, count: int) -> bytes:
+        """See `RelayAccess.read`."""
+        with _as_guest_errors():
+            return (await self._calls.read_bytes(path, offset=offset, count=count)).content
+
+    async def write(self, path: str, data: bytes) -> None:
+        """See `RelayAccess.write`."""
+        with _as_guest_errors():
+            await self._processes.run(["/bin/sh", "-c", WRITE, "sh", path], input=data, check=True)
+
+    async def forget(self, path: str) -> None:
+        """See `RelayAccess.forget`."""
+
+
+@contextlib.contextmanager
+def _as_guest_errors() -> Iterator[None]:
+    """What may be tried again, and what the agent itself refuses, as they are called below the client; others stay as they are."""
+    try:
+        yield
+    except AgentRefused as error:
+        raise AgentError(error.error_class, error.description) from error
+    except CallFailed as error:
+        if is_passing(error):
+            raise GuestError(str(error)) from error
+        raise

@@ -1,0 +1,228 @@
+"""Programs in a guest while they run: their input and outputs are streams."""
+
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from guestwire.client.api_access import ApiAccess
+from guestwire.client.cancellation import finish_when_cancelled
+from guestwire.client.errors import CallFailed, ErrorContext, NoSuchEndpoint, StreamEnded, WrongParameters, failure
+from guestwire.client.processes import check_texts, plain_text
+from guestwire.contract.endpoints.streams import STREAM_PATH
+from guestwire.errors import GuestwireError, StreamBroken
+from guestwire.streams.relay_process import start_process
+from guestwire.streams.remote_process import (
+    MOST_AT_ONCE,
+    STDERR,
+    STDOUT,
+    Exit,
+    Output,
+    RemoteProcess,
+    StreamRequest,
+    WindowSize,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from guestwire.client.guests import Guest
+
+DEFAULT_WINDOW: Final = WindowSize(24, 80)
+
+LONGEST_LINE: Final = 1024 * 1024
+"""Bytes that `readline` gives at most: a guest may write one of any length."""
+
+LONGEST_QUERY: Final = 7000
+"""Bytes of parameters that fit into the address of a request; longer ones go another way."""
+
+
+class InputStream:
+    """A program's standard input."""
+
+    def __init__(self, process: RemoteProcess, context: ErrorContext) -> None:
+        self._process = process
+        self._context = context
+
+    async def write(self, data: bytes | str) -> None:
+        """Sends bytes, or text as UTF-8; waits while the program does not read.
+
+        Raises:
+            BrokenPipeError: the program reads no more.
+            StreamEnded: the stream broke.
+        """
+        view = memoryview(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+        with _errors_of(self._context):
+            for start in range(0, len(view), MOST_AT_ONCE):
+                await self._process.send(bytes(view[start : start + MOST_AT_ONCE]))
+
+    async def close(self) -> None:
+        """Ends it: the program has read all when it has read what was written. On a terminal it is Ctrl-D."""
+        with _errors_of(self._context):
+            await self._process.send_eof()
+
+
+class OutputStream:
+    """What a program writes; one reader. Iterated, it gives lines."""
+
+    def __init__(self, process: RemoteProcess, context: ErrorContext, output: Output) -> None:
+        self._process = process
+        self._context = context
+        self._output = output
+        self._kept = bytearray()
+
+    async def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes, as soon as there are some, and `b""` at the end; without a size, all until the end.
+
+        Raises:
+            StreamEnded: the stream broke before its end.
+        """
+        if size < 0:
+            while data := await self._receive():
+                self._kept += data
+            size = len(self._kept)
+        elif not self._kept and size:
+            self._kept += await self._receive()
+        found = bytes(self._kept[:size])
+        del self._kept[: len(found)]
+        return found
+
+    async def readline(self) -> bytes:
+        """The next line with its end, or what there is of the last one; of one of over 1 MiB a part at a time.
+
+        Raises:
+            StreamEnded: the stream broke before its end.
+        """
+        looked_at = 0
+        while (end := self._kept.find(b"\n", looked_at)) < 0 and len(self._kept) < LONGEST_LINE:
+            looked_at = len(self._kept)
+            if not (data := await self._receive()):
+                break
+            self._kept += data
+        return await self.read(min(end + 1 or len(self._kept), LONGEST_LINE)) if self._kept else b""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while line := await self.readline():
+            yield line
+
+    async def _receive(self) -> bytes:
+        with _errors_of(self._context):
+            return await self._process.receive(self._output)
+
+
+class LiveProcess:
+    """A program that runs in a guest; `Guest.start` makes one.
+
+    Attributes:
+        argv: program and arguments.
+        pid: its id in the guest.
+        stdin: its standard input.
+        stdout: its standard output, or all that its terminal shows.
+        stderr: its standard error; None where that goes to `stdout`.
+    """
+
+    def __init__(self, process: RemoteProcess, request: StreamRequest, context: ErrorContext) -> None:
+        self._process = process
+        self._context = context
+        self.argv = request.argv
+        self.pid = process.pid
+        self.stdin = InputStream(process, context)
+        self.stdout = OutputStream(process, context, STDOUT)
+        has_errors = not (request.merge or request.tty)
+        self.stderr = OutputStream(process, context, STDERR) if has_errors else None
+
+    @property
+    def way(self) -> str:
+        """How its bytes go now: `port` (of our own), `agent` (by its commands), `api` (of Proxmox VE), or `server`."""
+        return self._process.way
+
+    async def wait(self) -> Exit:
+        """Waits for its end: exit code or signal. What it wrote may still be to be read.
+
+        Raises:
+            StreamEnded: the stream broke, and how it ends is not known.
+        """
+        with _errors_of(self._context):
+            return await self._process.wait()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tells its terminal how large the window is now."""
+        with _errors_of(self._context):
+            await self._process.resize(WindowSize(rows, columns))
+
+    async def signal(self, number: int | str) -> None:
+        """Sends it and what it started a signal, by number or name (`INT`, `SIGTERM`); once it has ended, nothing."""
+        name = number if isinstance(number, str) else signal.Signals(number).name
+        with _errors_of(self._context):
+            await self._process.kill(signal.Signals[f"SIG{name.removeprefix('SIG')}"])
+
+    async def close(self) -> None:
+        """Ends it where it still runs (SIGHUP, then SIGKILL), and leaves nothing behind."""
+        with _errors_of(self._context):
+            await self._process.close()
+
+
+@contextmanager
+def _errors_of(context: ErrorContext) -> "Iterator[None]":
+    try:
+        yield
+    except CallFailed:
+        raise
+    except StreamBroken as error:
+        raise StreamEnded(context, f"the stream of process {error.pid} broke: {error.why}", error.fate) from error
+    except GuestwireError as error:
+        raise failure(context, error.status, str(error)) from error
+
+
+@asynccontextmanager
+async def start_in(
+    guest: "Guest",
+    argv: Sequence[str],
+    *,
+    tty: WindowSize | tuple[int, int] | bool = False,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: str | None = None,
+    merge: bool = False,
+) -> AsyncIterator[LiveProcess]:
+    """See `Guest.start`."""
+    if isinstance(argv, str | bytes):
+        raise TypeError("argv is a list, program and arguments: no shell is there to take a line apart")
+    words = tuple(map(plain_text, argv))
+    if not words:
+        raise WrongParameters(guest.context, "there is no program to run")
+    variables = tuple((plain_text(name), plain_text(value)) for name, value in (env or {}).items())
+    if wrong := [name for name, _ in variables if not name or "=" in name]:
+        raise WrongParameters(guest.context, f"no variable is called '{wrong[0]}'")
+    check_texts(guest.context, *words, *(text for pair in variables for text in pair), cwd or "", user or "")
+    window = None if not tty else DEFAULT_WINDOW if tty is True else WindowSize(*tty)
+    request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge)
+    process = LiveProcess(await _start(guest, request), request, guest.context)
+    try:
+        yield process
+    finally:
+        await finish_when_cancelled(process.close())
+
+
+async def _start(guest: "Guest", request: StreamRequest) -> RemoteProcess:
+    """By the host's own stream where it has one; else by what Proxmox VE's API has."""
+    parameters: dict[str, Any] = {
+        "command": list(request.argv),
+        "rows": request.tty.rows if request.tty else None,
+        "columns": request.tty.columns if request.tty else None,
+        "env": [f"{name}={value}" for name, value in request.env] or None,
+        "cwd": request.cwd,
+        "user": request.user,
+        "merge": request.merge or None,
+    }
+    given = {name: value for name, value in parameters.items() if value is not None}
+    is_short = guest.host.is_local or len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_QUERY
+    if is_short and await guest.host.is_guestwire():
+        path = STREAM_PATH.format(node=guest.node, vmid=guest.vmid)
+        try:
+            return await guest.carrier.start(path, given, guest.context)
+        except NoSuchEndpoint:
+            pass  # an older server
+    with _errors_of(guest.context):
+        return await start_process(ApiAccess(guest, guest.processes), request)
