@@ -5,6 +5,7 @@ The checks come in Proxmox VE's order: HTTP, authentication, format; the rest is
 
 import asyncio
 import base64
+import functools
 import logging
 from collections.abc import AsyncGenerator, Collection
 from typing import Final
@@ -15,6 +16,7 @@ from guestwire.access.authentication import parse_credentials
 from guestwire.access.checks import Everybody
 from guestwire.access.control import Access
 from guestwire.contract import Endpoint, rules
+from guestwire.contract.endpoint import Kind
 from guestwire.contract.openapi import openapi
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.results import FileContent
@@ -30,7 +32,7 @@ from guestwire.errors import (
     NotImplementedHere,
 )
 from guestwire.inventory import Inventory, Lease
-from guestwire.server import answers, http1
+from guestwire.server import answers, http1, process_socket
 from guestwire.server.http1 import Refusal, Request, Response
 from guestwire.server.refusal_log import RefusalLog
 
@@ -132,12 +134,20 @@ class Gateway:
 
     async def _respond(self, request: Request, call: Call, form: str) -> Response:
         """Runs the call; its answer."""
+        is_process = call.route is not None and call.route.endpoint.kind is Kind.PROCESS
+        try:
+            headers = process_socket.handshake(request) if is_process else {}
+        except Refusal as error:
+            return answers.refusal(error)
         try:
             result = await self._pipeline.call(call)
         except GuestwireError as error:
             call.failure = _in_words(call, error)
             status, reason, body = answers.failure(form, error)
         else:
+            if is_process:
+                socket_of = functools.partial(process_socket.ProcessSocket, process=result)
+                return Response(101, "Switching Protocols", headers, upgraded=lambda wire: socket_of(wire).serve())
             if isinstance(result, AsyncGenerator):
                 return Response(OK, "OK", answers.EVENT_HEADERS, answers.as_events(result), closes=True)
             is_wanted_as_is = isinstance(result, FileContent) and self.gives_octets and _accepts_octets(request)

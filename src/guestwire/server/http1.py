@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import unquote, unquote_plus
 
 import msgspec
@@ -54,7 +54,8 @@ class Refusal(RequestError):
 class Response:
     """An answer: `body` in one piece or in several, which have `length` bytes in all; `closes`: it is the last on its connection.
 
-    A body that is made while it is sent has no length: it ends with the connection.
+    A body that is made while it is sent has no length: it ends with the connection. `upgraded` takes the connection
+    over, behind the answer's head.
     """
 
     status: int
@@ -63,16 +64,39 @@ class Response:
     body: bytes | Iterable[bytes] | AsyncGenerator[bytes, None] = field(default=b"", repr=False)
     length: int = -1
     closes: bool = False
+    upgraded: "Callable[[Wire], Awaitable[None]] | None" = field(default=None, repr=False)
 
     def head(self, connection: str) -> bytes:
         """All before the body; `connection` is the header of that name, "" for none."""
         length = len(self.body) if isinstance(self.body, bytes) else self.length
-        measure = "" if isinstance(self.body, AsyncGenerator) else f"Content-Length: {length}\r\n"
+        measure = "" if self.upgraded or isinstance(self.body, AsyncGenerator) else f"Content-Length: {length}\r\n"
         lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         ending = f"Connection: {connection}\r\n" if connection else ""
         return (
             f"HTTP/1.1 {self.status} {self.reason}\r\n{lines}{measure}Date: {_date(int(time.time()))}\r\n{ending}\r\n"
         ).encode("latin-1")
+
+
+class Wire(Protocol):
+    """A connection that speaks HTTP no more.
+
+    Attributes:
+        ending: set when the server stops.
+    """
+
+    ending: asyncio.Event
+
+    async def read(self) -> bytes:
+        """What comes next; waits for it."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes."""
+        ...
+
+    async def drain(self) -> None:
+        """Waits until most of what was sent is taken."""
+        ...
 
 
 async def no_body() -> bytes:

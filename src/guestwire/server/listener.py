@@ -109,6 +109,7 @@ class _Connection(asyncio.Protocol):
         self._deadline = self._loop.time() + FIRST_WITHIN
         self._timer = self._loop.call_at(self._deadline, self._end_if_idle)
         self.closed = self._loop.create_future()
+        self.ending = asyncio.Event()
         limits.add(self)
 
     # What happens to it
@@ -333,8 +334,12 @@ class _Connection(asyncio.Protocol):
         self._is_answered = True
         request.keeps = request.keeps and not response.closes and not self._is_ending
         connection = "close" if not request.keeps else "keep-alive" if request.is_old else ""
-        head = response.head(connection)
-        if isinstance(response.body, bytes):
+        head = response.head("" if response.upgraded else connection)
+        if response.upgraded:
+            request.keeps = False
+            self._transport.write(head)
+            await response.upgraded(self)
+        elif isinstance(response.body, bytes):
             self._transport.write(head + response.body)
         elif isinstance(response.body, AsyncGenerator):
             self._transport.write(head)
@@ -347,6 +352,24 @@ class _Connection(asyncio.Protocol):
                 await asyncio.sleep(0)
         if self._drained:
             await self._drain()
+
+    # What an upgraded connection is: see `http1.Wire`
+
+    async def read(self) -> bytes:
+        """See `Wire.read`."""
+        while not self._received:
+            await self._wait_for_more()
+        data = bytes(self._received)
+        self._drop(len(data))
+        return data
+
+    def write(self, data: bytes) -> None:
+        """See `Wire.write`."""
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """See `Wire.drain`."""
+        await self._drain()
 
     async def _stream(self, pieces: AsyncGenerator[bytes, None]) -> None:
         """Sends what comes, until the client leaves, or the server ends: then the next piece is the last one."""
@@ -378,6 +401,7 @@ class _Connection(asyncio.Protocol):
     def finish(self) -> bool:
         """Takes no more requests; False when there is a call in flight, after which it ends."""
         self._is_ending = True
+        self.ending.set()
         if self._connecting:
             self.abort()
         elif self._task is None:

@@ -33,6 +33,7 @@ from guestwire.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from guestwire.contract.guest_events import Event
+    from guestwire.streams.remote_process import RemoteProcess
 
 API: Final = "/api2/json"
 RENEW_AFTER: Final = 90 * 60.0
@@ -47,6 +48,8 @@ LONGEST_HELD: Final = 25 * 3600.0
 
 EVENTS_TIMEOUT: Final = 60.0
 """Seconds; a stream of events says at least every fifteen that it is still there."""
+
+STREAM_STARTS_WITHIN: Final = 90.0
 
 PROXY_HINT: Final = "HTTPS_PROXY and HTTP_PROXY name it; NO_PROXY=HOST goes without it"
 
@@ -176,6 +179,47 @@ class HttpsCarrier:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreachable(context, str(error) or "it says nothing any more") from error
         raise Unreachable(context, "the server has ended the stream of events")
+
+    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
+        """See `Carrier.start`."""
+        # Few calls are about it.
+        from guestwire.client.carriers.process_socket import (  # noqa: PLC0415
+            SocketProcess,
+            first_message,
+            socket_options,
+        )
+
+        ticket = await self._valid_ticket(context) if self._by_ticket(context) else None
+        refused: list[aiohttp.ClientResponse] = []
+
+        async def keep(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
+            refused.append(params.response)
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(keep)
+        # A connection of its own: it is held for long, and closed with it.
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=_trusting(self._trust), limit=1),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[trace],
+        )
+        try:
+            url = URL(f"{self._name}{API}{_quoted(path)}{_query(plain(parameters))}", encoded=True)
+            async with asyncio.timeout(STREAM_STARTS_WITHIN):
+                socket = await session.ws_connect(
+                    url, headers=self._authorization("GET", ticket), proxy=self._proxy, **socket_options()
+                )
+                said = await first_message(socket)
+            return SocketProcess(session, socket, said.pid or 0, str(context))
+        except BaseException as error:
+            await session.close()
+            if isinstance(error, aiohttp.WSServerHandshakeError):
+                reason = refused[-1].reason if refused else error.message
+                raise failure(context, error.status, str(reason or error.message)) from error
+            if isinstance(error, aiohttp.ClientError | TimeoutError | OSError | ValueError | msgspec.MsgspecError):
+                raise Unreachable(context, str(error) or "no answer in time") from error
+            raise
 
     async def close(self) -> None:
         """See `Carrier.close`."""
