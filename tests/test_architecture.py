@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"metrics", "open_files", "pacing", "stores", "contract", "access", "dispatch", "inventory", "server"},
     "client": STREAMS | {"addresses", "pacing", "stores", "access", "contract", "dispatch", "inventory"},
     "mcp": LOW | {"streams", "open_files", "pacing", "toml", "agent", "access", "contract", "client"},
-    "cli": LOW | {"streams", "addresses", "agent", "metrics", "access", "contract", "inventory", "app", "client", "mcp"},
+    "cli": LOW
+    | {"streams", "addresses", "agent", "metrics", "access", "contract", "inventory", "app", "client", "mcp"},
     "__main__": {"cli"},
     "": {"_lazy"},
     "_lazy": set(),

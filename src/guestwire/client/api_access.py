@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentRefused, CallFailed, is_passing
 from guestwire.client.processes import Processes
 from guestwire.contract.results import ProcessState
@@ -22,9 +21,9 @@ class ApiAccess:
     pace = Pace(0.05, 0.5, 1.0)
     largest_frame = 24 * 1024
 
-    def __init__(self, calls: Endpoints, processes: Processes) -> None:
-        self.guest = str(calls.context)
-        self._calls = calls
+    def __init__(self, processes: Processes) -> None:
+        self.guest = str(processes.context)
+        self._calls = processes.calls
         self._processes = processes
 
     async def start(self, command: list[str]) -> int:

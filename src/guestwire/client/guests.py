@@ -170,7 +170,7 @@ class Guest(Endpoints):
         """
         from guestwire.client.live_processes import start_in  # noqa: PLC0415  # few calls are about it
 
-        return start_in(self, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge)
+        return start_in(self.processes, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge)
 
     # Facts
 

@@ -1,16 +1,16 @@
 """Programs in a guest while they run: their input and outputs are streams."""
 
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from guestwire.client.api_access import ApiAccess
 from guestwire.client.cancellation import finish_when_cancelled
 from guestwire.client.errors import CallFailed, ErrorContext, NoSuchEndpoint, StreamEnded, WrongParameters, failure
-from guestwire.client.processes import check_texts, plain_text
-from guestwire.contract.endpoints.streams import STREAM_PATH
+from guestwire.client.processes import Processes, check_texts, plain_text
+from guestwire.contract.endpoints.program_streams import STREAM_PATH
 from guestwire.errors import GuestwireError, StreamBroken
 from guestwire.streams.relay_process import start_process
 from guestwire.streams.remote_process import (
@@ -23,11 +23,6 @@ from guestwire.streams.remote_process import (
     StreamRequest,
     WindowSize,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from guestwire.client.guests import Guest
 
 DEFAULT_WINDOW: Final = WindowSize(24, 80)
 
@@ -164,7 +159,7 @@ class LiveProcess:
 
 
 @contextmanager
-def _errors_of(context: ErrorContext) -> "Iterator[None]":
+def _errors_of(context: ErrorContext) -> Iterator[None]:
     try:
         yield
     except CallFailed:
@@ -177,7 +172,7 @@ def _errors_of(context: ErrorContext) -> "Iterator[None]":
 
 @asynccontextmanager
 async def start_in(
-    guest: "Guest",
+    processes: Processes,
     argv: Sequence[str],
     *,
     tty: WindowSize | tuple[int, int] | bool = False,
@@ -191,21 +186,21 @@ async def start_in(
         raise TypeError("argv is a list, program and arguments: no shell is there to take a line apart")
     words = tuple(map(plain_text, argv))
     if not words:
-        raise WrongParameters(guest.context, "there is no program to run")
+        raise WrongParameters(processes.context, "there is no program to run")
     variables = tuple((plain_text(name), plain_text(value)) for name, value in (env or {}).items())
     if wrong := [name for name, _ in variables if not name or "=" in name]:
-        raise WrongParameters(guest.context, f"no variable is called '{wrong[0]}'")
-    check_texts(guest.context, *words, *(text for pair in variables for text in pair), cwd or "", user or "")
-    window = None if not tty else DEFAULT_WINDOW if tty is True else WindowSize(*tty)
+        raise WrongParameters(processes.context, f"no variable is called '{wrong[0]}'")
+    check_texts(processes.context, *words, *(text for pair in variables for text in pair), cwd or "", user or "")
+    window = None if tty is False else DEFAULT_WINDOW if tty is True else WindowSize(*tty)
     request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge)
-    process = LiveProcess(await _start(guest, request), request, guest.context)
+    process = LiveProcess(await _start(processes, request), request, processes.context)
     try:
         yield process
     finally:
         await finish_when_cancelled(process.close())
 
 
-async def _start(guest: "Guest", request: StreamRequest) -> RemoteProcess:
+async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
     """By the host's own stream where it has one; else by what Proxmox VE's API has."""
     parameters: dict[str, Any] = {
         "command": list(request.argv),
@@ -217,12 +212,13 @@ async def _start(guest: "Guest", request: StreamRequest) -> RemoteProcess:
         "merge": request.merge or None,
     }
     given = {name: value for name, value in parameters.items() if value is not None}
-    is_short = guest.host.is_local or len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_QUERY
-    if is_short and await guest.host.is_guestwire():
-        path = STREAM_PATH.format(node=guest.node, vmid=guest.vmid)
+    is_short = processes.host.is_local or len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_QUERY
+    if is_short and await processes.host.is_guestwire():
+        calls = processes.calls
+        path = STREAM_PATH.format(node=calls.node, vmid=calls.vmid)
         try:
-            return await guest.carrier.start(path, given, guest.context)
+            return await calls.carrier.start(path, given, calls.context)
         except NoSuchEndpoint:
             pass  # an older server
-    with _errors_of(guest.context):
-        return await start_process(ApiAccess(guest, guest.processes), request)
+    with _errors_of(processes.context):
+        return await start_process(ApiAccess(processes), request)

@@ -175,8 +175,9 @@ class Processes:
     """Runs programs in one guest."""
 
     def __init__(self, calls: Endpoints, host: HostOfGuest) -> None:
-        self._calls = calls
-        self._host = host
+        self.calls = calls
+        self.host = host
+        self.context = calls.context
         self._windows: bool | None = None
 
     async def run(
@@ -209,7 +210,7 @@ class Processes:
             CallFailed: see `client.errors`.
         """
         if isinstance(input, str):
-            check_texts(self._calls.context, input, nul=True)
+            check_texts(self.calls.context, input, nul=True)
         data = input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input
         async with self._input_file(data) as path:
 
@@ -226,7 +227,7 @@ class Processes:
             await asyncio.sleep(began + HEAD_START - time.monotonic())
             process = await self.wait(pid, argv=argv, timeout=timeout)
         if check and not process.ok:
-            raise ProcessFailed(self._calls.context, process)
+            raise ProcessFailed(self.calls.context, process)
         return process
 
     async def start(
@@ -255,20 +256,20 @@ class Processes:
         command = await self._command(spec)
         text = None if input is None else input.decode("latin-1")
         try:
-            return (await self._calls.exec(command, input_data=text)).pid
+            return (await self.calls.exec(command, input_data=text)).pid
         except ErrorTextLost as error:
             is_long = max(map(len, map(os.fsencode, command))) > LONGEST_ARGUMENT
             reason = "Argument list too long" if is_long else "No such file or directory"
             why = f"'{argv[0]}' can't be started; most likely: Failed to execute child process ({reason})"
-            raise AgentRefused(self._calls.context, error.error_class, why, error.http_status) from error
+            raise AgentRefused(self.calls.context, error.error_class, why, error.http_status) from error
 
     def _check(self, spec: CommandSpec) -> None:
         if not spec.argv:
-            raise WrongParameters(self._calls.context, "there is no program to run")
+            raise WrongParameters(self.calls.context, "there is no program to run")
         for name in spec.env:
             if not name or "=" in name:
-                raise WrongParameters(self._calls.context, f"no variable is called '{name}'")
-        check_texts(self._calls.context, *spec.argv, *spec.env, *spec.env.values(), spec.cwd or "")
+                raise WrongParameters(self.calls.context, f"no variable is called '{name}'")
+        check_texts(self.calls.context, *spec.argv, *spec.env, *spec.env.values(), spec.cwd or "")
 
     async def _command(self, spec: CommandSpec) -> Command:
         """The guest is asked for its system only where that matters."""
@@ -277,7 +278,7 @@ class Processes:
         command = UNIX.command(spec)
         if any(map(is_undecodable, command)):
             return as_ascii(command)
-        if not needs_ascii(command) or await self._host.is_guestwire():
+        if not needs_ascii(command) or await self.host.is_guestwire():
             return command
         return WINDOWS.command(spec) if await self.is_windows() else as_ascii(command)
 
@@ -285,14 +286,14 @@ class Processes:
         """True if the guest runs Windows; asked once. A guest that does not tell is taken for a Unix."""
         if self._windows is None:
             try:
-                self._windows = (await self._calls.get_osinfo()).id == WINDOWS_ID
+                self._windows = (await self.calls.get_osinfo()).id == WINDOWS_ID
             except AgentRefused:
                 self._windows = False
         return self._windows
 
     async def status(self, pid: int) -> ProcessState[str]:
         """The state of a process: it runs, or how it ended."""
-        return await self._calls.exec_status(pid)
+        return await self.calls.exec_status(pid)
 
     async def interrupt(self, pid: int) -> None:
         """Sends a process, and those that it started, what Ctrl-C sends (SIGINT).
@@ -302,9 +303,9 @@ class Processes:
             CallFailed: the guest runs Windows, which has no such signal; or see `client.errors`.
         """
         if await self.is_windows():
-            raise CallFailed(self._calls.context, "Windows has no signal for Ctrl-C")
+            raise CallFailed(self.calls.context, "Windows has no signal for Ctrl-C")
         if (await self.run(UNIX.interrupt(pid), check=False)).code:
-            raise ProcessEnded(self._calls.context, f"process {pid} has ended; what it started holds its outputs")
+            raise ProcessEnded(self.calls.context, f"process {pid} has ended; what it started holds its outputs")
 
     async def wait(self, pid: int, *, argv: Sequence[str] = ("?",), timeout: float | None = None) -> CompletedProcess:
         """Waits until a process ends, asking ever more seldom: after 10 ms first, once a second at last.
@@ -331,13 +332,13 @@ class Processes:
                         failure, failing_since = error, min(failing_since, time.monotonic())
                         lasts = time.monotonic() - failing_since
                         if not is_passing(error) or (timeout is None and lasts > PATIENCE):
-                            raise OutcomeUnknown(self._calls.context, pid, error, unheard=unheard) from error
+                            raise OutcomeUnknown(self.calls.context, pid, error, unheard=unheard) from error
                     await asyncio.sleep(backoff.next())
         except TimeoutError:
             if failure:
-                raise OutcomeUnknown(self._calls.context, pid, failure) from failure
+                raise OutcomeUnknown(self.calls.context, pid, failure) from failure
             raise StillRunning(
-                self._calls.context, pid, timeout or 0.0, exists=await finish_briefly(self._exists(pid))
+                self.calls.context, pid, timeout or 0.0, exists=await finish_briefly(self._exists(pid))
             ) from None
         return CompletedProcess(
             argv=tuple(argv),

@@ -27,7 +27,7 @@ class RecordedProcess:
         self.pid = process.pid
 
     @property
-    def way(self) -> str:  # type: ignore[override]  # it may change
+    def way(self) -> str:
         """See `RemoteProcess.way`."""
         return self._process.way
 

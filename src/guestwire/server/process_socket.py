@@ -1,9 +1,8 @@
 """A program in a guest over a WebSocket: one side of `streams.messages`."""
 
 import asyncio
-import base64
-import binascii
 import contextlib
+import re
 import signal
 from collections import deque
 from typing import Any, Final
@@ -15,6 +14,7 @@ from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side
 from websockets.utils import accept_key
 
+from guestwire.contract.endpoints.program_streams import MOST_CHARACTERS
 from guestwire.errors import GuestwireError, StreamBroken
 from guestwire.server.http1 import Refusal, Request, Wire
 from guestwire.streams.messages import LARGEST, STDIN, WINDOW, Ended, FromServer, Room, ToServer, encode
@@ -24,7 +24,9 @@ NORMAL: Final = 1000
 WRONG_MESSAGE: Final = 1008
 """Codes of a close (RFC 6455, section 7.4.1)."""
 
-KEY_BYTES: Final = 16
+_key: Final = re.compile("[A-Za-z0-9+/]{22}==")
+"""Sixteen bytes in base64."""
+
 STOPS: Final = "the server stops"
 
 
@@ -41,15 +43,17 @@ def handshake(request: Request) -> dict[str, str]:
     if headers.get("sec-websocket-version") != "13":
         raise Refusal(426, "WebSockets have version 13 here")
     key = headers.get("sec-websocket-key", "")
-    try:
-        if len(base64.b64decode(key, validate=True)) != KEY_BYTES:
-            raise binascii.Error
-    except (binascii.Error, ValueError):
-        raise Refusal(400, "Sec-WebSocket-Key is none") from None
+    if not _key.fullmatch(key):
+        raise Refusal(400, "Sec-WebSocket-Key is none")
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
         raise Refusal(403, "a page of another site may not open it")
-    return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept_key(key), "Server": "guestwire"}
+    return {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Accept": accept_key(key),
+        "Server": "guestwire",
+    }
 
 
 class ProcessSocket:
@@ -114,10 +118,10 @@ class ProcessSocket:
                 group.create_task(self._tell_exit())
         except* GuestwireError as errors:
             error = errors.exceptions[0]
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            is_broken = isinstance(error, StreamBroken)
-            self._say(FromServer(broken=error.why if is_broken else str(error), fate=error.fate if is_broken else ""))
+            if isinstance(error, StreamBroken):
+                self._say(FromServer(broken=error.why, fate=error.fate))
+            else:
+                self._say(FromServer(broken=str(error)))
         await self._wire.drain()
 
     async def _carry_output(self, output: Output) -> None:
@@ -205,7 +209,7 @@ class ProcessSocket:
         with contextlib.suppress(GuestwireError):  # the outputs say it
             if order.resize:
                 rows, columns = order.resize
-                if not (0 < rows <= 10_000 and 0 < columns <= 10_000):
+                if not (0 < rows <= MOST_CHARACTERS and 0 < columns <= MOST_CHARACTERS):
                     raise ValueError("no size of a window")
                 await self._process.resize(WindowSize(rows, columns))
             if order.signal is not None:

@@ -38,7 +38,7 @@ class MarkScanner:
             may_go_on: what comes next may be the other half of a mark; if not, one is not split.
         """
         data, self._kept = self._kept + data, b""
-        pieces = []
+        pieces: list[Piece] = []
         while (at := data.find(self._mark)) >= 0:
             behind = at + len(self._mark)
             if behind == len(data):

@@ -72,11 +72,19 @@ class ProcessState(Protocol):
     """How a process is; as `agent.results.ProcessStatus`."""
 
     @property
-    def exited(self) -> bool: ...
+    def exited(self) -> int:
+        """Whether it has ended."""
+        ...
+
     @property
-    def exitcode(self) -> int | None: ...
+    def exitcode(self) -> int | None:
+        """Its exit code; None after a signal."""
+        ...
+
     @property
-    def signal(self) -> int | None: ...
+    def signal(self) -> int | None:
+        """The signal that ended it."""
+        ...
 
 
 class RelayAccess(Protocol):
@@ -263,7 +271,8 @@ class RelayProcess:
         pauses = Backoff(0.5, 2.0)
         try:
             while not sending.done():
-                await asyncio.wait({sending, self._exit}, timeout=pauses.next(), return_when=asyncio.FIRST_COMPLETED)
+                ends: list[asyncio.Future[Any]] = [sending, self._exit]
+                await asyncio.wait(ends, timeout=pauses.next(), return_when=asyncio.FIRST_COMPLETED)
                 if not sending.done():
                     await self._look_what_was_taken()
                     self._check_input()

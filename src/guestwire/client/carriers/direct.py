@@ -11,15 +11,14 @@ from guestwire.channels import is_served, open_channel
 from guestwire.client.carriers.in_process import InProcessCarrier
 from guestwire.client.errors import NO_AGENT_SOCKET
 from guestwire.client.protocols import GuestInfo
-from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, VmState
+from guestwire.contract import Endpoint, GuestContext, HostFigures, NodeContext, Registry, VmState
 from guestwire.contract.context import NO_CONNECTION, NO_TERMS, WHILE_CONNECTED, FreezeTerms
-from guestwire.contract import Registry
-from guestwire.contract.endpoints import streams
+from guestwire.contract.endpoints import program_streams
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Pipeline, Router
 from guestwire.errors import InvalidParameters
 
-ENDPOINTS: Final = Registry(GUEST_ENDPOINTS, streams.endpoints)
+ENDPOINTS: Final = Registry(GUEST_ENDPOINTS, program_streams.endpoints)
 
 ONLY_AGENT: Final = (
     "an agent's own socket has what the agent can do; for the VM itself name a server: --host https://HOST:8006"

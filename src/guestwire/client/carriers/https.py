@@ -183,7 +183,7 @@ class HttpsCarrier:
     async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
         """See `Carrier.start`."""
         # Few calls are about it.
-        from guestwire.client.carriers.process_socket import (  # noqa: PLC0415
+        from guestwire.client.carriers.socket_process import (  # noqa: PLC0415
             SocketProcess,
             first_message,
             socket_options,

@@ -68,9 +68,7 @@ class InProcessCarrier:
 
     async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
         """See `Carrier.start`."""
-        process: RemoteProcess = await self._run(
-            Call("GET", plain(path), parameters_given(plain(parameters))), context
-        )
+        process: RemoteProcess = await self._run(Call("GET", plain(path), parameters_given(plain(parameters))), context)
         return process
 
     async def _prepare(self, context: ErrorContext) -> None:

@@ -14,7 +14,7 @@ from guestwire.channels.agent_port import AGENT_PORT, LIBVIRT_CHANNEL
 from guestwire.client.carriers.in_process import InProcessCarrier
 from guestwire.client.errors import ErrorContext, Unreachable
 from guestwire.contract import HostFigures, Registry
-from guestwire.contract.endpoints import events, streams, tasks
+from guestwire.contract.endpoints import events, program_streams, tasks
 from guestwire.contract.guest_registry import CLIENT_ENDPOINTS
 from guestwire.dispatch import Pipeline, Router
 from guestwire.inventory.lease import Lease
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from guestwire.access.control import Access
 
-ENDPOINTS: Final = Registry(CLIENT_ENDPOINTS, events.endpoints, tasks.endpoints, streams.endpoints)
+ENDPOINTS: Final = Registry(CLIENT_ENDPOINTS, events.endpoints, tasks.endpoints, program_streams.endpoints)
 
 NO_ENDPOINT: Final = (
     "libvirt's VMs have what their agents and libvirt can do; users and roles need a server: guestwire serve"

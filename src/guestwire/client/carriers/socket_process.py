@@ -34,7 +34,9 @@ class SocketProcess:
 
     way = "server"
 
-    def __init__(self, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse, pid: int, host: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse, pid: int, host: str
+    ) -> None:
         self.pid = pid
         self._session = session
         self._socket = socket

@@ -16,9 +16,11 @@ endpoints = Registry()
 
 STREAM_PATH: Final = f"{VM}/{OWN}/stream"
 
-NO_STREAM_IN_WINDOWS: Final = (
-    "a Windows guest has no shell that could carry a stream, and no terminal; `exec` gives a program's output when it has ended"
-)
+NO_STREAM_IN_WINDOWS: Final = "a Windows guest has no shell that could carry a stream, and no terminal; `exec` gives a program's output when it has ended"
+
+
+MOST_CHARACTERS: Final = 10_000
+"""Of a terminal's rows or columns."""
 
 
 class StreamStart(VmParameters, frozen=True, kw_only=True):
@@ -28,13 +30,17 @@ class StreamStart(VmParameters, frozen=True, kw_only=True):
         list[str],
         parameter("Program and arguments; no shell is between.", Role.ARGUMENTS, examples=[["tail", "-f", "/var/log/syslog"]]),
     ]  # fmt: skip
-    rows: Annotated[int, parameter("The program gets a terminal of so many rows; 0: it gets none.", ge=0, le=10_000)] = 0
-    columns: Annotated[int, parameter("The columns of its terminal.", ge=0, le=10_000)] = 0
+    rows: Annotated[
+        int, parameter("The program gets a terminal of so many rows; 0: it gets none.", ge=0, le=MOST_CHARACTERS)
+    ] = 0
+    columns: Annotated[int, parameter("The columns of its terminal.", ge=0, le=MOST_CHARACTERS)] = 0
     env: (
         Annotated[list[str], parameter("More environment variables, as NAME=VALUE.", Role.ENVIRONMENT)] | None
     ) = None  # fmt: skip
     cwd: Annotated[str, parameter("Its working directory.", Role.DIRECTORY)] | None = None
-    user: Annotated[str, parameter("The guest's user that it runs as; without it, the agent's own.", Role.TEXT)] | None = None
+    user: (
+        Annotated[str, parameter("The guest's user that it runs as; without it, the agent's own.", Role.TEXT)] | None
+    ) = None
     merge: Annotated[bool, parameter("Its errors go where its output goes.")] = False
 
 
