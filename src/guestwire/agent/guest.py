@@ -1,7 +1,7 @@
 """One guest's agent."""
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from guestwire.agent.agent_client import AgentClient
 from guestwire.agent.exit_status_cache import ExitStatusCache
@@ -15,6 +15,18 @@ from guestwire.wire import Command
 FREEZES: Final = frozenset({"guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list"})
 
 
+class LongWork(Protocol):
+    """What goes on in a guest for long by its agent."""
+
+    async def prepare_freeze(self) -> None:
+        """File systems are to be frozen: the agent will take no other command until they are thawed."""
+        ...
+
+    async def close(self) -> None:
+        """Ends it, in a bounded time."""
+        ...
+
+
 class GuestAgent(AgentClient):
     """The agent of one guest: single commands (`execute`, `execute_raw`), `files` and `processes`.
 
@@ -23,6 +35,9 @@ class GuestAgent(AgentClient):
         guest: how messages name the guest, for example `VM 100`.
         exit_statuses: keeps the results of ended processes; shared by all guests.
         ports: for large files, where the channel is slow and the VM can be given ports.
+
+    Attributes:
+        long_work: what goes on; it adds and removes itself.
     """
 
     def __init__(
@@ -32,6 +47,7 @@ class GuestAgent(AgentClient):
         self.freeze_turn = asyncio.Lock()
         """Held by whoever freezes the guest for a time."""
         self.ports = ports
+        self.long_work: set[LongWork] = set()
         self._large_files = LargeFiles(self, ports) if ports else None
         self.files = self._large_files or Files(self)
         self.processes = Processes(self, exit_statuses)
@@ -39,12 +55,15 @@ class GuestAgent(AgentClient):
     async def _send(
         self, command: Command, arguments: dict[str, Any] | None, on_late_reply: OnLateReply | None = None
     ) -> bytes:
-        if command.name in FREEZES and self._large_files:
-            await self._large_files.close()
+        if command.name in FREEZES:
+            if self._large_files:
+                await self._large_files.close()
+            await asyncio.gather(*(work.prepare_freeze() for work in self.long_work), return_exceptions=True)
         return await super()._send(command, arguments, on_late_reply)
 
     async def close(self) -> None:
         """See `AgentClient.close`; the channel must still be open."""
+        await asyncio.gather(*(work.close() for work in self.long_work), return_exceptions=True)
         if self._large_files:
             await self._large_files.close()
         await super().close()

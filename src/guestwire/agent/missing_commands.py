@@ -16,6 +16,12 @@ CLASSES: Final = frozenset({"CommandNotFound", "CommandDisabled"})
 WORDS: Final = ("has not been found", "has been disabled")
 
 
+def is_refused(error: AgentError, command: str = "") -> bool:
+    """True if it is about the command itself: the agent lacks it, or does not take it now, as while file systems are frozen."""
+    says_so = command in error.description and any(words in error.description for words in WORDS)
+    return error.error_class in CLASSES or says_so
+
+
 async def explain_missing(agent: "AgentClient", command: str, error: AgentError) -> AgentError:
     """The agent's error with the reason in it, where it lacks the command; else the error as it is.
 
@@ -24,8 +30,7 @@ async def explain_missing(agent: "AgentClient", command: str, error: AgentError)
         command: for example `guest-get-load`.
         error: its answer.
     """
-    says_so = command in error.description and any(words in error.description for words in WORDS)
-    if error.error_class not in CLASSES and not says_so:
+    if not is_refused(error, command):
         return error
     try:
         info = await agent.execute(INFO)

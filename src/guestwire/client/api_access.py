@@ -13,6 +13,9 @@ from guestwire.streams.relay_process import Pace
 WRITE: Final = 'exec cat >"$1"'
 """Into a FIFO that the relay reads."""
 
+WRITTEN_WITHIN: Final = 20.0
+"""Seconds: a FIFO that nobody reads is not even opened."""
+
 
 class ApiAccess:
     """See `RelayAccess`."""
@@ -44,7 +47,11 @@ class ApiAccess:
     async def write(self, path: str, data: bytes) -> None:
         """See `RelayAccess.write`."""
         with _as_guest_errors():
-            await self._processes.run(["/bin/sh", "-c", WRITE, "sh", path], input=data, check=True)
+            written = await self._processes.run(
+                ["/bin/sh", "-c", WRITE, "sh", path], input=data, timeout=WRITTEN_WITHIN
+            )
+        if not written.ok:
+            raise AgentError("GenericError", "the relay reads no more")
 
     async def forget(self, path: str) -> None:
         """See `RelayAccess.forget`."""

@@ -13,6 +13,7 @@ from guestwire.client.errors import ErrorContext
 from guestwire.client.folders import Folders
 from guestwire.client.guests import Guest
 from guestwire.client.hosts import Host, connect
+from guestwire.client.live_processes import InputStream, LiveProcess, OutputStream
 from guestwire.client.processes import Processes
 from guestwire.client.protocols import GuestInfo
 from guestwire.client.streams import Mode, Stream
@@ -86,6 +87,65 @@ class SyncStream(SyncProxy[Stream]):
     _chunks_left = iterating(Stream._chunks_left)  # noqa: SLF001  # `async for` over a stream calls it
 
 
+class SyncInputStream(SyncProxy[InputStream]):
+    """As `InputStream`."""
+
+    write = blocking(InputStream.write)
+    close = blocking(InputStream.close)
+
+
+class SyncOutputStream(SyncProxy[OutputStream]):
+    """As `OutputStream`."""
+
+    read = blocking(OutputStream.read)
+    readline = blocking(OutputStream.readline)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Its lines."""
+        while line := self.readline():
+            yield line
+
+
+class SyncLiveProcess(SyncProxy[LiveProcess]):
+    """As `LiveProcess`."""
+
+    wait = blocking(LiveProcess.wait)
+    resize = blocking(LiveProcess.resize)
+    signal = blocking(LiveProcess.signal)
+    close = blocking(LiveProcess.close)
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """See `LiveProcess`."""
+        return self._inner.argv
+
+    @property
+    def pid(self) -> int:
+        """See `LiveProcess`."""
+        return self._inner.pid
+
+    @property
+    def way(self) -> str:
+        """See `LiveProcess.way`."""
+        return self._inner.way
+
+    @property
+    def stdin(self) -> SyncInputStream:
+        """See `LiveProcess`."""
+        return SyncInputStream(self._inner.stdin, self._portal)
+
+    @property
+    def stdout(self) -> SyncOutputStream:
+        """See `LiveProcess`."""
+        return SyncOutputStream(self._inner.stdout, self._portal)
+
+    @property
+    def stderr(self) -> SyncOutputStream | None:
+        """See `LiveProcess`."""
+        inner = self._inner.stderr
+        return None if inner is None else SyncOutputStream(inner, self._portal)
+
+
 class SyncGuest(SyncEndpoints[Guest]):
     """As `Guest`."""
 
@@ -104,6 +164,7 @@ class SyncGuest(SyncEndpoints[Guest]):
     routes = blocking(Guest.routes)
     set_user_password = blocking(Guest.set_user_password)
     wait_ready = blocking(Guest.wait_ready)
+    start = entering(Guest.start, SyncLiveProcess)
     freeze = entering(Guest.freeze, lambda count, _: count)
     shutdown = blocking(Guest.shutdown)
     reboot = blocking(Guest.reboot)

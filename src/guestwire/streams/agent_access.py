@@ -55,4 +55,7 @@ class AgentAccess:
 
 async def start_in_guest(agent: GuestAgent, request: StreamRequest) -> RelayProcess:
     """Starts a program by its guest's agent, and over ports of our own where its VM can be given some; see `start_process`."""
-    return await start_process(AgentAccess(agent), request, agent.ports)
+    process = await start_process(AgentAccess(agent), request, agent.ports)
+    agent.long_work.add(process)
+    process.on_close = lambda: agent.long_work.discard(process)
+    return process

@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from guestwire.agent.missing_commands import is_refused
 from guestwire.channels.own_port import OwnPorts, leftovers, new_name, plugged_in
-from guestwire.errors import AgentError, AgentNotRunning, CommandFailed, GuestError, GuestwireError, StreamBroken
+from guestwire.errors import AgentError, GuestError, GuestwireError, StreamBroken
 from guestwire.pacing import Backoff
 from guestwire.streams.buffers import OutputBuffer
 from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
@@ -39,6 +40,9 @@ STARTS_WITHIN: Final = 15.0
 PATIENCE: Final = 20.0
 """Seconds that agent or host may be away; the relay waits about as long."""
 
+FROZEN_FOR: Final = 600.0
+"""Seconds that the file systems of a guest may be frozen; its relay waits as long."""
+
 KEEPALIVE: Final = 3.0
 """Seconds between signs of life; a relay that has heard of none for 18 to 24 ends everything."""
 
@@ -52,7 +56,7 @@ PORTS_WITHIN: Final = 15.0
 HELD_FOR: Final = 1.0
 """Seconds that what may be half a mark waits for its other half."""
 
-ENDS_WITHIN: Final = 8.0
+ENDS_WITHIN: Final = 5.0
 """Seconds from the order to end a program to its end: it gets SIGHUP, and after two seconds SIGKILL."""
 
 CLOSES_WITHIN: Final = 5.0
@@ -136,6 +140,9 @@ class RelayProcess:
         pid: the program's.
         folder: the relay's.
         mark: the relay's; see `streams.marks`.
+
+    Attributes:
+        on_close: called when nothing of it is left.
     """
 
     def __init__(self, access: RelayAccess, request: StreamRequest, pid: int, folder: str, mark: str) -> None:
@@ -157,10 +164,9 @@ class RelayProcess:
         """Something was sent: an answer may come soon."""
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._broken: StreamBroken | None = None
-        self._heard_at = time.monotonic()
         self._ports_wanted = asyncio.Event()
-        self._ports_end = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
+        self.on_close: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers: list[asyncio.Task[None]] = []
 
@@ -236,6 +242,10 @@ class RelayProcess:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close(), name=f"end of process {self.pid}")
         await asyncio.shield(self._closing)
+
+    async def prepare_freeze(self) -> None:
+        """The relay is told that the host will be silent: its agent takes no command while file systems are frozen."""
+        await self._access.write(f"{self._folder}/ctl", b"f\n")
 
     # Input
 
@@ -401,8 +411,7 @@ class RelayProcess:
                     await asyncio.gather(*map(self._greet, sockets.values()))
                     await self._move_over(sockets)
                 self.way = "port"
-                await self._ports_end.wait()
-                await asyncio.gather(*self._readers, return_exceptions=True)
+                await asyncio.Event().wait()  # until it is cancelled, at the end
         except (GuestError, TimeoutError, OSError) as error:
             log.debug("process %d of %s goes on without ports: %s", self.pid, self._access.guest, error)
 
@@ -452,35 +461,35 @@ class RelayProcess:
         self._closing = self._closing or asyncio.get_running_loop().create_task(self._close())
 
     async def _keep_alive(self) -> None:
+        """Shows the relay that the host is there, and sees that the relay is: a program may have ended it."""
+        number, answered_at = 0, time.monotonic()
         while True:
             await asyncio.sleep(KEEPALIVE)
+            number += 1
             try:
-                await self._access.write(f"{self._folder}/ctl", b"k\n")
-                self._heard_at = time.monotonic()
+                await self._access.write(f"{self._folder}/ctl", b"k %d\n" % number)
+                noted = await self._access.read(f"{self._folder}/alive", 0, 32)
+                if noted[:-1].isdigit() and int(noted) >= number - 1:
+                    answered_at = time.monotonic()
             except AgentError as error:
-                if self._exit.done():
-                    return
-                await self._break(f"the relay in the guest has ended ({error.description})")
-                return
+                if is_refused(error):
+                    answered_at = time.monotonic()
             except GuestError:
-                continue
+                continue  # what is waited for says so in time
+            if time.monotonic() - answered_at > PATIENCE:
+                await self._break("the relay in the guest answers no more")
+                return
 
     async def _close(self) -> None:
         has_exited = self._exit.done() and not self._exit.exception()
         with contextlib.suppress(GuestError, TimeoutError):
             async with asyncio.timeout(CLOSES_WITHIN):
                 await self._order("b")
-        if not has_exited and not self._broken:
-            with contextlib.suppress(GuestError, TimeoutError):
-                async with asyncio.timeout(ENDS_WITHIN):
-                    while not (state := await self._access.status(self.pid)).exited:  # noqa: ASYNC110  # only asking tells
-                        await asyncio.sleep(0.05)
-                    if not self._exit.done():
-                        self._exit.set_result(Exit(state.exitcode, state.signal))
-        self._ports_end.set()
-        for task in self._tasks - {asyncio.current_task()}:
-            if task.get_name() != "ports":
-                task.cancel()
+        if not has_exited:
+            with contextlib.suppress(GuestError):
+                await self._end_program()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for buffer in self._buffers.values():
             await buffer.end()
@@ -489,8 +498,22 @@ class RelayProcess:
             self._exit.exception()
         with contextlib.suppress(GuestError, TimeoutError):
             async with asyncio.timeout(CLOSES_WITHIN):
-                for name in ("ctl", "in", "ack"):
+                for name in ("ctl", "in", "ack", "alive"):
                     await self._access.forget(f"{self._folder}/{name}")
+        self.on_close()
+
+    async def _end_program(self) -> None:
+        """Sees the program's end; one whose relay does not see to it is ended by the agent."""
+        for order in (None, ["/bin/sh", "-c", 'kill -9 "-$1" || kill -9 "$1"', "sh", str(self.pid)]):
+            if order:
+                await self._access.start(order)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ENDS_WITHIN):
+                    while not (state := await self._access.status(self.pid)).exited:  # noqa: ASYNC110  # only asking tells
+                        await asyncio.sleep(0.05)
+                    if not self._exit.done():
+                        self._exit.set_result(Exit(state.exitcode, state.signal))
+                    return
 
     # Faults
 
@@ -503,10 +526,14 @@ class RelayProcess:
                 raise self._broken
             try:
                 return await call()
-            except AgentError:
-                raise
-            except (AgentNotRunning, CommandFailed, GuestError) as error:
-                if time.monotonic() - since > PATIENCE:
+            except GuestError as error:
+                patience = PATIENCE
+                if isinstance(error, AgentError):
+                    # What it did before it does again, when its file systems are thawed.
+                    if not is_refused(error):
+                        raise
+                    patience = FROZEN_FOR
+                if time.monotonic() - since > patience:
                     await self._break(str(error))
                     raise self._broken or error from error
             await asyncio.sleep(pauses.next())

@@ -205,7 +205,8 @@ class HttpsCarrier:
             trace_configs=[trace],
         )
         try:
-            url = URL(f"{self._name}{API}{_quoted(path)}{_query(plain(parameters))}", encoded=True)
+            given = {name: _plain(value) for name, value in plain(parameters).items()}
+            url = URL(f"{self._name}{API}{_quoted(path)}{_query(given)}", encoded=True)
             async with asyncio.timeout(STREAM_STARTS_WITHIN):
                 socket = await session.ws_connect(
                     url, headers=self._authorization("GET", ticket), proxy=self._proxy, **socket_options()

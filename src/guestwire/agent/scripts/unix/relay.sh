@@ -161,7 +161,10 @@ obey() {
   while read -r verb first second third; do
     : >"$d/beat"
     case $verb in
-      k) rm -f "$d/hold" ;;                # the host is there
+      k)                                   # the host is there, and wants to see that this is
+        rm -f "$d/hold"
+        echo "$first" >"$d/alive"
+        ;;
       f) : >"$d/hold" ;;                   # it will be silent: file systems are to be frozen
       e) exec 9>&- ;;                      # no more input
       a) rm -f "$d/$first.$second"; echo 1<>"$d/a$first" ;; # it has read this file of an output, or part of a port's
