@@ -32,7 +32,14 @@ MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "v
 MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """Folders that are links into `/usr`; packages still have files in them."""
 
-UNUSED: Final = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/bug")
+UNUSED: Final = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/bug",
+)
 
 LINKS: Final = {
     "etc/alternatives/awk": "/usr/bin/mawk",
@@ -137,7 +144,20 @@ def _configure(tree: Path) -> None:
     shutil.copytree(str(resources.files("devtools.guests.debian") / "root"), tree, dirs_exist_ok=True)
     shutil.copyfile(tree / "usr/share/openssh/sshd_config", tree / "etc/ssh/sshd_config")
     for kind in HOST_KEYS:
-        run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "root@debian", "-f", str(tree / f"etc/ssh/ssh_host_{kind}_key")])
+        run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                kind,
+                "-N",
+                "",
+                "-C",
+                "root@debian",
+                "-f",
+                str(tree / f"etc/ssh/ssh_host_{kind}_key"),
+            ]
+        )
     for path, target in (LINKS | {f"etc/systemd/system/{unit}": "/dev/null" for unit in MASKED}).items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         if (tree / path).is_dir() and not (tree / path).is_symlink():
@@ -159,7 +179,25 @@ def _make_disk(tree: Path, disk: Path) -> None:
         os.ftruncate(file.fileno(), (size * 5 // 4 + SPARE) // 4096 * 4096)
     # Where root does not build it, root of a namespace does, so that files belong to root on the disk.
     namespace = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
-    run([*namespace, "mkfs.ext4", "-q", "-F", "-L", "root", "-b", "4096", "-O", "^has_journal", "-m", "0", "-d", str(tree), str(disk)])
+    run(
+        [
+            *namespace,
+            "mkfs.ext4",
+            "-q",
+            "-F",
+            "-L",
+            "root",
+            "-b",
+            "4096",
+            "-O",
+            "^has_journal",
+            "-m",
+            "0",
+            "-d",
+            str(tree),
+            str(disk),
+        ]
+    )
 
 
 def _initramfs(busybox: bytes, kernel: Path) -> Iterator[tuple[str, cpio.Entry]]:
