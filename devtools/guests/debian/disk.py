@@ -133,43 +133,43 @@ def _merge_usr(tree: Path) -> None:
 def _configure(tree: Path) -> None:
     for path in UNUSED:
         shutil.rmtree(tree / path, ignore_errors=True)
+    for path in ("dev", "proc", "sys", "run", "tmp", "mnt", "home", "var/log/journal"):
+        (tree / path).mkdir(parents=True, exist_ok=True)
     for name in ("passwd", "group"):
         shutil.copyfile(tree / f"usr/share/base-passwd/{name}.master", tree / "etc" / name)
     for path, lines in ACCOUNTS.items():
         with (tree / path).open("a") as file:
             file.write(lines)
-    names = [line.partition(":")[0] for line in (tree / "etc/passwd").read_text().splitlines()]
-    (tree / "etc/shadow").write_text("".join(f"{name}:*:20000:0:99999:7:::\n" for name in names))
-    (tree / "etc/shadow").chmod(0o600)
     shutil.copytree(str(resources.files("devtools.guests.debian") / "root"), tree, dirs_exist_ok=True)
     shutil.copyfile(tree / "usr/share/openssh/sshd_config", tree / "etc/ssh/sshd_config")
-    for kind in HOST_KEYS:
-        run(
-            [
-                "ssh-keygen",
-                "-q",
-                "-t",
-                kind,
-                "-N",
-                "",
-                "-C",
-                "root@debian",
-                "-f",
-                str(tree / f"etc/ssh/ssh_host_{kind}_key"),
-            ]
-        )
     for path, target in (LINKS | {f"etc/systemd/system/{unit}": "/dev/null" for unit in MASKED}).items():
-        (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        if (tree / path).is_dir() and not (tree / path).is_symlink():
-            shutil.rmtree(tree / path)
-        (tree / path).unlink(missing_ok=True)
-        (tree / path).symlink_to(target)
-    for path in ("dev", "proc", "sys", "run", "tmp", "mnt", "root", "home", "var/log/journal"):
-        (tree / path).mkdir(parents=True, exist_ok=True)
-    (tree / "root").chmod(0o700)
+        _link(tree / path, target)
+    # A strict umask of the one who builds it must not keep the guest's users out; the secrets come after this.
+    run(["chmod", "-R", "go+rX", str(tree)])
     (tree / "tmp").chmod(0o1777)
-    for name in (".bashrc", ".profile"):
-        shutil.copyfile(tree / "etc/skel" / name, tree / "root" / name)
+    _add_secrets(tree)
+
+
+def _link(path: Path, target: str) -> None:
+    """Makes a link, also in the place of what a package has there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def _add_secrets(tree: Path) -> None:
+    """What only root may read: root's home, the passwords, of which there are none, and the host keys."""
+    shutil.copytree(tree / "etc/skel", tree / "root", dirs_exist_ok=True)
+    (tree / "root").chmod(0o700)
+    names = [line.partition(":")[0] for line in (tree / "etc/passwd").read_text().splitlines()]
+    shadow = tree / "etc/shadow"
+    shadow.write_text("".join(f"{name}:*:20000:0:99999:7:::\n" for name in names))
+    shadow.chmod(0o600)
+    for kind in HOST_KEYS:
+        path = str(tree / f"etc/ssh/ssh_host_{kind}_key")
+        run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "root@debian", "-f", path])
 
 
 def _make_disk(tree: Path, disk: Path) -> None:
@@ -179,25 +179,8 @@ def _make_disk(tree: Path, disk: Path) -> None:
         os.ftruncate(file.fileno(), (size * 5 // 4 + SPARE) // 4096 * 4096)
     # Where root does not build it, root of a namespace does, so that files belong to root on the disk.
     namespace = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
-    run(
-        [
-            *namespace,
-            "mkfs.ext4",
-            "-q",
-            "-F",
-            "-L",
-            "root",
-            "-b",
-            "4096",
-            "-O",
-            "^has_journal",
-            "-m",
-            "0",
-            "-d",
-            str(tree),
-            str(disk),
-        ]
-    )
+    options = ["-q", "-F", "-L", "root", "-b", "4096", "-O", "^has_journal", "-m", "0"]
+    run([*namespace, "mkfs.ext4", *options, "-d", str(tree), str(disk)])
 
 
 def _initramfs(busybox: bytes, kernel: Path) -> Iterator[tuple[str, cpio.Entry]]:
