@@ -1,6 +1,7 @@
 """`guestwire ssh`: OpenSSH into a guest without a network, by its agent, with the guest's own users, keys and host keys."""
 
 import contextlib
+import os
 import shlex
 import shutil
 import signal
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".guest"
 """Ends the names of guests in `~/.ssh/config`."""
-
-KNOWN_HOSTS: Final = "~/.cache/guestwire/ssh"
-"""The folder of the files with host keys that the lines for `~/.ssh/config` name: one file a guest."""
 
 ROOT_OPTIONS: Final = ("host", "profile", "token_file", "ca", "fingerprint")
 
@@ -73,18 +71,23 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
 
 def config_lines(context: click.Context) -> str:
     """The lines for `~/.ssh/config`, which lead every name that ends in `.guest` to the guest of that name."""
+    # A file a guest, and no `~`: the shell and ssh may not agree on whose home it is.
+    known_hosts = str(_cache_folder() / "ssh").replace("%", "%%") + "/%n"
     # A shell reads the command; ssh itself puts the name in the place of %n, and refuses one that could be more.
     proxy = shlex.join(["guestwire", *_root_options(context), "proxy", "--sshd"]).replace("%", "%%")
-    known_hosts = f"{KNOWN_HOSTS}/%n"
     return (
         f"Host *{SUFFIX}\n"
-        f"    ProxyCommand {proxy} --known-as %n --known-hosts {known_hosts} \"$(basename '%n' {SUFFIX})\"\n"
-        f"    UserKnownHostsFile {known_hosts}\n"
+        f"    ProxyCommand {proxy} --known-as %n --known-hosts {shlex.quote(known_hosts)} \"$(basename '%n' {SUFFIX})\"\n"
+        f'    UserKnownHostsFile "{known_hosts}"\n'
         "    GlobalKnownHostsFile /dev/null\n"
         "    StrictHostKeyChecking yes\n"
         "    UpdateHostKeys no\n"
         "    CheckHostIP no\n"
     )
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guestwire"
 
 
 def _options(context: click.Context, name: str, known_hosts: Path) -> list[str]:
