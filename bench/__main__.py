@@ -1,4 +1,4 @@
-"""`./dev bench [--quick] [--only vm|sandbox|client|assistants|libvirt] [--json | --markdown]`."""
+"""`./dev bench [--quick] [--only vm|sandbox|client|assistants|libvirt|live] [--json | --markdown]`."""
 
 import argparse
 import asyncio
@@ -8,11 +8,11 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import assistants, client, in_libvirt, in_sandbox, in_vm
+from bench import assistants, client, in_libvirt, in_sandbox, in_vm, live
 from bench.errors import BenchError
 from bench.results import Row, as_json, as_markdown, machine_facts, show
 from bench.timing import FULL, QUICK, Effort
-from devtools.guests import accelerator, build, default_cache
+from devtools.guests import accelerator, build, build_debian, default_cache
 from devtools.libvirt_host import why_not as libvirt_why_not
 from guestwire.errors import GuestwireError
 from guestwire.testing.sandbox import missing_programs
@@ -50,8 +50,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument(
         "--only",
-        choices=("vm", "sandbox", "client", "assistants", "libvirt"),
-        help="only the service with real VMs, or with agents in sandboxes; or only the client, the MCP server, or libvirt",
+        choices=("vm", "sandbox", "client", "assistants", "libvirt", "live"),
+        help="only the service with real VMs, or with agents in sandboxes; or only the client, the MCP server, libvirt, or SSH",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -85,12 +85,17 @@ async def _measure(effort: Effort, only: str | None) -> tuple[dict[str, str], li
         rows += await in_libvirt.measure(await asyncio.to_thread(build, default_cache()), effort)
     elif only == "libvirt":
         raise BenchError(reason)
+    if only in (None, "live"):
+        _say("a Debian guest boots")
+        debian = await asyncio.to_thread(build_debian, default_cache())
+        accel = accel or await accelerator(debian)
+        rows += await live.measure(debian, accel)
     return machine_facts(accel), rows
 
 
 def _check_programs(only: str | None) -> None:
-    missing = missing_programs() if only not in ("vm", "libvirt") else []
-    if only in (None, "vm", "client") and not shutil.which("qemu-system-x86_64"):
+    missing = missing_programs() if only not in ("vm", "libvirt", "live") else []
+    if only in (None, "vm", "client", "live") and not shutil.which("qemu-system-x86_64"):
         missing.append("qemu-system-x86_64")
     if missing:
         packages = " ".join(PACKAGES[program] for program in missing)

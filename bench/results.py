@@ -16,6 +16,7 @@ SANDBOX: Final = "an agent in a sandbox, without a VM"
 CLIENT: Final = "the client, an agent in a sandbox"
 CLIENT_VM: Final = "the client, a real VM"
 LIBVIRT: Final = "libvirt, a real VM; raw: libvirt's own call"
+LIVE: Final = "SSH into a Debian guest; raw: QEMU's user network"
 ASSISTANTS: Final = "the MCP server, an agent in a sandbox"
 
 COLUMNS: Final = ("measured", "raw socket", "guestwire", "ratio", "Proxmox VE", "target", "met")
@@ -31,13 +32,13 @@ class ProxmoxVE:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: `raw` and `guestwire` in `unit`; `met` is None where there is no target."""
+    """One figure: `raw` and `guestwire` in `unit`, None where there is no such figure; `met` is None where there is no target."""
 
     place: str
     name: str
     unit: str
     raw: float | None
-    guestwire: float
+    guestwire: float | None
     target: str = ""
     met: bool | None = None
     proxmox: ProxmoxVE | None = None
@@ -45,7 +46,7 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """How many times the raw socket's figure guestwire's is."""
-        return self.guestwire / self.raw if self.raw else None
+        return self.guestwire / self.raw if self.raw and self.guestwire is not None else None
 
     def cells(self) -> tuple[str, ...]:
         """As the table has them."""
@@ -123,7 +124,7 @@ def show(console: Console, facts: dict[str, str], rows: Sequence[Row]) -> None:
 
 
 def _by_place(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for place in (VM, SANDBOX, LIBVIRT, CLIENT_VM, CLIENT, ASSISTANTS):
+    for place in (VM, SANDBOX, LIBVIRT, CLIENT_VM, CLIENT, ASSISTANTS, LIVE):
         if found := [row for row in rows if row.place == place]:
             yield place, found
 

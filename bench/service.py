@@ -82,7 +82,7 @@ def holdings_of(pid: int) -> dict[str, float]:
 @contextlib.asynccontextmanager
 async def serve(folder: Path, vms: Sequence[Vm], *, limited: bool = False, more: str = "") -> AsyncIterator[Service]:
     """Starts the service, waits until it listens, and ends it; `limited` to what Proxmox VE has, `more` is configured."""
-    port = _free_port()
+    port = free_port()
     state = folder / "state"
     config = folder / "guestwire.toml"
     server = f'[server]\nlisten = "127.0.0.1:{port}"\nnode = "{NODE}"\nstate_dir = "{state}"\n'
@@ -134,7 +134,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

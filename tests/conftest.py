@@ -151,6 +151,21 @@ async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+async def debian() -> AsyncIterator["Machine"]:
+    """A real Debian guest with systemd and OpenSSH, without a network, booted."""
+    from devtools.guests import Machine, accelerator, build_debian, default_cache  # noqa: PLC0415  # as above
+
+    try:
+        image = await asyncio.to_thread(build_debian, default_cache())
+    except GuestImageError as error:
+        pytest.skip(f"no Debian guest here: {error}")
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        async with Machine(image, Path(name), vmid=112, accel=await accelerator(image)) as machine:
+            await machine.wait_for_agent()
+            yield machine
+
+
 # A real guest with one agent or the other
 
 

@@ -1,16 +1,19 @@
-"""`python -m devtools.guests [trixie]`: boots the small guest, says where its sockets are, and stays until Ctrl-C."""
+"""`python -m devtools.guests [trixie | debian]`: boots the small guest, or the Debian one, says where its sockets are, and stays until Ctrl-C."""
 
 import asyncio
 import sys
 import tempfile
 from pathlib import Path
 
-from devtools.guests import Machine, accelerator, build, default_cache
+from devtools.guests import Machine, accelerator, build, build_debian, default_cache
 from guestwire.errors import GuestImageError
 
 
 async def _stay() -> None:
-    image = await asyncio.to_thread(build, default_cache(), agent="trixie" if "trixie" in sys.argv[1:] else "host")
+    if "debian" in sys.argv[1:]:
+        image = await asyncio.to_thread(build_debian, default_cache())
+    else:
+        image = await asyncio.to_thread(build, default_cache(), agent="trixie" if "trixie" in sys.argv[1:] else "host")
     with tempfile.TemporaryDirectory(prefix="gw-") as folder:
         async with Machine(image, Path(folder), accel=await accelerator(image)) as machine:
             print(

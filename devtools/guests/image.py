@@ -82,11 +82,15 @@ LINKS: Final = {"bin": "usr/bin", "sbin": "usr/sbin", "lib/x86_64-linux-gnu": f"
 
 @dataclass(frozen=True, slots=True)
 class GuestImage:
-    """A guest that can be booted: kernel, initramfs, and the version of the agent in it."""
+    """A guest that can be booted: kernel, initramfs, the version of the agent in it, and its root disk if it has one.
+
+    The disk is only ever read: what a machine writes there is gone with its QEMU.
+    """
 
     kernel: Path
     initramfs: Path
     agent_version: str
+    disk: Path | None = None
 
 
 def default_cache() -> Path:
@@ -109,60 +113,73 @@ def build(cache: Path, *, agent: AgentSource = "host", recipe: Recipe = GUEST) -
     if agent == "trixie" and host.id != "debian":
         raise GuestImageError(f"Debian 13's agent needs Debian's archive, and this is {host.id}")
     suite = host.suite if agent == "host" else agent
-    folder = cache / f"{recipe.name}-{suite}-{_recipe_key()}"
-    with _locked(cache, folder.name):
-        if not (folder / "guest.json").exists():
-            _build(cache, folder, suite, recipe)
+    folder = cache / f"{recipe.name}-{suite}-{recipe_key()}"
+    with single_build(folder) as unfinished:
+        if unfinished:
+            _build(unfinished, suite, recipe)
     described = json.loads((folder / "guest.json").read_text())
     return GuestImage(folder / "kernel", folder / "initramfs", described["agent_version"])
 
 
 @contextlib.contextmanager
-def _locked(cache: Path, name: str) -> Iterator[None]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{name}.lock").open("w") as lock:
+def single_build(folder: Path) -> Iterator[Path | None]:
+    """An empty folder to build an image in, which becomes `folder` if the block ends well; None if the image is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        if (folder / "guest.json").exists():
+            yield None
+            return
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as name:
+            unfinished = Path(name) / "ready"
+            unfinished.mkdir()
+            yield unfinished
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
 
 
-def _recipe_key() -> str:
+def recipe_key(*, with_debian: bool = False) -> str:
+    """Changes with all that an image is made of: this package's files, those of the Debian guest only for that one."""
     digest = hashlib.sha256()
-    for path in sorted(Path(str(resources.files("devtools.guests"))).rglob("*")):
-        if path.is_file() and path.suffix != ".pyc" and path.name not in ("machine.py", "__main__.py"):
+    package = Path(str(resources.files("devtools.guests")))
+    for path in sorted(package.rglob("*")):
+        is_recipe = path.suffix != ".pyc" and path.name not in ("machine.py", "__main__.py")
+        if path.is_file() and is_recipe and (with_debian or package / "debian" not in path.parents):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _build(cache: Path, folder: Path, suite: str, recipe: Recipe) -> None:
+def _build(folder: Path, suite: str, recipe: Recipe) -> None:
     host = this_host()
-    with tempfile.TemporaryDirectory(dir=cache, prefix="unfinished-") as name:
-        work = Path(name)
-        own = Archive(work / "apt", host, host.suite)
-        archive = own if suite == host.suite else Archive(work / f"apt-{suite}", host, suite)
-        extra = [package for package in recipe.extra_packages if archive.has(package)]
-        packages = archive.download([*recipe.packages, *extra])
-        unpack(packages, work / "tree")
-        unpack(own.download_kernel(), work / "kernel-tree")
-        ready = work / "ready"
-        ready.mkdir()
-        shutil.copyfile(_one(work / "kernel-tree/boot", "vmlinuz-*"), ready / "kernel")
-        programs = [*recipe.programs, *(path for package in extra for path in recipe.extra_packages[package])]
-        entries = _entries(work / "tree", programs)
-        for number, (module, content) in enumerate(modules.in_order(work / "kernel-tree", recipe.modules)):
-            entries[f"lib/modules/{number:02d}-{module}.ko"] = cpio.file(content)
-        (ready / "initramfs").write_bytes(gzip.compress(cpio.archive(entries), 6, mtime=0))
-        (ready / "guest.json").write_text(json.dumps({"agent_version": _agent_version(packages)}))
-        shutil.rmtree(folder, ignore_errors=True)
-        ready.rename(folder)
+    work = folder.parent
+    own = Archive(work / "apt", host, host.suite)
+    archive = own if suite == host.suite else Archive(work / f"apt-{suite}", host, suite)
+    extra = [package for package in recipe.extra_packages if archive.has(package)]
+    packages = archive.download([*recipe.packages, *extra])
+    unpack(packages, work / "tree")
+    unpack(own.download_kernel(), work / "kernel-tree")
+    shutil.copyfile(only_file(work / "kernel-tree/boot", "vmlinuz-*"), folder / "kernel")
+    programs = [*recipe.programs, *(path for package in extra for path in recipe.extra_packages[package])]
+    entries = _entries(work / "tree", programs)
+    for number, (module, content) in enumerate(modules.in_order(work / "kernel-tree", recipe.modules)):
+        entries[f"lib/modules/{number:02d}-{module}.ko"] = cpio.file(content)
+    (folder / "initramfs").write_bytes(gzip.compress(cpio.archive(entries), 6, mtime=0))
+    (folder / "guest.json").write_text(json.dumps({"agent_version": agent_version(packages)}))
 
 
-def _agent_version(packages: list[Path]) -> str:
+def agent_version(packages: list[Path]) -> str:
+    """Of the guest agent among these packages."""
     name = next(path.name for path in packages if path.name.startswith("qemu-guest-agent_"))
     found = re.search(r"_(?:\d+%3a)?(\d+(?:\.\d+)*)", name)
     return found[1] if found else "unknown"
 
 
-def _one(folder: Path, pattern: str) -> Path:
+def only_file(folder: Path, pattern: str) -> Path:
+    """The file of the kernel's package that the pattern means.
+
+    Raises:
+        GuestImageError: there is none.
+    """
     found = sorted(folder.glob(pattern))
     if not found:
         raise GuestImageError(f"the kernel's package has no {pattern}")

@@ -106,16 +106,16 @@ class Machine:
         def server(path: Path) -> str:
             return f"path={path},server=on,wait=off"
 
-        forward = "".join(f",hostfwd=tcp:127.0.0.1:{own}-:{port}" for own, port in self._forward.items())
         return [
             "qemu-system-x86_64", "-name", f"guestwire-{self.vmid}", "-machine", "pc", "-accel", self._accel,
-            "-m", "320,slots=2,maxmem=2G", "-smp", "2,maxcpus=4", "-nodefaults", "-no-user-config", "-display", "none",
+            "-m", f"{512 if self._image.disk else 320},slots=2,maxmem=2G", "-smp", "2,maxcpus=4", "-nodefaults", "-no-user-config", "-display", "none",
             "-global", "PIIX4_PM.disable_s3=0", "-global", "PIIX4_PM.disable_s4=0",
             "-kernel", str(self._image.kernel), "-initrd", str(self._image.initramfs),
             "-append", "console=ttyS0 quiet panic=-1",
             "-drive", f"file={self._data},if=none,id=data,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=data",
             "-drive", f"file={self._swap},if=none,id=swap,format=raw,discard=unmap", "-device", "virtio-blk-pci,drive=swap",
-            "-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net,romfile=",
+            *self._root_disk(),
+            *self._network(),
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,{server(self.agent_socket)}",
             *(["-device", "virtserialport,id=agent-port,chardev=agent,name=org.qemu.guest_agent.0"] if self._has_channel else []),
             "-device", "virtio-rng-pci",
@@ -123,6 +123,19 @@ class Machine:
             "-chardev", f"socket,id=own,{server(self.own_qmp_socket)}", "-mon", "chardev=own,mode=control",
             "-serial", f"file:{self.serial_log}", "-chardev", f"socket,id=shell,{server(self._shell_socket)}", "-serial", "chardev:shell",
         ]  # fmt: skip
+
+    def _root_disk(self) -> list[str]:
+        if not self._image.disk:
+            return []
+        drive = f"file={self._image.disk},if=none,id=root,format=raw,snapshot=on"
+        return ["-drive", drive, "-device", "virtio-blk-pci,drive=root,serial=root"]
+
+    def _network(self) -> list[str]:
+        """A guest with a disk of its own has a network card only where ports are forwarded to it."""
+        if self._image.disk and not self._forward:
+            return []
+        forward = "".join(f",hostfwd=tcp:127.0.0.1:{own}-:{port}" for own, port in self._forward.items())
+        return ["-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net,romfile="]
 
     async def wait_for_agent(self, within: float = 60.0) -> None:
         """Waits until the agent answers a sync, on a connection of its own that is closed again.

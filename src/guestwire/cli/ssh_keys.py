@@ -58,7 +58,7 @@ def list_keys(context: click.Context, guest: str, user: str, *, json: bool) -> N
 @click.pass_context
 def push(context: click.Context, guest: str, user: str, file: str, *, only: bool, json: bool) -> None:
     """Let keys log in as a user."""
-    keys = _keys_in(file)
+    keys = public_keys_in(file)
     for number, key in enumerate(keys, 1):
         if not _key.search(key):  # the agent writes whatever it gets
             raise RequestError(f"{file}: key {number} of {len(keys)} is no public key: nothing was sent")
@@ -75,12 +75,12 @@ def push(context: click.Context, guest: str, user: str, file: str, *, only: bool
 @click.pass_context
 def remove(context: click.Context, guest: str, user: str, file: str, *, json: bool) -> None:
     """Let keys log in as a user no more."""
-    keys = _keys_in(file)
+    keys = public_keys_in(file)
     on_guest(context, guest, lambda one: one.ssh_remove_authorized_keys(user, keys))
     report({}, f"{guest}: {counted(len(keys), 'key')} can't log in as {user} any more", as_json=json)
 
 
-def _keys_in(file: str) -> list[str]:
+def public_keys_in(file: str) -> list[str]:
     """The keys of a file, without comments.
 
     Raises:

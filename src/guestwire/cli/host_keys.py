@@ -1,0 +1,70 @@
+"""A guest's SSH host keys, read through its agent: what the agent says needs no question of trust."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from guestwire.client.errors import CallFailed
+from guestwire.errors import GuestwireError
+
+if TYPE_CHECKING:
+    from guestwire.client import Guest
+
+FILES: Final = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
+"""Where OpenSSH's server has them unless its configuration says something else."""
+
+LONGEST: Final = 16 * 1024
+"""Bytes of a file with one key: a guest may give a file of any length."""
+
+_key: Final = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) +(AAAA[A-Za-z0-9+/]+={0,3})(?:\s|\Z)")
+"""The kind and the key itself. Nothing else of the guest's gets into a file that OpenSSH reads."""
+
+
+class NoHostKeys(GuestwireError):
+    """The guest has no SSH server, or its host keys are not where they should be."""
+
+    exit_code = 3
+
+
+async def read_host_keys(guest: "Guest") -> list[str]:
+    """The public host keys, each as its kind and its key.
+
+    Raises:
+        NoHostKeys: there are none.
+        CallFailed: they can't be read; see `client.errors`.
+    """
+    found = []
+    for path in FILES:
+        try:
+            async with guest.open(path) as file:
+                data = await file.read(LONGEST)
+        except CallFailed as error:
+            if "No such file" not in error.message:
+                raise
+            continue
+        if match := _key.match(data.decode("ascii", "replace")):
+            found.append(f"{match[1]} {match[2]}")
+    if not found:
+        raise NoHostKeys(
+            f"{guest.context}: no SSH host keys in /etc/ssh; install an SSH server in the guest, as openssh-server"
+        )
+    return found
+
+
+async def write_known_hosts(guest: "Guest", alias: str, path: Path) -> None:
+    """Writes the host keys to a file of its own, under the name that `ssh` looks for.
+
+    Others may read the file at the same time: they find the old one or the new one, and it is whole.
+
+    Raises:
+        NoHostKeys: see `read_host_keys`.
+        OSError: the file can't be written.
+    """
+    text = "".join(f"{alias} {key}\n" for key in await read_host_keys(guest))
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    beside.replace(path)

@@ -1,0 +1,204 @@
+"""`guestwire ssh`: OpenSSH into a guest without a network, by its agent, with the guest's own users, keys and host keys."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from guestwire.cli.connecting import guest_names, on_guest
+from guestwire.cli.output import examples
+from guestwire.cli.ssh_keys import public_keys_in
+from guestwire.errors import GuestwireError, RequestError
+
+if TYPE_CHECKING:
+    from guestwire.client import Guest
+
+SUFFIX: Final = ".guest"
+"""Ends the names of guests in `~/.ssh/config`."""
+
+ROOT_OPTIONS: Final = ("host", "profile", "token_file", "ca", "fingerprint")
+
+
+class NoOpenSsh(GuestwireError):
+    """This machine has no OpenSSH client."""
+
+    exit_code = 78
+
+
+@click.command(
+    "ssh",
+    epilog=examples(
+        "guestwire ssh root@web",
+        "guestwire ssh web -L 8080:localhost:80",
+        "guestwire ssh --push-key root@web uptime",
+        "guestwire ssh --config >> ~/.ssh/config",
+    ),
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+)
+@click.option("--config", help="Show the lines that make `ssh WEB.guest` work, for ~/.ssh/config.", is_flag=True)
+@click.option("--push-key", help="Let your public key log in, as long as this takes.", is_flag=True)
+@click.argument("guest", metavar="[USER@]GUEST", help="A VM's name or id.", required=False, shell_complete=guest_names)
+@click.argument("arguments", metavar="[ARGUMENT OF SSH]...", help="Options of ssh, and a command.", nargs=-1)
+@click.pass_context
+def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *, config: bool, push_key: bool) -> None:
+    """Log in to a guest's own SSH server, which needs no network.
+
+    Its host keys are read through the agent: there is no question of trust. Ends with ssh's exit code.
+    """
+    if config:
+        print(config_lines(context), end="")
+        return
+    if not guest:
+        raise click.UsageError("a guest is missing, as in `guestwire ssh root@web`.")
+    if not (program := shutil.which("ssh")):
+        raise NoOpenSsh("OpenSSH's client is missing on this machine; install it (Debian: openssh-client)")
+    user, at, name = guest.rpartition("@")
+    with _signals_undo(), tempfile.TemporaryDirectory(prefix="guestwire-ssh-") as folder:
+        options = _options(context, name, Path(folder) / "known_hosts")
+        line = [program, *options, f"{user}{at}{_alias(name)}", *arguments]
+        with _pushed_key(context, name, line) if push_key else contextlib.nullcontext():
+            raise click.exceptions.Exit(_run(line))
+
+
+def config_lines(context: click.Context) -> str:
+    """The lines for `~/.ssh/config`, which lead every name that ends in `.guest` to the guest of that name."""
+    # A file a guest, and no `~`: the shell and ssh may not agree on whose home it is.
+    known_hosts = str(_cache_folder() / "ssh").replace("%", "%%") + "/%n"
+    # A shell reads the command; ssh itself puts the name in the place of %n, and refuses one that could be more.
+    proxy = shlex.join(["guestwire", *_root_options(context), "proxy", "--sshd"]).replace("%", "%%")
+    return (
+        f"Host *{SUFFIX}\n"
+        f"    ProxyCommand {proxy} --known-as %n --known-hosts {shlex.quote(known_hosts)} \"$(basename '%n' {SUFFIX})\"\n"
+        f'    UserKnownHostsFile "{known_hosts}"\n'
+        "    GlobalKnownHostsFile /dev/null\n"
+        "    StrictHostKeyChecking yes\n"
+        "    UpdateHostKeys no\n"
+        "    CheckHostIP no\n"
+    )
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guestwire"
+
+
+def _options(context: click.Context, name: str, known_hosts: Path) -> list[str]:
+    """Options of ssh that lead to the guest; the proxy writes the host keys before it passes the first byte on."""
+    proxy = [
+        sys.executable, "-P", "-m", "guestwire", *_root_options(context),
+        "proxy", "--sshd", "--known-as", _alias(name), "--known-hosts", str(known_hosts), name,
+    ]  # fmt: skip
+    options = {
+        "ProxyCommand": shlex.join(proxy).replace("%", "%%"),
+        "HostKeyAlias": _alias(name),
+        "UserKnownHostsFile": f'"{known_hosts}"'.replace("%", "%%"),
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "CheckHostIP": "no",
+    }
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+
+def _root_options(context: click.Context) -> list[str]:
+    """The options before the command, for another `guestwire`; the environment reaches that by itself."""
+    given = context.find_root().params
+    found = [
+        word for name in ROOT_OPTIONS if (value := given.get(name)) for word in (f"--{name.replace('_', '-')}", value)
+    ]
+    return [*found, *(["--insecure"] if given.get("insecure") else [])]
+
+
+def _alias(name: str) -> str:
+    """The guest's name as ssh has it: one that is named with its node has a slash."""
+    return name.replace("/", ".") + SUFFIX
+
+
+@contextlib.contextmanager
+def _pushed_key(context: click.Context, name: str, line: Sequence[str]) -> Iterator[None]:
+    """Lets the key that ssh will offer log in, until the end of the block; one that could already stays."""
+    settings = _settings(line)
+    user, key = settings["user"][0], _public_key(settings["identityfile"])
+
+    async def push(guest: "Guest") -> bool:
+        from guestwire.client.errors import CallFailed  # noqa: PLC0415  # `--help` must not wait for the client
+
+        try:
+            known = (await guest.ssh_get_authorized_keys(user)).keys
+        except CallFailed as error:
+            if "No such file" not in error.message:
+                raise
+            known = []
+        if any(key.split()[1] in one.split() for one in known):
+            return False
+        await guest.ssh_add_authorized_keys(user, [key])
+        return True
+
+    is_new = on_guest(context, name, push)
+    try:
+        yield
+    finally:
+        if is_new:
+            on_guest(context, name, lambda guest: guest.ssh_remove_authorized_keys(user, [key]))
+
+
+def _settings(line: Sequence[str]) -> dict[str, list[str]]:
+    """What ssh makes of its command line and its configuration: values by the names of options.
+
+    Raises:
+        RequestError: it understands neither.
+    """
+    found = subprocess.run([line[0], "-G", *line[1:]], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise RequestError(f"ssh does not understand this: {found.stderr.strip()}")
+    settings: dict[str, list[str]] = {}
+    for name, _, value in (text.partition(" ") for text in found.stdout.splitlines()):
+        settings.setdefault(name, []).append(value)
+    return settings
+
+
+def _public_key(identities: Sequence[str]) -> str:
+    """The public half of the first key of ours that is there."""
+    for identity in identities:
+        path = Path(f"{identity}.pub").expanduser()
+        if path.exists():
+            return public_keys_in(str(path))[0]
+    raise RequestError("there is no public key to push: `ssh-keygen` makes one, and `-i FILE` after the guest names it")
+
+
+def _run(line: Sequence[str]) -> int:
+    """Runs ssh to its end; gives its exit code. Ctrl-C is the terminal's, and reaches ssh by itself."""
+    process = subprocess.Popen(line)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _signals_undo() -> Iterator[None]:
+    """Makes signals that end us an exception, so that what was done for ssh is undone."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
