@@ -24,6 +24,7 @@ from guestwire.client.carriers.https import HttpsCarrier
 from guestwire.client.errors import ErrorContext
 from guestwire.client.settings import Credentials, Https, Trust
 from guestwire.contract.guest_events import Event
+from guestwire.streams.remote_process import RemoteProcess
 from guestwire.testing.sandbox import SandboxedAgent
 
 MIB: Final = 1024 * 1024
@@ -77,6 +78,10 @@ class Recorder:
     def events(self, path: str, context: ErrorContext) -> AsyncGenerator[Event | None, None]:
         """See `Carrier.events`."""
         return self.carrier.events(path, context)
+
+    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> RemoteProcess:
+        """See `Carrier.start`."""
+        return await self.carrier.start(path, parameters, context)
 
     def another(self) -> Carrier | None:
         """See `Carrier.another`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ SSH_STARTS_WITHIN: Final = 60.0
 ENDS_WITHIN: Final = 300.0
 """Seconds for one command."""
 
-PROXIES: Final[Mapping[str, str]] = {}
+PROXIES: Final[Mapping[str, str]] = {
+    "agent commands": f"{sys.executable} -m guestwire --host unix:{{agent}} proxy --sshd guest",
+}
 """Proxy commands by the name of their way; `{agent}` and `{qmp}` in them are the VM's sockets."""
 
 

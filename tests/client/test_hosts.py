@@ -26,6 +26,7 @@ from guestwire.client.errors import (
 )
 from guestwire.client.watching import follow
 from guestwire.contract.guest_events import Event
+from guestwire.streams.remote_process import RemoteProcess
 from guestwire.testing import SandboxedAgent
 
 LAST = f"GET /nodes/{NODE}/qemu/100/agent/exec-status"
@@ -117,6 +118,9 @@ class Bare:
     async def events(self, path: str, context: ErrorContext) -> AsyncGenerator[Event | None, None]:  # noqa: ARG002
         raise NoSuchEndpoint(context, "Method not implemented")
         yield
+
+    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> RemoteProcess:  # noqa: ARG002
+        raise NoSuchEndpoint(context, "Method not implemented")
 
     def another(self) -> None:
         pass

@@ -46,6 +46,8 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "exec": "processes.execute",
         "status": "processes.status",
         "shell": "shell.shell",
+        "ssh": "ssh_command.ssh",
+        "proxy": "proxy_command.proxy",
         "cat": "processes.cat",
         "cp": "copying.copy",
         "edit": "copying.edit",
