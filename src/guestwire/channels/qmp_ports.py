@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import time
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ PORTS_EACH: Final = 256
 
 GOES_WITHIN: Final = 5.0
 
+APART: Final = 0.04
+"""Seconds between two ports: QEMU drops what it has to tell of a port while the guest still has 32 such messages to read."""
+
 _NO_ROOM: Final = ("Maximum port limit", "Out-of-range port id", "No 'virtio-serial-bus' bus")
 """In QEMU's words: the ports are all in use, before and since 3.0, or there is no controller."""
 _NO_HOTPLUG: Final = "does not support hotplugging"
@@ -52,6 +56,7 @@ class QmpPorts:
         """Our ends that nothing has taken yet."""
         self._turn = asyncio.Lock()
         """Held while it is seen where there is room: two at once would make a controller each."""
+        self._next_at = 0.0
 
     async def plug_in(self, name: str) -> None:
         """See `OwnPorts.plug_in`."""
@@ -66,7 +71,9 @@ class QmpPorts:
             backend = {"type": "socket", "data": {"addr": address, "server": False}}
             await self._monitor.execute("chardev-add", {"id": name, "backend": backend})
             async with self._turn:
+                await asyncio.sleep(self._next_at - time.monotonic())
                 await self._add_port(name)
+                self._next_at = time.monotonic() + APART
         except BaseException:
             with contextlib.suppress(GuestError):
                 await self.unplug(name)
