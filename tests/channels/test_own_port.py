@@ -19,7 +19,7 @@ from ways import over_https
 from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import large_files
 from guestwire.agent.large_files import LARGE
-from guestwire.channels import own_port
+from guestwire.channels import own_port, port_keeper
 from guestwire.channels.libvirt import Libvirt
 from guestwire.channels.libvirt_port import LibvirtPorts
 from guestwire.channels.own_port import leftovers, new_name, plugged_in
@@ -73,7 +73,7 @@ def large(tmp_path: Path) -> Path:
 
 def ours(domain: Any) -> list[str]:
     """The ports that libvirt says are there, and are ours."""
-    return re.findall(rf"name='({re.escape(own_port.PREFIX)}[^']*)'", domain.XMLDesc())
+    return re.findall(rf"name='({re.escape(port_keeper.PREFIX)}[^']*)'", domain.XMLDesc())
 
 
 async def use_until_plugged(domain: Any, work: Callable[[], Awaitable[object]], within: float = 60) -> None:

@@ -62,7 +62,7 @@ Steps = Generator[Ask | Pause, Any, None]
 
 
 def take_out(name: str) -> Steps:
-    """Takes a port out, with its chardev and a controller of ours that has no other port. What is not there is no error.
+    """Takes a port out, with its chardev. What is not there is no error.
 
     It goes on until the port is gone: the caller says how long.
     """
@@ -74,22 +74,26 @@ def take_out(name: str) -> Steps:
             yield Ask("chardev-remove", {"id": name})
         except Refused:
             yield Pause(PAUSE)
-    yield from take_out_idle_controllers()
 
 
 def take_out_idle_controllers() -> Steps:
     """Takes out controllers of ours that no port is on. A guest that does not run keeps them until it does."""
-    names = [device["name"] for device in (yield Ask("qom-list", {"path": PERIPHERAL}))]
-    idle = {name for name in names if name.startswith(CONTROLLER)}
-    if not idle:
-        return
-    for name in names:
-        with contextlib.suppress(Refused):  # it has gone meanwhile
-            bus = yield Ask("qom-get", {"path": f"{PERIPHERAL}/{name}", "property": "parent_bus"})
-            idle.difference_update(str(bus).split("/"))
-    for name in idle:
-        with contextlib.suppress(Refused):  # it was asked to go before
-            yield Ask("device_del", {"id": name})
+    for device in (yield Ask("qom-list", {"path": PERIPHERAL})):
+        if device["name"].startswith(CONTROLLER):
+            with contextlib.suppress(Refused):  # it has gone meanwhile, or was asked to go before
+                children = yield Ask("qom-list", {"path": bus_of(device["name"])})
+                if not has_ports(children):
+                    yield Ask("device_del", {"id": device["name"]})
+
+
+def has_ports(properties: list[dict[str, str]]) -> bool:
+    """True if a bus that has these properties has a port."""
+    return any(found["name"].startswith("child[") for found in properties)
+
+
+def bus_of(controller: str) -> str:
+    """The place where QEMU lists the ports of a controller of ours."""
+    return f"{PERIPHERAL}/{controller}/virtio-backend/{controller}.0"
 
 
 def detach(domain: Any, name: str, flags: int) -> None:
@@ -152,6 +156,7 @@ def _by_qmp(place: Place, names: list[str]) -> None:
             ask(Ask("qmp_capabilities", {}))
             for name in names:
                 _do(take_out(name), ask)
+            _do(take_out_idle_controllers(), ask)
 
 
 def _do(steps: Steps, ask: Callable[[Ask], Any]) -> None:

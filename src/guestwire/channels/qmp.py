@@ -105,7 +105,7 @@ class Monitor:
         """
         client = self._client
         if client is None:
-            why = "another client holds it" if self._running.is_set() else "nothing answers there"
+            why = "another client holds it" if self._running.is_set() or self._is_listening else "nothing answers there"
             raise MonitorError(self._guest, command, f"{why}: {self.path}")
         try:
             async with asyncio.timeout(within):

@@ -22,7 +22,10 @@ from guestwire.channels.port_keeper import (
     Place,
     Refused,
     Steps,
+    bus_of,
+    has_ports,
     take_out,
+    take_out_idle_controllers,
 )
 from guestwire.channels.qmp import Monitor
 from guestwire.errors import GuestError, MonitorError
@@ -70,10 +73,11 @@ class QmpPorts:
             address = {"type": "fd", "data": {"str": name}}
             backend = {"type": "socket", "data": {"addr": address, "server": False}}
             await self._monitor.execute("chardev-add", {"id": name, "backend": backend})
+            at = max(self._next_at, time.monotonic())
+            self._next_at = at + APART
+            await asyncio.sleep(at - time.monotonic())
             async with self._turn:
-                await asyncio.sleep(self._next_at - time.monotonic())
                 await self._add_port(name)
-                self._next_at = time.monotonic() + APART
         except BaseException:
             with contextlib.suppress(GuestError):
                 await self.unplug(name)
@@ -84,8 +88,10 @@ class QmpPorts:
         if unused := self._sockets.pop(name, None):
             unused.close()
         try:
-            async with asyncio.timeout(GOES_WITHIN), self._turn:
+            async with asyncio.timeout(GOES_WITHIN):
                 await self._do(take_out(name))
+                async with self._turn:
+                    await self._do(take_out_idle_controllers())
         except TimeoutError:
             raise GuestError(f"{self._guest}: QEMU keeps the port {name}") from None
         except MonitorError:
@@ -138,15 +144,12 @@ class QmpPorts:
 
     async def _fits_on_ours(self, name: str) -> bool:
         """Only one that has a port now: an idle one is about to go."""
-        devices = [str(one["name"]) for one in await self._monitor.execute("qom-list", {"path": PERIPHERAL})]
-        ours = {device for device in devices if device.startswith(CONTROLLER)}
-        for device in devices if ours else []:
-            with contextlib.suppress(MonitorError):  # it has gone meanwhile
-                where = {"path": f"{PERIPHERAL}/{device}", "property": "parent_bus"}
-                for controller in ours.intersection(str(await self._monitor.execute("qom-get", where)).split("/")):
-                    if await self._fits(name, bus=f"{controller}.0"):
+        for device in await self._monitor.execute("qom-list", {"path": PERIPHERAL}):
+            if str(device["name"]).startswith(CONTROLLER):
+                with contextlib.suppress(MonitorError):  # it has gone meanwhile
+                    children = await self._monitor.execute("qom-list", {"path": bus_of(device["name"])})
+                    if has_ports(children) and await self._fits(name, bus=f"{device['name']}.0"):
                         return True
-                    ours.discard(controller)
         return False
 
     async def _add_controller(self) -> str:
