@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from calling import site
+from calling import keeper_of, site
 from qemu.qmp import QMPClient
 from serving import Serving
 from ways import over_https
@@ -101,12 +101,6 @@ async def owner(machine: "Machine") -> AsyncIterator[asyncio.subprocess.Process]
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-async def keeper_of(process: asyncio.subprocess.Process) -> int:
-    threads = await asyncio.to_thread(list, Path(f"/proc/{process.pid}/task").iterdir())
-    (pid,) = {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
-    return pid
 
 
 @pytest.fixture
@@ -222,7 +216,7 @@ async def test_what_is_left_when_the_keeper_is_killed_too_is_the_next_ones_to_cl
     machine: "Machine", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with owner(machine) as process:
-        os.kill(await keeper_of(process), signal.SIGKILL)
+        os.kill(await keeper_of(process.pid), signal.SIGKILL)
     assert len(await ours(machine)) == 4
     async with ports_of(machine) as ports, plugged_in(ports, used := new_name("test")):
         assert await leftovers(ports, "test") == []  # they are too new

@@ -30,6 +30,8 @@ PAUSE: Final = 0.02
 KEEPS_TRYING: Final = 60.0
 """Seconds after its owner's end; another program may hold the QMP socket."""
 ANSWERS_WITHIN: Final = 5.0
+AGAIN_AFTER: Final = 2.0
+"""Seconds after which libvirt is asked once more: its daemon does what it was told last although who told it was killed."""
 
 
 class Place(NamedTuple):
@@ -185,8 +187,10 @@ def _by_libvirt(place: Place, names: list[str]) -> None:
     try:
         domain = connection.lookupByUUIDString(place.uuid)
         if domain.isActive():
-            for name in names:
-                detach(domain, name, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            for pause in (0.0, AGAIN_AFTER):
+                time.sleep(pause)
+                for name in names:
+                    detach(domain, name, libvirt.VIR_DOMAIN_AFFECT_LIVE)
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise
