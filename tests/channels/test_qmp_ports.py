@@ -201,6 +201,58 @@ async def test_what_can_not_be_had_is_said_and_leaves_nothing(ports: QmpPorts, m
             await others.plug_in(new_name("test"))
 
 
+# Other machines, without a guest
+
+
+@contextlib.asynccontextmanager
+async def bare(folder: Path, *devices: str) -> AsyncIterator[QmpPorts]:
+    """The ports of a VM that does not run: QEMU alone, with these devices."""
+    socket = folder / "qmp"
+    process = await asyncio.create_subprocess_exec(
+        "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-S", "-nodefaults", "-no-user-config", "-display", "none",
+        "-qmp", f"unix:{socket},server=on,wait=off", *devices,
+    )  # fmt: skip
+    monitor = Monitor(socket, "VM 100", None, None)
+    try:
+        async with asyncio.timeout(20):
+            while not await monitor.is_running():
+                await asyncio.sleep(0.05)
+        yield QmpPorts(monitor, "VM 100")
+    finally:
+        await monitor.close()
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("devices", "has_room"),
+    [
+        ("-machine pc", True),
+        ("-machine q35 -device virtio-serial-pci,max_ports=2", False),
+        ("-machine q35 -device virtio-serial-pci,max_ports=2 -device pcie-root-port,id=free,chassis=1", True),
+        ("-machine microvm -device virtio-serial-device,max_ports=2", False),
+    ],
+)
+async def test_another_controller_is_plugged_in_where_the_machine_has_a_place_for_one(
+    tmp_path_factory: pytest.TempPathFactory, devices: str, has_room: bool
+) -> None:
+    async with bare(tmp_path_factory.mktemp("q"), *devices.split()) as ports:
+        names = [new_name("test") for _ in range(3)]
+        refused = None
+        for name in names:
+            try:
+                await ports.plug_in(name)
+            except GuestError as error:
+                refused = error
+        assert (refused is None) == has_room
+        assert refused is None or "no place is free for more of them" in str(refused)
+        plugged = await ports.names()
+        assert set(plugged) <= set(names)
+        for name in plugged:
+            await ports.unplug(name)
+        assert await ports.names() == []
+
+
 # Owners that are killed
 
 
@@ -245,6 +297,19 @@ async def test_a_copy_that_is_killed_leaves_no_port(machine: "Machine", target: 
     await copying.wait()
     await until_gone(machine, within=10)
     await machine.shell("rm -rf /tmp/huge /tmp/.g*")
+
+
+async def test_a_service_that_is_killed_leaves_no_port(machine: "Machine", large: Path) -> None:
+    vm = f'[[vm]]\nvmid = 100\nname = "web"\nagent = "unix:{machine.agent_socket}"\nqmp = "unix:{machine.qmp_socket}"\n'
+    async with Serving.of(site(vm), killed=True) as server, await over_https(server) as host:
+        guest = await host.guest("web")
+        await guest.wait_ready()
+        await guest.upload(large, "/tmp/served")
+        assert await ours(machine)
+        server.process.kill()
+        await server.process.wait()
+        await until_gone(machine, within=10)
+    await machine.shell("rm -f /tmp/served")
 
 
 # Copies
