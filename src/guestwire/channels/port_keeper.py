@@ -13,8 +13,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Final, NamedTuple
-from xml.etree import ElementTree as ET
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 PREFIX: Final = "org.guestwire."
 CONTROLLER: Final = f"{PREFIX}controller-"
@@ -100,15 +102,19 @@ def bus_of(controller: str) -> str:
 
 def detach(domain: Any, name: str, flags: int) -> None:
     """Takes a port out of a domain of libvirt's, as its binding has it; raises the binding's error. Blocks."""
+    from xml.etree.ElementTree import tostring  # noqa: PLC0415  # only where it is used
+
     # libvirt compares all that it is given, also the socket's path, which it has chosen itself.
     channel = channels_of(domain).get(name)
     if channel is not None:
-        domain.detachDeviceFlags(ET.tostring(channel, encoding="unicode"), flags)
+        domain.detachDeviceFlags(tostring(channel, encoding="unicode"), flags)
 
 
-def channels_of(domain: Any) -> dict[str, ET.Element]:
+def channels_of(domain: Any) -> dict[str, "Element"]:
     """The channels of a domain of libvirt's that runs, by the names of their ports."""
-    root = ET.fromstring(domain.XMLDesc())  # noqa: S314  # libvirt wrote it
+    from xml.etree.ElementTree import fromstring  # noqa: PLC0415  # as above
+
+    root = fromstring(domain.XMLDesc())  # noqa: S314  # libvirt wrote it
     targets = ((channel, channel.find("target")) for channel in root.iterfind("devices/channel"))
     return {target.get("name", ""): channel for channel, target in targets if target is not None}
 

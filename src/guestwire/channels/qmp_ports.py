@@ -81,6 +81,7 @@ class QmpPorts:
         except BaseException:
             with contextlib.suppress(GuestError):
                 await self.unplug(name)
+                await self._monitor.execute("closefd", {"fdname": name})  # a chardev that was not made has not taken it
             raise
 
     async def unplug(self, name: str) -> None:
