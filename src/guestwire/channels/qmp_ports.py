@@ -51,6 +51,8 @@ class QmpPorts:
         guest: how messages name the guest, for example `VM 100`.
     """
 
+    needs_acknowledgement = False
+
     def __init__(self, monitor: Monitor, guest: str) -> None:
         self.place = Place(QMP, str(monitor.path.absolute()))
         self._monitor = monitor
