@@ -11,6 +11,9 @@ from guestwire.streams.remote_process import Output, StreamRequest
 FOLDERS: Final = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # the folder in it is for its owner alone
 """Where the relay makes a folder of its own: the first that it may write in."""
 
+FEW: Final = 100
+"""Bytes that go as text: the relay's shell has them without another process."""
+
 ONE_READ, MANY_READS = 1, 16
 """Reads of an output that make one part of a file: what goes over to a port does so behind one."""
 
@@ -35,6 +38,13 @@ def folders_of(stream: str) -> Sequence[str]:
 def file_of(output: Output, number: int) -> str:
     """The name of a file of an output."""
     return f"{output}.{number}"
+
+
+def input_frame(number: int, data: bytes) -> bytes:
+    """Bytes of input, as the relay takes them; `number` grows."""
+    if len(data) <= FEW:
+        return b"t %d %s\n" % (number, b"".join(b"\\%03o" % byte for byte in data))
+    return b"i %d %d\n" % (number, len(data)) + data
 
 
 def mark_in(content: bytes) -> str | None:

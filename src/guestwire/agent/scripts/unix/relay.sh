@@ -2,7 +2,7 @@
 #   $1 its folder   $2 the program's id   $3 1: it has no errors of its own   $4 how many reads make one part of a file   $5 what makes
 #   its terminal; "" where it has none
 # The host knows the protocol from streams/relay.py. In the relay's own folder are
-#   in      what the host sends:    i SEQ SIZE + bytes   e: no more   p: from now on by a port
+#   in      what the host sends:    i SEQ SIZE + bytes   t SEQ BYTES, each as \OOO   e: no more   p: from now on by a port
 #   ctl     lines of the host's:    see `obey`
 #   1.0 …   what the program writes, a file after the other, and 2.0 … its errors. The mark stands where a file ends: behind it
 #           n (another follows), p (it goes on by a port) or e (the output has ended); with w it means nothing
@@ -72,6 +72,16 @@ feed() {
         last=$seq
         echo "$seq" >"$d/ack"
         ;;
+      t) # a few bytes, as keys are: no process is made for them
+        [ "$seq" -gt "$last" ] || continue
+        # shellcheck disable=SC2059 # it is a format of bytes alone
+        if ! printf "$size" >&9; then
+          echo x >"$d/ack"
+          exit
+        fi
+        last=$seq
+        echo "$seq" >"$d/ack"
+        ;;
       p)
         echo 1<>"$d/h0"
         exit
@@ -84,7 +94,8 @@ feed() {
 carry() {
   case $1 in
     t) exec 5<>"$d/h0" 3<>"$d/h1" ;;
-    *) exec 5<>"$d/h$1" ;;
+    0) exec 5<>"$d/h0" ;;
+    *) exec 5<>"$d/h$1" 9>&- ;; # an output that has ended waits here for ever, and no input would end
   esac
   tries=0
   until for port in /sys/class/virtio-ports/*; do [ "$(cat "$port/name" 2>/dev/null)" = "$2" ] && [ -c "/dev/${port##*/}" ] && break; done; do
@@ -97,14 +108,22 @@ carry() {
   if [ "$1" = t ]; then
     (
       read -r _ <&5
-      exec cat <&6 >&9
+      cat <&6 >&9
+      echo b 1<>"$d/ctl" # the host has hung up
     ) &
     read -r _ <&3
   else
     read -r _ <&5
   fi
   if [ "$1" = 0 ]; then
-    cat <&6 >&9 || echo x >"$d/ack"
+    if cat <&6 >&9; then
+      exec 9>&-
+      # A host that ends the input says so, too; one that has gone does not.
+      sleep 3
+      [ -e "$d/ended" ] || echo b 1<>"$d/ctl"
+    else
+      echo x >"$d/ack"
+    fi
   fi
   exec 9>&-
   case $1 in
@@ -166,7 +185,10 @@ obey() {
         echo "$first" >"$d/alive"
         ;;
       f) : >"$d/hold" ;;                   # it will be silent: file systems are to be frozen
-      e) exec 9>&- ;;                      # no more input
+      e)                                   # no more input
+        exec 9>&-
+        : >"$d/ended"
+        ;;
       a) rm -f "$d/$first.$second"; echo 1<>"$d/a$first" ;; # it has read this file of an output, or part of a port's
       s) stty -F "$(cat "$d/tty")" rows "$first" cols "$second" || stty rows "$first" cols "$second" <"$(cat "$d/tty")" ;;
       g) signal "$first" ;;
