@@ -207,6 +207,8 @@ class ProcessSocket:
             self._input_ended = True
             self._input_changed.set()
         with contextlib.suppress(GuestwireError):  # the outputs say it
+            if order.leave:
+                await self._process.leave()
             if order.resize:
                 rows, columns = order.resize
                 if not (0 < rows <= MOST_CHARACTERS and 0 < columns <= MOST_CHARACTERS):

@@ -18,12 +18,12 @@ ONE_READ, MANY_READS = 1, 16
 """Reads of an output that make one part of a file: what goes over to a port does so behind one."""
 
 NO_TERMINAL: Final = (
-    "the guest has neither `script` (package bsdutils or util-linux) nor Python: it can't be given a terminal"
+    "no terminal can be had: the guest has neither `script` (package bsdutils or util-linux) nor Python"
 )
 REASONS: Final = {
-    92: "the guest has no folder that its agent may write in, of /run, /dev/shm, /tmp and /var/tmp",
+    92: "no stream can be had: the guest has no folder that its agent may write in, of /run, /dev/shm, /tmp and /var/tmp",
     94: NO_TERMINAL,
-    95: "the guest lacks mkfifo, od, su, or a dd that knows iflag=fullblock",
+    95: "no stream can be had: the guest lacks mkfifo, od, su, or a dd that knows iflag=fullblock",
 }
 """Why there is no stream, by the exit code of the script."""
 
@@ -55,8 +55,9 @@ def mark_in(content: bytes) -> str | None:
 def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
     """The command that starts the relay of the stream with this id, and becomes the program."""
     size = f"{request.tty.rows} {request.tty.columns}" if request.tty else ""
+    flags = "m" * request.merge + "n" * (not request.input)
     return UNIX.script(
-        "stream", stream, script_text("unix/relay.sh"), size, request.user or "", "1" if request.merge else "",
+        "stream", stream, script_text("unix/relay.sh"), size, request.user or "", flags,
         request.cwd or "", str(reads), request.argv[0], *UNIX.command(CommandSpec(request.argv, dict(request.env))),
     )  # fmt: skip
 

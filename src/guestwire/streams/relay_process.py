@@ -240,6 +240,13 @@ class RelayProcess:
         """See `RemoteProcess.wait`."""
         return await asyncio.shield(self._exit)
 
+    async def leave(self) -> None:
+        """See `RemoteProcess.leave`."""
+        await self._order("l")
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._clear(), name=f"end of stream {self.pid}")
+        await asyncio.shield(self._closing)
+
     async def close(self) -> None:
         """See `RemoteProcess.close`."""
         if self._closing is None:
@@ -491,6 +498,10 @@ class RelayProcess:
         if not has_exited:
             with contextlib.suppress(GuestError):
                 await self._end_program()
+        await self._clear()
+
+    async def _clear(self) -> None:
+        """Leaves nothing of the stream on this side."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -100,6 +100,11 @@ class SocketProcess:
         """See `RemoteProcess.wait`."""
         return await asyncio.shield(self._exit)
 
+    async def leave(self) -> None:
+        """See `RemoteProcess.leave`."""
+        await self._say(ToServer(leave=True))
+        await self.close()
+
     async def close(self) -> None:
         """See `RemoteProcess.close`; the server ends the program with the connection."""
         try:

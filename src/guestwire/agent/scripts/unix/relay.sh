@@ -163,6 +163,17 @@ finish() {
   kill -KILL $(tree $$ | sed 1d)
   exit
 }
+# The program runs on without its stream: what it writes is lost, and no error.
+leave() {
+  # shellcheck disable=SC2046 # each number is a word
+  kill -KILL $(tree $$ | sed 1d)
+  exec 9>&- 3<&-
+  rm -rf "$d"
+  cat <&7 >/dev/null &
+  cat <&8 >/dev/null &
+  wait
+  exit
+}
 # Ends all when the host has said nothing for two looks; `hold` stands while file systems are frozen, when it can't.
 watch() {
   missed=0
@@ -203,6 +214,7 @@ obey() {
           carry "$first" "$second" "$third"
         ) &
         ;;
+      l) leave ;;                          # the host goes, and the program does not
       b) finish ;;                         # the host has all
     esac
   done

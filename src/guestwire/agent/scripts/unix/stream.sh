@@ -1,10 +1,12 @@
 # Becomes a program whose standard streams are FIFOs, with a relay beside it that carries their bytes to and from the host.
-#   $1 the stream's id   $2 the relay, a script   $3 "ROWS COLUMNS": it gets a terminal   $4 the user it runs as   $5 1: its errors go
-#   where its output goes   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program; then it
+#   $1 the stream's id   $2 the relay, a script   $3 "ROWS COLUMNS": it gets a terminal   $4 the user it runs as   $5 m: its errors go
+#   where its output goes; n: it gets no input   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program; then it
 #   and its arguments, behind what sets its variables
 # The program keeps the id of this process: the agent says how it ended.
-id=$1 relay=$2 size=$3 user=$4 merge=$5 folder=$6 reads=$7 program=$8
+id=$1 relay=$2 size=$3 user=$4 flags=$5 folder=$6 reads=$7 program=$8
 shift 8
+merge=
+case $flags in *m*) merge=1 ;; esac
 [ -z "$folder" ] || cd -- "$folder" 2>/dev/null || exit 96
 case $program in
   */*) [ -f "$program" ] && [ -x "$program" ] ;;
@@ -53,6 +55,7 @@ if [ "$size" ]; then
   export TERM="${TERM:-xterm-256color}"
 fi
 exec <"$d/i" >"$d/o"
+case $flags in *n*) exec </dev/null ;; esac
 if [ "$merge" = 1 ]; then exec 2>&1; else exec 2>"$d/e"; fi
 umask "$old"
 if [ -z "$size" ]; then
