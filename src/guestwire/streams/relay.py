@@ -11,6 +11,8 @@ from guestwire.streams.remote_process import Output, StreamRequest
 FOLDERS: Final = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # the folder in it is for its owner alone
 """Where the relay makes a folder of its own: the first that it may write in."""
 
+_mark = re.compile(rb"\x1e([0-9a-f-]{36})\n")
+
 FEW: Final = 100
 """Bytes that go as text: the relay's shell has them without another process."""
 
@@ -49,7 +51,8 @@ def input_frame(number: int, data: bytes) -> bytes:
 
 def mark_in(content: bytes) -> str | None:
     """The digits of the mark, in what its file holds; None: not all of them are there yet."""
-    return content.decode() if re.fullmatch(rb"[0-9a-f]{24}", content) else None
+    found = _mark.fullmatch(content)
+    return found[1].decode() if found else None
 
 
 def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:

@@ -8,7 +8,6 @@
 #           n (another follows), p (it goes on by a port) or e (the output has ended); with w it means nothing
 #   ack     the SEQ that was taken last; x: nothing is taken any more
 #   i o e   the program's own ends
-# include: since.sh
 # include: tree.sh
 
 # `chunk NUMBER READS`: what so many reads of its input give goes to its output; false at the end.
@@ -139,7 +138,18 @@ carry() {
   # What was written last must not meet a port that closes.
   read -r _ <"$d/wait"
 }
-is_alive() { [ "$(since "$program")" = "$start" ]; }
+# When the program was started, in `found`: what tells it from a later one of the same id.
+look() {
+  found=
+  { read -r line <"/proc/$program/stat"; } 2>/dev/null || return
+  # shellcheck disable=SC2086 # each field is a word
+  set -- ${line##*) }
+  found=${20}
+}
+is_alive() {
+  look
+  [ "$found" ] && [ "$found" = "$start" ]
+}
 # `signal NAME`: to the program and all below it; what makes its terminal only hears how that ended.
 signal() {
   is_alive || return
@@ -221,8 +231,9 @@ obey() {
 }
 trap '' HUP
 d=$1 program=$2 merge=$3 reads=$4 terminal=$5
-mark=$(printf '\036')$(cat "$d/mark")
-start=$(since "$program")
+read -r mark <"$d/mark"
+look
+start=$found
 echo $$ >"$d/relay"
 # Outside the agent's own group: who ends its service ends all that is in that, and nothing would clear what is left.
 for group in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/systemd/cgroup.procs; do echo 0 >"$group"; done
