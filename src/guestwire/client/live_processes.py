@@ -29,8 +29,8 @@ DEFAULT_WINDOW: Final = WindowSize(24, 80)
 LONGEST_LINE: Final = 1024 * 1024
 """Bytes that `readline` gives at most: a guest may write one of any length."""
 
-LONGEST_QUERY: Final = 7000
-"""Bytes of parameters that fit into the address of a request; longer ones go another way."""
+LONGEST_ADDRESS: Final = 7000
+"""Bytes of parameters that fit into the address of a request, or a header; longer ones go another way."""
 
 
 class InputStream:
@@ -212,19 +212,22 @@ async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
         "command": list(request.argv),
         "rows": request.tty.rows if request.tty else None,
         "columns": request.tty.columns if request.tty else None,
-        "env": [f"{name}={value}" for name, value in request.env] or None,
         "cwd": request.cwd,
         "user": request.user,
         "merge": request.merge or None,
         "input": None if request.input else False,
     }
+    secrets = {"env": [f"{name}={value}" for name, value in request.env]} if request.env else {}
     given = {name: value for name, value in parameters.items() if value is not None}
-    is_short = processes.host.is_local or len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_QUERY
+    is_short = processes.host.is_local or (
+        len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_ADDRESS
+        and sum(len(item) for item in secrets.get("env", ())) < LONGEST_ADDRESS // 2
+    )
     if is_short and await processes.host.is_guestwire():
         calls = processes.calls
         path = STREAM_PATH.format(node=calls.node, vmid=calls.vmid)
         try:
-            return await calls.carrier.start(path, given, calls.context)
+            return await calls.carrier.start(path, given, secrets, calls.context)
         except NoSuchEndpoint:
             pass  # an older server
     with _errors_of(processes.context):
