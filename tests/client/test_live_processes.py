@@ -11,6 +11,7 @@ from ways import Way
 from guestwire import Guest, connect
 from guestwire.client.errors import AgentRefused, StreamEnded, WrongParameters
 from guestwire.client.live_processes import LiveProcess, OutputStream
+from guestwire.client.processes import ProcessFailed
 from guestwire.streams import relay_process
 from guestwire.streams.remote_process import Exit, WindowSize
 from guestwire.testing import SandboxedAgent
@@ -153,6 +154,19 @@ async def test_a_reader_that_stops_stops_the_writer(way: Way) -> None:
         assert 0 < now * 65536 < 40_000_000
         await read_until(process.stdout, b"\0" * 65536)  # and it goes on
     counter.unlink()
+
+
+async def test_a_run_that_is_large_is_whole(way: Way) -> None:
+    size = 200_000 if way.server and way.server.limited else 18 * 1024 * 1024
+    data = some_bytes(amount(way) // 4)
+
+    many = await way.guest.run(["head", "-c", str(size), "/dev/zero"], large=True)
+    back = await way.guest.run(["sh", "-c", "cat; echo odd >&2; exit 3"], input=data, large=True)
+
+    assert (len(many.stdout), many.stdout_truncated, many.code) == (size, False, 0)
+    assert (back.stdout, back.stderr, back.code) == (data, b"odd\n", 3)
+    with pytest.raises(ProcessFailed, match="odd"):
+        await way.guest.run(["sh", "-c", "echo odd >&2; exit 3"], large=True, check=True)
 
 
 @pytest.mark.parametrize(

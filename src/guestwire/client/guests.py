@@ -13,7 +13,7 @@ from guestwire.client.carriers.base import Carrier
 from guestwire.client.endpoints import Endpoints
 from guestwire.client.errors import AgentTookTooLong, AgentUnavailable, ErrorContext, GuestStopped, NotReady
 from guestwire.client.freezing import freezing
-from guestwire.client.processes import Processes, check_texts
+from guestwire.client.processes import CompletedProcess, Processes, check_texts
 from guestwire.client.protocols import GuestInfo, HostOfGuest
 from guestwire.counting import counted
 from guestwire.pacing import Backoff
@@ -69,7 +69,6 @@ class Guest(Endpoints):
         super().__init__(carrier, vm.node, vm.vmid, context)
         self.host = host
         self.vm = vm
-        self.run = self.processes.run
         self.watchdog = ""
         """The process that ends a freeze of this client's own, as `agent.watchdog` has it."""
 
@@ -141,6 +140,33 @@ class Guest(Endpoints):
     async def download(self, path: str, target: "LocalPath", *, progress: "Progress | None" = None) -> int:
         """Copies a file from the guest; see `Files.download`. A folder: `folders.download`."""
         return await self.files.download(path, target, progress=progress)
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | str | None = None,  # noqa: A002  # as subprocess.run has it
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        large: bool = False,
+        on_start: Callable[[int], None] | None = None,
+    ) -> CompletedProcess:
+        """Starts a program, and waits for its end; see `Processes.run`.
+
+        With `large`, input and outputs go by a stream while it runs: faster where there is much of them, and nothing is
+        cut off at 16 MiB. It ends when its caller is cancelled then.
+        """
+        if not large:
+            return await self.processes.run(
+                argv, input=input, env=env, cwd=cwd, timeout=timeout, check=check, on_start=on_start
+            )
+        from guestwire.client.live_processes import run_by_stream  # noqa: PLC0415  # few calls are about it
+
+        return await run_by_stream(
+            self.processes, argv, input=input, env=env, cwd=cwd, timeout=timeout, check=check, on_start=on_start
+        )
 
     # Programs while they run
 

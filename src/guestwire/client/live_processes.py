@@ -1,8 +1,9 @@
 """Programs in a guest while they run: their input and outputs are streams."""
 
+import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -17,7 +18,14 @@ from guestwire.client.errors import (
     WrongParameters,
     failure,
 )
-from guestwire.client.processes import Processes, check_texts, plain_text
+from guestwire.client.processes import (
+    CompletedProcess,
+    Processes,
+    ProcessFailed,
+    StillRunning,
+    check_texts,
+    plain_text,
+)
 from guestwire.contract.endpoints.program_streams import NO_STREAM_IN_WINDOWS, STREAM_PATH
 from guestwire.errors import AgentError, GuestwireError, StreamBroken
 from guestwire.streams.relay_process import start_process
@@ -213,6 +221,49 @@ async def start_in(
         yield process
     finally:
         await finish_when_cancelled(process.close())
+
+
+async def run_by_stream(
+    processes: Processes,
+    argv: Sequence[str],
+    *,
+    input: bytes | str | None = None,  # noqa: A002  # as subprocess.run has it
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    on_start: Callable[[int], None] | None = None,
+) -> CompletedProcess:
+    """See `Guest.run`."""
+
+    async def feed(process: LiveProcess) -> None:
+        if input is not None:
+            with suppress(BrokenPipeError):  # it wants no more of it
+                await process.stdin.write(input)
+                await process.stdin.close()
+
+    async with start_in(processes, argv, env=env, cwd=cwd, input=input is not None) as process:
+        assert process.stderr  # noqa: S101  # the two are apart
+        if on_start:
+            on_start(process.pid)
+        feeding = asyncio.create_task(feed(process), name="input")
+        reading = [asyncio.ensure_future(output.read()) for output in (process.stdout, process.stderr)]
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(feeding, *reading)
+                ended = await process.wait()
+        except TimeoutError:
+            await process.leave()
+            raise StillRunning(processes.context, process.pid, timeout or 0.0, loses_output=True) from None
+        finally:
+            for task in (feeding, *reading):
+                task.cancel()
+            await asyncio.gather(feeding, *reading, return_exceptions=True)
+        stdout, stderr = (one.result() for one in reading)
+    done = CompletedProcess(process.argv, process.pid, ended.code, ended.signal, stdout, stderr)
+    if check and not done.ok:
+        raise ProcessFailed(processes.context, done)
+    return done
 
 
 async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:

@@ -151,7 +151,7 @@ class SyncGuest(SyncEndpoints[Guest]):
     """As `Guest`."""
 
     raw = blocking(Calls.raw)
-    run = blocking(Processes.run)
+    run = blocking(Guest.run)
     is_windows = blocking(Guest.is_windows)
     read_file = blocking(Guest.read_file)
     write_file = blocking(Guest.write_file)
