@@ -79,9 +79,11 @@ class Recorder:
         """See `Carrier.events`."""
         return self.carrier.events(path, context)
 
-    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> RemoteProcess:
+    async def start(
+        self, path: str, parameters: Mapping[str, Any], secrets: Mapping[str, Any], context: ErrorContext
+    ) -> RemoteProcess:
         """See `Carrier.start`."""
-        return await self.carrier.start(path, parameters, context)
+        return await self.carrier.start(path, parameters, secrets, context)
 
     def another(self) -> Carrier | None:
         """See `Carrier.another`."""

@@ -179,3 +179,10 @@ async def guestwire(*arguments: str) -> Ended:
             process.kill()
             await process.wait()
     return Ended(process.returncode or 0, output.decode(), errors.decode())
+
+
+async def keeper_of(pid: int) -> int:
+    """The process that takes out this one's ports when it is killed; any of its threads may have started it."""
+    threads = await asyncio.to_thread(list, Path(f"/proc/{pid}/task").iterdir())
+    (keeper,) = {int(child) for thread in threads for child in (thread / "children").read_text().split()}
+    return keeper

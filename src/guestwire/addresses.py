@@ -1,6 +1,7 @@
 """Where a guest's agent is reached, as configurations and targets write it.
 
 unix:/PATH                 a UNIX socket: QEMU's chardev, or an agent that listens itself
+unix:/PATH?qmp=/PATH       the same, and the QMP socket of the VM
 vsock:CID:PORT             an agent that listens on vsock in the guest with that id
 hybrid-vsock:/PATH:PORT    the same through Cloud Hypervisor's or Firecracker's UNIX socket
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-FORMS: Final = "unix:/PATH, vsock:CID:PORT or hybrid-vsock:/PATH:PORT"
+FORMS: Final = "unix:/PATH, unix:/PATH?qmp=/PATH, vsock:CID:PORT or hybrid-vsock:/PATH:PORT"
 
 MAX_PATH: Final = 107
 """Bytes: the kernel's limit for the name of a UNIX socket."""
@@ -28,9 +29,10 @@ _libvirt: Final = re.compile(r"(?:qemu(?:\+(?:ssh|libssh|libssh2|tls|tcp|unix))?
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A UNIX socket."""
+    """A UNIX socket, and the VM's QMP socket, where it was named with it."""
 
     path: Path
+    qmp: Path | None = None
 
     @property
     def name(self) -> str:
@@ -38,7 +40,7 @@ class UnixAddress:
         return self.path.stem
 
     def __str__(self) -> str:
-        return f"unix:{self.path}"
+        return f"unix:{self.path}{_QMP}{self.qmp}" if self.qmp else f"unix:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class HybridVsockAddress:
 
 AgentAddress = UnixAddress | VsockAddress | HybridVsockAddress
 
+_QMP: Final = "?qmp="
+
 SCHEMES: Final = ("unix:", "vsock:", "hybrid-vsock:")
 
 
@@ -91,7 +95,10 @@ def is_served_here(text: str) -> bool:
 def parse_agent_address(text: str) -> AgentAddress | None:
     """Reads an address; None where it is none."""
     if text.startswith("unix:"):
-        return UnixAddress(Path(path)) if _is_path(path := text.removeprefix("unix:")) else None
+        path, has_qmp, qmp = text.removeprefix("unix:").partition(_QMP)
+        if not _is_path(path) or bool(has_qmp) != _is_path(qmp):
+            return None
+        return UnixAddress(Path(path), Path(qmp) if qmp else None)
     if found := _vsock.fullmatch(text):
         cid, port = int(found["cid"]), int(found["port"])
         return VsockAddress(cid, port) if FIRST_GUEST <= cid <= LARGEST and port <= LARGEST else None

@@ -90,8 +90,9 @@ class VmNotRunning(GuestError):
 class MonitorError(GuestError):
     """QEMU itself, at the VM's QMP socket, refused a command or did not answer; `why` is in its words where it did."""
 
-    def __init__(self, guest: str, command: str, why: str) -> None:
+    def __init__(self, guest: str, command: str, why: str, *, is_refusal: bool = False) -> None:
         self.guest = guest
+        self.is_refusal = is_refusal
         self.command = command
         self.why = why
         super().__init__(f"{guest} qmp command '{command}' failed - {why}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from calling import site
+from calling import keeper_of, site
 from serving import Serving
 from waiting import until
 from ways import over_https
@@ -19,7 +19,7 @@ from ways import over_https
 from devtools.libvirt_host import LibvirtHost
 from guestwire.agent import large_files
 from guestwire.agent.large_files import LARGE
-from guestwire.channels import own_port
+from guestwire.channels import own_port, port_keeper
 from guestwire.channels.libvirt import Libvirt
 from guestwire.channels.libvirt_port import LibvirtPorts
 from guestwire.channels.own_port import leftovers, new_name, plugged_in
@@ -73,7 +73,7 @@ def large(tmp_path: Path) -> Path:
 
 def ours(domain: Any) -> list[str]:
     """The ports that libvirt says are there, and are ours."""
-    return re.findall(rf"name='({re.escape(own_port.PREFIX)}[^']*)'", domain.XMLDesc())
+    return re.findall(rf"name='({re.escape(port_keeper.PREFIX)}[^']*)'", domain.XMLDesc())
 
 
 async def use_until_plugged(domain: Any, work: Callable[[], Awaitable[object]], within: float = 60) -> None:
@@ -221,20 +221,24 @@ async def test_a_copy_that_is_cancelled_leaves_nothing(libvirt_host: LibvirtHost
         assert ours(domain) == []
 
 
-async def test_one_that_is_interrupted_takes_its_port_with_it_and_one_that_is_killed_leaves_it_to_the_next(
+async def test_one_that_ends_in_the_middle_has_its_port_taken_out_also_when_it_is_killed(
     libvirt_host: LibvirtHost, domain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     huge = tmp_path / "huge"
     huge.write_bytes(os.urandom(SIZE) * 5)
-    for how in (signal.SIGINT, signal.SIGKILL):
+    for how in ("interrupted", "killed", "killed with its keeper"):
         copying = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "guestwire", "--host", libvirt_host.uri, "cp", str(huge), "copies:/tmp/huge"
         )
         await until(lambda: bool(ours(domain)), within=60)
-        copying.send_signal(how)
+        if how == "killed with its keeper":
+            os.kill(await keeper_of(copying.pid), signal.SIGKILL)
+        copying.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGKILL)
         async with asyncio.timeout(30):
             await copying.wait()
-        assert len(ours(domain)) == (how is signal.SIGKILL)
+        if how == "killed":
+            await until(lambda: ours(domain) == [], within=10)
+        assert len(ours(domain)) == (how == "killed with its keeper")
     (left,) = ours(domain)
     monkeypatch.setattr(own_port, "CONNECTS_WITHIN", -1.0)
 

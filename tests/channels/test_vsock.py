@@ -30,6 +30,7 @@ from guestwire.testing import FakeGuest, SandboxedAgent
     ("text", "address", "name"),
     [
         ("unix:/run/vm/web.qga", UnixAddress(Path("/run/vm/web.qga")), "web"),
+        ("unix:/run/web.qga?qmp=/run/a?qmp=b", UnixAddress(Path("/run/web.qga"), Path("/run/a?qmp=b")), "web"),
         ("vsock:3:1024", VsockAddress(3, 1024), "vsock-3"),
         ("hybrid-vsock:/run/fc/web.vsock:1024", HybridVsockAddress(Path("/run/fc/web.vsock"), 1024), "web"),
         ("hybrid-vsock:/run/a:b:7", HybridVsockAddress(Path("/run/a:b"), 7), "a:b"),
@@ -43,7 +44,7 @@ def test_an_address_is_read_and_written_alike(text: str, address: AgentAddress, 
 
 @pytest.mark.parametrize(
     "text",
-    ["unix:", "unix:/a\0b", "vsock:", "vsock:0:1", "vsock:3", "vsock:3:x", "vsock:3:4294967295", "vsock:99999999999:1",
+    ["unix:", "unix:/a\0b", "unix:/a?qmp=", "unix:/a?qmp=/b\0", "unix:?qmp=/a", "vsock:", "vsock:0:1", "vsock:3", "vsock:3:x", "vsock:3:4294967295", "vsock:99999999999:1",
      "hybrid-vsock:/run/a", "hybrid-vsock::1", "hybrid-vsock:/run/a:", "https://pve1:8006", "pve1"],
 )  # fmt: skip
 def test_what_is_no_address_is_none(text: str) -> None:

@@ -119,7 +119,13 @@ class Bare:
         raise NoSuchEndpoint(context, "Method not implemented")
         yield
 
-    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> RemoteProcess:  # noqa: ARG002
+    async def start(
+        self,
+        path: str,  # noqa: ARG002
+        parameters: Mapping[str, Any],  # noqa: ARG002
+        secrets: Mapping[str, Any],  # noqa: ARG002
+        context: ErrorContext,
+    ) -> RemoteProcess:
         raise NoSuchEndpoint(context, "Method not implemented")
 
     def another(self) -> None:

@@ -49,3 +49,12 @@ async def loaded(server: Serving, served_agent: SandboxedAgent) -> set[str]:
 def test_a_part_that_it_does_not_need_is_not_loaded(loaded: set[str], part: str) -> None:
     assert "guestwire.client.transfer.upload" in loaded
     assert [name for name in loaded if f"{name}.".startswith(f"{part}.")] == []
+
+
+async def test_a_target_with_a_qmp_socket_says_what_it_needs() -> None:
+    code = "import sys; sys.modules['qemu'] = None; from guestwire.cli import main; main()"
+    command = [sys.executable, "-c", code, "--host", "unix:/run/none.qga?qmp=/run/none.qmp", "ping", "web"]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 78  # EX_CONFIG
+    assert "pip install 'guestwire[server]'" in done.stderr

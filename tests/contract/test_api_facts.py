@@ -47,6 +47,7 @@ OF_OUR_OWN: Final = (
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-piece"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/file-append"),
     ("POST", "/nodes/{node}/qemu/{vmid}/guestwire/exec"),
+    ("GET", "/nodes/{node}/qemu/{vmid}/guestwire/stream"),
     *(("GET", f"/nodes/{{node}}/qemu/{{vmid}}/guestwire/{name}") for name in (
         "get-disks", "get-diskstats", "get-cpustats", "get-load", "get-devices", "network-get-route", "ssh-get-authorized-keys",
     )),

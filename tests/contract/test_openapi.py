@@ -11,7 +11,7 @@ import pytest
 from guestwire import __version__
 from guestwire.access.checks import Privileges
 from guestwire.contract import Endpoint, rules
-from guestwire.contract.openapi import openapi
+from guestwire.contract.openapi import SECRETS_HEADER, openapi
 from guestwire.contract.registry import ENDPOINTS
 
 DOCUMENT: Final = openapi(ENDPOINTS)
@@ -62,6 +62,8 @@ def body_schemas(operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def schemas(operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The schema of every parameter, wherever it stands."""
     named = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
+    if header := named.pop(SECRETS_HEADER, None):
+        named |= header["contentSchema"]["properties"]
     body: dict[str, Any] = body_schemas(operation).get("application/json", {"properties": {}})
     return {**named, **body["properties"]}
 
@@ -129,7 +131,8 @@ def test_all_parameters_are_there_once_and_required_where_they_are(key: tuple[st
     operation, known = OPERATIONS[key], rules(BY_KEY[key].parameters)
     in_body = body_schemas(operation).get("application/json", {"properties": {}})["properties"]
 
-    assert sorted([*(parameter["name"] for parameter in operation["parameters"]), *in_body]) == sorted(known)
+    assert len(operation["parameters"]) + len(in_body) == len(schemas(operation)) == len(known)
+    assert schemas(operation).keys() == known.keys()
     assert required(operation) == {rule.name for rule in known.values() if rule.required}
 
 
@@ -196,6 +199,7 @@ def test_secrets_are_known() -> None:
         ("file-append", "content"),
         ("exec-capture", "input-data"),
         ("exec-capture", "env"),
+        ("stream", "env"),
         ("ticket", "password"),
         ("ticket", "otp"),
         ("ticket", "tfa-challenge"),

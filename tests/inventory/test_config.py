@@ -179,9 +179,18 @@ def test_a_qmp_socket_is_an_absolute_path_after_unix(refusal: Refusal, url: str)
     assert refusal(f'[[vm]]\nvmid = 100\nqmp = "{url}"\n') == expected
 
 
-@pytest.mark.parametrize("url", [*NO_SOCKETS, "vsock:3", "vsock:0:1", "hybrid-vsock:/a", "hybrid-vsock:a:1"])
+def test_an_agents_address_may_name_the_qmp_socket_too(read: Read) -> None:
+    vm = read('[[vm]]\nvmid = 100\nagent = "unix:/run/a?qmp=/run/q"\n').vm[0]
+    assert (vm.agent_address, vm.qmp_path) == (UnixAddress(Path("/run/a"), Path("/run/q")), Path("/run/q"))
+
+
+@pytest.mark.parametrize(
+    "url", [*NO_SOCKETS, "unix:/a?qmp=", "unix:/a?qmp=q", "vsock:3", "vsock:0:1", "hybrid-vsock:/a", "hybrid-vsock:a:1"]
+)
 def test_an_agent_has_an_address_of_a_known_form(refusal: Refusal, url: str) -> None:
-    forms = "unix:/PATH, vsock:CID:PORT or hybrid-vsock:/PATH:PORT, with a path of 107 bytes at most"
+    forms = (
+        "unix:/PATH, unix:/PATH?qmp=/PATH, vsock:CID:PORT or hybrid-vsock:/PATH:PORT, with a path of 107 bytes at most"
+    )
 
     assert refusal(f'[[vm]]\nvmid = 100\nagent = "{url}"\n') == f"line 3: 'agent': '{url}' is none of {forms}"
 

@@ -34,9 +34,10 @@ class GuestAgent(AgentClient):
         channel: reaches the guest. Belongs to its maker.
         guest: how messages name the guest, for example `VM 100`.
         exit_statuses: keeps the results of ended processes; shared by all guests.
-        ports: for large files, where the channel is slow and the VM can be given ports.
+        ports: for large files and streams, where the VM can be given ports.
 
     Attributes:
+        ports: these.
         long_work: what goes on; it adds and removes itself.
     """
 

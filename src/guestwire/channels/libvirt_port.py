@@ -10,10 +10,10 @@ import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
-from xml.etree import ElementTree as ET
 
 from guestwire.channels.agent_port import LIBVIRT_CHANNEL
 from guestwire.channels.libvirt import READ_ONLY, Libvirt, LibvirtConnection, binding
+from guestwire.channels.port_keeper import LIBVIRT, Place, channels_of, detach
 from guestwire.errors import GuestError
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class LibvirtPorts:
     needs_acknowledgement = True
 
     def __init__(self, libvirt: Libvirt, uuid: str, guest: str) -> None:
+        self.place = Place(LIBVIRT, libvirt.uri, uuid)
         self._libvirt = libvirt
         self._uuid = uuid
         self._guest = guest
@@ -55,19 +56,20 @@ class LibvirtPorts:
 
     async def unplug(self, name: str) -> None:
         """See `OwnPorts.unplug`."""
-
-        def work(connection: LibvirtConnection) -> None:
-            domain = self._domain(connection)
-            # libvirt compares all that it is given, also the socket's path, which it has chosen itself.
-            channel = _channels(domain).get(name)
-            if channel is not None:
-                domain.detachDeviceFlags(ET.tostring(channel, encoding="unicode"), binding().VIR_DOMAIN_AFFECT_LIVE)
-
-        await self._call(work)
+        live = binding().VIR_DOMAIN_AFFECT_LIVE
+        await self._call(lambda connection: detach(self._domain(connection), name, live))
 
     async def names(self) -> list[str]:
         """See `OwnPorts.names`."""
-        return await self._call(lambda connection: list(_channels(self._domain(connection))))
+        return await self._call(lambda connection: list(channels_of(self._domain(connection))))
+
+    async def is_free(self, name: str) -> bool:
+        """See `OwnPorts.is_free`. libvirt does not say who holds one: it refuses a second connection."""
+        try:
+            (await self.connect(name)).close()
+        except GuestError:
+            return False
+        return True
 
     async def connect(self, name: str) -> socket.socket:
         """See `OwnPorts.connect`. The stream has a connection to libvirt of its own: what it carries is in nobody's way."""
@@ -98,13 +100,6 @@ class LibvirtPorts:
         except libvirt.libvirtError as error:
             is_denied = error.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED
             raise GuestError(f"{self._guest}: {READ_ONLY if is_denied else error.get_error_message()}") from error
-
-
-def _channels(domain: Any) -> dict[str, ET.Element]:
-    """The channels of a domain that runs, by the names of their ports."""
-    root = ET.fromstring(domain.XMLDesc())  # noqa: S314  # libvirt wrote it
-    targets = ((channel, channel.find("target")) for channel in root.iterfind("devices/channel"))
-    return {target.get("name", ""): channel for channel, target in targets if target is not None}
 
 
 class _StreamPump:

@@ -3,13 +3,14 @@
 The agent's channel takes one command after the other, and what is behind it belongs to all. A port of our own is a
 stream of bytes between this side and a program of the guest's, as fast as the host's memory.
 
-Above it: what starts that program (`agent/second_agent.py`). Below it: one implementation for each way to plug a port
-in (`libvirt_port.py`).
+Above it: what starts that program (`agent/piece_relay.py`). Below it: one implementation for each way to plug a port
+in (`libvirt_port.py`, `qmp_ports.py`).
 
-A port stays plugged in when its owner is killed. So its name says that it is ours, what for, and since when; and the
-next one who wants a port clears what is left (`leftovers`). Owners may be on different machines, and each holds its
-port's other side for as long as it uses it: a port whose other side is free, and which is not just being plugged in, has
-no owner any more.
+QEMU keeps a port whose owner is killed. So a process beside the owner takes it out then (`port_keeper.py`), within
+seconds. Where that is killed too, or the machine fails, the port's name says that it is ours, what for, and since when;
+and the next one who wants a port clears what is left (`leftovers`). Owners may be on different machines, and each holds
+its port's other side for as long as it uses it: a port whose other side is free, and which is not just being plugged in,
+has no owner any more.
 """
 
 import asyncio
@@ -21,9 +22,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
+from guestwire.channels.port_keeper import PREFIX, Place
+from guestwire.channels.port_keeping import forget, keep
 from guestwire.errors import GuestError
-
-PREFIX: Final = "org.guestwire."
 
 CONNECTS_WITHIN: Final = 5.0
 """Seconds from plugging a port in to its owner's connection, at most; the clocks of two owners may differ, and then a
@@ -38,10 +39,12 @@ class OwnPorts(Protocol):
     """The ports of our own in one VM. Each method raises `GuestError` with the reason why it can't be done.
 
     Attributes:
+        place: which VM it is, for another process.
         needs_acknowledgement: what a guest sends is taken from it also while nobody reads it here: who sends much must
             wait for a word from time to time.
     """
 
+    place: Place
     needs_acknowledgement: bool
 
     async def plug_in(self, name: str) -> None:
@@ -53,11 +56,15 @@ class OwnPorts(Protocol):
         ...
 
     async def names(self) -> list[str]:
-        """The names of all its ports."""
+        """The names of its ports; there may be others than those of our own."""
+        ...
+
+    async def is_free(self, name: str) -> bool:
+        """True if nothing holds the other side of a port."""
         ...
 
     async def connect(self, name: str) -> socket.socket:
-        """The other side of a port, which takes one connection at a time; a connected socket that does not block."""
+        """The other side of a port, for the one who has plugged it in, once; a connected socket that does not block."""
         ...
 
 
@@ -73,6 +80,7 @@ async def plugged_in(ports: OwnPorts, name: str) -> AsyncIterator[None]:
     Raises:
         GuestError: it can't be had.
     """
+    await keep(ports.place, name)
     plugging = asyncio.ensure_future(ports.plug_in(name))
     try:
         await asyncio.shield(plugging)
@@ -83,6 +91,7 @@ async def plugged_in(ports: OwnPorts, name: str) -> AsyncIterator[None]:
             async with asyncio.timeout(UNPLUGGED_WITHIN):
                 await asyncio.wait([plugging])
                 await ports.unplug(name)
+                forget(ports.place, name)
         if plugging.done() and not plugging.cancelled():
             plugging.exception()  # its waiter may be gone
 
@@ -98,7 +107,6 @@ async def leftovers(ports: OwnPorts, purpose: str) -> list[str]:
         found = _name.fullmatch(name)
         if not found or found["purpose"] != purpose or time.time() - int(found["since"], 16) < CONNECTS_WITHIN:
             continue
-        with contextlib.suppress(GuestError):  # its owner holds it
-            (await ports.connect(name)).close()
+        if await ports.is_free(name):
             left.append(name)
     return left

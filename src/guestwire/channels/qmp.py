@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
+from qemu.qmp import ConnectError, EventListener, ExecuteError, QMPClient, QMPError
 
 from guestwire.channels.budget import shared_budget
 from guestwire.channels.channel import Channel, GuestEvent
@@ -54,13 +54,14 @@ class Monitor:
         channel: told what happens.
 
     Attributes:
+        path: the QMP socket.
         pid: the process that answers, as long as it does; None: not known.
         resets: how often the VM has started anew, as far as that was seen.
         run_state: what it does, in QEMU's words: running, paused, suspended, and more; None: not known.
     """
 
     def __init__(self, path: Path, guest: str, agent: Path | None, channel: Channel | None) -> None:
-        self._path = path
+        self.path = path
         self._guest = guest
         self._agent = agent
         self._channel = channel
@@ -70,6 +71,9 @@ class Monitor:
         self._is_listening = False
         """It takes connections; while another client holds it, that is all it says."""
         self._client: QMPClient | None = None
+        self._socket: socket.socket | None = None
+        """The client's, while there is one."""
+        self._giving = asyncio.Lock()
         self.pid: int | None = None
         self.resets = 0
         self.run_state: str | None = None
@@ -101,15 +105,31 @@ class Monitor:
         """
         client = self._client
         if client is None:
-            why = "another client holds it" if self._running.is_set() else "nothing answers there"
-            raise MonitorError(self._guest, command, f"{why}: {self._path}")
+            why = "another client holds it" if self._running.is_set() or self._is_listening else "nothing answers there"
+            raise MonitorError(self._guest, command, f"{why}: {self.path}")
         try:
             async with asyncio.timeout(within):
                 return await client.execute(command, arguments)
         except TimeoutError:
             raise MonitorError(self._guest, command, f"no answer in {within:g} seconds") from None
         except (QMPError, EOFError, OSError) as error:
-            raise MonitorError(self._guest, command, str(error)) from error
+            is_refusal = isinstance(error, ExecuteError)
+            raise MonitorError(self._guest, command, str(error), is_refusal=is_refusal) from error
+
+    async def give_descriptor(self, name: str, descriptor: int) -> None:
+        """Gives QEMU a file descriptor, which commands then name; the caller may close its own.
+
+        Raises:
+            MonitorError: see `execute`.
+        """
+        async with self._giving:  # QEMU takes the last one that came
+            if self._socket:
+                try:
+                    # Blanks between commands are nothing. Those are short, and written whole, so that it is between.
+                    socket.send_fds(self._socket, [b" "], [descriptor])
+                except OSError as error:
+                    raise MonitorError(self._guest, "getfd", str(error)) from error
+            await self.execute("getfd", {"fdname": name})
 
     def attend(self, agent: Path, channel: Channel) -> None:
         """Tells this channel from now on, of the port behind this socket."""
@@ -122,7 +142,7 @@ class Monitor:
 
     def _path_exists(self) -> bool:
         try:
-            return self._path.is_socket()
+            return self.path.is_socket()
         except OSError:  # this user may not look
             return False
 
@@ -153,7 +173,7 @@ class Monitor:
         own.setblocking(False)  # noqa: FBT003
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await asyncio.get_running_loop().sock_connect(own, str(self._path))
+                await asyncio.get_running_loop().sock_connect(own, str(self.path))
                 self._is_listening = True
                 pid, _, _ = _PEER.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
                 await client.connect(own)
@@ -168,12 +188,12 @@ class Monitor:
         except BaseException:
             own.close()
             raise
-        self._client, self.pid = client, pid or None
+        self._client, self._socket, self.pid = client, own, pid or None
         self._running.set()
         try:
             await self._listen(client)
         finally:
-            self._client = self.pid = self.run_state = None
+            self._client = self._socket = self.pid = self.run_state = None
             self._is_listening = False
             self._running.clear()
             with contextlib.suppress(QMPError, EOFError, OSError):

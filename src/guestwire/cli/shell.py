@@ -1,6 +1,6 @@
-"""`guestwire shell`: a line at a time.
+"""`guestwire shell`: a login shell at this terminal; or where there is none, a line at a time.
 
-Each line runs in a shell of its own, which gets the directory and the environment that the one before left behind.
+Each of these lines runs in a shell of its own, which gets the directory and the environment that the one before left behind.
 """
 
 import os
@@ -13,7 +13,7 @@ import click
 
 from guestwire.cli.connecting import Connection, connected, guest_argument
 from guestwire.cli.output import examples, json_option, note, to_json, visible
-from guestwire.cli.processes import LeftRunning, Watched, exit_code, fields, pass_on
+from guestwire.cli.watched import LeftRunning, Watched, exit_code, fields, pass_on
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
@@ -34,6 +34,17 @@ When the line exits, the first trap is still in place.
 """
 
 
+LOGIN: Final = r"""
+IFS=: read -r USER _ _ _ _ HOME SHELL <<END
+$(grep "^$(id -un):" /etc/passwd || echo root:::::/:/bin/sh)
+END
+export USER HOME SHELL LOGNAME="$USER"
+cd
+exec "${SHELL:-/bin/sh}" -l
+"""
+"""The shell of the user it runs as, as after a login."""
+
+
 class Unusable(GuestwireError):
     """The guest has no such shell."""
 
@@ -42,19 +53,38 @@ class Unusable(GuestwireError):
 
 @click.command("shell", epilog=examples("guestwire shell web", "echo 'cd /srv; ls' | guestwire shell web"))
 @guest_argument
+@click.option("--user", "-u", metavar="NAME", help="The guest's user; default: the agent's own, mostly root.")
 @json_option
 @click.pass_context
-def shell(context: click.Context, guest: str, *, json: bool) -> None:
-    """Run lines in a guest's /bin/sh, one at a time.
+def shell(context: click.Context, guest: str, *, user: str | None, json: bool) -> None:
+    """Open a shell in a guest, at this terminal.
 
-    The directory and exported variables are kept from line to line. This is no terminal: a line's output comes when it
-    has ended, and programs that need a terminal or input do not work. The first Ctrl-C is passed on to what runs, the
-    second leaves it running; Ctrl-D or exit ends the shell. With --json, each line makes one object as of `exec
-    --json`.
+    ~. at the beginning of a line leaves it, and ends it. Piped in, with --json, or where the guest can have no terminal,
+    lines run in its /bin/sh one at a time: the directory and exported variables are kept, a line's output comes when it
+    has ended, the first Ctrl-C is passed on to what runs, the second leaves it running.
     """
+    is_here = sys.stdin.isatty() and sys.stdout.isatty() and not json
+    if user and not is_here:
+        raise click.UsageError("--user is for a shell at a terminal; lines run as the agent's own user.")
     with connected(context) as connection:
         found = connection.run(lambda host: _usable(host, guest))
+        if is_here and (code := connection.run(lambda _: _at_terminal(found, user))) is not None:
+            raise click.exceptions.Exit(code)
         raise click.exceptions.Exit(_Session(connection, found, guest, as_json=json).talk())
+
+
+async def _at_terminal(guest: "Guest", user: str | None) -> int | None:
+    """The exit code of a login shell; None where the guest can't have a terminal."""
+    from guestwire.cli.live import Program, run_live  # noqa: PLC0415  # `--help` must not wait for it
+    from guestwire.client.errors import NoStream  # noqa: PLC0415  # as above
+
+    try:
+        return await run_live(guest, Program(["/bin/sh", "-c", LOGIN], tty=True, user=user))
+    except NoStream as error:
+        if user:
+            raise
+        note(f"guestwire: {error.message}")
+        return None
 
 
 async def _usable(host: "Host", name: str) -> "Guest":

@@ -28,6 +28,8 @@ class ApiAccess:
         self.guest = str(processes.context)
         self._calls = processes.calls
         self._processes = processes
+        self._ended: dict[int, ProcessState[str]] = {}
+        """Proxmox VE says once how a process ended."""
 
     async def start(self, command: list[str]) -> int:
         """See `RelayAccess.start`."""
@@ -36,8 +38,13 @@ class ApiAccess:
 
     async def status(self, pid: int) -> ProcessState[str]:
         """See `RelayAccess.status`."""
-        with _as_guest_errors():
-            return await self._calls.exec_status(pid)
+        if pid not in self._ended:
+            with _as_guest_errors():
+                state = await self._calls.exec_status(pid)
+            if not state.exited:
+                return state
+            self._ended[pid] = state
+        return self._ended[pid]
 
     async def read(self, path: str, offset: int, count: int) -> bytes:
         """See `RelayAccess.read`."""

@@ -15,6 +15,7 @@ Each says about which guest on which host, in the words of host or guest, and wh
     ├── AgentTookTooLong          no answer in time; a command that changes the guest may still be executed
     ├── AgentRefused              the agent's own error; `error_class` and `description` as it sent them
     │   └── ErrorTextLost         Proxmox VE could not pass on what the agent said
+    ├── NoStream                  the guest can't carry a stream, or has no terminal
     ├── StreamEnded               the stream of a program broke; `fate` is what became of the program
     ├── NotReady                  the agent does not answer within the time that was given
     ├── FreezeNotHeld             a freeze did not end as it should
@@ -209,6 +210,12 @@ def is_passing(error: CallFailed) -> bool:
     return bool(_broken_off.search(error.message))
 
 
+class NoStream(CallFailed):
+    """The guest can't carry a stream, or has no terminal."""
+
+    default_hint = "without one, a program's output comes when it has ended"
+
+
 class StreamEnded(CallFailed):
     """The stream of a program in the guest broke; `fate` is what became of the program."""
 
@@ -284,6 +291,7 @@ _AGENT_ERROR: Final = "Agent error: "
 _MESSAGES: Final[tuple[tuple[re.Pattern[str], Callable[[ErrorContext, str, int | None], CallFailed]], ...]] = (
     (re.compile(r"Configuration file .* does not exist|no such VM|hostname lookup "), NoSuchGuest),
     (re.compile(r"can't lock file|got lock request timeout"), partial(CallFailed, hint=LOCKED)),
+    (re.compile(r"no (?:stream|terminal) can be had: "), NoStream),
     (re.compile(r"VM \d+ is not running|VM is not running"), GuestStopped),
     (re.compile(r"No QEMU guest agent configured|QEMU guest agent is not running"), AgentUnavailable),
     (re.compile(r"got timeout|took longer than"), AgentTookTooLong),

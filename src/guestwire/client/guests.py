@@ -154,6 +154,7 @@ class Guest(Endpoints):
         cwd: str | None = None,
         user: str | None = None,
         merge: bool = False,
+        input: bool = True,  # noqa: A002  # as of `run`
     ) -> "contextlib.AbstractAsyncContextManager[LiveProcess]":
         """Starts a program whose input and outputs are streams while it runs; at the end of the block it ends, where it still runs.
 
@@ -164,14 +165,16 @@ class Guest(Endpoints):
             cwd: its working directory.
             user: the guest's user it runs as; None: the agent's own, mostly root.
             merge: its errors go where its output goes.
+            input: it has a standard input; without, that ends at once.
 
         Raises:
+            NoStream: the guest can't do it, as Windows.
             StreamEnded: the stream broke; what became of the program is in it.
-            CallFailed: it can't be started so, as in Windows; see `client.errors`.
+            CallFailed: it can't be started so; see `client.errors`.
         """
         from guestwire.client.live_processes import start_in  # noqa: PLC0415  # few calls are about it
 
-        return start_in(self.processes, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge)
+        return start_in(self.processes, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge, input=input)
 
     def connect_tcp(self, host: str, port: int) -> "contextlib.AbstractAsyncContextManager[TcpConnection]":
         """Connects from within the guest, which needs no network for its own services; at the end of the block it is closed.

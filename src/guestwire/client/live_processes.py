@@ -29,8 +29,8 @@ DEFAULT_WINDOW: Final = WindowSize(24, 80)
 LONGEST_LINE: Final = 1024 * 1024
 """Bytes that `readline` gives at most: a guest may write one of any length."""
 
-LONGEST_QUERY: Final = 7000
-"""Bytes of parameters that fit into the address of a request; longer ones go another way."""
+LONGEST_ADDRESS: Final = 7000
+"""Bytes of parameters that fit into the address of a request, or a header; longer ones go another way."""
 
 
 class InputStream:
@@ -152,6 +152,11 @@ class LiveProcess:
         with _errors_of(self._context):
             await self._process.kill(signal.Signals[f"SIG{name.removeprefix('SIG')}"])
 
+    async def leave(self) -> None:
+        """Lets it run on without its stream: its input ends, and what it writes from now on is lost."""
+        with _errors_of(self._context):
+            await self._process.leave()
+
     async def close(self) -> None:
         """Ends it where it still runs (SIGHUP, then SIGKILL), and leaves nothing behind."""
         with _errors_of(self._context):
@@ -180,6 +185,7 @@ async def start_in(
     cwd: str | None = None,
     user: str | None = None,
     merge: bool = False,
+    input: bool = True,  # noqa: A002  # as of `run`
 ) -> AsyncIterator[LiveProcess]:
     """See `Guest.start`."""
     if isinstance(argv, str | bytes):
@@ -192,7 +198,7 @@ async def start_in(
         raise WrongParameters(processes.context, f"no variable is called '{wrong[0]}'")
     check_texts(processes.context, *words, *(text for pair in variables for text in pair), cwd or "", user or "")
     window = None if tty is False else DEFAULT_WINDOW if tty is True else WindowSize(*tty)
-    request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge)
+    request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge, input)
     process = LiveProcess(await _start(processes, request), request, processes.context)
     try:
         yield process
@@ -206,18 +212,22 @@ async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
         "command": list(request.argv),
         "rows": request.tty.rows if request.tty else None,
         "columns": request.tty.columns if request.tty else None,
-        "env": [f"{name}={value}" for name, value in request.env] or None,
         "cwd": request.cwd,
         "user": request.user,
         "merge": request.merge or None,
+        "input": None if request.input else False,
     }
+    secrets = {"env": [f"{name}={value}" for name, value in request.env]} if request.env else {}
     given = {name: value for name, value in parameters.items() if value is not None}
-    is_short = processes.host.is_local or len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_QUERY
+    is_short = processes.host.is_local or (
+        len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_ADDRESS
+        and sum(len(item) for item in secrets.get("env", ())) < LONGEST_ADDRESS // 2
+    )
     if is_short and await processes.host.is_guestwire():
         calls = processes.calls
         path = STREAM_PATH.format(node=calls.node, vmid=calls.vmid)
         try:
-            return await calls.carrier.start(path, given, calls.context)
+            return await calls.carrier.start(path, given, secrets, calls.context)
         except NoSuchEndpoint:
             pass  # an older server
     with _errors_of(processes.context):

@@ -120,14 +120,24 @@ class StillRunning(CallFailed):
         pid: the process's id.
         seconds: the time.
         exists: whether the process itself was seen to run; None: nothing could be seen.
+        loses_output: what it writes from now on is lost.
     """
 
     exit_code = 124
 
-    def __init__(self, context: ErrorContext, pid: int, seconds: float, *, exists: bool | None = True) -> None:
+    def __init__(
+        self,
+        context: ErrorContext,
+        pid: int,
+        seconds: float,
+        *,
+        exists: bool | None = True,
+        loses_output: bool = False,
+    ) -> None:
         self.pid = pid
         self.exists = exists
         hint = f"it was left running; `guestwire status GUEST {pid}` tells how it ends"
+        hint += ", without what it writes from now on" if loses_output else ""
         match exists:
             case True:
                 message = f"process {pid} still runs after {counted(seconds, 'second')}"

@@ -1,7 +1,7 @@
 """Settings of a connection, from arguments, the environment, or a profile in `~/.config/guestwire/config.toml`.
 
 A target is a URL, everywhere the same: `https://host:8006` (Proxmox VE or guestwire), `qemu:///system` (libvirt),
-`unix:/path/to.qga` (an agent itself).
+`unix:/path/to.qga` (an agent itself), `unix:/path/to.qga?qmp=/path/to.qmp` (and its VM's QEMU).
 
 Arguments come first, then the profile that is named, then the environment, then the profile `default`. Who calls and
 which certificate is accepted are each from one of them: a token is never mixed with another's password, nor a CA with

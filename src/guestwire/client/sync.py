@@ -113,6 +113,7 @@ class SyncLiveProcess(SyncProxy[LiveProcess]):
     wait = blocking(LiveProcess.wait)
     resize = blocking(LiveProcess.resize)
     signal = blocking(LiveProcess.signal)
+    leave = blocking(LiveProcess.leave)
     close = blocking(LiveProcess.close)
 
     @property

@@ -67,6 +67,8 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     return msgspec.json.decode(text)  # type: ignore[no-any-return]  # it was an object
 
 
+SECRETS_HEADER: Final = "Guestwire-Secrets"
+
 _TOKEN: Final = {
     "type": "apiKey",
     "in": "header",
@@ -114,7 +116,9 @@ def _operation(endpoint: Endpoint, result: dict[str, Any]) -> dict[str, Any]:
     else:
         operation["x-needs"] = str(endpoint.check).replace("`", "")
     if endpoint.method == "GET":
-        operation["parameters"] += [_parameter(rule, "query") for rule in others]
+        operation["parameters"] += [_parameter(rule, "query") for rule in others if not rule.is_secret]
+        if secrets := [rule for rule in others if rule.is_secret]:
+            operation["parameters"].append(_secrets_header(secrets))
     elif others:
         operation["requestBody"] = _body(others)
     return operation
@@ -146,13 +150,33 @@ def _parameter(rule: Rule, where: str) -> dict[str, Any]:
     }
 
 
-def _body(known: list[Rule]) -> dict[str, Any]:
-    schema = {
+def _secrets_header(secrets: list[Rule]) -> dict[str, Any]:
+    """Of a request that has no body: an address stands in logs."""
+    return {
+        "name": SECRETS_HEADER,
+        "in": "header",
+        "required": any(rule.required for rule in secrets),
+        "description": "What must not stand in an address: an object of JSON, in base64.",
+        "schema": {
+            "type": "string",
+            "contentEncoding": "base64",
+            "contentMediaType": "application/json",
+            "contentSchema": _object(secrets),
+        },
+    }
+
+
+def _object(known: list[Rule]) -> dict[str, Any]:
+    return {
         "type": "object",
         "properties": {rule.name: schema_of(rule) | {"description": rule.description} for rule in known},
         "required": [rule.name for rule in known if rule.required],
         "additionalProperties": False,
     }
+
+
+def _body(known: list[Rule]) -> dict[str, Any]:
+    schema = _object(known)
     kinds = ("application/json", "application/x-www-form-urlencoded")
     return {"required": bool(schema["required"]), "content": {kind: {"schema": schema} for kind in kinds}}
 

@@ -59,18 +59,27 @@ class RecordedProcess:
         self._exit = await self._process.wait()
         return self._exit
 
+    async def leave(self) -> None:
+        """See `RemoteProcess.leave`."""
+        await self._process.leave()
+        self._end(200, "it was left running")
+
     async def close(self) -> None:
         """See `RemoteProcess.close`."""
         try:
             await self._process.close()
         finally:
-            on_end, self._on_end = self._on_end, None
-            if on_end:
+            if self._on_end:
                 status = 200
                 try:
                     ended = self._exit or await self._process.wait()
                     how = f"signal {ended.signal}" if ended.code is None else f"exit code {ended.code}"
                 except GuestError as error:
                     status, how = error.status, str(error)
-                sizes = f"{counted(self._sent, 'byte')} in, {counted(self._received, 'byte')} out"
-                on_end(status, f"process {self.pid}: {how}; {sizes}")
+                self._end(status, how)
+
+    def _end(self, status: int, how: str) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end:
+            sizes = f"{counted(self._sent, 'byte')} in, {counted(self._received, 'byte')} out"
+            on_end(status, f"process {self.pid}: {how}; {sizes}")

@@ -10,7 +10,15 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from guestwire.addresses import FORMS, MAX_PATH, AgentAddress, VsockAddress, is_libvirt_uri, parse_agent_address
+from guestwire.addresses import (
+    FORMS,
+    MAX_PATH,
+    AgentAddress,
+    UnixAddress,
+    VsockAddress,
+    is_libvirt_uri,
+    parse_agent_address,
+)
 from guestwire.toml import Refuse, read_toml
 
 NODE_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?")
@@ -89,8 +97,9 @@ class VmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def qmp_path(self) -> Path | None:
-        """The QMP socket."""
-        return _socket_path(self.qmp)
+        """The QMP socket, which `agent` may name, too."""
+        address = self.agent_address
+        return _socket_path(self.qmp) or (address.qmp if isinstance(address, UnixAddress) else None)
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,7 +204,10 @@ def _check_source(source: SourceConfig, table: str, refuse: Refuse) -> None:
 def _is_usable(address: AgentAddress | None) -> bool:
     if address is None or isinstance(address, VsockAddress):
         return address is not None
-    return address.path.is_absolute() and len(os.fsencode(address.path)) <= MAX_PATH
+    paths = [address.path]
+    if isinstance(address, UnixAddress) and address.qmp:
+        paths.append(address.qmp)
+    return all(path.is_absolute() and len(os.fsencode(path)) <= MAX_PATH for path in paths)
 
 
 def _check_server(server: ServerConfig, refuse: Refuse) -> None:

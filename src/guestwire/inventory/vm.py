@@ -9,6 +9,7 @@ from guestwire.addresses import UnixAddress, VsockAddress
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
 from guestwire.channels import Channel, ChannelState, GuestEvent, open_channel
+from guestwire.channels.own_port import OwnPorts
 from guestwire.inventory.config import VmConfig
 from guestwire.inventory.found import added_channel
 from guestwire.inventory.libvirt_source import Domain, LibvirtSource
@@ -50,14 +51,14 @@ class Vm:
         self.monitor = _open_monitor(config.qmp_path, guest, port, self._channel) if config.qmp_path else None
         self.machine = Machine(self.monitor) if self.monitor else None
         self._resets = self.resets
-        ports = libvirt.source.ports(libvirt.domain.uuid, guest) if libvirt else None
-        self.agent = GuestAgent(self._channel, guest, kept, ports) if self._channel else None
+        self._ports = libvirt.source.ports(libvirt.domain.uuid, guest) if libvirt else _ports_by(self.monitor, guest)
+        self.agent = GuestAgent(self._channel, guest, kept, self._ports) if self._channel else None
 
     def attach(self, path: Path, kept: ExitStatusCache) -> None:
         """Reaches the agent through a channel that the VM has got meanwhile."""
         guest = f"VM {self.config.vmid}"
         self._socket, channel = path, open_channel(UnixAddress(path), guest)
-        self._channel, self.agent = channel, GuestAgent(channel, guest, kept)
+        self._channel, self.agent = channel, GuestAgent(channel, guest, kept, self._ports)
         if self.monitor:
             self.monitor.attend(path, channel)
 
@@ -147,10 +148,10 @@ class Vm:
 
     async def close(self) -> None:
         """Ends what reaches it."""
+        if self.agent:
+            await self.agent.close()  # it takes its ports out, by the monitor
         if self.monitor:
             await self.monitor.close()
-        if self.agent:
-            await self.agent.close()
         if self._channel:
             await self._channel.close()
 
@@ -196,6 +197,14 @@ def _open_monitor(path: Path, guest: str, port: Path | None, channel: Channel | 
     from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # what it needs is in the extra for servers
 
     return Monitor(path, guest, port, channel)
+
+
+def _ports_by(monitor: "Monitor | None", guest: str) -> OwnPorts | None:
+    if monitor is None:
+        return None
+    from guestwire.channels.qmp_ports import QmpPorts  # noqa: PLC0415  # as above
+
+    return QmpPorts(monitor, guest)
 
 
 def _way(config: VmConfig, libvirt: InLibvirt | None) -> tuple[object, ...]:

@@ -134,11 +134,15 @@ class Gateway:
 
     async def _respond(self, request: Request, call: Call, form: str) -> Response:
         """Runs the call; its answer."""
-        is_process = call.route is not None and call.route.endpoint.kind is Kind.PROCESS
-        try:
-            headers = process_socket.handshake(request) if is_process else {}
-        except Refusal as error:
-            return answers.refusal(error)
+        is_process = False
+        headers: dict[str, str] = {}
+        if call.route and call.route.endpoint.kind is Kind.PROCESS:
+            is_process = True
+            try:
+                headers = process_socket.handshake(request)
+            except Refusal as error:
+                return answers.refusal(error)
+            call.read = process_socket.read_with_secrets(request, call.route.endpoint, call.read)
         try:
             result = await self._pipeline.call(call)
         except GuestwireError as error:

@@ -1,6 +1,7 @@
 """A program in a guest over a WebSocket: one side of `streams.messages`."""
 
 import asyncio
+import base64
 import contextlib
 import re
 import signal
@@ -14,8 +15,11 @@ from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side
 from websockets.utils import accept_key
 
+from guestwire.contract import Endpoint, rules
 from guestwire.contract.endpoints.program_streams import MOST_CHARACTERS
-from guestwire.errors import GuestwireError, StreamBroken
+from guestwire.contract.openapi import SECRETS_HEADER
+from guestwire.dispatch.pipeline import ReadParameters
+from guestwire.errors import GuestwireError, InvalidParameters, StreamBroken
 from guestwire.server.http1 import Refusal, Request, Wire
 from guestwire.streams.messages import LARGEST, STDIN, WINDOW, Ended, FromServer, Room, ToServer, encode
 from guestwire.streams.remote_process import STDERR, STDOUT, Output, RemoteProcess, WindowSize
@@ -54,6 +58,27 @@ def handshake(request: Request) -> dict[str, str]:
         "Sec-WebSocket-Accept": accept_key(key),
         "Server": "guestwire",
     }
+
+
+def read_with_secrets(request: Request, endpoint: Endpoint, read: ReadParameters) -> ReadParameters:
+    """Reads the parameters of a request without a body whose secrets stand in a header, for an address is kept in logs."""
+    secrets = {rule.name for rule in rules(endpoint.parameters).values() if rule.is_secret}
+
+    async def parameters() -> dict[str, Any]:
+        given = dict(await read())
+        if misplaced := secrets & given.keys():
+            raise InvalidParameters(dict.fromkeys(misplaced, f"it stands in the header {SECRETS_HEADER}"))
+        if (text := request.headers.get(SECRETS_HEADER.lower())) is not None:
+            try:
+                found = msgspec.json.decode(base64.b64decode(text, validate=True), type=dict[str, Any])
+            except ValueError:
+                raise InvalidParameters({SECRETS_HEADER: "no object of JSON, in base64"}) from None
+            if unknown := found.keys() - secrets:
+                raise InvalidParameters(dict.fromkeys(unknown, f"{SECRETS_HEADER} has secrets alone"))
+            given |= found
+        return given
+
+    return parameters
 
 
 class ProcessSocket:
@@ -207,6 +232,8 @@ class ProcessSocket:
             self._input_ended = True
             self._input_changed.set()
         with contextlib.suppress(GuestwireError):  # the outputs say it
+            if order.leave:
+                await self._process.leave()
             if order.resize:
                 rows, columns = order.resize
                 if not (0 < rows <= MOST_CHARACTERS and 0 < columns <= MOST_CHARACTERS):

@@ -1,4 +1,4 @@
-"""The mark in what a relay sends of an output: 25 bytes that only the relay knows, and a letter behind them."""
+"""The mark in what a relay sends of an output: 37 bytes that only relay and host know, and a letter behind them."""
 
 from typing import Final, NamedTuple
 
@@ -23,7 +23,7 @@ class MarkScanner:
     """Takes what comes apart. Input and output are bytes; nothing is read or written here.
 
     Args:
-        digits: the mark's, in hexadecimal.
+        digits: the mark's, behind the first byte.
     """
 
     def __init__(self, digits: str) -> None:

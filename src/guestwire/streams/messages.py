@@ -26,12 +26,13 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class ToServer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a client says: `eof` ends standard input; `room` is how many more bytes of an output may come."""
+    """What a client says: `eof` ends standard input; `room` is how many more bytes of an output may come; `leave`: see `RemoteProcess`."""
 
     eof: bool = False
     resize: tuple[int, int] | None = None
     signal: int | None = None
     room: dict[str, int] = {}
+    leave: bool = False
 
 
 class FromServer(msgspec.Struct, frozen=True, omit_defaults=True):

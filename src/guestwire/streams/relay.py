@@ -11,16 +11,21 @@ from guestwire.streams.remote_process import Output, StreamRequest
 FOLDERS: Final = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # the folder in it is for its owner alone
 """Where the relay makes a folder of its own: the first that it may write in."""
 
+_mark = re.compile(rb"\x1e([0-9a-f-]{36})\n")
+
+FEW: Final = 100
+"""Bytes that go as text: the relay's shell has them without another process."""
+
 ONE_READ, MANY_READS = 1, 16
 """Reads of an output that make one part of a file: what goes over to a port does so behind one."""
 
 NO_TERMINAL: Final = (
-    "the guest has neither `script` (package bsdutils or util-linux) nor Python: it can't be given a terminal"
+    "no terminal can be had: the guest has neither `script` (package bsdutils or util-linux) nor Python"
 )
 REASONS: Final = {
-    92: "the guest has no folder that its agent may write in, of /run, /dev/shm, /tmp and /var/tmp",
+    92: "no stream can be had: the guest has no folder that its agent may write in, of /run, /dev/shm, /tmp and /var/tmp",
     94: NO_TERMINAL,
-    95: "the guest lacks mkfifo, od, su, or a dd that knows iflag=fullblock",
+    95: "no stream can be had: the guest lacks mkfifo, od, su, or a dd that knows iflag=fullblock",
 }
 """Why there is no stream, by the exit code of the script."""
 
@@ -37,16 +42,25 @@ def file_of(output: Output, number: int) -> str:
     return f"{output}.{number}"
 
 
+def input_frame(number: int, data: bytes) -> bytes:
+    """Bytes of input, as the relay takes them; `number` grows."""
+    if len(data) <= FEW:
+        return b"t %d %s\n" % (number, b"".join(b"\\%03o" % byte for byte in data))
+    return b"i %d %d\n" % (number, len(data)) + data
+
+
 def mark_in(content: bytes) -> str | None:
     """The digits of the mark, in what its file holds; None: not all of them are there yet."""
-    return content.decode() if re.fullmatch(rb"[0-9a-f]{24}", content) else None
+    found = _mark.fullmatch(content)
+    return found[1].decode() if found else None
 
 
 def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
     """The command that starts the relay of the stream with this id, and becomes the program."""
     size = f"{request.tty.rows} {request.tty.columns}" if request.tty else ""
+    flags = "m" * request.merge + "n" * (not request.input)
     return UNIX.script(
-        "stream", stream, script_text("unix/relay.sh"), size, request.user or "", "1" if request.merge else "",
+        "stream", stream, script_text("unix/relay.sh"), size, request.user or "", flags,
         request.cwd or "", str(reads), request.argv[0], *UNIX.command(CommandSpec(request.argv, dict(request.env))),
     )  # fmt: skip
 

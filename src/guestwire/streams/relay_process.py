@@ -21,7 +21,7 @@ from guestwire.errors import AgentError, GuestError, GuestwireError, StreamBroke
 from guestwire.pacing import Backoff
 from guestwire.streams.buffers import OutputBuffer
 from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
-from guestwire.streams.relay import MANY_READS, ONE_READ, file_of, folders_of, mark_in, refusal, starting
+from guestwire.streams.relay import MANY_READS, ONE_READ, file_of, folders_of, input_frame, mark_in, refusal, starting
 from guestwire.streams.remote_process import MOST_AT_ONCE, STDERR, STDOUT, Exit, Output, StreamRequest, WindowSize
 
 log = logging.getLogger("guestwire.streams")
@@ -45,6 +45,9 @@ FROZEN_FOR: Final = 600.0
 
 KEEPALIVE: Final = 3.0
 """Seconds between signs of life; a relay that has heard of none for 18 to 24 ends everything."""
+
+PATIENT: Final = 1.25
+"""A pause to the one before it, while something may come: it comes a quarter of the time later at most than it might."""
 
 QUIET_AFTER: Final = 10.0
 """Seconds without a byte, after which an output is looked at less often."""
@@ -195,7 +198,7 @@ class RelayProcess:
                 await self._wait_for_room(len(piece))
                 self._sequence += 1
                 self._in_flight.append((self._sequence, len(piece)))
-                await self._frame(b"i %d %d\n" % (self._sequence, len(piece)) + piece)
+                await self._frame(input_frame(self._sequence, piece))
                 rest = rest[len(piece) :]
                 self._wake.set()
 
@@ -236,6 +239,13 @@ class RelayProcess:
     async def wait(self) -> Exit:
         """See `RemoteProcess.wait`."""
         return await asyncio.shield(self._exit)
+
+    async def leave(self) -> None:
+        """See `RemoteProcess.leave`."""
+        await self._order("l")
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._clear(), name=f"end of stream {self.pid}")
+        await asyncio.shield(self._closing)
 
     async def close(self) -> None:
         """See `RemoteProcess.close`."""
@@ -319,7 +329,7 @@ class RelayProcess:
     async def _read_files(self, output: Output, buffer: OutputBuffer) -> bytes:
         scanner = MarkScanner(self._mark)
         number = offset = 0
-        pauses = Backoff(self._access.pace.first, self._access.pace.longest)
+        pauses = Backoff(self._access.pace.first, self._access.pace.longest, PATIENT)
         heard_at = time.monotonic()
         while True:
             path = f"{self._folder}/{file_of(output, number)}"
@@ -488,6 +498,10 @@ class RelayProcess:
         if not has_exited:
             with contextlib.suppress(GuestError):
                 await self._end_program()
+        await self._clear()
+
+    async def _clear(self) -> None:
+        """Leaves nothing of the stream on this side."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

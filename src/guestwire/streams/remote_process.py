@@ -48,6 +48,7 @@ class StreamRequest:
         cwd: its working directory in the guest.
         user: the guest's user it runs as; None: the agent's own.
         merge: standard error goes where standard output goes.
+        input: it has a standard input; without, that ends at once.
     """
 
     argv: tuple[str, ...]
@@ -56,6 +57,7 @@ class StreamRequest:
     cwd: str | None = None
     user: str | None = None
     merge: bool = False
+    input: bool = True
 
 
 class RemoteProcess(Protocol):
@@ -97,6 +99,10 @@ class RemoteProcess(Protocol):
 
     async def wait(self) -> Exit:
         """Waits for its end, not for that of its outputs; any number of callers, and again later."""
+        ...
+
+    async def leave(self) -> None:
+        """Lets it run on without its stream: its input ends, and what it writes from now on is lost. Instead of `close`."""
         ...
 
     async def close(self) -> None:

@@ -61,8 +61,10 @@ class Carrier(Protocol):
         """
         ...
 
-    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
-        """Starts a program by an endpoint that gives its bytes both ways; it must be closed.
+    async def start(
+        self, path: str, parameters: Mapping[str, Any], secrets: Mapping[str, Any], context: ErrorContext
+    ) -> "RemoteProcess":
+        """Starts a program by an endpoint that gives its bytes both ways; it must be closed. `secrets` are more parameters.
 
         Its methods raise what `GuestwireError` there is where it runs.
 

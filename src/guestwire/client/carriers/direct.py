@@ -1,13 +1,14 @@
 """A guest agent's own socket: the endpoints of a node and its guest, run here by the same pipeline as on a server."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from guestwire.addresses import AgentAddress, VsockAddress
+from guestwire.addresses import AgentAddress, UnixAddress, VsockAddress
 from guestwire.agent.commands import FSFREEZE_FREEZE, FSFREEZE_THAW
 from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.guest import GuestAgent
-from guestwire.channels import is_served, open_channel
+from guestwire.channels import StreamChannel, is_served, open_channel
 from guestwire.client.carriers.in_process import InProcessCarrier
 from guestwire.client.errors import NO_AGENT_SOCKET
 from guestwire.client.protocols import GuestInfo
@@ -16,7 +17,7 @@ from guestwire.contract.context import NO_CONNECTION, NO_TERMS, WHILE_CONNECTED,
 from guestwire.contract.endpoints import program_streams
 from guestwire.contract.guest_registry import GUEST_ENDPOINTS
 from guestwire.dispatch import Pipeline, Router
-from guestwire.errors import InvalidParameters
+from guestwire.errors import ConfigurationError, InvalidParameters
 
 ENDPOINTS: Final = Registry(GUEST_ENDPOINTS, program_streams.endpoints)
 
@@ -27,6 +28,11 @@ ONLY_AGENT: Final = (
 NODE: Final = "localhost"
 VMID: Final = 100
 """Of the one guest behind the socket; it has no other."""
+GUEST: Final = f"VM {VMID}"
+
+QMP_MISSING: Final = (
+    "?qmp= needs the Python package qemu-qmp: pip install 'guestwire[server]'; without ?qmp= it is not needed"
+)
 
 
 class _OneGuest:
@@ -80,16 +86,27 @@ class _OneGuest:
         """Nothing is held for one call."""
 
 
+if TYPE_CHECKING:
+    from guestwire.channels.qmp import Monitor
+    from guestwire.channels.qmp_ports import QmpPorts
+
 if TYPE_CHECKING:  # the type checker tells when a context wants more
     _CONTEXTS: tuple[type[NodeContext], type[GuestContext]] = (_OneGuest, _OneGuest)
 
 
 class DirectCarrier(InProcessCarrier):
-    """Must be made where an event loop runs, and closed."""
+    """Must be made where an event loop runs, and closed.
+
+    Raises:
+        ConfigurationError: the target names a QMP socket, and a package is missing.
+    """
 
     def __init__(self, target: AgentAddress, endpoints: Iterable[Endpoint] = ENDPOINTS) -> None:
-        self._channel = open_channel(target, "VM 100")
-        self._agent = GuestAgent(self._channel, "VM 100", ExitStatusCache())
+        self._channel = open_channel(target, GUEST)
+        self._monitor, ports = None, None
+        if isinstance(target, UnixAddress) and target.qmp:
+            self._monitor, ports = _open_monitor(target.qmp, target.path, self._channel)
+        self._agent = GuestAgent(self._channel, GUEST, ExitStatusCache(), ports)
         context = _OneGuest(self._agent, target)
         pipeline = Pipeline(Router(endpoints), lambda _: context)
         super().__init__(str(target), pipeline, no_endpoint=ONLY_AGENT, no_agent=NO_AGENT_SOCKET)
@@ -100,3 +117,15 @@ class DirectCarrier(InProcessCarrier):
         """See `Carrier.close`."""
         await self._agent.close()
         await self._channel.close()
+        if self._monitor:
+            await self._monitor.close()
+
+
+def _open_monitor(qmp: Path, agent: Path, channel: StreamChannel) -> "tuple[Monitor, QmpPorts]":
+    try:
+        from guestwire.channels.qmp import Monitor  # noqa: PLC0415  # what it needs is in the extra for servers
+        from guestwire.channels.qmp_ports import QmpPorts  # noqa: PLC0415  # as above
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(QMP_MISSING) from error
+    monitor = Monitor(qmp, GUEST, agent, channel)
+    return monitor, QmpPorts(monitor, GUEST)

@@ -180,12 +180,15 @@ class HttpsCarrier:
             raise Unreachable(context, str(error) or "it says nothing any more") from error
         raise Unreachable(context, "the server has ended the stream of events")
 
-    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
+    async def start(
+        self, path: str, parameters: Mapping[str, Any], secrets: Mapping[str, Any], context: ErrorContext
+    ) -> "RemoteProcess":
         """See `Carrier.start`."""
         # Few calls are about it.
         from guestwire.client.carriers.socket_process import (  # noqa: PLC0415
             SocketProcess,
             first_message,
+            secrets_header,
             socket_options,
         )
 
@@ -208,9 +211,8 @@ class HttpsCarrier:
             given = {name: _plain(value) for name, value in plain(parameters).items()}
             url = URL(f"{self._name}{API}{_quoted(path)}{_query(given)}", encoded=True)
             async with asyncio.timeout(STREAM_STARTS_WITHIN):
-                socket = await session.ws_connect(
-                    url, headers=self._authorization("GET", ticket), proxy=self._proxy, **socket_options()
-                )
+                headers = self._authorization("GET", ticket) | secrets_header(secrets)
+                socket = await session.ws_connect(url, headers=headers, proxy=self._proxy, **socket_options())
                 said = await first_message(socket)
             return SocketProcess(session, socket, said.pid or 0, str(context))
         except BaseException as error:

@@ -66,9 +66,13 @@ class InProcessCarrier:
             async for event in events:
                 yield event
 
-    async def start(self, path: str, parameters: Mapping[str, Any], context: ErrorContext) -> "RemoteProcess":
+    async def start(
+        self, path: str, parameters: Mapping[str, Any], secrets: Mapping[str, Any], context: ErrorContext
+    ) -> "RemoteProcess":
         """See `Carrier.start`."""
-        process: RemoteProcess = await self._run(Call("GET", plain(path), parameters_given(plain(parameters))), context)
+        process: RemoteProcess = await self._run(
+            Call("GET", plain(path), parameters_given(plain({**parameters, **secrets}))), context
+        )
         return process
 
     async def _prepare(self, context: ErrorContext) -> None:

@@ -1,13 +1,16 @@
 """A program in a guest behind a guestwire server: the other side of `server/process_socket.py`."""
 
 import asyncio
+import base64
 import contextlib
 import signal
+from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 
+from guestwire.contract.openapi import SECRETS_HEADER
 from guestwire.errors import StreamBroken
 from guestwire.streams.buffers import OutputBuffer
 from guestwire.streams.messages import LARGEST, STDIN, WINDOW, FromServer, Room, ToServer, encode
@@ -100,6 +103,11 @@ class SocketProcess:
         """See `RemoteProcess.wait`."""
         return await asyncio.shield(self._exit)
 
+    async def leave(self) -> None:
+        """See `RemoteProcess.leave`."""
+        await self._say(ToServer(leave=True))
+        await self.close()
+
     async def close(self) -> None:
         """See `RemoteProcess.close`; the server ends the program with the connection."""
         try:
@@ -168,6 +176,15 @@ async def first_message(socket: aiohttp.ClientWebSocketResponse) -> FromServer:
     if message.type is not aiohttp.WSMsgType.TEXT:
         raise ConnectionResetError("the server has ended the stream")
     return msgspec.json.decode(message.data, type=FromServer)
+
+
+def secrets_header(secrets: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters that must not stand in an address.
+
+    Raises:
+        ValueError: they are not UTF-8.
+    """
+    return {SECRETS_HEADER: base64.b64encode(msgspec.json.encode(secrets)).decode()} if secrets else {}
 
 
 def socket_options() -> dict[str, Any]:

@@ -16,7 +16,7 @@ endpoints = Registry()
 
 STREAM_PATH: Final = f"{VM}/{OWN}/stream"
 
-NO_STREAM_IN_WINDOWS: Final = "a Windows guest has no shell that could carry a stream, and no terminal; `exec` gives a program's output when it has ended"
+NO_STREAM_IN_WINDOWS: Final = "no stream can be had: a Windows guest has no shell that could carry it, and no terminal"
 
 
 MOST_CHARACTERS: Final = 10_000
@@ -42,6 +42,7 @@ class StreamStart(VmParameters, frozen=True, kw_only=True):
         Annotated[str, parameter("The guest's user that it runs as; without it, the agent's own.", Role.TEXT)] | None
     ) = None
     merge: Annotated[bool, parameter("Its errors go where its output goes.")] = False
+    input: Annotated[bool, parameter("It has a standard input; without, that ends at once.")] = True
 
 
 @endpoints.endpoint(
@@ -51,8 +52,8 @@ async def stream(context: GuestContext, parameters: StreamStart) -> RemoteProces
     """Starts a program in the guest, and carries its input and outputs while it runs: a WebSocket.
 
     Binary messages are bytes behind one byte that says whose they are: 0 standard input, 1 output, 2 errors. Texts are
-    one JSON object each. To the server: `{"eof": true}`, `{"resize": [ROWS, COLUMNS]}`, `{"signal": 15}`, and
-    `{"room": {"1": BYTES}}`: so many more bytes of that output are taken. From it: `{"pid": PID}` first,
+    one JSON object each. To the server: `{"eof": true}`, `{"resize": [ROWS, COLUMNS]}`, `{"signal": 15}`,
+    `{"leave": true}` (it is to run on without its stream), and `{"room": {"1": BYTES}}`: so many more bytes of that output are taken. From it: `{"pid": PID}` first,
     `{"room": {"0": BYTES}}`: so many more bytes of input are taken; `{"end": 1}`, the end of an output; `{"exit": {"code": 0,
     "signal": null}}`; `{"broken": WHY}`. Either side begins with room for 262144 bytes of each. The program ends with
     the connection.
@@ -72,6 +73,7 @@ async def stream(context: GuestContext, parameters: StreamStart) -> RemoteProces
         cwd=parameters.cwd,
         user=parameters.user,
         merge=parameters.merge,
+        input=parameters.input,
     )
     try:
         return await start_in_guest(agent, request)

@@ -2,13 +2,12 @@
 #   $1 its folder   $2 the program's id   $3 1: it has no errors of its own   $4 how many reads make one part of a file   $5 what makes
 #   its terminal; "" where it has none
 # The host knows the protocol from streams/relay.py. In the relay's own folder are
-#   in      what the host sends:    i SEQ SIZE + bytes   e: no more   p: from now on by a port
+#   in      what the host sends:    i SEQ SIZE + bytes   t SEQ BYTES, each as \OOO   e: no more   p: from now on by a port
 #   ctl     lines of the host's:    see `obey`
 #   1.0 …   what the program writes, a file after the other, and 2.0 … its errors. The mark stands where a file ends: behind it
 #           n (another follows), p (it goes on by a port) or e (the output has ended); with w it means nothing
 #   ack     the SEQ that was taken last; x: nothing is taken any more
 #   i o e   the program's own ends
-# include: since.sh
 # include: tree.sh
 
 # `chunk NUMBER READS`: what so many reads of its input give goes to its output; false at the end.
@@ -72,6 +71,16 @@ feed() {
         last=$seq
         echo "$seq" >"$d/ack"
         ;;
+      t) # a few bytes, as keys are: no process is made for them
+        [ "$seq" -gt "$last" ] || continue
+        # shellcheck disable=SC2059 # it is a format of bytes alone
+        if ! printf "$size" >&9; then
+          echo x >"$d/ack"
+          exit
+        fi
+        last=$seq
+        echo "$seq" >"$d/ack"
+        ;;
       p)
         echo 1<>"$d/h0"
         exit
@@ -84,7 +93,8 @@ feed() {
 carry() {
   case $1 in
     t) exec 5<>"$d/h0" 3<>"$d/h1" ;;
-    *) exec 5<>"$d/h$1" ;;
+    0) exec 5<>"$d/h0" ;;
+    *) exec 5<>"$d/h$1" 9>&- ;; # an output that has ended waits here for ever, and no input would end
   esac
   tries=0
   until for port in /sys/class/virtio-ports/*; do [ "$(cat "$port/name" 2>/dev/null)" = "$2" ] && [ -c "/dev/${port##*/}" ] && break; done; do
@@ -97,14 +107,22 @@ carry() {
   if [ "$1" = t ]; then
     (
       read -r _ <&5
-      exec cat <&6 >&9
+      cat <&6 >&9
+      echo b 1<>"$d/ctl" # the host has hung up
     ) &
     read -r _ <&3
   else
     read -r _ <&5
   fi
   if [ "$1" = 0 ]; then
-    cat <&6 >&9 || echo x >"$d/ack"
+    if cat <&6 >&9; then
+      exec 9>&-
+      # A host that ends the input says so, too; one that has gone does not.
+      sleep 3
+      [ -e "$d/ended" ] || echo b 1<>"$d/ctl"
+    else
+      echo x >"$d/ack"
+    fi
   fi
   exec 9>&-
   case $1 in
@@ -120,7 +138,18 @@ carry() {
   # What was written last must not meet a port that closes.
   read -r _ <"$d/wait"
 }
-is_alive() { [ "$(since "$program")" = "$start" ]; }
+# When the program was started, in `found`: what tells it from a later one of the same id.
+look() {
+  found=
+  { read -r line <"/proc/$program/stat"; } 2>/dev/null || return
+  # shellcheck disable=SC2086 # each field is a word
+  set -- ${line##*) }
+  found=${20}
+}
+is_alive() {
+  look
+  [ "$found" ] && [ "$found" = "$start" ]
+}
 # `signal NAME`: to the program and all below it; what makes its terminal only hears how that ended.
 signal() {
   is_alive || return
@@ -142,6 +171,17 @@ finish() {
   rm -rf "$d"
   # shellcheck disable=SC2046 # each number is a word
   kill -KILL $(tree $$ | sed 1d)
+  exit
+}
+# The program runs on without its stream: what it writes is lost, and no error.
+leave() {
+  # shellcheck disable=SC2046 # each number is a word
+  kill -KILL $(tree $$ | sed 1d)
+  exec 9>&- 3<&-
+  rm -rf "$d"
+  cat <&7 >/dev/null &
+  cat <&8 >/dev/null &
+  wait
   exit
 }
 # Ends all when the host has said nothing for two looks; `hold` stands while file systems are frozen, when it can't.
@@ -166,7 +206,10 @@ obey() {
         echo "$first" >"$d/alive"
         ;;
       f) : >"$d/hold" ;;                   # it will be silent: file systems are to be frozen
-      e) exec 9>&- ;;                      # no more input
+      e)                                   # no more input
+        exec 9>&-
+        : >"$d/ended"
+        ;;
       a) rm -f "$d/$first.$second"; echo 1<>"$d/a$first" ;; # it has read this file of an output, or part of a port's
       s) stty -F "$(cat "$d/tty")" rows "$first" cols "$second" || stty rows "$first" cols "$second" <"$(cat "$d/tty")" ;;
       g) signal "$first" ;;
@@ -181,14 +224,16 @@ obey() {
           carry "$first" "$second" "$third"
         ) &
         ;;
+      l) leave ;;                          # the host goes, and the program does not
       b) finish ;;                         # the host has all
     esac
   done
 }
 trap '' HUP
 d=$1 program=$2 merge=$3 reads=$4 terminal=$5
-mark=$(printf '\036')$(cat "$d/mark")
-start=$(since "$program")
+read -r mark <"$d/mark"
+look
+start=$found
 echo $$ >"$d/relay"
 # Outside the agent's own group: who ends its service ends all that is in that, and nothing would clear what is left.
 for group in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/systemd/cgroup.procs; do echo 0 >"$group"; done

@@ -1,17 +1,20 @@
 # Becomes a program whose standard streams are FIFOs, with a relay beside it that carries their bytes to and from the host.
-#   $1 the stream's id   $2 the relay, a script   $3 "ROWS COLUMNS": it gets a terminal   $4 the user it runs as   $5 1: its errors go
-#   where its output goes   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program; then it
+#   $1 the stream's id   $2 the relay, a script   $3 "ROWS COLUMNS": it gets a terminal   $4 the user it runs as   $5 m: its errors go
+#   where its output goes; n: it gets no input   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program; then it
 #   and its arguments, behind what sets its variables
 # The program keeps the id of this process: the agent says how it ended.
-id=$1 relay=$2 size=$3 user=$4 merge=$5 folder=$6 reads=$7 program=$8
+id=$1 relay=$2 size=$3 user=$4 flags=$5 folder=$6 reads=$7 program=$8
 shift 8
+merge=
+case $flags in *m*) merge=1 ;; esac
 [ -z "$folder" ] || cd -- "$folder" 2>/dev/null || exit 96
 case $program in
   */*) [ -f "$program" ] && [ -x "$program" ] ;;
   *) command -v "$program" >/dev/null 2>&1 ;;
 esac || { if [ -e "$program" ]; then exit 126; else exit 127; fi; }
-for tool in mkfifo dd cat od su; do command -v $tool >/dev/null 2>&1 || exit 95; done
-dd bs=1 count=1 iflag=fullblock </dev/null >/dev/null 2>&1 || exit 95
+# As few processes as can be, from here on: in a guest without much of a processor, each takes ten milliseconds.
+for tool in mkfifo dd cat su; do command -v $tool >/dev/null 2>&1 || exit 95; done
+case $flags in *n*) ;; *) dd bs=1 count=1 iflag=fullblock </dev/null >/dev/null 2>&1 || exit 95 ;; esac
 if [ "$size" ]; then
   merge=1
   if command -v script >/dev/null 2>&1 && command -v stty >/dev/null 2>&1; then
@@ -39,7 +42,8 @@ printf %s "$relay" >"$d/relay.sh"
 : >"$d/1.0"
 : >"$d/2.0"
 # Only the host may know it: who can write it into an output can end that.
-od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >"$d/mark"
+read -r mark </proc/sys/kernel/random/uuid || mark=$(od -An -N18 -tx1 /dev/urandom | tr -d ' \n')
+printf '\036%s\n' "$mark" >"$d/mark"
 read -r _ _ _ _ group _ </proc/$$/stat
 # Not below the program: what is sent to that and all below it is not for the relay.
 (/bin/sh "$d/relay.sh" "$d" $$ "$merge" "$reads" "$terminal" &) </dev/null >/dev/null 2>&1
@@ -53,6 +57,7 @@ if [ "$size" ]; then
   export TERM="${TERM:-xterm-256color}"
 fi
 exec <"$d/i" >"$d/o"
+case $flags in *n*) exec </dev/null ;; esac
 if [ "$merge" = 1 ]; then exec 2>&1; else exec 2>"$d/e"; fi
 umask "$old"
 if [ -z "$size" ]; then
