@@ -210,7 +210,7 @@ class _Logs:
 
         guest = self._guests[number]
         script = [SHELL, "-c", script_text("unix/logs.sh"), "logs", str(self._lines), "1" if follow else "", self._what]
-        async with guest.start(script) as process:
+        async with guest.start(script, input=False) as process:
             async for line in process.stdout:
                 yield line.removesuffix(b"\n")
             ended = await process.wait()

@@ -141,7 +141,7 @@ def forward(context: click.Context, guest: str, forwards: tuple[str, ...], *, js
     Any number of connections go on at the same time; one that fails is a line on standard error, and ends only itself.
     """
     wanted = [_forward(text) for text in forwards]
-    on_guest(context, guest, lambda one: until_signal(_listen(one, wanted, as_json=json)))
+    raise click.exceptions.Exit(on_guest(context, guest, lambda one: until_signal(_listen(one, wanted, as_json=json))))
 
 
 async def _listen(guest: "Guest", wanted: list[Forward], *, as_json: bool) -> int:
