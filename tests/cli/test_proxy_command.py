@@ -85,7 +85,7 @@ async def reversed_by(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
 
 
 async def test_standard_streams_and_sockets_reach_a_port_in_the_guest(target: Target) -> None:
-    data = os.urandom(150_000)
+    data = os.urandom(50_000)
     async with reversing(target) as there:
         done = await guestwire(target.options, "proxy", target.host_name, there, stdin=data)
         assert (done.code, done.errors, done.output == data[::-1]) == (0, "", True)
@@ -93,7 +93,7 @@ async def test_standard_streams_and_sockets_reach_a_port_in_the_guest(target: Ta
         async with forwarding(target.options, target.host_name, f"0:localhost:{there}", "0:127.0.0.1:9") as process:
             port, nobody = [int(re.split("[: ]", await line_of(process))[1]) for _ in range(2)]
             assert await reversed_by(nobody, b"x") == b""  # and the others go on
-            pieces = [f"{number} ".encode() * 3000 for number in range(4)]
+            pieces = [f"{number} ".encode() * 500 for number in range(4)]
             found = await asyncio.gather(*(reversed_by(port, piece) for piece in pieces))
             assert found == [piece[::-1] for piece in pieces]
             process.send_signal(2)
