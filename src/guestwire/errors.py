@@ -12,6 +12,7 @@
     │   ├── CommandFailed       the channel lost the command, or its time was up
     │   │   ├── CommandTimeout
     │   │   └── UnexpectedAnswer
+    │   ├── StreamBroken        the stream of a program does not go on
     │   └── AgentError          the agent answered with an error
     ├── RequestError            the request itself is refused
     │   ├── NotAuthenticated    no credentials, or bad ones

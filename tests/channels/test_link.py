@@ -369,6 +369,19 @@ def test_a_command_that_changes_is_never_repeated(rig: Rig) -> None:
     assert rig.sent.count(CHANGE.name) == 1
 
 
+def test_a_large_command_without_a_caller_that_is_never_answered_is_in_nobodys_way() -> None:
+    rig = Rig().up()
+    large = rig.call(CHANGE, {"x": "x" * 2 * MOST_AHEAD})
+    rig.link.abandon(large)
+    rig.wait(CHANGE.timeout - 1)
+    behind = rig.call(READ)  # nothing is sent ahead of an answer to so much
+    rig.wait(1)
+
+    assert len(rig.connects) == 2
+    rig.answer_all()
+    assert isinstance(rig.outcomes[behind], bytes)
+
+
 def test_an_agent_that_hangs_up_on_syncs_is_left_alone() -> None:
     rig = Rig()
     call = rig.call(READ)

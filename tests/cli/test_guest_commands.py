@@ -25,7 +25,7 @@ from guestwire.cli.program import guestwire as guestwire_group
 from guestwire.contract import Effect
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.contract.results import FileContent, ProcessState
-from guestwire.testing import CLOSE, Exchange, FakeGuest
+from guestwire.testing import CLOSE, CommandError, Exchange, FakeGuest
 from guestwire.testing.fake import Action, honest
 
 pytestmark = pytest.mark.agent
@@ -256,6 +256,17 @@ async def test_exec_json_has_the_fields_of_exec_status_and_still_ends_as_the_pro
     }  # fmt: skip
 
 
+def run_windows(fake: FakeGuest) -> None:
+    """Makes it a guest that has no shell for streams."""
+
+    def execute(arguments: dict[str, Any]) -> dict[str, int]:
+        if arguments["path"] == "/bin/sh":
+            raise CommandError("GenericError", "Failed to execute helper program (No such file or directory)")
+        return {"pid": 4711}
+
+    fake.replies |= {"guest-exec": execute, "guest-get-osinfo": {"id": "mswindows"}}
+
+
 @pytest.mark.parametrize(("exitcode", "code"), [(0, 74), (3, 3)])
 async def test_output_of_which_the_agent_kept_a_part_is_no_success(
     lab: Lab, fake: FakeGuest, exitcode: int, code: int
@@ -266,7 +277,8 @@ async def test_output_of_which_the_agent_kept_a_part_is_no_success(
         "out-data": base64.b64encode(b"begin").decode(),
         "out-truncated": True,
     }
-    fake.replies |= {"guest-exec": {"pid": 7}, "guest-exec-status": state}
+    run_windows(fake)
+    fake.replies["guest-exec-status"] = state
     done = await lab("fake", "exec", "fake", "--", "cat", "/large")
 
     assert (done.code, done.output) == (code, b"begin")
@@ -336,7 +348,7 @@ async def test_ctrl_c_again_leaves_the_process_running_and_says_so(lab: Lab, fak
     fake.replies |= {"guest-exec": {"pid": 4711}, "guest-exec-status": {"exited": False}}
     fake.replies["guest-get-osinfo"] = {"id": "linux"}
 
-    process = await lab.start("fake", "exec", "fake", "--", "sleep", "30")
+    process = await lab.start("fake", "exec", "--json", "fake", "--", "sleep", "30")
     await until(lambda: "guest-exec-status" in fake.names(), ANSWERS_WITHIN)
     process.send_signal(signal.SIGINT)
     await until(lambda: fake.names().count("guest-exec") == 2, ANSWERS_WITHIN)
@@ -345,6 +357,24 @@ async def test_ctrl_c_again_leaves_the_process_running_and_says_so(lab: Lab, fak
 
     assert done.code == 130
     assert "process 4711 was left running; `guestwire status fake 4711`" in done.errors
+
+
+async def test_ctrl_c_again_lets_a_program_run_on_without_its_stream(lab: Lab) -> None:
+    script = "trap '' INT; echo $$; sleep 4; sleep 0; echo late; echo late >/root/left; exit 6"
+    process = await lab.start("web", "exec", "web", "--", "sh", "-c", script)
+    assert process.stdout
+    pid = (await process.stdout.readline()).decode().strip()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr
+    assert b"once more leaves it running" in await process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+
+    assert (done.code, done.output) == (130, b"")
+    assert f"process {pid} was left running" in done.errors
+    assert (await _exited(lab, pid)).exitcode == 6  # what it wrote then was no error
+    assert (lab.agent.home / "left").read_text() == "late\n"
+    (lab.agent.home / "left").unlink()
 
 
 async def test_ctrl_c_does_not_say_that_a_process_runs_that_has_ended(lab: Lab) -> None:
@@ -358,13 +388,12 @@ async def test_ctrl_c_does_not_say_that_a_process_runs_that_has_ended(lab: Lab) 
     done = await ended(process)
 
     assert done.code == 130
-    assert "it did not arrive" in done.errors
     assert "has ended, and what it started was left running" in done.errors
 
 
 async def test_ctrl_c_leaves_a_process_in_a_windows_guest_running(lab: Lab, fake: FakeGuest) -> None:
-    fake.replies |= {"guest-exec": {"pid": 4711}, "guest-exec-status": {"exited": False}}
-    fake.replies["guest-get-osinfo"] = {"id": "mswindows"}
+    run_windows(fake)
+    fake.replies["guest-exec-status"] = {"exited": False}
 
     process = await lab.start("fake", "exec", "fake", "--", "ping", "-t", "localhost")
     await until(lambda: "guest-exec-status" in fake.names(), ANSWERS_WITHIN)
@@ -580,7 +609,7 @@ def test_every_endpoint_that_disrupts_has_a_command_that_asks_or_is_one_for_prog
     asked = {command.removeprefix("guest-") for command in DISRUPTING.values()} | {f"vm-{action}" for action in ENDS}
 
     assert names - asked == {
-        "exec", "agent", "exec-capture",
+        "exec", "agent", "exec-capture", "stream",
         "fsfreeze-with-lease",  # `freeze --lease`
         "shutdown-mode",  # `reboot` and `halt`, which Proxmox VE does not have: test_further_views.py
     }  # fmt: skip

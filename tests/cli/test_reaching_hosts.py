@@ -328,7 +328,11 @@ async def test_there_is_colour_on_a_terminal_and_none_elsewhere(lab: Lab) -> Non
 
 async def test_shell_says_that_it_is_no_terminal_and_prompts_with_its_directory(lab: Lab) -> None:
     ended = await terminal(
-        lab, "shell", "web", answers=(("web:/$ ", "cd /usr\n"), ("web:/usr$ ", "false\n"), ("web:/usr$ ", "\x04"))
+        lab,
+        "shell",
+        "--lines",
+        "web",
+        answers=(("web:/$ ", "cd /usr\n"), ("web:/usr$ ", "false\n"), ("web:/usr$ ", "\x04")),
     )
 
     assert ended.code == 1
@@ -371,7 +375,7 @@ async def test_ctrl_c_while_a_process_is_being_started_says_that_nothing_is_know
 async def test_ctrl_c_on_a_terminal_ends_a_line_and_not_the_shell(lab: Lab) -> None:
     answers = (("web:/$ ", "sleep 30\n"), ("sleep 30\r\n", "\x03"), ("web:/$ ", "\x03"), ("web:/$ ", "exit 3\n"))
 
-    shown = await terminal(lab, "shell", "web", answers=answers)
+    shown = await terminal(lab, "shell", "--lines", "web", answers=answers)
 
     assert shown.code == 3
     assert "Ctrl-C goes to process" in shown.output
@@ -430,11 +434,10 @@ async def test_a_narrow_terminal_has_no_word_and_no_address_cut(lab: Lab, fake: 
     assert "ADDRESSES" in wide.output.splitlines()[0]
 
 
-async def test_a_shell_without_terminal_says_where_one_is(lab: Lab) -> None:
-    for words in (("exec", "web", "bash"), ("exec", "-it", "web", "sh")):
-        ended = await terminal(lab, *words)
-        assert ended.code == 2
-        assert "`guestwire shell web` runs lines" in ended.output
+async def test_a_shell_without_terminal_says_how_it_gets_one(lab: Lab) -> None:
+    ended = await terminal(lab, "exec", "web", "bash")
+    assert ended.code == 2
+    assert "-t gives it a terminal" in ended.output
     assert (await lab("web", "exec", "-i", "web", "sh", stdin=b"echo yes")).output == b"yes\n"
 
 

@@ -85,7 +85,7 @@ async def test_on_a_terminal_shell_and_cat_are_filtered_and_in_a_pipe_they_are_n
         line = "cat /root/hostile; cat /root/hostile >&2\n"
 
         shell = await on_terminal(
-            *lab.options["web"], "shell", "web", answers=(("$ ", line), ("$ ", "exit\n")), environment=env
+            *lab.options["web"], "shell", "--lines", "web", answers=(("$ ", line), ("$ ", "exit\n")), environment=env
         )
         cat = await on_terminal(*lab.options["web"], "cat", "web:/root/hostile", environment=env)
         piped = await lab("web", "cat", "web:/root/hostile")

@@ -330,6 +330,8 @@ class Link:
         self._look_at = now
         # When a look at a command that takes long is due.
         self._ping_at = math.inf
+        # When the time is up of what was sent for a caller who has gone.
+        self._given_up_at = math.inf
         # What is remembered from connection to connection.
         self._is_doubtful = False
         self._hang_ups = 0
@@ -390,6 +392,8 @@ class Link:
             self._waiting.remove(call)
             return
         del self._sent[call.id]
+        self._given_up_at = max(call.deadline, self._given_up_at if self._given_up_at < math.inf else 0.0)
+        self.wake_at = min(self.wake_at, self._given_up_at)
         if call.on_late_reply:
             call.arguments = {}
             self._late[call.id] = call
@@ -499,11 +503,14 @@ class Link:
         for call in [call for call in (*self._sent.values(), *self._waiting) if call.deadline <= now]:
             if not call.has_ended:
                 self._time_is_up(now, call)
+        if now >= self._given_up_at:
+            self._given_up_at = math.inf
+            self._renew_if_stuck(now)
         if now >= self._ping_at:
             self._ping_behind(now)
         deadlines = (call.deadline for call in (*self._sent.values(), *self._waiting))
         self.wake_at = min(deadlines, default=math.inf)
-        self.wake_at = min(self.wake_at, self._look_at, self._ping_at)
+        self.wake_at = min(self.wake_at, self._look_at, self._ping_at, self._given_up_at)
 
     # Phases
 
@@ -668,6 +675,7 @@ class Link:
         if call.id is None:
             self._fail(call, CommandTimeout(self._guest, call.command.name))
             self._waiting.remove(call)
+            self._renew_if_stuck(now)
         elif self._is_arriving(now, call):
             call.extensions += 1
             call.deadline = now + call.command.timeout
@@ -683,9 +691,19 @@ class Link:
                     now, doubt=True
                 )  # the connection still carries something for a caller, and is not given up
             else:
-                self._is_doubtful = True
-                self._end_connection(Input.RECONNECT, "no answer in time", by_agent=False)
-                self._connect(now, RESYNC_TIMEOUT)
+                self._renew(now)
+
+    def _renew_if_stuck(self, now: float) -> None:
+        """Where all that is on its way has no caller any more, whose time would be up, and does not end."""
+        is_owed = self._session.in_flight and not self._session.buffered
+        if self.phase is Phase.UP and is_owed and not (self._sent or self._late):
+            self._renew(now)
+
+    def _renew(self, now: float) -> None:
+        """Makes a new connection: on this one, an answer is missing."""
+        self._is_doubtful = True
+        self._end_connection(Input.RECONNECT, "no answer in time", by_agent=False)
+        self._connect(now, RESYNC_TIMEOUT)
 
     def _is_arriving(self, now: float, call: Call) -> bool:
         """True if part of its answer is there, and more of it came just now, or would have if we read."""

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from guestwire.client import Guest
     from guestwire.client.live_processes import LiveProcess, OutputStream
 
+ENDS_WITHIN: Final = 3.0
+OUTPUTS_WITHIN: Final = 1.0
+"""Seconds from Ctrl-C to a program's end, and from that to the end of its outputs, if it has left nobody behind."""
+
 ESCAPE: Final = b"~."
 """Typed at the beginning of a line, it ends a terminal's connection, as with OpenSSH."""
 
+HAS_ENDED: Final = "process {pid} has ended, and what it started was left running"
 LEFT: Final = "process {pid} was left running; `guestwire status {name} {pid}` tells how it ends, without what it writes from now on"
 
 
@@ -73,13 +78,32 @@ async def run_live(guest: "Guest", program: Program) -> int:
     env = dict(program.env)
     if program.tty:
         env.setdefault("TERM", os.environ.get("TERM", "xterm-256color"))
-    window = _window() if program.tty else False
-    async with guest.start(
-        program.argv, tty=window, env=env, cwd=program.cwd, user=program.user, input=program.stdin or program.tty
-    ) as process:
+    starting = guest.start(
+        program.argv,
+        tty=_window() if program.tty else False,
+        env=env,
+        cwd=program.cwd,
+        user=program.user,
+        input=program.stdin or program.tty,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        process = await _start(guest, stack.enter_async_context(starting))
         live = _Live(guest, process, program)
         with _raw_terminal() if program.tty else contextlib.nullcontext():
             return await live.carry()
+
+
+async def _start(guest: "Guest", starting: "Coroutine[Any, Any, LiveProcess]") -> "LiveProcess":
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(starting)
+    loop.add_signal_handler(signal.SIGINT, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise LeftRunning(
+            f"{guest.context}: interrupted; whether the program was started is not known; if it was, it ends by itself"
+        ) from None
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _window() -> WindowSize:
@@ -100,7 +124,7 @@ class _Live:
         """Carries all that goes either way until the program has ended."""
         with self._signals():
             main = asyncio.ensure_future(self._outputs())
-            self._main = main
+            self._main, self._exit = main, asyncio.ensure_future(self._process.wait())
             if self._program.stdin or self._program.tty:
                 self._spawn(self._input())
             try:
@@ -113,9 +137,10 @@ class _Live:
                 ) from None
             except asyncio.CancelledError:
                 if self._is_left:
+                    pid, name = self._process.pid, visible(self._guest.vm.name)
+                    has_ended = self._exit.done()
                     await self._process.leave()
-                    name = visible(self._guest.vm.name)
-                    left = LEFT.format(pid=self._process.pid, name=name)
+                    left = (HAS_ENDED if has_ended else LEFT).format(pid=pid, name=name)
                     raise LeftRunning(f"{self._guest.context}: interrupted; {left}") from None
                 if self._interrupts < 0:
                     raise Hangup(
@@ -123,10 +148,9 @@ class _Live:
                     ) from None
                 raise
             finally:
-                main.cancel()
-                for task in self._tasks:
+                for task in (main, self._exit, *self._tasks):
                     task.cancel()
-                await asyncio.gather(main, *self._tasks, return_exceptions=True)
+                await asyncio.gather(main, self._exit, *self._tasks, return_exceptions=True)
             ended = await self._process.wait()
         if ended.signal is not None:
             return min(SIGNALLED + ended.signal, BYTE)
@@ -181,10 +205,19 @@ class _Live:
 
     def _interrupt(self) -> None:
         self._interrupts += 1
-        if self._interrupts == 1:
+        if self._interrupts == 1 and not self._exit.done():
             note(f"guestwire: Ctrl-C goes to process {self._process.pid}; once more leaves it running")
-            self._spawn(self._process.signal("INT"))
+            self._spawn(self._pass_on())
         else:
+            self._is_left = True
+            self._main.cancel()
+
+    async def _pass_on(self) -> None:
+        await self._process.signal("INT")
+        # One that has ended before hears nothing of it; what it has started may hold its outputs for ever.
+        await asyncio.wait([self._exit], timeout=ENDS_WITHIN)
+        if self._exit.done():
+            await asyncio.wait([self._main], timeout=OUTPUTS_WITHIN)
             self._is_left = True
             self._main.cancel()
 

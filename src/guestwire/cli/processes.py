@@ -1,6 +1,5 @@
 """`guestwire exec`, `status` and `cat`: bytes that come from a guest, passed on unchanged."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -111,6 +110,8 @@ def execute(
             except NoStream:
                 if tty or user:
                     raise
+            import asyncio  # noqa: PLC0415  # as above
+
             given = await asyncio.to_thread(sys.stdin.buffer.read) if stdin else None
             ended = await Watched().run(found, line, timeout=timeout, input=given, env=variables, cwd=cwd)
             pass_on(ended)

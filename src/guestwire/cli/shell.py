@@ -54,16 +54,17 @@ class Unusable(GuestwireError):
 @click.command("shell", epilog=examples("guestwire shell web", "echo 'cd /srv; ls' | guestwire shell web"))
 @guest_argument
 @click.option("--user", "-u", metavar="NAME", help="The guest's user; default: the agent's own, mostly root.")
+@click.option("--lines", help="Run lines one at a time, without a terminal.", is_flag=True)
 @json_option
 @click.pass_context
-def shell(context: click.Context, guest: str, *, user: str | None, json: bool) -> None:
+def shell(context: click.Context, guest: str, *, user: str | None, lines: bool, json: bool) -> None:
     """Open a shell in a guest, at this terminal.
 
-    ~. at the beginning of a line leaves it, and ends it. Piped in, with --json, or where the guest can have no terminal,
-    lines run in its /bin/sh one at a time: the directory and exported variables are kept, a line's output comes when it
+    ~. at the beginning of a line leaves it, and ends it. Piped in, with --lines or --json, or where the guest can have no
+    terminal, lines run in its /bin/sh one at a time: the directory and exported variables are kept, a line's output comes when it
     has ended, the first Ctrl-C is passed on to what runs, the second leaves it running.
     """
-    is_here = sys.stdin.isatty() and sys.stdout.isatty() and not json
+    is_here = sys.stdin.isatty() and sys.stdout.isatty() and not (lines or json)
     if user and not is_here:
         raise click.UsageError("--user is for a shell at a terminal; lines run as the agent's own user.")
     with connected(context) as connection:

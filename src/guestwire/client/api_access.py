@@ -1,5 +1,6 @@
 """A relay by the calls of an API alone, as Proxmox VE has them: no handles, and each call takes its time."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Final
@@ -28,6 +29,7 @@ class ApiAccess:
         self.guest = str(processes.context)
         self._calls = processes.calls
         self._processes = processes
+        self._turn = asyncio.Lock()
         self._ended: dict[int, ProcessState[str]] = {}
         """Proxmox VE says once how a process ended."""
 
@@ -38,13 +40,14 @@ class ApiAccess:
 
     async def status(self, pid: int) -> ProcessState[str]:
         """See `RelayAccess.status`."""
-        if pid not in self._ended:
-            with _as_guest_errors():
-                state = await self._calls.exec_status(pid)
-            if not state.exited:
-                return state
-            self._ended[pid] = state
-        return self._ended[pid]
+        async with self._turn:
+            if pid not in self._ended:
+                with _as_guest_errors():
+                    state = await self._calls.exec_status(pid)
+                if not state.exited:
+                    return state
+                self._ended[pid] = state
+            return self._ended[pid]
 
     async def read(self, path: str, offset: int, count: int) -> bytes:
         """See `RelayAccess.read`."""

@@ -7,11 +7,19 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from guestwire.client.api_access import ApiAccess
-from guestwire.client.cancellation import finish_when_cancelled
-from guestwire.client.errors import CallFailed, ErrorContext, NoSuchEndpoint, StreamEnded, WrongParameters, failure
+from guestwire.client.cancellation import finish_briefly, finish_when_cancelled
+from guestwire.client.errors import (
+    CallFailed,
+    ErrorContext,
+    NoStream,
+    NoSuchEndpoint,
+    StreamEnded,
+    WrongParameters,
+    failure,
+)
 from guestwire.client.processes import Processes, check_texts, plain_text
-from guestwire.contract.endpoints.program_streams import STREAM_PATH
-from guestwire.errors import GuestwireError, StreamBroken
+from guestwire.contract.endpoints.program_streams import NO_STREAM_IN_WINDOWS, STREAM_PATH
+from guestwire.errors import AgentError, GuestwireError, StreamBroken
 from guestwire.streams.relay_process import start_process
 from guestwire.streams.remote_process import (
     MOST_AT_ONCE,
@@ -199,7 +207,8 @@ async def start_in(
     check_texts(processes.context, *words, *(text for pair in variables for text in pair), cwd or "", user or "")
     window = None if tty is False else DEFAULT_WINDOW if tty is True else WindowSize(*tty)
     request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge, input)
-    process = LiveProcess(await _start(processes, request), request, processes.context)
+    # One that is started while its caller is cancelled ends by itself: its relay hears nothing.
+    process = LiveProcess(await finish_briefly(_start(processes, request)), request, processes.context)
     try:
         yield process
     finally:
@@ -231,4 +240,9 @@ async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
         except NoSuchEndpoint:
             pass  # an older server
     with _errors_of(processes.context):
-        return await start_process(ApiAccess(processes), request)
+        try:
+            return await start_process(ApiAccess(processes), request)
+        except AgentError as error:
+            if await processes.is_windows():
+                raise NoStream(processes.context, NO_STREAM_IN_WINDOWS) from error
+            raise
