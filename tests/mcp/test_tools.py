@@ -24,7 +24,7 @@ from guestwire.contract import Level, Origin
 from guestwire.contract.registry import ENDPOINTS
 from guestwire.mcp.all_tools import TOOLS
 from guestwire.mcp.prompts import PROMPTS
-from guestwire.testing import CLOSE, Exchange, FakeGuest
+from guestwire.testing import CLOSE, Exchange, FakeGuest, SandboxedAgent
 from guestwire.testing.fake import Action
 
 pytestmark = pytest.mark.agent
@@ -79,6 +79,55 @@ async def test_tools_made_for_the_job(target: Target, tmp_path: Path) -> None:
         assert (exchange / "back").read_bytes() == (exchange / "there").read_bytes()
         steps = (await ai.did("diagnose", guest="web"))["steps"]
         assert {"step": "agent", "result": "ok", "found": "it answers", "next": None} in steps
+
+
+async def test_what_a_command_writes_is_progress_while_it_runs(target: Target, tmp_path: Path) -> None:
+    texts: list[str] = []
+
+    async def listening(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001  # the SDK names them
+        texts.append(message or "")
+        if "first" in "".join(texts):
+            (target.agent.home / "go-on").touch()  # it does not come at the end
+
+    program = "read a; printf 'first \\033[31m%s\\n' $a; while [ ! -e /root/go-on ]; do sleep 0.1; done; echo odd >&2; echo last; exit 3"
+    async with assistant(tmp_path, target.options, "--allow", "all") as ai:
+        words = {"guest": "web", "command": ["sh", "-c", program], "input": "word\n", "seconds": 30}
+        result = await ai.client.call_tool("run_command", words, progress_callback=listening)
+    (target.agent.home / "go-on").unlink()
+
+    ran = result.structured_content or {}
+    assert (ran["exit_code"], ran["stderr"]) == (3, "odd\n")
+    assert ran["stdout"].endswith("word\nlast\n")
+    assert any("first \\x1b[31mword" in text for text in texts)  # shown as data
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_command_that_is_cancelled_ends_where_the_policy_says_so(
+    agent: SandboxedAgent, tmp_path: Path, *, ends: bool
+) -> None:
+    (tmp_path / "policy.toml").write_text(f'allow = ["all"]\n[limits]\ncancelled_ends = {str(ends).lower()}\n')
+    (agent.home / "pid").unlink(missing_ok=True)
+
+    async def listening(progress: float, total: float | None, message: str | None) -> None:
+        pass
+
+    options = ["--host", f"unix:{agent.socket}"]
+    async with assistant(tmp_path, options, "--policy", str(tmp_path / "policy.toml")) as ai:
+        words = {"guest": "web", "command": ["sh", "-c", "echo $$ >/root/pid; exec sleep 20"]}
+        call = asyncio.create_task(ai.client.call_tool("run_command", words, progress_callback=listening))
+        await until(lambda: (agent.home / "pid").exists() and bool((agent.home / "pid").read_text()), 10)
+        pid = (agent.home / "pid").read_text().strip()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        async with asyncio.timeout(10):
+            while True:
+                alive = (await ai.did("run_command", guest="web", command=["kill", "-0", pid])).get("exit_code") == 0
+                if alive is not ends:
+                    break
+                await asyncio.sleep(0.1)
+        if not ends:
+            await asyncio.sleep(1)
+            assert (await ai.did("run_command", guest="web", command=["kill", pid]))["exit_code"] == 0
 
 
 async def test_a_long_command_tells_that_it_goes_on_and_one_that_is_too_long_is_left_with_its_pid(

@@ -88,6 +88,7 @@ class Handlers:
         async with Reporter(context) as reporter:
             call = self._new_call(context, caller, tool, arguments)
             call.approved, call.progress, call.log = approved, reporter.progress, reporter.note
+            call.is_followed = reporter.is_heard
             return as_result(await cancelled_once(self._gate.call(call)))
 
     def _new_call(self, context: Context, caller: Caller, tool: str, arguments: dict[str, Any]) -> Call:

@@ -47,12 +47,16 @@ class TooMany(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits: seconds of a call, characters of an answer, bytes of a file, calls a minute of a caller."""
+    """The limits: seconds of a call, characters of an answer, bytes of a file, calls a minute of a caller.
+
+    `cancelled_ends`: the program of a call that is cancelled is ended, and not left running.
+    """
 
     seconds: float = 60.0
     characters: int = 20_000
     bytes: int = 64 * 1024 * 1024
     calls_per_minute: int = 120
+    cancelled_ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

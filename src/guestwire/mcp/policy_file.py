@@ -43,6 +43,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     characters: Annotated[int, Meta(ge=1000, le=1_000_000)] = Limits().characters
     bytes: Annotated[int, Meta(ge=1)] = Limits().bytes
     calls_per_minute: Annotated[int, Meta(ge=1)] = Limits().calls_per_minute
+    cancelled_ends: bool = Limits().cancelled_ends
 
 
 class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ class Reporter:
 
     def __init__(self, context: ServerRequestContext[Any]) -> None:
         self._context = context
-        self._waiting: asyncio.Queue[tuple[float, float | None] | str] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[tuple[float, float | None, str | None] | str] = asyncio.Queue(MOST_WAITING)
         self._may_log = "info" in allowed_log_levels(context.protocol_version, context.meta)
         self._task: asyncio.Task[None] | None = None
 
@@ -36,16 +36,21 @@ class Reporter:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    def progress(self, done: float, total: float | None) -> None:
-        """So much is done."""
-        self._put((done, total))
+    @property
+    def is_heard(self) -> bool:
+        """True if the client has asked for progress."""
+        return "progress_token" in (self._context.meta or {})
+
+    def progress(self, done: float, total: float | None, text: str | None = None) -> None:
+        """So much is done; `text` is what has come meanwhile."""
+        self._put((done, total, text))
 
     def note(self, text: str) -> None:
         """A line for the client's log."""
         if self._may_log:
             self._put(text)
 
-    def _put(self, what: tuple[float, float | None] | str) -> None:
+    def _put(self, what: tuple[float, float | None, str | None] | str) -> None:
         with contextlib.suppress(asyncio.QueueFull):
             self._waiting.put_nowait(what)
 
@@ -55,7 +60,7 @@ class Reporter:
             await self._send(what)
             self._waiting.task_done()
 
-    async def _send(self, what: tuple[float, float | None] | str) -> None:
+    async def _send(self, what: tuple[float, float | None, str | None] | str) -> None:
         if isinstance(what, str):
             params = LoggingMessageNotificationParams(level="info", logger="guestwire", data=what)
             await self._context.session.send_notification(

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Protocol, TypeVar, get_type_hints
 
 import msgspec
 
@@ -31,7 +31,19 @@ P = TypeVar("P", bound=Parameters)
 MOST_PROCESSES: Final = 1000
 """Of one caller in one guest, that may be asked about; the latest ones."""
 
-Progress = Callable[[float, float | None], None]
+
+class Progress(Protocol):
+    """Tells how much is done, of how much; and what has come meanwhile."""
+
+    def __call__(self, done: float, total: float | None, text: str | None = None, /) -> None:
+        """See the class."""
+        ...
+
+
+def no_progress(_done: float, _total: float | None, _text: str | None = None, /) -> None:
+    """For calls whose client wants none."""
+
+
 """Is called with the amount that is done, and the amount in all."""
 
 
@@ -57,6 +69,7 @@ class Call:
         client: the client program's name, for the record.
         approved: the guest in which a person said yes to exactly this; None: no person was asked.
         progress: to be called on long work.
+        is_followed: the client wants to see progress.
         log: sends a line to the client's log.
         chosen: the guest; None in calls about none.
         rule: decides for this guest.
@@ -73,7 +86,8 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     client: str = ""
     approved: str | None = None
-    progress: Progress = lambda _done, _total: None
+    progress: Progress = no_progress
+    is_followed: bool = False
     log: Callable[[str], None] = lambda _text: None
     chosen: Guest | None = None
     rule: Rule | None = None

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import msgspec
 
-from guestwire.client.processes import StillRunning
+from guestwire.client.errors import NoStream
+from guestwire.client.processes import CompletedProcess, StillRunning
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.errors import InvalidParameters
+from guestwire.mcp.live_commands import LiveCommand, run_live
 from guestwire.mcp.text_format import ENCODINGS, decode_output
 from guestwire.mcp.tool import Call, GuestParameters, Registry
 
@@ -65,10 +67,19 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
     """Runs a program in a guest, waits for its end, and returns exit code and both outputs.
 
     Long outputs are shortened in the middle (read_more). When the time is up the program is left running, and
-    exec_status tells its end.
+    exec_status tells its end. A client that asks for progress gets what the program writes while it runs.
     """
     env = _environment(parameters.env or [])
     seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
+
+    if call.is_followed:
+        command = LiveCommand(parameters.command, parameters.input, env, parameters.cwd, seconds)
+        with contextlib.suppress(NoStream):
+            done, has_ended = await run_live(call, command)
+            ran = _ran(call, done, parameters.encoding)
+            if has_ended:
+                return ran
+            return msgspec.structs.replace(ran, still_running=done.pid, truncated="what it writes from now on is lost")
 
     def started(pid: int) -> None:
         call.note_process(pid)
@@ -82,9 +93,13 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
             )  # fmt: skip
     except StillRunning as error:
         return Ran(still_running=error.pid, stdout_note=None if error.exists else error.message)
+    return _ran(call, ended, parameters.encoding)
+
+
+def _ran(call: Call, ended: CompletedProcess, encoding: str | None) -> Ran:
     texts, room = call.caller.texts, call.limits.characters // 5  # JSON may double it
-    stdout, stdout_note = decode_output(ended.stdout, parameters.encoding)
-    stderr, stderr_note = decode_output(ended.stderr, parameters.encoding)
+    stdout, stdout_note = decode_output(ended.stdout, encoding)
+    stderr, stderr_note = decode_output(ended.stderr, encoding)
     stdout, out_cursor = texts.keep_middle(stdout, room)
     stderr, err_cursor = texts.keep_middle(stderr, room)
     cut = ended.stdout_truncated or ended.stderr_truncated
