@@ -95,9 +95,9 @@ async def test_standard_streams_and_sockets_reach_a_port_in_the_guest(target: Ta
             assert await reversed_by(nobody, b"x") == b""  # and the others go on
             pieces = [f"{number} ".encode() * 500 for number in range(4)]
             found = await asyncio.gather(*(reversed_by(port, piece) for piece in pieces))
-            assert found == [piece[::-1] for piece in pieces]
             process.send_signal(2)
             _, errors = await process.communicate()
+            assert found == [piece[::-1] for piece in pieces], errors
 
     assert process.returncode == 130
     assert errors.count(b"guestwire: ") == 2
