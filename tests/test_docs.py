@@ -130,6 +130,7 @@ async def test_the_python_code_of_the_clients_page_works_from_its_beginning_to_i
         "lo ['127.0.0.1'",
         "0 None two",
         "\n3\n",
+        "Connection refused",
         "b'first\\n'",
         "b'99\\n'",
         "2 file systems are frozen",

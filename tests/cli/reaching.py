@@ -19,7 +19,7 @@ from serving import Serving
 from guestwire.testing import FakeGuest, SandboxedAgent
 
 BLOCKED = "guest-get-disks"
-TAKES_SIGNALS = {"exec", "shell", "mcp"}
+TAKES_SIGNALS = {"exec", "forward", "logs", "mcp", "proxy", "shell", "ssh"}
 """Commands that run in a process of their own."""
 
 

@@ -484,7 +484,7 @@ def test_every_command_has_json_and_takes_no_secret_and_asks_before_it_removes(
 ) -> None:
     options = {option for parameter in found.get_params(click.Context(found)) for option in parameter.opts}
 
-    assert names[-1] in {"serve", "completion", "edit", "metrics"} or "--json" in options
+    assert names[-1] in {"serve", "completion", "edit", "metrics", "proxy", "ssh"} or "--json" in options
     assert not options & {"--password", "--secret", "--value"}
     # A key that was taken away can be given again.
     assert ("--yes" in options) == (names[-1] in ASKS and names != ("ssh-key", "remove"))

@@ -99,6 +99,8 @@ async def test_every_command_of_the_page_does_what_it_is_there_for(served: Servi
         "MOUNTED ON",
         "HELLO",
         "ran\n",
+        "Host *.guest",
+        '"vmid": 100, "line": "web"',
         "VM.GuestAgent.FileWrite",
         '"pid"',
     ):
@@ -116,6 +118,8 @@ MISTAKES = (
     (("exec", "web", "--", "no-such-program"), "no shell is between: for a command of a shell"),
     (("exec", "--timeout", "0.1", "web", "--", "sleep", "2"), "`guestwire status GUEST "),
     (("status", "web", "99999999"), "this agent did not start such a process"),
+    (("proxy", "web", "9"), "guestwire exec GUEST -- ss -ltn"),
+    (("logs", "web", "/nowhere"), "`guestwire ls GUEST:FOLDER`"),
     (("status", "web", "x"), "integer. See 'guestwire status --help'"),
     (("cat", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),
     (("ls", "web:/nowhere"), "`guestwire ls GUEST:FOLDER`"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from in_process import run
+from reaching import ended, started
 
 from devtools.guests import Machine
 
@@ -71,22 +72,46 @@ async def test_a_key_that_could_log_in_before_stays(ssh: Ssh) -> None:
     assert (code, errors, await ssh.authorized()) == (0, "", before)
 
 
-async def test_its_lines_of_configuration_make_ssh_and_scp_work_as_they_are(ssh: Ssh) -> None:
+@pytest.fixture
+async def config(ssh: Ssh) -> Path:
+    """The lines for `~/.ssh/config`, in a file, and a key that may log in."""
     code, lines, _ = await ssh.guestwire("ssh", "--config")
     assert code == 0
-    config = ssh.folder / "config"
-    config.write_text(lines)
     code, _, errors = await ssh.guestwire("ssh-key", "push", "web", "labuser", str(ssh.folder / "id.pub"))
     assert code == 0, errors
+    config = ssh.folder / "config"
+    config.write_text(f"{lines}    User labuser\n    IdentityFile {ssh.folder}/id\n    BatchMode yes\n")
+    return config
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_its_lines_of_configuration_make_programs_work_as_they_are(ssh: Ssh, config: Path) -> None:
+    """One login after the other: each takes seconds in an emulated guest."""
     data = ssh.folder / "data"
-    data.write_bytes(os.urandom(300_000))
-    options = ["-F", str(config), *ssh.key]
+    (data / "below").mkdir(parents=True)
+    (data / "large").write_bytes(os.urandom(300_000))
+    (data / "below" / "a b'c").write_bytes(bytes(range(256)))
+    here, through = str(ssh.folder), ("-F", str(config))
 
-    there = await ssh("scp", "-q", *options, str(data), "labuser@web.guest:/tmp/data")
-    back = await ssh("scp", "-q", *options, "labuser@web.guest:/tmp/data", str(ssh.folder / "back"))
+    done = [
+        await ssh("scp", "-q", "-r", *through, str(data), "web.guest:/tmp/scp"),
+        await ssh("rsync", "-a", "--delete", "-e", f"ssh -F {config}", "web.guest:/tmp/scp/", f"{here}/rsync"),
+        await ssh("rsync", "-a", "-e", f"ssh -F {config}", f"{here}/rsync/", "web.guest:/tmp/rsync"),
+        await ssh("sftp", "-q", "-r", *through, "web.guest:/tmp/rsync", f"{here}/sftp"),
+    ]
 
-    assert (there, back) == ((0, "", ""), (0, "", ""))
-    assert (ssh.folder / "back").read_bytes() == data.read_bytes()
+    assert [(code, errors) for code, _, errors in done] == [(0, "")] * len(done), done
+    assert tree(ssh.folder / "rsync") == tree(ssh.folder / "sftp") == tree(data)
+
+
+async def test_a_guest_without_an_ssh_server_is_one_sentence(machine: Machine) -> None:
+    done = await ended(await started("--host", f"unix:{machine.agent_socket}", "ssh", "web", env=os.environ))
+
+    assert done.code == 3
+    assert "no SSH host keys in /etc/ssh; install an SSH server in the guest, as openssh-server" in done.line
 
 
 async def test_nothing_of_it_stays_in_the_guest(ssh: Ssh) -> None:

@@ -588,7 +588,8 @@ def test_both_systems_have_the_scripts_that_both_need() -> None:
     )
 
     assert unix - windows == {
-        "attributes", "disarm", "interrupt", "redirect", "symlinks", "walk_entries", "watchdog",
+        "attributes", "connect", "disarm", "interrupt", "logs", "redirect", "relay", "sshd", "stream", "symlinks", "walk_entries",
+        "watchdog",
     }  # fmt: skip
     assert windows - unix == {"frame", "temporary"}
 

@@ -1,5 +1,6 @@
 """A guest's SSH host keys, read through its agent: what the agent says needs no question of trust."""
 
+import asyncio
 import os
 import re
 from pathlib import Path
@@ -34,22 +35,25 @@ async def read_host_keys(guest: "Guest") -> list[str]:
         NoHostKeys: there are none.
         CallFailed: they can't be read; see `client.errors`.
     """
-    found = []
-    for path in FILES:
-        try:
-            async with guest.open(path) as file:
-                data = await file.read(LONGEST)
-        except CallFailed as error:
-            if "No such file" not in error.message:
-                raise
-            continue
-        if match := _key.match(data.decode("ascii", "replace")):
-            found.append(f"{match[1]} {match[2]}")
+    contents = await asyncio.gather(*(_content(guest, path) for path in FILES))
+    matches = filter(None, (_key.match(data.decode("ascii", "replace")) for data in contents))
+    found = [f"{match[1]} {match[2]}" for match in matches]
     if not found:
         raise NoHostKeys(
             f"{guest.context}: no SSH host keys in /etc/ssh; install an SSH server in the guest, as openssh-server"
         )
     return found
+
+
+async def _content(guest: "Guest", path: str) -> bytes:
+    """The beginning of a file; nothing of one that is not there."""
+    try:
+        async with guest.open(path) as file:
+            return await file.read(LONGEST)
+    except CallFailed as error:
+        if "No such file" not in error.message:
+            raise
+        return b""
 
 
 async def write_known_hosts(guest: "Guest", alias: str, path: Path) -> None:

@@ -47,7 +47,9 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "status": "processes.status",
         "shell": "shell.shell",
         "ssh": "ssh_command.ssh",
+        "logs": "logs_command.logs",
         "proxy": "proxy_command.proxy",
+        "forward": "proxy_command.forward",
         "cat": "processes.cat",
         "cp": "copying.copy",
         "edit": "copying.edit",
@@ -85,8 +87,8 @@ than the view.
 
 SELDOM: Final = frozenset(
     {
-        "channel", "cpustats", "diskstats", "drivers", "freeze-status", "halt", "hostname", "load", "memory", "routes", "set-time",
-        "time", "timezone", "users", "vcpus", "vm",
+        "channel", "cpustats", "diskstats", "drivers", "forward", "freeze-status", "halt", "hostname", "load", "memory", "metrics",
+        "proxy", "routes", "set-time", "status", "suspend", "time", "timezone", "users", "vcpus", "vm",
     }
 )  # fmt: skip
 """Those that the help of all commands only names, so that it stays one page."""

@@ -1,97 +1,246 @@
-"""`guestwire proxy`: standard input and output of this machine to a program in the guest that serves one connection."""
+"""`guestwire proxy` and `guestwire forward`: connections of this machine go on in a guest, which needs no network for them."""
 
 import asyncio
-import contextlib
 import os
+import re
 import signal
-import sys
-from collections.abc import Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from guestwire.cli.byte_streams import ProcessEnd, SocketEnd, StandardStreams, carry, until_signal
 from guestwire.cli.connecting import guest_argument, on_guest
 from guestwire.cli.host_keys import write_known_hosts
-from guestwire.cli.output import examples, note, visible
+from guestwire.cli.output import examples, json_option, note, to_json, visible
+from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
     from guestwire.client.live_processes import LiveProcess
 
-SSHD: Final = "/usr/sbin/sshd"
-CHUNK: Final = 64 * 1024
+LOCALHOST: Final = "localhost"
+HERE: Final = "127.0.0.1"
+EVERYWHERE: Final = "*"
+HIGHEST_PORT: Final = 65535
+
+NO_SSHD: Final = 127
+"""The exit code of `scripts/unix/sshd.sh` where there is none."""
+
+LAST_WORDS_WITHIN: Final = 2.0
+"""Seconds."""
+
+_field: Final = re.compile(r"\[([^\[\]]+)\]|([^:\[\]]+)")
 
 
-@click.command("proxy", epilog=examples("ssh -o ProxyCommand='guestwire proxy --sshd web' root@web"))
+class NoSshServer(GuestwireError):
+    """The guest has no SSH server."""
+
+    exit_code = 3
+
+
+class CanNotListen(GuestwireError):
+    """This machine can't listen on the address."""
+
+    exit_code = 74
+
+
+class Forward(NamedTuple):
+    """Connections to `bind` and `port` of this machine go on to `host` and `host_port` in the guest."""
+
+    bind: str
+    port: int
+    host: str
+    host_port: int
+
+
+@click.command(
+    "proxy",
+    epilog=examples("guestwire proxy web 5432", "ssh -o ProxyCommand='guestwire proxy --sshd web' root@web"),
+)
 @guest_argument
-@click.option("--sshd", help="To an SSH server that is started for this connection.", is_flag=True, required=True)
+@click.argument("target", metavar="[[HOST:]PORT]", help="A TCP port, of the guest itself without HOST.", required=False)
+@click.option("--sshd", help="To an SSH server that is started for this connection.", is_flag=True)
 @click.option("--known-hosts", metavar="FILE", help="Write the guest's SSH host keys there first.")
 @click.option("--known-as", metavar="NAME", help="The guest's name in that file.")
 @click.pass_context
-def proxy(context: click.Context, guest: str, *, sshd: bool, known_hosts: str | None, known_as: str | None) -> None:  # noqa: ARG001
-    """Connect standard input and output to a server in the guest."""
-    file = Path(known_hosts) if known_hosts else None
+def proxy(
+    context: click.Context,
+    guest: str,
+    target: str | None,
+    *,
+    sshd: bool,
+    known_hosts: str | None,
+    known_as: str | None,
+) -> None:
+    """Connect standard input and output to a TCP port in a guest."""
+    if sshd == (target is not None):
+        raise click.UsageError("Name one port in the guest, or give --sshd.")
+    host, port = _target(target) if target else ("", 0)
 
     async def connect(one: "Guest") -> int:
-        if file:
-            await write_known_hosts(one, known_as or guest, file)
-        async with one.start([SSHD, "-i"]) as process:
-            return await _until_hangup(_pass_on(process))
+        if known_hosts:
+            await write_known_hosts(one, known_as or guest, Path(known_hosts))
+        if sshd:
+            return await _serve_ssh(one)
+        async with one.connect_tcp(host, port) as connection:
+            with StandardStreams() as streams:
+                await carry(streams, connection, until_guest_ends=True)
+        return 0
 
-    raise click.exceptions.Exit(on_guest(context, guest, connect))
-
-
-async def _until_hangup(work: Coroutine[Any, Any, int]) -> int:
-    """Does the work; ssh ends its proxy with SIGHUP, and then the program in the guest ends at once, too."""
-    loop, task = asyncio.get_running_loop(), asyncio.create_task(work)
-    numbers = (signal.SIGHUP, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if task.cancelled() and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
-            return 0
-        task.cancel()
-        raise
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+    # ssh ends its proxy with SIGHUP. Ctrl-C reaches both; ssh says what there is to say.
+    signals = (signal.SIGINT,) if sshd else ()
+    raise click.exceptions.Exit(on_guest(context, guest, lambda one: until_signal(connect(one), *signals)))
 
 
-async def _pass_on(process: "LiveProcess") -> int:
-    """Passes bytes on both ways until the program writes no more."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    # Copies: the event loop closes what it is given, and the command's end still wants its own.
-    source, target = (
-        os.fdopen(os.dup(stream.fileno()), mode, 0) for stream, mode in ((sys.stdin, "rb"), (sys.stdout, "wb"))
-    )
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, target)
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+async def _serve_ssh(guest: "Guest") -> int:
+    from guestwire.agent.systems import SHELL, script_text  # noqa: PLC0415  # `--help` must not wait for it
 
-    async def to_guest() -> None:
-        with contextlib.suppress(BrokenPipeError):
-            while data := await reader.read(CHUNK):
-                await process.stdin.write(data)
-            await process.stdin.close()
-
-    async def errors() -> None:
-        if process.stderr:
-            async for line in process.stderr:
-                note(visible(line.decode("utf-8", "replace").rstrip()))
-
-    sending, reporting = asyncio.create_task(to_guest()), asyncio.create_task(errors())
-    try:
-        while data := await process.stdout.read(CHUNK):
-            writer.write(data)
-            await writer.drain()
-        ended = await process.wait()
-    finally:
-        sending.cancel()
-        reporting.cancel()
-        writer.close()
-        await asyncio.gather(sending, reporting, return_exceptions=True)
+    async with guest.start([SHELL, "-c", script_text("unix/sshd.sh")]) as process:
+        reporting = asyncio.create_task(_report(process), name="errors of sshd")
+        try:
+            with StandardStreams() as streams:
+                await carry(streams, ProcessEnd(process), until_guest_ends=True)
+            ended = await process.wait()
+            await asyncio.wait([reporting], timeout=LAST_WORDS_WITHIN)
+        finally:
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+    if ended.code == NO_SSHD:
+        raise NoSshServer(f"{guest.context}: there is no sshd; install an SSH server in the guest, as openssh-server")
     return ended.code if ended.code is not None else 128 + (ended.signal or 0)
+
+
+async def _report(process: "LiveProcess") -> None:
+    """Shows what the server in the guest complains of."""
+    if process.stderr:
+        async for line in process.stderr:
+            note(line.decode("utf-8", "replace").rstrip())
+
+
+@click.command(
+    "forward",
+    epilog=examples(
+        "guestwire forward web 8080:localhost:80", "guestwire forward web 0:localhost:5432 192.0.2.1:443:10.0.0.5:443"
+    ),
+)
+@guest_argument
+@click.argument(
+    "forwards",
+    metavar="[BIND:]PORT:HOST:PORT...",
+    help="Where to listen here, and where to connect in the guest. BIND is 127.0.0.1 without it, * every address; PORT 0 a free one.",
+    nargs=-1,
+    required=True,
+)
+@json_option
+@click.pass_context
+def forward(context: click.Context, guest: str, forwards: tuple[str, ...], *, json: bool) -> None:
+    """Listen here, and connect in a guest, until Ctrl-C.
+
+    Any number of connections go on at the same time; one that fails is a line on standard error, and ends only itself.
+    """
+    wanted = [_forward(text) for text in forwards]
+    raise click.exceptions.Exit(on_guest(context, guest, lambda one: until_signal(_listen(one, wanted, as_json=json))))
+
+
+async def _listen(guest: "Guest", wanted: list[Forward], *, as_json: bool) -> int:
+    servers: list[asyncio.Server] = []
+    connections: set[asyncio.Task[None]] = set()
+    try:
+        for one in wanted:
+
+            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: Forward = one) -> None:
+                task = asyncio.create_task(_pass_on(guest, target, reader, writer), name="a forwarded connection")
+                connections.add(task)
+                task.add_done_callback(connections.discard)
+
+            servers.append(await _start_server(accept, one))
+            _say(guest, one, servers[-1], as_json=as_json)
+        await asyncio.Event().wait()  # until a signal
+    finally:
+        for server in servers:
+            server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+    return 0
+
+
+async def _start_server(
+    accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None], one: Forward
+) -> asyncio.Server:
+    try:
+        return await asyncio.start_server(accept, None if one.bind == EVERYWHERE else one.bind, one.port)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        raise CanNotListen(
+            f"this machine can't listen on {_shown(one.bind, one.port)}: {why}; take another address or port, or port 0"
+            " for a free one"
+        ) from error
+
+
+def _say(guest: "Guest", one: Forward, server: asyncio.Server, *, as_json: bool) -> None:
+    for socket in server.sockets:
+        address, port = socket.getsockname()[:2]
+        if as_json:
+            print(to_json(one._asdict() | {"bind": address, "port": port}), flush=True)
+        else:
+            where = _shown(one.host, one.host_port)
+            print(visible(f"{_shown(address, port)} leads to {where} in {guest.vm.name}"), flush=True)
+
+
+async def _pass_on(guest: "Guest", one: Forward, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        async with guest.connect_tcp(one.host, one.host_port) as connection:
+            await carry(SocketEnd(reader, writer), connection, until_guest_ends=False)
+    except GuestwireError as error:
+        note(f"guestwire: {error}")
+    except OSError:
+        pass  # the client has gone
+    finally:
+        writer.close()
+
+
+def _target(text: str) -> tuple[str, int]:
+    """HOST and PORT of `[HOST:]PORT`.
+
+    Raises:
+        BadParameter: it is something else.
+    """
+    match _fields(text):
+        case [port] if _is_port(port, least=1):
+            return LOCALHOST, int(port)
+        case [host, port] if _is_port(port, least=1):
+            return host, int(port)
+    raise click.BadParameter(f"'{text}' is not [HOST:]PORT, for example 5432, or [::1]:5432.")
+
+
+def _forward(text: str) -> Forward:
+    """As ssh has it.
+
+    Raises:
+        BadParameter: it is something else.
+    """
+    found = _fields(text)
+    if len(found) == 3:  # noqa: PLR2004  # without BIND
+        found.insert(0, HERE)
+    match found:
+        case [bind, port, host, host_port] if _is_port(port, least=0) and _is_port(host_port, least=1):
+            return Forward(bind, int(port), host, int(host_port))
+    raise click.BadParameter(f"'{text}' is not [BIND:]PORT:HOST:PORT, for example 8080:localhost:80.")
+
+
+def _fields(text: str) -> list[str]:
+    """What stands between colons; an address with colons stands in brackets. None where it is something else."""
+    found = [match[1] or match[2] for match in _field.finditer(text)]
+    rebuilt = ":".join(match[0] for match in _field.finditer(text))
+    return found if rebuilt == text else []
+
+
+def _is_port(text: str, *, least: int) -> bool:
+    return text.isascii() and text.isdecimal() and least <= int(text) <= HIGHEST_PORT
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

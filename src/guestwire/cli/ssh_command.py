@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from guestwire.cli.connecting import guest_names, on_guest
+from guestwire.cli.host_keys import write_known_hosts
 from guestwire.cli.output import examples
 from guestwire.cli.ssh_keys import public_keys_in
 from guestwire.errors import GuestwireError, RequestError
@@ -63,10 +64,22 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
         raise NoOpenSsh("OpenSSH's client is missing on this machine; install it (Debian: openssh-client)")
     user, at, name = guest.rpartition("@")
     with _signals_undo(), tempfile.TemporaryDirectory(prefix="guestwire-ssh-") as folder:
-        options = _options(context, name, Path(folder) / "known_hosts")
-        line = [program, *options, f"{user}{at}{_alias(name)}", *arguments]
-        with _pushed_key(context, name, line) if push_key else contextlib.nullcontext():
-            raise click.exceptions.Exit(_run(line))
+        known_hosts = Path(folder) / "known_hosts"
+        line = [program, *_options(context, name, known_hosts), f"{user}{at}{_alias(name)}", *arguments]
+        login, key = _login_and_key(line) if push_key else ("", "")
+
+        async def prepare(one: "Guest") -> bool:
+            await write_known_hosts(one, _alias(name), known_hosts)
+            return bool(key) and await _push(one, login, key)
+
+        # Before ssh: what is wrong with the guest is one sentence, and not ssh's.
+        is_new = on_guest(context, name, prepare)
+        try:
+            code = _run(line)
+        finally:
+            if is_new:
+                on_guest(context, name, lambda one: one.ssh_remove_authorized_keys(login, [key]))
+    raise click.exceptions.Exit(code)
 
 
 def config_lines(context: click.Context) -> str:
@@ -91,11 +104,8 @@ def _cache_folder() -> Path:
 
 
 def _options(context: click.Context, name: str, known_hosts: Path) -> list[str]:
-    """Options of ssh that lead to the guest; the proxy writes the host keys before it passes the first byte on."""
-    proxy = [
-        sys.executable, "-P", "-m", "guestwire", *_root_options(context),
-        "proxy", "--sshd", "--known-as", _alias(name), "--known-hosts", str(known_hosts), name,
-    ]  # fmt: skip
+    """Options of ssh that lead to the guest."""
+    proxy = [sys.executable, "-P", "-m", "guestwire", *_root_options(context), "proxy", "--sshd", name]
     options = {
         "ProxyCommand": shlex.join(proxy).replace("%", "%%"),
         "HostKeyAlias": _alias(name),
@@ -122,32 +132,26 @@ def _alias(name: str) -> str:
     return name.replace("/", ".") + SUFFIX
 
 
-@contextlib.contextmanager
-def _pushed_key(context: click.Context, name: str, line: Sequence[str]) -> Iterator[None]:
-    """Lets the key that ssh will offer log in, until the end of the block; one that could already stays."""
-    settings = _settings(line)
-    user, key = settings["user"][0], _public_key(settings["identityfile"])
+async def _push(guest: "Guest", user: str, key: str) -> bool:
+    """Lets a key log in; false: it could already, and stays."""
+    from guestwire.client.errors import CallFailed  # noqa: PLC0415  # `--help` must not wait for the client
 
-    async def push(guest: "Guest") -> bool:
-        from guestwire.client.errors import CallFailed  # noqa: PLC0415  # `--help` must not wait for the client
-
-        try:
-            known = (await guest.ssh_get_authorized_keys(user)).keys
-        except CallFailed as error:
-            if "No such file" not in error.message:
-                raise
-            known = []
-        if any(key.split()[1] in one.split() for one in known):
-            return False
-        await guest.ssh_add_authorized_keys(user, [key])
-        return True
-
-    is_new = on_guest(context, name, push)
     try:
-        yield
-    finally:
-        if is_new:
-            on_guest(context, name, lambda guest: guest.ssh_remove_authorized_keys(user, [key]))
+        known = (await guest.ssh_get_authorized_keys(user)).keys
+    except CallFailed as error:
+        if "No such file" not in error.message:
+            raise
+        known = []
+    if any(key.split()[1] in one.split() for one in known):
+        return False
+    await guest.ssh_add_authorized_keys(user, [key])
+    return True
+
+
+def _login_and_key(line: Sequence[str]) -> tuple[str, str]:
+    """Who logs in with this command line, and the public half of the key that ssh will offer."""
+    settings = _settings(line)
+    return settings["user"][0], _public_key(settings["identityfile"])
 
 
 def _settings(line: Sequence[str]) -> dict[str, list[str]]:

@@ -26,6 +26,7 @@ Each says about which guest on which host, in the words of host or guest, and wh
     ├── ChecksumMismatch          the bytes that arrived are not those that were sent
     ├── LocalFile                 the file on this side can't be read or written
     ├── in host_tasks.py          TaskFailed, TaskRunning
+    ├── in tcp_connections.py     ConnectionFailed
     └── in processes.py           ProcessFailed, StillRunning, ProcessEnded, OutcomeUnknown
     HostClosed (of a SyncHost)    it was closed, belongs to another process, or would wait for itself
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from guestwire.client.folders import Folders
     from guestwire.client.live_processes import LiveProcess
     from guestwire.client.streams import Mode, Stream
+    from guestwire.client.tcp_connections import TcpConnection
     from guestwire.client.transfer.files import Files
     from guestwire.client.transfer.local_files import Data, LocalPath, Progress
     from guestwire.streams.remote_process import WindowSize
@@ -200,6 +201,22 @@ class Guest(Endpoints):
         from guestwire.client.live_processes import start_in  # noqa: PLC0415  # few calls are about it
 
         return start_in(self.processes, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge, input=input)
+
+    def connect_tcp(self, host: str, port: int) -> "contextlib.AbstractAsyncContextManager[TcpConnection]":
+        """Connects from within the guest, which needs no network for its own services; at the end of the block it is closed.
+
+        Args:
+            host: a name or an address, as the guest knows it: `localhost` is the guest itself.
+            port: the port there.
+
+        Raises:
+            ConnectionFailed: nobody listens there, or the guest does not reach it.
+            StreamEnded: the stream to the guest broke.
+            CallFailed: the guest can't have streams, as Windows; see `client.errors`.
+        """
+        from guestwire.client.tcp_connections import connect_in  # noqa: PLC0415  # few calls are about it
+
+        return connect_in(self.processes, host, port)
 
     # Facts
 

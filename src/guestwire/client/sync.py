@@ -19,6 +19,7 @@ from guestwire.client.protocols import GuestInfo
 from guestwire.client.streams import Mode, Stream
 from guestwire.client.sync_endpoints import SyncEndpoints
 from guestwire.client.sync_proxy import Portal, SyncProxy, blocking, entering, iterating
+from guestwire.client.tcp_connections import TcpConnection
 from guestwire.client.transfer.files import Files
 
 
@@ -147,6 +148,35 @@ class SyncLiveProcess(SyncProxy[LiveProcess]):
         return None if inner is None else SyncOutputStream(inner, self._portal)
 
 
+class SyncTcpConnection(SyncProxy[TcpConnection]):
+    """As `TcpConnection`."""
+
+    read = blocking(TcpConnection.read)
+    write = blocking(TcpConnection.write)
+    write_eof = blocking(TcpConnection.write_eof)
+    close = blocking(TcpConnection.close)
+
+    @property
+    def host(self) -> str:
+        """See `TcpConnection`."""
+        return self._inner.host
+
+    @property
+    def port(self) -> int:
+        """See `TcpConnection`."""
+        return self._inner.port
+
+    @property
+    def can_write_eof(self) -> bool:
+        """See `TcpConnection`."""
+        return self._inner.can_write_eof
+
+    @property
+    def way(self) -> str:
+        """See `TcpConnection.way`."""
+        return self._inner.way
+
+
 class SyncGuest(SyncEndpoints[Guest]):
     """As `Guest`."""
 
@@ -166,6 +196,7 @@ class SyncGuest(SyncEndpoints[Guest]):
     set_user_password = blocking(Guest.set_user_password)
     wait_ready = blocking(Guest.wait_ready)
     start = entering(Guest.start, SyncLiveProcess)
+    connect_tcp = entering(Guest.connect_tcp, SyncTcpConnection)
     freeze = entering(Guest.freeze, lambda count, _: count)
     shutdown = blocking(Guest.shutdown)
     reboot = blocking(Guest.reboot)
