@@ -101,6 +101,30 @@ async def test_what_a_command_writes_is_progress_while_it_runs(target: Target, t
     assert any("first \\x1b[31mword" in text for text in texts)  # shown as data
 
 
+async def test_a_log_is_followed_for_a_bounded_time(target: Target, tmp_path: Path) -> None:
+    log = target.agent.home / "log"
+    log.write_text("".join(f"line {number}\n" for number in range(30)))
+
+    seen: list[str] = []
+
+    async def listening(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001  # the SDK names them
+        if message and not seen:
+            with log.open("a") as file:
+                file.write("fresh\x1b[6n\n")
+        seen.append(message or "")
+
+    async with assistant(tmp_path, target.options, "--allow", "all") as ai:
+        words = {"guest": "web", "file": "/root/log", "lines": 2, "seconds": 6}
+        read = (await ai.client.call_tool("follow_log", words, progress_callback=listening)).structured_content or {}
+        said = await ai.refused("follow_log", guest="web", file="/root/no-log", seconds=4)
+        left = await ai.did("run_command", guest="web", command=["sh", "-c", "pgrep tail; true"])
+    log.unlink()
+
+    assert read["text"] == "line 28\nline 29\nfresh\\x1b[6n\n"
+    assert "there is no such log" in said
+    assert left.get("stdout", "") == ""
+
+
 @pytest.mark.parametrize("ends", [False, True])
 async def test_a_command_that_is_cancelled_ends_where_the_policy_says_so(
     agent: SandboxedAgent, tmp_path: Path, *, ends: bool

@@ -123,6 +123,24 @@ class Files:
         handle = await self._agent.execute(FILE_OPEN, {"path": path, "mode": mode}, on_late_reply=self._close_late)
         return OpenFile(self, handle)
 
+    async def read_open(self, handle: int, offset: int, count: int) -> bytes:
+        """See `OpenFile.read`; the two commands are sent at once."""
+        _, piece = await asyncio.gather(self._seek(handle, offset, or_at=offset), self._read_piece(handle, count))
+        return piece.data
+
+    async def write_open(self, handle: int, data: bytes) -> None:
+        """See `OpenFile.write`."""
+        written, _ = await asyncio.gather(
+            self._agent.execute(FILE_WRITE, {"handle": handle, "buf-b64": data}),
+            self._agent.execute(FILE_FLUSH, {"handle": handle}),
+        )
+        if written.count != len(data):
+            raise AgentError("GenericError", f"the guest took {counted(written.count, 'byte')} of {len(data)}")
+
+    def close_soon(self, handle: int) -> None:
+        """See `OpenFile.close`."""
+        self._agent.spawn(self._close_eventually(handle))
+
     async def _seek(self, handle: int, offset: int, *, or_at: int) -> None:
         found = await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
         if found.position not in (offset, or_at):
@@ -267,13 +285,8 @@ class OpenFile:
         Raises:
             GuestError: see `Files.read`.
         """
-        files = self._files
         async with self._turn:
-            _, piece = await asyncio.gather(
-                files._seek(self._handle, offset, or_at=offset),  # noqa: SLF001  # one class in two parts
-                files._read_piece(self._handle, count),  # noqa: SLF001  # as above
-            )
-        return piece.data
+            return await self._files.read_open(self._handle, offset, count)
 
     async def write(self, data: bytes) -> None:
         """Writes into a FIFO, at once.
@@ -281,17 +294,12 @@ class OpenFile:
         Raises:
             GuestError: see `Files.read`; part of it may have been written.
         """
-        agent, at = self._files._agent, {"handle": self._handle}  # noqa: SLF001  # as above
         async with self._turn:
-            written, _ = await asyncio.gather(
-                agent.execute(FILE_WRITE, {**at, "buf-b64": data}), agent.execute(FILE_FLUSH, at)
-            )
-        if written.count != len(data):
-            raise AgentError("GenericError", f"the guest took {counted(written.count, 'byte')} of {len(data)}")
+            await self._files.write_open(self._handle, data)
 
     def close(self) -> None:
         """Closes it in the background, as soon as its agent answers."""
-        self._files._agent.spawn(self._files._close_eventually(self._handle))  # noqa: SLF001  # as above
+        self._files.close_soon(self._handle)
 
 
 def decoded_size(content: str) -> int:

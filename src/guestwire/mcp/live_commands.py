@@ -33,6 +33,7 @@ class LiveCommand:
         env: more variables.
         cwd: its working directory.
         seconds: after which it is left running.
+        is_ended: it is ended then, and when its call is cancelled: it is no work, but a look.
     """
 
     argv: Sequence[str]
@@ -40,6 +41,7 @@ class LiveCommand:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     seconds: float = 60.0
+    is_ended: bool = False
 
 
 @dataclass
@@ -68,7 +70,8 @@ async def run_live(call: Call, command: LiveCommand) -> tuple[CompletedProcess, 
         command.argv, env=command.env, cwd=command.cwd, input=command.input is not None
     ) as process:
         call.note_process(process.pid)
-        fate = "ends it" if call.limits.cancelled_ends else "leaves it running"
+        ends = command.is_ended or call.limits.cancelled_ends
+        fate = "ends it" if ends else "leaves it running"
         call.tell(f"process {process.pid} was started; cancelling {fate}")
         work = [
             asyncio.ensure_future(one)
@@ -81,9 +84,10 @@ async def run_live(call: Call, command: LiveCommand) -> tuple[CompletedProcess, 
                 await asyncio.gather(*work)
                 ended = await process.wait()
         except TimeoutError:
-            await process.leave()
+            if not command.is_ended:
+                await process.leave()
         except asyncio.CancelledError:
-            if not call.limits.cancelled_ends:
+            if not ends:
                 await finish_when_cancelled(process.leave())
             raise
         finally:

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import msgspec
 
+from guestwire.agent.systems import UNIX
 from guestwire.client.errors import NoStream
 from guestwire.client.processes import CompletedProcess, StillRunning
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.errors import InvalidParameters
 from guestwire.mcp.live_commands import LiveCommand, run_live
+from guestwire.mcp.policy import Refused
 from guestwire.mcp.text_format import ENCODINGS, decode_output
 from guestwire.mcp.tool import Call, GuestParameters, Registry
 
@@ -67,7 +69,7 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
     """Runs a program in a guest, waits for its end, and returns exit code and both outputs.
 
     Long outputs are shortened in the middle (read_more). When the time is up the program is left running, and
-    exec_status tells its end. A client that asks for progress gets what the program writes while it runs.
+    exec_status tells its end.
     """
     env = _environment(parameters.env or [])
     seconds = min(parameters.seconds or call.limits.seconds, call.limits.seconds)
@@ -94,6 +96,40 @@ async def run_command(call: Call, parameters: RunCommand) -> Ran:
     except StillRunning as error:
         return Ran(still_running=error.pid, stdout_note=None if error.exists else error.message)
     return _ran(call, ended, parameters.encoding)
+
+
+class FollowLog(GuestParameters, frozen=True, kw_only=True):
+    """Parameters of follow_log."""
+
+    file: Annotated[str, parameter("A file; else the journal.", Role.READ_PATH)] | None = None
+    unit: Annotated[str, parameter("Of systemd.", Role.TEXT)] | None = None
+    lines: Annotated[int, parameter("Of its end.", ge=0, le=1000)] = 20
+    seconds: Annotated[int, parameter("To follow it.", ge=1, le=3600)] = 10
+
+
+class Followed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was read of a log."""
+
+    text: str = ""
+    cursor: str | None = None
+
+
+@tools.tool("follow_log", FollowLog, level=Level.EXEC, effect=Effect.READS)
+async def follow_log(call: Call, parameters: FollowLog) -> Followed:
+    """Reads the end of a log, and what is written to it for some seconds."""
+    if parameters.file and parameters.unit:
+        raise InvalidParameters({"unit": "name a file or a unit, and not both"})
+    if parameters.file and not parameters.file.startswith("/"):
+        raise InvalidParameters({"file": "a path begins with /"})
+    what = parameters.file or parameters.unit or ""
+    argv = UNIX.script("logs", str(parameters.lines), "follow", what)
+    seconds = min(parameters.seconds, call.limits.seconds)
+    done, has_ended = await run_live(call, LiveCommand(argv, seconds=seconds, is_ended=True))
+    if has_ended and not done.ok:
+        raise Refused(f"there is no such log: {what or 'the guest has no journal and no syslog'}")
+    text, _ = decode_output(done.stdout, None)
+    text, cursor = call.caller.texts.keep_middle(text, call.limits.characters // 2)
+    return Followed(text, cursor)
 
 
 def _ran(call: Call, ended: CompletedProcess, encoding: str | None) -> Ran:
