@@ -139,6 +139,7 @@ CALLS: dict[str, list[dict[str, Any]]] = {
     ],
     "file_append": [{"file": "/root/least", "content": "c\n"}],
     "ssh_get_authorized_keys": [{"username": "root"}],
+    "follow_log": [{"file": "/root/least", "seconds": 1}],
     "exec": [{"command": ["true"]}],
     "exec_capture": [{"command": ["true"], "env": ["A=b"]}],
     "run_command": [{"command": ["true"]}],
