@@ -56,7 +56,10 @@ LEFT: Final = (
     "for d in /run /dev/shm /tmp /var/tmp; do ls -d $d/guestwire-stream-* 2>/dev/null; done; find /run /dev/shm /tmp /var/tmp -type p 2>/dev/null; "
     f"ps -o args | grep -e '[r]elay.sh' -e '{WORD[:-1]}[{WORD[-1]}]'; true"
 )
-KILL: Final = "kill -9 $(ps -o pid,args | awk '/{what}/ {{print $1}}') 2>/dev/null; true"
+KILL: Final = (
+    "while p=$(ps -o pid,args | awk '/{what}/ {{print $1}}') && [ \"$p\" ]; do kill -9 $p; done 2>/dev/null; true"
+)
+"""Until none is left: one that forks meanwhile would leave half of it."""
 
 
 async def main(kills: int) -> int:
