@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from bench import streams
 from bench.errors import BenchError
 from bench.results import LIVE, Row
 from bench.service import free_port
@@ -111,6 +112,7 @@ async def measure(image: GuestImage, accelerator: str) -> list[Row]:
         (folder / "data").write_bytes(os.urandom(COPIED))
         async with Machine(image, folder, accel=accelerator, forward={port: 22}) as machine:
             await machine.wait_for_agent()
+            found = await streams.measure(machine, folder)
             await _prepare(machine, folder)
             network = Ssh(folder, ("-o", "HostName=127.0.0.1", "-p", str(port)))
             await _until_ready(network)
@@ -119,7 +121,7 @@ async def measure(image: GuestImage, accelerator: str) -> list[Row]:
             for way, proxy in PROXIES.items():
                 command = proxy.format(agent=machine.agent_socket, qmp=machine.qmp_socket)
                 rows += _rows(way, raw, await _figures(Ssh(folder, ("-o", f"ProxyCommand={command}"))))
-            return rows
+            return found + rows
 
 
 async def _prepare(machine: Machine, folder: Path) -> None:

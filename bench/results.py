@@ -17,6 +17,7 @@ CLIENT: Final = "the client, an agent in a sandbox"
 CLIENT_VM: Final = "the client, a real VM"
 LIBVIRT: Final = "libvirt, a real VM; raw: libvirt's own call"
 LIVE: Final = "SSH into a Debian guest; raw: QEMU's user network"
+STREAMS: Final = "terminals and streams, a Debian guest; raw: without one"
 ASSISTANTS: Final = "the MCP server, an agent in a sandbox"
 
 COLUMNS: Final = ("measured", "raw socket", "guestwire", "ratio", "Proxmox VE", "target", "met")
@@ -124,7 +125,7 @@ def show(console: Console, facts: dict[str, str], rows: Sequence[Row]) -> None:
 
 
 def _by_place(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for place in (VM, SANDBOX, LIBVIRT, CLIENT_VM, CLIENT, ASSISTANTS, LIVE):
+    for place in (VM, SANDBOX, LIBVIRT, CLIENT_VM, CLIENT, ASSISTANTS, STREAMS, LIVE):
         if found := [row for row in rows if row.place == place]:
             yield place, found
 

@@ -65,6 +65,11 @@ def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
     )  # fmt: skip
 
 
+def clearing(folder: str) -> Command:
+    """The command that clears a stream's folder where its relay was killed."""
+    return UNIX.script("end_relay", folder)
+
+
 def refusal(guest: str, request: StreamRequest, code: int | None) -> GuestError:
     """Why nothing was started, by the script's exit code; a program that can't be is refused as the agent itself does."""
     if code in (NOT_FOUND, NOT_EXECUTABLE):

@@ -21,7 +21,17 @@ from guestwire.errors import AgentError, GuestError, GuestwireError, StreamBroke
 from guestwire.pacing import Backoff
 from guestwire.streams.buffers import OutputBuffer
 from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
-from guestwire.streams.relay import MANY_READS, ONE_READ, file_of, folders_of, input_frame, mark_in, refusal, starting
+from guestwire.streams.relay import (
+    MANY_READS,
+    ONE_READ,
+    clearing,
+    file_of,
+    folders_of,
+    input_frame,
+    mark_in,
+    refusal,
+    starting,
+)
 from guestwire.streams.remote_process import MOST_AT_ONCE, STDERR, STDOUT, Exit, Output, StreamRequest, WindowSize
 
 log = logging.getLogger("guestwire.streams")
@@ -492,12 +502,18 @@ class RelayProcess:
 
     async def _close(self) -> None:
         has_exited = self._exit.done() and not self._exit.exception()
+        # Whose relay was killed sees no end of the outputs: nothing in the guest would remove what is there.
+        may_be_alone = self._broken is not None or (has_exited and not all(reader.done() for reader in self._readers))
         with contextlib.suppress(GuestError, TimeoutError):
             async with asyncio.timeout(CLOSES_WITHIN):
                 await self._order("b")
         if not has_exited:
             with contextlib.suppress(GuestError):
-                await self._end_program()
+                may_be_alone |= not await self._end_program()
+        if may_be_alone:
+            with contextlib.suppress(GuestError, TimeoutError):
+                async with asyncio.timeout(CLOSES_WITHIN):
+                    await self._access.start(clearing(self._folder))
         await self._clear()
 
     async def _clear(self) -> None:
@@ -516,8 +532,8 @@ class RelayProcess:
                     await self._access.forget(f"{self._folder}/{name}")
         self.on_close()
 
-    async def _end_program(self) -> None:
-        """Sees the program's end; one whose relay does not see to it is ended by the agent."""
+    async def _end_program(self) -> bool:
+        """Sees the program's end; one whose relay does not see to it is ended by the agent. Returns whether that did."""
         for order in (None, ["/bin/sh", "-c", 'kill -9 "-$1" || kill -9 "$1"', "sh", str(self.pid)]):
             if order:
                 await self._access.start(order)
@@ -527,7 +543,8 @@ class RelayProcess:
                         await asyncio.sleep(0.05)
                     if not self._exit.done():
                         self._exit.set_result(Exit(state.exitcode, state.signal))
-                    return
+                    return order is None
+        return False
 
     # Faults
 

@@ -9,6 +9,7 @@
 #   ack     the SEQ that was taken last; x: nothing is taken any more
 #   i o e   the program's own ends
 # include: tree.sh
+# include: clear_stream.sh
 
 # `chunk NUMBER READS`: what so many reads of its input give goes to its output; false at the end.
 chunk() {
@@ -189,6 +190,12 @@ watch() {
   missed=0
   held=0
   while sleep 6; do
+    # The relay itself was killed, and this is not.
+    if ! [ -d "/proc/$$" ]; then
+      signal KILL
+      clear_stream "$d"
+      exit
+    fi
     if rm "$d/beat"; then missed=0; else missed=$((missed + 1)); fi
     if [ -e "$d/hold" ] && [ $held -lt 100 ]; then
       held=$((held + 1))

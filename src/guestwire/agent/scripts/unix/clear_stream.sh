@@ -1,0 +1,7 @@
+# `clear_stream FOLDER` ends what a relay that was killed has left, and removes its folder.
+clear_stream() {
+  left=$(grep -lF -- "$1" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | grep -vx $$)
+  rm -rf "$1"
+  # shellcheck disable=SC2086 # each number is a word
+  [ -z "$left" ] || kill -KILL $left 2>/dev/null
+}
