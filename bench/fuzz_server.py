@@ -45,7 +45,7 @@ from guestwire.server.listener import MAX_CONNECTIONS, _Connection
 from guestwire.stores import MemoryStore, Token, User
 from guestwire.testing import FakeGuest, SandboxedAgent
 
-STATUSES: Final = frozenset({200, 400, 401, 403, 404, 409, 414, 431, 500, 501, 503, 506})
+STATUSES: Final = frozenset({200, 400, 401, 403, 404, 409, 414, 426, 431, 500, 501, 503, 506})
 UNEXPECTED: Final = ("internal error", "unexpected error", "Traceback")
 
 FAKE, REAL, NO_SOCKET, NO_AGENT, STOPPED = 100, 101, 102, 103, 104

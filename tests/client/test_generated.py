@@ -45,7 +45,7 @@ def test_there_is_one_for_each_endpoint_in_both() -> None:
 @pytest.mark.parametrize(
     ("waited_for", "waits", "more"),
     [
-        (hosts.Host, sync.SyncHost, {"guest_from", "has_one_guest"}), (guests.Guest, sync.SyncGuest, {"call", "call_endpoint", "read_bytes", "alone"}), (files.Files, sync.SyncFiles, set()),
+        (hosts.Host, sync.SyncHost, {"guest_from", "has_one_guest"}), (guests.Guest, sync.SyncGuest, {"call", "call_endpoint", "read_bytes", "alone", "carrier"}), (files.Files, sync.SyncFiles, set()),
         (folders.Folders, sync.SyncFolders, {"copy_to"}), (processes.Processes, sync.SyncProcesses, set()), (streams.Stream, sync.SyncStream, set()),
     ],
 )  # fmt: skip

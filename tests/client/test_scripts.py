@@ -588,7 +588,7 @@ def test_both_systems_have_the_scripts_that_both_need() -> None:
     )
 
     assert unix - windows == {
-        "attributes", "connect", "disarm", "interrupt", "logs", "redirect", "relay", "sshd", "stream", "symlinks", "walk_entries",
+        "attributes", "connect", "disarm", "end_relay", "interrupt", "logs", "redirect", "relay", "sshd", "stream", "symlinks", "walk_entries",
         "watchdog",
     }  # fmt: skip
     assert windows - unix == {"frame", "temporary"}

@@ -6,7 +6,7 @@ from typing import Final
 from guestwire.errors import GuestwireError
 
 EXTRAS: Final[Mapping[str, frozenset[str]]] = {
-    "server": frozenset({"argon2", "cryptography", "pamela", "qemu", "uvloop"}),
+    "server": frozenset({"argon2", "cryptography", "pamela", "qemu", "uvloop", "websockets"}),
     "libvirt": frozenset(
         {"libvirt", "libvirt_lxc", "libvirt_qemu", "libvirtaio", "libvirtmod", "libvirtmod_lxc", "libvirtmod_qemu"}
     ),
