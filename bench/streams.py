@@ -265,8 +265,8 @@ async def _many(guest: Guest, name: str, count: int, *, tty: bool) -> list[Row]:
         try:
             pings = await _pings(guest)
         finally:
-            for task in busy:
-                task.cancel()
+            for carrying in busy:
+                carrying.cancel()
             await asyncio.gather(*busy, return_exceptions=True)
         echoes = [await _echo_time(process) for process in processes] if tty else []
         by_port = sum(process.way == "port" for process in processes)
