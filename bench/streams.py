@@ -81,7 +81,9 @@ async def measure(machine: Machine, folder: Path) -> list[Row]:
             async with _guest_at(port) as guest:
                 rows += await _many(guest, name, count, tty=tty)
         except (GuestwireError, TimeoutError) as error:
-            rows.append(Row(STREAMS, f"{name}: {str(error)[:100]}", "", None, None, "possible", met=False))
+            rows.append(
+                Row(STREAMS, f"{name}: {str(error).rpartition(': ')[2][:80]}", "", None, None, "possible", met=False)
+            )
     return rows
 
 
@@ -183,7 +185,7 @@ def _rate(name: str, count: int, seconds: float) -> Row:
 
 
 async def _idle_cost(machine: Machine, target: str) -> Row:
-    """Percent of a core that one idle shell takes: QEMU's threads for the guest's processors, and the client."""
+    """Percent of a core that one idle shell takes: QEMU, which is the guest, and the client."""
     qemu = _qemu_of(machine)
     without = await _cpu(qemu, None)
     ours, theirs = os.openpty()
@@ -219,9 +221,8 @@ async def _cpu(qemu: int, client: int | None) -> float:
 
 
 def _ticks(qemu: int, client: int | None) -> int:
-    tasks = [task for task in Path(f"/proc/{qemu}/task").iterdir() if (task / "comm").read_text().startswith("CPU ")]
-    found = sum(map(_ticks_of, tasks))
-    return found + (_ticks_of(Path(f"/proc/{client}")) if client else 0)
+    """Of the guest's processors and all else that QEMU does for it, and of the client."""
+    return _ticks_of(Path(f"/proc/{qemu}")) + (_ticks_of(Path(f"/proc/{client}")) if client else 0)
 
 
 def _ticks_of(folder: Path) -> int:

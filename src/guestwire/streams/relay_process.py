@@ -474,7 +474,8 @@ class RelayProcess:
                 await self._break(f"its agent does not know the process any more ({error.description})")
                 return
             if state.exited:
-                self._exit.set_result(Exit(state.exitcode, state.signal))
+                if not self._exit.done():  # its close may have seen it meanwhile
+                    self._exit.set_result(Exit(state.exitcode, state.signal))
                 self._wake.set()
         await asyncio.wait(self._readers)
         # Who reads nothing any more, and has no process, needs no relay either.
