@@ -15,6 +15,9 @@ from guestwire.wire import Command
 FREEZES: Final = frozenset({"guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list"})
 
 
+STARTS_AT_ONCE: Final = 3
+
+
 class LongWork(Protocol):
     """What goes on in a guest for long by its agent."""
 
@@ -39,6 +42,7 @@ class GuestAgent(AgentClient):
     Attributes:
         ports: these.
         long_work: what goes on; it adds and removes itself.
+        stream_starts: held while a stream starts, which takes a dozen processes: more at once take longer than one by one.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class GuestAgent(AgentClient):
         """Held by whoever freezes the guest for a time."""
         self.ports = ports
         self.long_work: set[LongWork] = set()
+        self.stream_starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._large_files = LargeFiles(self, ports) if ports else None
         self.files = self._large_files or Files(self)
         self.processes = Processes(self, exit_statuses)

@@ -16,7 +16,7 @@ import click
 
 from guestwire.cli.connecting import guest_names, on_guest
 from guestwire.cli.host_keys import write_known_hosts
-from guestwire.cli.output import examples
+from guestwire.cli.output import examples, note
 from guestwire.cli.ssh_keys import public_keys_in
 from guestwire.errors import GuestwireError, RequestError
 
@@ -70,15 +70,17 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
 
         async def prepare(one: "Guest") -> bool:
             await write_known_hosts(one, _alias(name), known_hosts)
-            return bool(key) and await _push(one, login, key)
+            return bool(key) and not await _has_key(one, login, key)
 
         # Before ssh: what is wrong with the guest is one sentence, and not ssh's.
         is_new = on_guest(context, name, prepare)
         try:
+            if is_new:
+                on_guest(context, name, lambda one: one.ssh_add_authorized_keys(login, [key]))
             code = _run(line)
         finally:
             if is_new:
-                on_guest(context, name, lambda one: one.ssh_remove_authorized_keys(login, [key]))
+                _take_key_away(context, name, login, key)
     raise click.exceptions.Exit(code)
 
 
@@ -132,8 +134,8 @@ def _alias(name: str) -> str:
     return name.replace("/", ".") + SUFFIX
 
 
-async def _push(guest: "Guest", user: str, key: str) -> bool:
-    """Lets a key log in; false: it could already, and stays."""
+async def _has_key(guest: "Guest", user: str, key: str) -> bool:
+    """True if this key may log in already."""
     from guestwire.client.errors import CallFailed  # noqa: PLC0415  # `--help` must not wait for the client
 
     try:
@@ -141,11 +143,21 @@ async def _push(guest: "Guest", user: str, key: str) -> bool:
     except CallFailed as error:
         if "No such file" not in error.message:
             raise
-        known = []
-    if any(key.split()[1] in one.split() for one in known):
         return False
-    await guest.ssh_add_authorized_keys(user, [key])
-    return True
+    return any(key.split()[1] in one.split() for one in known)
+
+
+def _take_key_away(context: click.Context, name: str, user: str, key: str) -> None:
+    """Ctrl-C and the like wait meanwhile: the key would stay."""
+    waiting = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in waiting}
+    try:
+        on_guest(context, name, lambda one: one.ssh_remove_authorized_keys(user, [key]))
+    except GuestwireError as error:
+        note(f"guestwire: your key is still in the guest; `guestwire ssh-key remove` takes it away: {error}")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _login_and_key(line: Sequence[str]) -> tuple[str, str]:

@@ -64,7 +64,10 @@ class ApiAccess:
             raise AgentError("GenericError", "the relay reads no more")
 
     async def forget(self, path: str) -> None:
-        """See `RelayAccess.forget`."""
+        """See `RelayAccess.forget`; nothing is kept open."""
+
+    async def forget_all(self) -> None:
+        """See `RelayAccess.forget_all`."""
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from guestwire.client.api_access import ApiAccess
-from guestwire.client.cancellation import finish_briefly, finish_when_cancelled
+from guestwire.client.cancellation import LAST_WITHIN, finish_when_cancelled
 from guestwire.client.errors import (
     CallFailed,
     ErrorContext,
@@ -215,12 +215,26 @@ async def start_in(
     check_texts(processes.context, *words, *(text for pair in variables for text in pair), cwd or "", user or "")
     window = None if tty is False else DEFAULT_WINDOW if tty is True else WindowSize(*tty)
     request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge, input)
-    # One that is started while its caller is cancelled ends by itself: its relay hears nothing.
-    process = LiveProcess(await finish_briefly(_start(processes, request)), request, processes.context)
+    starting = asyncio.create_task(_start(processes, request), name=f"start of {words[0]!r}")
+    try:
+        process = LiveProcess(await asyncio.shield(starting), request, processes.context)
+    except asyncio.CancelledError:
+        await finish_when_cancelled(_end_start(starting))
+        raise
     try:
         yield process
     finally:
         await finish_when_cancelled(process.close())
+
+
+async def _end_start(starting: "asyncio.Task[RemoteProcess]") -> None:
+    """Ends a program that is just being started; one that is started later all the same ends by itself: its relay hears nothing."""
+    await asyncio.wait([starting], timeout=LAST_WITHIN)
+    starting.cancel()
+    started = (await asyncio.gather(starting, return_exceptions=True))[0]
+    if not isinstance(started, BaseException):
+        with suppress(GuestwireError):
+            await started.close()
 
 
 async def run_by_stream(

@@ -196,6 +196,8 @@ class ProcessSocket:
                         self._flush()
                         return
             self._flush()
+            # What is said to a client that reads nothing waits for it, and it is heard no more meanwhile.
+            await self._wire.drain()
             if self._socket.close_expected():
                 return
 
@@ -215,6 +217,8 @@ class ProcessSocket:
             return
         if not message or message[0] != STDIN:
             raise ValueError("a binary message begins with 0")
+        if len(message) == 1:
+            return
         self._input.append(message[1:])
         self._input_size += len(message) - 1
         if self._input_size > WINDOW:

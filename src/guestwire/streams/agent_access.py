@@ -46,6 +46,11 @@ class AgentAccess:
         if file := self._files.pop(path, None):
             file.close()
 
+    async def forget_all(self) -> None:
+        """See `RelayAccess.forget_all`."""
+        for path in [*self._files]:
+            await self.forget(path)
+
     async def _open(self, path: str, mode: str) -> OpenFile:
         async with self._opening:
             if path not in self._files:
@@ -55,7 +60,8 @@ class AgentAccess:
 
 async def start_in_guest(agent: GuestAgent, request: StreamRequest) -> RelayProcess:
     """Starts a program by its guest's agent, and over ports of our own where its VM can be given some; see `start_process`."""
-    process = await start_process(AgentAccess(agent), request, agent.ports)
+    async with agent.stream_starts:
+        process = await start_process(AgentAccess(agent), request, agent.ports)
     agent.long_work.add(process)
     process.on_close = lambda: agent.long_work.discard(process)
     return process

@@ -1,6 +1,7 @@
 """The relay in the guest (`agent/scripts/unix/stream.sh`), as the host sees it: how it is started, and why it was not."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +11,10 @@ from guestwire.streams.remote_process import Output, StreamRequest
 
 FOLDERS: Final = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # the folder in it is for its owner alone
 """Where the relay makes a folder of its own: the first that it may write in."""
+
+_name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_THE_SHELLS: Final = frozenset({"PATH", "IFS", "ENV", "PPID", "UID", "EUID", "BASHOPTS", "SHELLOPTS"})
+"""Variables that a shell does not leave to others, or needs itself: they hold no secrets, and are set by `env`."""
 
 _mark = re.compile(rb"\x1e([0-9a-f-]{36})\n")
 
@@ -58,10 +63,14 @@ def mark_in(content: bytes) -> str | None:
 def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
     """The command that starts the relay of the stream with this id, and becomes the program."""
     size = f"{request.tty.rows} {request.tty.columns}" if request.tty else ""
+    ours = {name: value for name, value in request.env if _name.fullmatch(name) and name not in _THE_SHELLS}
+    others = {name: value for name, value in request.env if name not in ours}
+    environment = "".join(f" {name}={shlex.quote(value)}" for name, value in ours.items())
     flags = "m" * request.merge + "n" * (not request.input)
     return UNIX.script(
         "stream", stream, script_text("unix/relay.sh"), size, request.user or "", flags,
-        request.cwd or "", str(reads), request.argv[0], *UNIX.command(CommandSpec(request.argv, dict(request.env))),
+        request.cwd or "", str(reads), request.argv[0], environment and f"export{environment}",
+        *UNIX.command(CommandSpec(request.argv, others)),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import secrets
 import signal
 import socket
 import time
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -46,7 +47,7 @@ READ_AT_ONCE: Final = 256 * 1024
 IN_FLIGHT: Final = 28 * 1024
 """Bytes of input that the relay has not taken yet, at most: they wait in a pipe of 64 KiB, some of them perhaps twice."""
 
-STARTS_WITHIN: Final = 15.0
+STARTS_WITHIN: Final = 30.0
 PATIENCE: Final = 20.0
 """Seconds that agent or host may be away; the relay waits about as long."""
 
@@ -74,7 +75,8 @@ ENDS_WITHIN: Final = 5.0
 
 CLOSES_WITHIN: Final = 5.0
 
-_cleared: "set[int]" = set()
+_cleared: "weakref.WeakSet[OwnPorts]" = weakref.WeakSet()
+"""The ports of VMs where nothing is left of streams whose owners are gone."""
 
 
 class Pace(NamedTuple):
@@ -141,6 +143,10 @@ class RelayAccess(Protocol):
 
     async def forget(self, path: str) -> None:
         """A file or FIFO is used no more."""
+        ...
+
+    async def forget_all(self) -> None:
+        """None of them is."""
         ...
 
 
@@ -416,10 +422,10 @@ class RelayProcess:
         kinds = ("t",) if self._request.tty else ("0", *map(str, self._outputs))
         try:
             async with contextlib.AsyncExitStack() as stack:
-                if id(ports) not in _cleared:
-                    _cleared.add(id(ports))
+                if ports not in _cleared:
                     for name in await leftovers(ports, PURPOSE):
                         await ports.unplug(name)
+                    _cleared.add(ports)
                 sockets = {}
                 for kind in kinds:
                     name = new_name(PURPOSE)
@@ -429,7 +435,12 @@ class RelayProcess:
                     await self._order(f"p {kind} {name} {int(ports.needs_acknowledgement)}")
                 async with asyncio.timeout(PORTS_WITHIN):
                     await asyncio.gather(*map(self._greet, sockets.values()))
+                # From here on there is no way back, and so no time limit but that of each call.
+                try:
                     await self._move_over(sockets)
+                except GuestError as error:
+                    await self._break(f"its move to ports failed: {error}")
+                    raise
                 self.way = "port"
                 await asyncio.Event().wait()  # until it is cancelled, at the end
         except (GuestError, TimeoutError, OSError) as error:
@@ -529,8 +540,7 @@ class RelayProcess:
             self._exit.exception()
         with contextlib.suppress(GuestError, TimeoutError):
             async with asyncio.timeout(CLOSES_WITHIN):
-                for name in ("ctl", "in", "ack", "alive"):
-                    await self._access.forget(f"{self._folder}/{name}")
+                await self._access.forget_all()
         self.on_close()
 
     async def _end_program(self) -> bool:
@@ -621,6 +631,7 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
         async with asyncio.timeout(STARTS_WITHIN):
             folder, mark = await _find_relay(access, request, stream, pid)
     except TimeoutError:
+        await access.forget_all()
         raise GuestError(
             f"{access.guest}: process {pid} was started and its relay did not come up in {STARTS_WITHIN:g} seconds"
         ) from None
@@ -642,5 +653,6 @@ async def _find_relay(access: RelayAccess, request: StreamRequest, stream: str, 
                 await access.forget(f"{folder}/mark")
                 return folder, found
         if state.exited:
+            await access.forget_all()
             raise refusal(access.guest, request, state.exitcode)
         await asyncio.sleep(pauses.next())

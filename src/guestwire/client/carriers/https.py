@@ -49,7 +49,7 @@ LONGEST_HELD: Final = 25 * 3600.0
 EVENTS_TIMEOUT: Final = 60.0
 """Seconds; a stream of events says at least every fifteen that it is still there."""
 
-STREAM_STARTS_WITHIN: Final = 90.0
+STREAM_STARTS_WITHIN: Final = 190.0
 
 PROXY_HINT: Final = "HTTPS_PROXY and HTTP_PROXY name it; NO_PROXY=HOST goes without it"
 

@@ -46,7 +46,7 @@ class StreamStart(VmParameters, frozen=True, kw_only=True):
 
 
 @endpoints.endpoint(
-    "GET", STREAM_PATH, StreamStart, check=EVERYTHING, effect=Effect.DISRUPTS, timeout=60, kind=Kind.PROCESS
+    "GET", STREAM_PATH, StreamStart, check=EVERYTHING, effect=Effect.DISRUPTS, timeout=180, kind=Kind.PROCESS
 )
 async def stream(context: GuestContext, parameters: StreamStart) -> RemoteProcess:
     """Starts a program in the guest, and carries its input and outputs while it runs: a WebSocket.

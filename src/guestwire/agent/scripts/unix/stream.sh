@@ -1,10 +1,10 @@
 # Becomes a program whose standard streams are FIFOs, with a relay beside it that carries their bytes to and from the host.
 #   $1 the stream's id   $2 the relay, a script   $3 "ROWS COLUMNS": it gets a terminal   $4 the user it runs as   $5 m: its errors go
-#   where its output goes; n: it gets no input   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program; then it
-#   and its arguments, behind what sets its variables
+#   where its output goes; n: it gets no input   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program   $9 what
+#   sets its variables, a line for the shell; then the program and its arguments
 # The program keeps the id of this process: the agent says how it ended.
-id=$1 relay=$2 size=$3 user=$4 flags=$5 folder=$6 reads=$7 program=$8
-shift 8
+id=$1 relay=$2 size=$3 user=$4 flags=$5 folder=$6 reads=$7 program=$8 environment=$9
+shift 9
 merge=
 case $flags in *m*) merge=1 ;; esac
 [ -z "$folder" ] || cd -- "$folder" 2>/dev/null || exit 96
@@ -60,10 +60,15 @@ exec <"$d/i" >"$d/o"
 case $flags in *n*) exec </dev/null ;; esac
 if [ "$merge" = 1 ]; then exec 2>&1; else exec 2>"$d/e"; fi
 umask "$old"
+# The variables come last, for they may have any name; and never into a command line, which every user of the guest may read.
+become() {
+  eval "$environment"
+  exec "$@"
+}
 if [ -z "$size" ]; then
   # Its own group, and no other process: a leader of a group would have to be left for another.
-  [ "$group" = $$ ] || ! command -v setsid >/dev/null 2>&1 || exec setsid "$@"
-  exec "$@"
+  [ "$group" = $$ ] || ! command -v setsid >/dev/null 2>&1 || become setsid "$@"
+  become "$@"
 fi
 GUESTWIRE_STREAM=$d
 export GUESTWIRE_STREAM
@@ -71,9 +76,9 @@ if [ "$terminal" = script ]; then
   # `script` takes one line for a shell: the words are quoted for it.
   line=
   for word; do line="$line '$(printf %s. "$word" | sed "s/'/'\\\\''/g" | sed '$s/.$//')'"; done
-  exec script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; chown '${user:-root}' \"\$(tty)\"; stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec$line" /dev/null
+  become script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; chown '${user:-root}' \"\$(tty)\"; stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec$line" /dev/null
 fi
-exec "$terminal" -c 'import fcntl, os, pty, struct, sys, termios
+become "$terminal" -c 'import fcntl, os, pty, struct, sys, termios
 rows, columns, folder = int(sys.argv[1]), int(sys.argv[2]), os.environ.pop("GUESTWIRE_STREAM")
 def begin():
     fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
