@@ -1,6 +1,5 @@
 """Bytes between an end of this machine (standard streams, a socket) and one in a guest, both ways at the same time."""
 
-import asyncio
 import os
 import signal
 import stat
@@ -9,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 if TYPE_CHECKING:
+    import asyncio
+
     from guestwire.client.live_processes import LiveProcess
 
 CHUNK: Final = 64 * 1024
@@ -53,7 +54,7 @@ class ProcessEnd:
 class SocketEnd:
     """A connection that this machine has."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: "asyncio.StreamReader", writer: "asyncio.StreamWriter") -> None:
         self.read = reader.read
         self._writer = writer
 
@@ -87,12 +88,16 @@ class StandardStreams:
 
     async def read(self, size: int) -> bytes:
         """What is there, once there is something: then reading does not block."""
+        import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
         loop = asyncio.get_running_loop()
         await _ready(0, loop.add_reader, loop.remove_reader)
         return os.read(0, size)
 
     async def write(self, data: bytes) -> None:
         """Writes all of it; waits while nothing is taken."""
+        import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
         loop = asyncio.get_running_loop()
         while data:
             try:
@@ -106,6 +111,8 @@ class StandardStreams:
 
 async def _ready(file: int, add: Callable[..., None], remove: Callable[[int], bool]) -> None:
     """Waits until a file can be read or written; one that is no pipe and the like always can."""
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def be_ready() -> None:
@@ -134,6 +141,8 @@ async def carry(here: End, guest: GuestEnd, *, until_guest_ends: bool) -> None:
         GuestwireError: the guest's end broke.
         OSError: this machine's did.
     """
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     both = _BothWays(here, guest)
     receiving = asyncio.create_task(both.receive(), name="from the guest")
     sending = asyncio.create_task(both.send(), name="to the guest")
@@ -163,6 +172,8 @@ class _BothWays:
         self.is_silent = False
 
     async def send(self) -> None:
+        import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
         while data := await self._here.read(CHUNK):
             try:
                 await self._guest.write(data)
@@ -185,6 +196,8 @@ class _BothWays:
 
 async def until_signal(work: Coroutine[Any, Any, int], *signals: signal.Signals) -> int:
     """Does the work. SIGHUP, SIGTERM and these end it, with exit code 128 + N, when it has left nothing in a guest."""
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
     came: list[signal.Signals] = []
 

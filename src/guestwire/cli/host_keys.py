@@ -1,12 +1,10 @@
 """A guest's SSH host keys, read through its agent: what the agent says needs no question of trust."""
 
-import asyncio
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from guestwire.client.errors import CallFailed
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
@@ -35,6 +33,8 @@ async def read_host_keys(guest: "Guest") -> list[str]:
         NoHostKeys: there are none.
         CallFailed: they can't be read; see `client.errors`.
     """
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     contents = await asyncio.gather(*(_content(guest, path) for path in FILES))
     matches = filter(None, (_key.match(data.decode("ascii", "replace")) for data in contents))
     found = [f"{match[1]} {match[2]}" for match in matches]
@@ -47,6 +47,8 @@ async def read_host_keys(guest: "Guest") -> list[str]:
 
 async def _content(guest: "Guest", path: str) -> bytes:
     """The beginning of a file; nothing of one that is not there."""
+    from guestwire.client.errors import CallFailed  # noqa: PLC0415  # as above
+
     try:
         async with guest.open(path) as file:
             return await file.read(LONGEST)

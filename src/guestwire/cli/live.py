@@ -180,8 +180,7 @@ class _Live:
                     self._hang_up()
                     return
                 await self._process.stdin.write(data)
-            if not self._program.tty:
-                await self._process.stdin.close()
+            await self._process.stdin.close()  # on a terminal, what is piped here ends with Ctrl-D
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """`guestwire logs`: the journals of guests, or files in them, as they are written."""
 
-import asyncio
 import os
 import re
 import sys
@@ -18,6 +17,7 @@ from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
+
     from guestwire.client import Guest, Host
 
 MOST_LINES: Final = 100_000
@@ -136,6 +136,8 @@ class _Logs:
 
     async def show(self, *, follow: bool) -> int:
         """Gives the exit code."""
+        import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
         if len(self._guests) == 1:
             async with aclosing(self._read(0, follow=follow)) as lines:
                 async for line in lines:

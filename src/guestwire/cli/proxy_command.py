@@ -1,6 +1,5 @@
 """`guestwire proxy` and `guestwire forward`: connections of this machine go on in a guest, which needs no network for them."""
 
-import asyncio
 import os
 import re
 import signal
@@ -17,6 +16,8 @@ from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from guestwire.client import Guest
     from guestwire.client.live_processes import LiveProcess
 
@@ -95,6 +96,8 @@ def proxy(
 
 
 async def _serve_ssh(guest: "Guest") -> int:
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     from guestwire.agent.systems import SHELL, script_text  # noqa: PLC0415  # `--help` must not wait for it
 
     async with guest.start([SHELL, "-c", script_text("unix/sshd.sh")]) as process:
@@ -145,6 +148,8 @@ def forward(context: click.Context, guest: str, forwards: tuple[str, ...], *, js
 
 
 async def _listen(guest: "Guest", wanted: list[Forward], *, as_json: bool) -> int:
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     servers: list[asyncio.Server] = []
     connections: set[asyncio.Task[None]] = set()
     try:
@@ -168,8 +173,10 @@ async def _listen(guest: "Guest", wanted: list[Forward], *, as_json: bool) -> in
 
 
 async def _start_server(
-    accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None], one: Forward
-) -> asyncio.Server:
+    accept: "Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]", one: Forward
+) -> "asyncio.Server":
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     try:
         return await asyncio.start_server(accept, None if one.bind == EVERYWHERE else one.bind, one.port)
     except OSError as error:
@@ -180,7 +187,7 @@ async def _start_server(
         ) from error
 
 
-def _say(guest: "Guest", one: Forward, server: asyncio.Server, *, as_json: bool) -> None:
+def _say(guest: "Guest", one: Forward, server: "asyncio.Server", *, as_json: bool) -> None:
     for socket in server.sockets:
         address, port = socket.getsockname()[:2]
         if as_json:
@@ -190,7 +197,9 @@ def _say(guest: "Guest", one: Forward, server: asyncio.Server, *, as_json: bool)
             print(visible(f"{_shown(address, port)} leads to {where} in {guest.vm.name}"), flush=True)
 
 
-async def _pass_on(guest: "Guest", one: Forward, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_on(
+    guest: "Guest", one: Forward, reader: "asyncio.StreamReader", writer: "asyncio.StreamWriter"
+) -> None:
     try:
         async with guest.connect_tcp(one.host, one.host_port) as connection:
             await carry(SocketEnd(reader, writer), connection, until_guest_ends=False)

@@ -36,7 +36,7 @@ When the line exits, the first trap is still in place.
 
 LOGIN: Final = r"""
 IFS=: read -r USER _ _ _ _ HOME SHELL <<END
-$(grep "^$(id -un):" /etc/passwd || echo root:::::/:/bin/sh)
+$(getent passwd "$(id -un)" 2>/dev/null || grep "^$(id -un):" /etc/passwd || echo root:::::/:/bin/sh)
 END
 export USER HOME SHELL LOGNAME="$USER"
 cd

@@ -23,6 +23,9 @@ from guestwire.errors import GuestwireError, RequestError
 if TYPE_CHECKING:
     from guestwire.client import Guest
 
+REMOVED_WITHIN: Final = 20.0
+"""Seconds for taking a pushed key away again, in which no signal ends this."""
+
 SUFFIX: Final = ".guest"
 """Ends the names of guests in `~/.ssh/config`."""
 
@@ -76,7 +79,11 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
         is_new = on_guest(context, name, prepare)
         try:
             if is_new:
-                on_guest(context, name, lambda one: one.ssh_add_authorized_keys(login, [key]))
+                try:
+                    on_guest(context, name, lambda one: one.ssh_add_authorized_keys(login, [key]))
+                except GuestwireError:
+                    is_new = False
+                    raise
             code = _run(line)
         finally:
             if is_new:
@@ -149,11 +156,18 @@ async def _has_key(guest: "Guest", user: str, key: str) -> bool:
 
 def _take_key_away(context: click.Context, name: str, user: str, key: str) -> None:
     """Ctrl-C and the like wait meanwhile: the key would stay."""
+    import asyncio  # noqa: PLC0415  # `--help` must not wait for it
+
     waiting = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = {number: signal.signal(number, signal.SIG_IGN) for number in waiting}
+
+    async def remove(one: "Guest") -> None:
+        async with asyncio.timeout(REMOVED_WITHIN):
+            await one.ssh_remove_authorized_keys(user, [key])
+
     try:
-        on_guest(context, name, lambda one: one.ssh_remove_authorized_keys(user, [key]))
-    except GuestwireError as error:
+        on_guest(context, name, remove)
+    except (GuestwireError, TimeoutError) as error:
         note(f"guestwire: your key is still in the guest; `guestwire ssh-key remove` takes it away: {error}")
     finally:
         for number, handler in before.items():

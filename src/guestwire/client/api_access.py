@@ -9,7 +9,10 @@ from guestwire.client.errors import AgentRefused, CallFailed, is_passing
 from guestwire.client.processes import Processes
 from guestwire.contract.results import ProcessState
 from guestwire.errors import AgentError, GuestError
+from guestwire.streams.relay import NO_FILES
 from guestwire.streams.relay_process import Pace
+
+USED: Final = frozenset({"guest-file-open", "guest-file-read", "guest-file-seek", "guest-file-close"})
 
 WRITE: Final = 'exec cat >"$1"'
 """Into a FIFO that the relay reads."""
@@ -32,6 +35,16 @@ class ApiAccess:
         self._turn = asyncio.Lock()
         self._ended: dict[int, ProcessState[str]] = {}
         """Proxmox VE says once how a process ended."""
+
+    async def check(self) -> None:
+        """See `RelayAccess.check`."""
+        try:
+            with _as_guest_errors():
+                listed = (await self._calls.info()).supported_commands
+        except AgentError:  # one that does not tell is tried
+            return
+        if not {one.name for one in listed if one.enabled} >= USED:
+            raise GuestError(f"{self.guest}: {NO_FILES}")
 
     async def start(self, command: list[str]) -> int:
         """See `RelayAccess.start`."""

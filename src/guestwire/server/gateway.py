@@ -150,7 +150,10 @@ class Gateway:
             status, reason, body = answers.failure(form, error)
         else:
             if is_process:
-                socket_of = functools.partial(process_socket.ProcessSocket, process=result)
+                endpoint = call.route.endpoint if call.route else None
+                assert endpoint  # noqa: S101  # it was run
+                check = functools.partial(self._authorise, call, endpoint)
+                socket_of = functools.partial(process_socket.ProcessSocket, process=result, check=check)
                 return Response(101, "Switching Protocols", headers, upgraded=lambda wire: socket_of(wire).serve())
             if isinstance(result, AsyncGenerator):
                 return Response(OK, "OK", answers.EVENT_HEADERS, answers.as_events(result), closes=True)

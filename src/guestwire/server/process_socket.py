@@ -6,6 +6,7 @@ import contextlib
 import re
 import signal
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from guestwire.contract import Endpoint, rules
 from guestwire.contract.endpoints.program_streams import MOST_CHARACTERS
 from guestwire.contract.openapi import SECRETS_HEADER
 from guestwire.dispatch.pipeline import ReadParameters
-from guestwire.errors import GuestwireError, InvalidParameters, StreamBroken
+from guestwire.errors import Forbidden, GuestwireError, InvalidParameters, StreamBroken
 from guestwire.server.http1 import Refusal, Request, Wire
 from guestwire.streams.messages import LARGEST, STDIN, WINDOW, Ended, FromServer, Room, ToServer, encode
 from guestwire.streams.remote_process import STDERR, STDOUT, Output, RemoteProcess, WindowSize
@@ -31,6 +32,10 @@ WRONG_MESSAGE: Final = 1008
 _key: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """Sixteen bytes in base64."""
 
+CHECKED_EVERY: Final = 5.0
+"""Seconds between looks whether the user may still do this."""
+
+WITHDRAWN: Final = "the right to it was withdrawn"
 STOPS: Final = "the server stops"
 
 
@@ -87,10 +92,12 @@ class ProcessSocket:
     Args:
         wire: belongs to its maker.
         process: belongs to this one.
+        check: raises `Forbidden` when its user may not do this any more.
     """
 
-    def __init__(self, wire: Wire, process: RemoteProcess) -> None:
+    def __init__(self, wire: Wire, process: RemoteProcess, check: Callable[[], None]) -> None:
         self._wire = wire
+        self._check = check
         self._process = process
         self._socket = WebSocket(Side.SERVER, max_size=LARGEST)
         self._message = bytearray()
@@ -113,9 +120,12 @@ class ProcessSocket:
         feeding = asyncio.create_task(self._feed(), name="input")
         ending = asyncio.create_task(self._wire.ending.wait(), name="ending")
         carrying = asyncio.create_task(self._carry(), name="outputs")
-        tasks = {listening, feeding, ending, carrying}
+        checking = asyncio.create_task(self._until_forbidden(), name="rights")
+        tasks = {listening, feeding, ending, carrying, checking}
         try:
-            await asyncio.wait({listening, ending, carrying}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({listening, ending, carrying, checking}, return_when=asyncio.FIRST_COMPLETED)
+            if checking.done() and not carrying.done():
+                self._say(FromServer(broken=WITHDRAWN, fate="it is ended with it"))
             if ending.done() and not carrying.done():
                 self._say(FromServer(broken=STOPS, fate="it is ended with it"))
             if listening.done() and (error := listening.exception()):
@@ -131,6 +141,12 @@ class ProcessSocket:
             with contextlib.suppress(InvalidState):
                 self._socket.send_close(NORMAL)
             self._flush()
+
+    async def _until_forbidden(self) -> None:
+        with contextlib.suppress(Forbidden):
+            while True:
+                await asyncio.sleep(CHECKED_EVERY)
+                self._check()
 
     # To the client
 

@@ -3,13 +3,18 @@
 import asyncio
 from typing import Final
 
+from guestwire.agent.commands import FILE_CLOSE, FILE_FLUSH, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE, INFO
 from guestwire.agent.files import OpenFile
 from guestwire.agent.guest import GuestAgent
 from guestwire.agent.results import ProcessStatus
+from guestwire.errors import AgentError, GuestError
+from guestwire.streams.relay import NO_FILES
 from guestwire.streams.relay_process import Pace, RelayProcess, start_process
 from guestwire.streams.remote_process import StreamRequest
 
-FIFOS: Final = ("in", "ctl")
+USED: Final = frozenset(
+    one.command.name for one in (FILE_OPEN, FILE_CLOSE, FILE_READ, FILE_WRITE, FILE_SEEK, FILE_FLUSH)
+)
 
 
 class AgentAccess:
@@ -24,6 +29,16 @@ class AgentAccess:
         self._agent = agent
         self._files: dict[str, OpenFile] = {}
         self._opening = asyncio.Lock()
+
+    async def check(self) -> None:
+        """See `RelayAccess.check`."""
+        try:
+            listed = (await self._agent.execute(INFO)).supported_commands
+        except AgentError:  # one that does not tell is tried
+            return
+        enabled = {one.name for one in listed if one.enabled}
+        if not enabled >= USED:
+            raise GuestError(f"{self.guest}: {NO_FILES}")
 
     async def start(self, command: list[str]) -> int:
         """See `RelayAccess.start`."""

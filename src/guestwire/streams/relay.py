@@ -13,8 +13,8 @@ FOLDERS: Final = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # the f
 """Where the relay makes a folder of its own: the first that it may write in."""
 
 _name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_THE_SHELLS: Final = frozenset({"PATH", "IFS", "ENV", "PPID", "UID", "EUID", "BASHOPTS", "SHELLOPTS"})
-"""Variables that a shell does not leave to others, or needs itself: they hold no secrets, and are set by `env`."""
+_by_env = re.compile(r"PATH|IFS|ENV|PPID|E?UID|OPTIND|BASH.*|SHELLOPTS|HOME|SHELL|USER|LOGNAME|(?:LD|PYTHON).*")
+"""Variables that mean something to what starts the program (a shell, su, script): `env` sets them last. They hold no secrets."""
 
 _mark = re.compile(rb"\x1e([0-9a-f-]{36})\n")
 
@@ -27,6 +27,7 @@ ONE_READ, MANY_READS = 1, 16
 NO_TERMINAL: Final = (
     "no terminal can be had: the guest has neither `script` (package bsdutils or util-linux) nor Python"
 )
+NO_FILES: Final = "no stream can be had: its agent does not allow all that is done with files"
 REASONS: Final = {
     92: "no stream can be had: the guest has no folder that its agent may write in, of /run, /dev/shm, /tmp and /var/tmp",
     94: NO_TERMINAL,
@@ -63,7 +64,7 @@ def mark_in(content: bytes) -> str | None:
 def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
     """The command that starts the relay of the stream with this id, and becomes the program."""
     size = f"{request.tty.rows} {request.tty.columns}" if request.tty else ""
-    ours = {name: value for name, value in request.env if _name.fullmatch(name) and name not in _THE_SHELLS}
+    ours = {name: value for name, value in request.env if _name.fullmatch(name) and not _by_env.fullmatch(name)}
     others = {name: value for name, value in request.env if name not in ours}
     environment = "".join(f" {name}={shlex.quote(value)}" for name, value in ours.items())
     flags = "m" * request.merge + "n" * (not request.input)

@@ -121,6 +121,14 @@ class RelayAccess(Protocol):
     pace: Pace
     largest_frame: int
 
+    async def check(self) -> None:
+        """Looks whether the guest's agent allows what a relay is reached by.
+
+        Raises:
+            GuestError: `NO_FILES`; nothing was started.
+        """
+        ...
+
     async def start(self, command: list[str]) -> int:
         """Starts a program, whose outputs nobody keeps; its id."""
         ...
@@ -459,10 +467,10 @@ class RelayProcess:
                 return
 
     async def _move_over(self, sockets: dict[str, socket.socket]) -> None:
-        async with self._input_turn:
-            for output in self._outputs:
-                self._port_of[output].set_result(sockets["t" if self._request.tty else str(output)])
-            await self._order("w")
+        for output in self._outputs:
+            self._port_of[output].set_result(sockets["t" if self._request.tty else str(output)])
+        await self._order("w")
+        async with self._input_turn:  # whose holder waits for a program that does not read
             if not self._input_ended and not self._input_refused:
                 await self._frame(b"p\n")
                 self._input = sockets["t" if self._request.tty else "0"]
@@ -501,7 +509,7 @@ class RelayProcess:
             try:
                 await self._access.write(f"{self._folder}/ctl", b"k %d\n" % number)
                 noted = await self._access.read(f"{self._folder}/alive", 0, 32)
-                if noted[:-1].isdigit() and int(noted) >= number - 1:
+                if noted[:-1].isdigit() and int(noted[:-1]) >= number - 1:
                     answered_at = time.monotonic()
             except AgentError as error:
                 if is_refused(error):
@@ -625,15 +633,19 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
         AgentError: the guest's own reason: no such program, folder or user.
         GuestError: the guest can't do it, or does not answer.
     """
+    await access.check()
     stream = secrets.token_hex(8)
     pid = await access.start(starting(request, stream, reads=ONE_READ if ports else MANY_READS))
     try:
         async with asyncio.timeout(STARTS_WITHIN):
             folder, mark = await _find_relay(access, request, stream, pid)
+    except asyncio.CancelledError:
+        await access.forget_all()
+        raise
     except TimeoutError:
         await access.forget_all()
         raise GuestError(
-            f"{access.guest}: process {pid} was started and its relay did not come up in {STARTS_WITHIN:g} seconds"
+            f"{access.guest}: process {pid} was started and its relay did not come up in {STARTS_WITHIN:g} seconds; where it does, it ends the process"
         ) from None
     process = RelayProcess(access, request, pid, folder, mark)
     process.begin(ports)

@@ -198,8 +198,13 @@ class HttpsCarrier:
         async def keep(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
             refused.append(params.response)
 
+        async def refuse(_session: Any, _context: Any, _params: aiohttp.TraceRequestRedirectParams) -> None:
+            # The API never redirects, and the target of a redirection must not get credentials and secrets.
+            raise ConnectionError("it redirects to another place")
+
         trace = aiohttp.TraceConfig()
         trace.on_request_end.append(keep)
+        trace.on_request_redirect.append(refuse)
         # A connection of its own: it is held for long, and closed with it.
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=_trusting(self._trust), limit=1),

@@ -1,5 +1,6 @@
 """A program in a guest with its bytes both ways while it runs."""
 
+import contextlib
 from typing import Annotated, Final
 
 from guestwire.agent.commands import GET_OSINFO
@@ -78,6 +79,9 @@ async def stream(context: GuestContext, parameters: StreamStart) -> RemoteProces
     try:
         return await start_in_guest(agent, request)
     except AgentError as error:
-        if (await agent.execute(GET_OSINFO)).id == WINDOWS_ID:
+        system = None
+        with contextlib.suppress(GuestError):  # an old agent does not say
+            system = (await agent.execute(GET_OSINFO)).id
+        if system == WINDOWS_ID:
             raise GuestError(f"{agent.guest}: {NO_STREAM_IN_WINDOWS}") from error
         raise
