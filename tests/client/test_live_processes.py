@@ -18,6 +18,9 @@ from guestwire.testing import SandboxedAgent
 
 pytestmark = pytest.mark.agent
 
+without_libvirt = pytest.mark.parametrize("way", ["unix", "guestwire", "limited"], indirect=True)
+"""For what does not depend on the carrier below the relay: libvirt's is slow, and has its own tests here."""
+
 
 def some_bytes(size: int) -> bytes:
     """All values, in no order."""
@@ -93,6 +96,7 @@ async def test_outputs_are_apart_and_lines_come_as_they_are_written(way: Way) ->
         assert await process.wait() == Exit(code=7)
 
 
+@without_libvirt
 async def test_merged_outputs_keep_their_order(way: Way) -> None:
     program = "for n in 1 2 3 4 5 6 7 8 9; do echo $n; echo e$n >&2; done"
 
@@ -101,6 +105,7 @@ async def test_merged_outputs_keep_their_order(way: Way) -> None:
         assert (await process.stdout.read()).split() == [b"%s%d" % (e, n) for n in range(1, 10) for e in (b"", b"e")]
 
 
+@without_libvirt
 async def test_variables_and_folder_are_those_that_were_given(way: Way) -> None:
     odd = {"A": "1 2'\"$x\n3", "user": "labuser", "d": "/nope"}  # names that the relay's script has, too
 
@@ -108,6 +113,7 @@ async def test_variables_and_folder_are_those_that_were_given(way: Way) -> None:
         assert (await process.stdout.read()).decode() == "/usr/lib\n" + "".join(f"{value}|" for value in odd.values())
 
 
+@without_libvirt
 async def test_signals_reach_it_and_what_it_started(way: Way) -> None:
     async with way.guest.start(["sh", "-c", "sleep 1000 & echo $!; wait"]) as process:
         child = (await process.stdout.readline()).decode().strip()
@@ -117,6 +123,7 @@ async def test_signals_reach_it_and_what_it_started(way: Way) -> None:
     assert not (await way.guest.run(["kill", "-0", child])).ok
 
 
+@without_libvirt
 async def test_the_end_of_a_program_is_not_that_of_its_outputs(way: Way) -> None:
     async with way.guest.start(["sh", "-c", "(sleep 2; echo late) & echo early"]) as process:
         assert await process.stdout.readline() == b"early\n"
@@ -124,6 +131,7 @@ async def test_the_end_of_a_program_is_not_that_of_its_outputs(way: Way) -> None
         assert await process.stdout.readline() == b"late\n"
 
 
+@without_libvirt
 async def test_who_reads_no_more_says_so(way: Way) -> None:
     async with way.guest.start(["sh", "-c", "exec <&-; echo deaf; sleep 1000"]) as process:
         await process.stdout.readline()
@@ -156,6 +164,7 @@ async def test_a_reader_that_stops_stops_the_writer(way: Way) -> None:
     counter.unlink()
 
 
+@without_libvirt
 async def test_a_run_that_is_large_is_whole(way: Way) -> None:
     is_quick = way.server is None or not way.server.limited
     size = 18 * 1024 * 1024 if is_quick and "qemu" not in way.options[1] else 200_000
@@ -170,6 +179,7 @@ async def test_a_run_that_is_large_is_whole(way: Way) -> None:
         await way.guest.run(["sh", "-c", "echo odd >&2; exit 3"], large=True, check=True)
 
 
+@without_libvirt
 async def test_variables_stand_in_no_command_line(way: Way) -> None:
     """Each user of the guest may read them all."""
     secret = "s3cr3t-value"
@@ -181,6 +191,7 @@ async def test_variables_stand_in_no_command_line(way: Way) -> None:
         await process.stdin.write("\n")
 
 
+@without_libvirt
 async def test_no_handle_stays_open_in_the_agent(way: Way) -> None:
     for end in ("leave", "close"):
         async with way.guest.start(["sh", "-c", "yes | head -c 3000000; sleep 2"]) as process:
@@ -210,6 +221,7 @@ async def test_what_can_not_be_started_is_one_sentence(
             pass
 
 
+@without_libvirt
 async def test_nonsense_is_refused_before_it_is_sent(way: Way) -> None:
     for argv, env in ([], {}), (["a\0b"], {}), (["true"], {"A=B": "x"}):
         with pytest.raises(WrongParameters):
@@ -238,6 +250,7 @@ async def test_a_terminal_is_one(way: Way) -> None:
         assert await process.wait() == Exit(code=5)
 
 
+@without_libvirt
 async def test_end_of_input_on_a_terminal_is_ctrl_d(way: Way) -> None:
     async with way.guest.start(["cat"], tty=True) as process:
         await process.stdin.write("line\n")
@@ -246,6 +259,7 @@ async def test_end_of_input_on_a_terminal_is_ctrl_d(way: Way) -> None:
         assert await process.wait() == Exit(code=0)
 
 
+@without_libvirt
 async def test_several_at_once_are_not_mixed(way: Way) -> None:
     async def echo(number: int) -> bool:
         data = f"{number};".encode() * 5000

@@ -17,7 +17,6 @@ from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.errors import GuestwireError
 
 if TYPE_CHECKING:
-
     from guestwire.client import Guest, Host
 
 MOST_LINES: Final = 100_000
