@@ -1,0 +1,98 @@
+"""Programs over a WebSocket: who may open one, and what ends it."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from calling import site, vm
+from persons import authorization, person, settling
+from serving import Serving
+from ways import over_https
+
+from guestwire.testing import SandboxedAgent
+
+pytestmark = pytest.mark.agent
+
+PATH = "/api2/json/nodes/pve1/qemu/100/guestwire/stream"
+
+
+@pytest.fixture(scope="module")
+async def served() -> AsyncIterator[Serving]:
+    people = settling(
+        person("ann@pve", ("/vms/100", "Administrator")),
+        person("looker@pve", ("/vms/100", "PVEAuditor")),
+        person("gone@pve", ("/vms/100", "Administrator")),
+    )
+    async with Serving.of(site(vm(100, "web")), prepare=people) as server, SandboxedAgent(server.folder / "100.qga"):
+        yield server
+
+
+def login_of(userid: str) -> dict[str, str]:
+    name, _, value = authorization(userid).partition(": ")
+    return {name: value}
+
+
+async def refusal(server: Serving, *, login: str = "ann@pve", query: str = "command=true", **headers: str) -> int:
+    """The status of a handshake that fails."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=server.tls)) as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await session.ws_connect(
+                f"https://127.0.0.1:{server.port}{PATH}?{query}",
+                headers=login_of(login) | {name.replace("_", "-"): text for name, text in headers.items()},
+            )
+        return caught.value.status
+
+
+async def test_who_may_run_nothing_opens_none(served: Serving) -> None:
+    assert await refusal(served, login="looker@pve") == 403
+    assert await refusal(served, login="nobody@pve") == 401
+
+
+async def test_a_page_of_another_site_opens_none(served: Serving) -> None:
+    assert await refusal(served, Origin="https://elsewhere.example") == 403
+
+
+async def test_variables_are_refused_in_an_address(served: Serving) -> None:
+    assert await refusal(served, query="command=true&env=A%3D1") == 400
+    assert await refusal(served, Guestwire_Secrets="no base64") == 400
+    wrong = base64.b64encode(json.dumps({"command": ["id"]}).encode()).decode()
+    assert await refusal(served, Guestwire_Secrets=wrong) == 400
+
+
+@pytest.mark.parametrize("message", ["{", '{"unknown": 1}', '{"resize": [0, 1]}', '{"signal": 999}', b"\x05x"])
+async def test_a_client_that_says_what_it_may_not_loses_its_program(served: Serving, message: Any) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=served.tls)) as session:
+        socket = await session.ws_connect(
+            f"https://127.0.0.1:{served.port}{PATH}?command=sleep&command=1000",
+            headers=login_of("ann@pve"),
+        )
+        pid = json.loads(await socket.receive_str())["pid"]
+        await (socket.send_bytes if isinstance(message, bytes) else socket.send_str)(message)
+        async with asyncio.timeout(20):
+            while (said := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+        assert said.type is aiohttp.WSMsgType.CLOSE
+    async with await over_https(served) as host:
+        guest = await host.guest("web")
+        async with asyncio.timeout(20):
+            while (await guest.run(["kill", "-0", str(pid)])).ok:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_right_that_is_withdrawn_ends_it(served: Serving) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=served.tls)) as session:
+        socket = await session.ws_connect(
+            f"https://127.0.0.1:{served.port}{PATH}?command=sleep&command=1000", headers=login_of("gone@pve")
+        )
+        await socket.receive_str()
+        async with await over_https(served) as root:
+            await root.raw("DELETE", "/access/users/gone@pve")
+        async with asyncio.timeout(20):
+            said = ""
+            while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                said += message.data
+    assert "the right to it was withdrawn" in said
