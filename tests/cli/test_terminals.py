@@ -59,7 +59,7 @@ async def shell(opened: Emulator) -> Emulator:
     """A login shell in the guest, at its prompt on an empty screen."""
     opened.resize(24, 80)
     # The size and the keys go by different ways.
-    opened.type("q\x03\x15until [ \"$(stty size)\" = '24 80' ]; do sleep 0.1; done; clear\r")
+    opened.type("\x15until [ \"$(stty size)\" = '24 80' ]; do sleep 0.1; done; clear\r")
     await opened.see(READY)
     return opened
 
