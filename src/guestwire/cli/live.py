@@ -116,7 +116,7 @@ class _Live:
         self._guest = guest
         self._process = process
         self._program = program
-        self._is_left = False
+        self._is_left = self._is_hung_up = False
         self._interrupts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -142,7 +142,7 @@ class _Live:
                     await self._process.leave()
                     left = (HAS_ENDED if has_ended else LEFT).format(pid=pid, name=name)
                     raise LeftRunning(f"{self._guest.context}: interrupted; {left}") from None
-                if self._interrupts < 0:
+                if self._is_hung_up:
                     raise Hangup(
                         f"{self._guest.context}: closed, and process {self._process.pid} ended with it"
                     ) from None
@@ -199,7 +199,7 @@ class _Live:
                 loop.remove_signal_handler(number)
 
     def _hang_up(self) -> None:
-        self._interrupts = -1
+        self._is_hung_up = True
         self._main.cancel()
 
     def _interrupt(self) -> None:
