@@ -147,6 +147,21 @@ class TestEnds:
         assert await guest.read_file("/run/count") == b"1000000\n"
 
 
+async def test_a_reset_ends_it_at_once(machine: Machine) -> None:
+    async with await connect(f"unix:{machine.agent_socket}?qmp={machine.qmp_socket}") as host:
+        guest = await host.guest("guest")
+        with contextlib.suppress(StreamEnded):  # and closing it is no second error
+            async with guest.start(["cat"]) as process:
+                await until_by_port(process)
+                await machine.reset()
+                async with asyncio.timeout(15):  # less than an agent is waited for
+                    with pytest.raises(StreamEnded, match="its VM was reset") as caught:
+                        await process.wait()
+        assert caught.value.fate == "it ended with that"
+        await guest.wait_ready()
+        await until_nothing_is_left(guest)
+
+
 async def test_the_agent_is_idle_when_its_host_has_gone(debian: Machine) -> None:
     async with await connect(f"unix:{debian.agent_socket}?qmp={debian.qmp_socket}") as host:
         guest = await host.guest("112")

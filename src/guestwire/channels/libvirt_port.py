@@ -40,6 +40,7 @@ class LibvirtPorts:
     """
 
     needs_acknowledgement = True
+    resets = 0
 
     def __init__(self, libvirt: Libvirt, uuid: str, guest: str) -> None:
         self.place = Place(LIBVIRT, libvirt.uri, uuid)

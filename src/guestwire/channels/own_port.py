@@ -42,10 +42,14 @@ class OwnPorts(Protocol):
         place: which VM it is, for another process.
         needs_acknowledgement: what a guest sends is taken from it also while nobody reads it here: who sends much must
             wait for a word from time to time.
+        resets: how often the VM was reset, as far as that was seen.
     """
 
     place: Place
     needs_acknowledgement: bool
+
+    @property
+    def resets(self) -> int: ...  # noqa: D102  # above
 
     async def plug_in(self, name: str) -> None:
         """Gives the running VM a port, until it is stopped."""

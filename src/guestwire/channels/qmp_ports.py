@@ -63,6 +63,11 @@ class QmpPorts:
         """Held while it is seen where there is room: two at once would make a controller each."""
         self._next_at = 0.0
 
+    @property
+    def resets(self) -> int:
+        """See `OwnPorts`."""
+        return self._monitor.resets
+
     async def plug_in(self, name: str) -> None:
         """See `OwnPorts.plug_in`."""
         await self._connected()

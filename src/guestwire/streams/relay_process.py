@@ -77,6 +77,8 @@ ENDS_WITHIN: Final = 5.0
 
 CLOSES_WITHIN: Final = 5.0
 
+RESET: Final = "its VM was reset"
+
 _cleared: "weakref.WeakSet[OwnPorts]" = weakref.WeakSet()
 """The ports of VMs where nothing is left of streams whose owners are gone."""
 
@@ -185,6 +187,8 @@ class RelayProcess:
         self._buffers = {output: OutputBuffer() for output in self._outputs}
         self._port_of: dict[Output, asyncio.Future[socket.socket]] = {}
         self._input: socket.socket | None = None
+        self._ports: OwnPorts | None = None
+        self._resets = 0
         self._plugged = contextlib.AsyncExitStack()
         """The ports that it has."""
         self._input_turn = asyncio.Lock()
@@ -213,6 +217,7 @@ class RelayProcess:
         """
         loop = asyncio.get_running_loop()
         self._plugged = plugged
+        self._ports, self._resets = ports, ports.resets if ports else 0
         self._port_of = {output: loop.create_future() for output in self._outputs} if ports else {}
         if port:
             self._port_of[STDOUT].set_result(port)
@@ -524,6 +529,9 @@ class RelayProcess:
         while True:
             await asyncio.sleep(KEEPALIVE)
             number += 1
+            if self._was_reset:
+                await self._break(RESET)
+                return
             try:
                 await self._access.write(f"{self._folder}/ctl", b"k %d\n" % number)
                 noted = await self._access.read(f"{self._folder}/alive", 0, 32)
@@ -539,6 +547,12 @@ class RelayProcess:
                 return
 
     async def _close(self) -> None:
+        if not self._was_reset:
+            await self._close_there()
+        await self._clear()
+
+    async def _close_there(self) -> None:
+        """Leaves nothing of the stream in the guest."""
         has_exited = self._exit.done() and not self._exit.exception()
         # Whose relay was killed sees no end of the outputs: nothing in the guest would remove what is there.
         may_be_alone = self._broken is not None or (has_exited and not all(reader.done() for reader in self._readers))
@@ -552,7 +566,6 @@ class RelayProcess:
             with contextlib.suppress(GuestError, TimeoutError):
                 async with asyncio.timeout(CLOSES_WITHIN):
                     await self._access.start(clearing(self._folder))
-        await self._clear()
 
     async def _clear(self) -> None:
         """Leaves nothing of the stream on this side."""
@@ -596,6 +609,9 @@ class RelayProcess:
             try:
                 return await call()
             except GuestError as error:
+                if self._was_reset:
+                    await self._break(RESET)
+                    raise self._broken or error from error
                 patience = PATIENCE
                 if isinstance(error, AgentError):
                     # What it did before it does again, when its file systems are thawed.
@@ -607,12 +623,17 @@ class RelayProcess:
                     raise self._broken or error from error
             await asyncio.sleep(pauses.next())
 
+    @property
+    def _was_reset(self) -> bool:
+        return self._ports is not None and self._ports.resets != self._resets
+
     def _broken_error(self, why: str) -> StreamBroken:
-        fate = (
-            "it had ended before"
-            if self._exit.done()
-            else "it is ended there within 25 seconds, if the guest still runs it"
-        )
+        if self._exit.done():
+            fate = "it had ended before"
+        elif self._was_reset:
+            fate = "it ended with that"
+        else:
+            fate = "it is ended there within 25 seconds, if the guest still runs it"
         return StreamBroken(self._access.guest, self.pid, why, fate)
 
     async def _break(self, why: str) -> None:
