@@ -4,6 +4,7 @@ The echo of a key is made by the guest's kernel, for `cat` on a terminal: what i
 """
 
 import asyncio
+import hashlib
 import os
 import sys
 import time
@@ -29,6 +30,10 @@ TYPING: Final = 0.06
 """Seconds between keys."""
 
 OUTPUTS: Final = 4
+WHOLE: Final = 1024
+"""MiB."""
+
+WHOLE_WITHIN: Final = 300.0
 CARRIED: Final = 48 * 1024 * 1024
 IDLE: Final = 20.0
 TERMINALS: Final = 100
@@ -74,7 +79,7 @@ async def measure(machine: Machine, folder: Path) -> list[Row]:
         *_times("first output after it was written, agent commands alone", alone_first, 50.0),
     ]
     async with _guest_at(port) as guest:
-        rows += [await _rate_out(guest), await _rate_in(guest)]
+        rows += [await _rate_out(guest), await _rate_in(guest), await _there_and_back(guest)]
     rows.append(await _idle_cost(machine, port))
     for name, count, tty in (("50 streams", STREAMS_AT_ONCE, False), ("100 idle terminals", TERMINALS, True)):
         try:
@@ -175,6 +180,29 @@ async def _rate_in(guest: Guest) -> Row:
         await process.stdin.close()
         count = int(await process.stdout.read())
         return _rate("48 MiB to the guest, a port", count, time.perf_counter() - began)
+
+
+async def _there_and_back(guest: Guest) -> Row:
+    """1 GiB both ways at once, by SHA-256."""
+    piece, sent, came = os.urandom(1024 * 1024), hashlib.sha256(), hashlib.sha256()
+    async with asyncio.timeout(WHOLE_WITHIN), guest.start(["cat"]) as process:
+        await _until_way(process, "port")
+        began = time.perf_counter()
+
+        async def send() -> None:
+            for number in range(WHOLE):
+                data = number.to_bytes(8, "big") + piece[8:]
+                sent.update(data)
+                await process.stdin.write(data)
+            await process.stdin.close()
+
+        sending = asyncio.create_task(send())
+        while data := await process.stdout.read(65536):
+            came.update(data)
+        await sending
+    rate = WHOLE * len(piece) / (time.perf_counter() - began) / 1e6
+    is_whole = sent.digest() == came.digest()
+    return Row(STREAMS, "1 GiB there and back at once, by SHA-256", "MB/s", None, rate, "whole", is_whole)
 
 
 def _rate(name: str, count: int, seconds: float) -> Row:
