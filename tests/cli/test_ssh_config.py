@@ -42,7 +42,11 @@ async def test_they_lead_there_from_any_folder_and_environment(
         SandboxedAgent(server.folder / "101.qga", name="db"),
     ):
         monkeypatch.chdir(server.folder)
-        given = {"host": f"https://127.0.0.1:{server.port}", "token_file": "state/admin-token", "ca": "state/server.pem"}
+        given = {
+            "host": f"https://127.0.0.1:{server.port}",
+            "token_file": "state/admin-token",
+            "ca": "state/server.pem",
+        }
         profile = tmp_path / "guestwire" / "config.toml"
         profile.parent.mkdir()
         table = "lab" if way == "profile" else "default"
@@ -91,7 +95,14 @@ async def test_secrets_stay_in_the_environment() -> None:
     assert "secrets of the environment are not in these lines" in done.errors
 
 
-ODD = ["a;touch hit;b.guest", "a$(touch hit)b.guest", "a`touch hit`b.guest", 'a"b.guest', "a b.guest", "a|touch hit.guest"]
+ODD = [
+    "a;touch hit;b.guest",
+    "a$(touch hit)b.guest",
+    "a`touch hit`b.guest",
+    'a"b.guest',
+    "a b.guest",
+    "a|touch hit.guest",
+]
 
 
 @pytest.mark.parametrize("name", [*ODD, "a'b.guest"])
@@ -102,7 +113,7 @@ async def test_ssh_runs_no_name_as_a_command(name: str, tmp_path: Path) -> None:
     said = ssh(config, name, tmp_path, environment(tmp_path, PATH=PROGRAMS))
 
     assert "hostname contains invalid characters" in said
-    assert os.listdir(tmp_path) == ["config"]
+    assert list(tmp_path.iterdir()) == [config]
 
 
 @pytest.mark.parametrize("name", [*ODD, "-x.guest", "a*b.guest"])
@@ -118,14 +129,14 @@ async def test_an_older_ssh_which_takes_any_name_runs_none_as_a_command(name: st
     )
 
     assert re.fullmatch(rf"guestwire: guest {re.escape(name.removesuffix('.guest'))} on .*/none.*\n", done.stderr)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_quote_is_left_to_other_lines(tmp_path: Path) -> None:
+async def test_a_quote_is_left_to_other_lines() -> None:
     """It would end the quoted name, where an older ssh takes it."""
     [first, *_] = (await lines("--host", "unix:/none")).splitlines()
 
-    assert first == "Host *.guest \"!*'*\""
+    assert first == 'Host *.guest "!*\'*"'
 
 
 @pytest.mark.parametrize("name", ["../../x.guest", "/etc/x.guest", "web", ".guest", ""])
@@ -134,11 +145,12 @@ async def test_a_name_that_is_no_guests_is_refused(name: str, tmp_path: Path) ->
 
     assert done.code == 2
     assert b"is no guest's name for ssh; write web.guest, 100.guest or pve1.100.guest" in done.errors
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("guest", "name"), [("web", "web.guest"), ("a.b", "a.b.guest"), ("pve1/100", "pve1.100.guest"), ("100", "100.guest")]
+    ("guest", "name"),
+    [("web", "web.guest"), ("a.b", "a.b.guest"), ("pve1/100", "pve1.100.guest"), ("100", "100.guest")],
 )
 def test_a_name_for_ssh_means_its_guest(guest: str, name: str) -> None:
     assert (ssh_name(guest), guest_of(name)) == (name, guest)

@@ -60,7 +60,9 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
     if config:
         print(config_lines(context), end="")
         if os.environ.get("GUESTWIRE_TOKEN") or os.environ.get("GUESTWIRE_PASSWORD"):
-            note("guestwire: secrets of the environment are not in these lines: a token's file (--token-file) is better")
+            note(
+                "guestwire: secrets of the environment are not in these lines: a token's file (--token-file) is better"
+            )
         return
     if not guest:
         raise click.UsageError("a guest is missing, as in `guestwire ssh root@web`.")
@@ -102,7 +104,7 @@ def config_lines(context: click.Context) -> str:
     # character that means something there; before 9.6 (CVE-2023-51385) it took any, and a link in a git repository was
     # enough to run a command. In single quotes only a quote could, and names with one are left to other lines.
     return (
-        f"Host *{SUFFIX} \"!*'*\"\n"
+        f'Host *{SUFFIX} "!*\'*"\n'
         f"    ProxyCommand {proxy.replace('%', '%%')} -- '%n'\n"
         f'    UserKnownHostsFile "{folder.replace("%", "%%")}/%n"\n'
         "    GlobalKnownHostsFile /dev/null\n"
