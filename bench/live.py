@@ -13,7 +13,7 @@ from typing import Final
 from bench import streams
 from bench.errors import BenchError
 from bench.results import LIVE, Row
-from bench.service import free_port
+from bench.service import Vm, free_port, serve
 from bench.timing import Samples, timed_async
 from devtools.guests import GuestImage, Machine
 from guestwire.client import connect
@@ -33,10 +33,11 @@ SSH_STARTS_WITHIN: Final = 60.0
 ENDS_WITHIN: Final = 300.0
 """Seconds for one command."""
 
-PROXIES: Final[Mapping[str, str]] = {
-    "agent commands": f"{sys.executable} -m guestwire --host unix:{{agent}} proxy --sshd guest",
+WAYS: Final[Mapping[str, str]] = {
+    "a port of our own": "--host 'unix:{agent}?qmp={qmp}'",
+    "agent commands": "--host unix:{agent}",
 }
-"""Proxy commands by the name of their way; `{agent}` and `{qmp}` in them are the VM's sockets."""
+"""Options of guestwire's by the name of their way; `{agent}` and `{qmp}` in them are the VM's sockets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,20 @@ async def measure(image: GuestImage, accelerator: str) -> list[Row]:
             await _until_ready(network)
             raw = await _figures(network)
             rows = _rows("QEMU's network", raw, None)
-            for way, proxy in PROXIES.items():
-                command = proxy.format(agent=machine.agent_socket, qmp=machine.qmp_socket)
-                rows += _rows(way, raw, await _figures(Ssh(folder, ("-o", f"ProxyCommand={command}"))))
+            for way, options in WAYS.items():
+                target = options.format(agent=machine.agent_socket, qmp=machine.qmp_socket)
+                rows += _rows(way, raw, await _figures(_by_proxy(machine, folder, target)))
+            # Last: it keeps both sockets.
+            async with serve(folder, [Vm(machine.vmid, machine.agent_socket, machine.qmp_socket)]) as service:
+                token, ca = folder / "state" / "admin-token", service.address.certificate
+                target = f"--host https://127.0.0.1:{service.address.port} --token-file {token} --ca {ca}"
+                rows += _rows("guestwire's server", raw, await _figures(_by_proxy(machine, folder, target)))
             return found + rows
+
+
+def _by_proxy(machine: Machine, folder: Path, options: str) -> Ssh:
+    proxy = f"{sys.executable} -m guestwire {options} proxy --sshd {machine.vmid}"
+    return Ssh(folder, ("-o", f"ProxyCommand={proxy}"))
 
 
 async def _prepare(machine: Machine, folder: Path) -> None:

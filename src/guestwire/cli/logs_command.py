@@ -177,7 +177,7 @@ class _Logs:
             for number in range(len(self._guests)):
                 yield self._last_lines(number)
 
-        failed = []
+        failed: list[bool] = []
         async with aclosing(map_ordered(jobs(), AT_ONCE)) as answers:
             async for answer in answers:
                 for line in answer or ():
