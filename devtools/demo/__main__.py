@@ -174,7 +174,7 @@ async def _guest_with_ssh(console: Console, server: Server, folder: Path, accel:
             _say(
                 console,
                 "",
-                "A Debian guest, which has no network, runs now, too:",
+                "A Debian guest without a network runs now, too:",
                 "",
                 f"{_command(server)} ssh --push-key root@debian -i {key}",
                 f"{_command(server)} logs -f debian",
