@@ -157,8 +157,8 @@ async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
 
 
 @pytest.fixture(scope="session")
-async def debian() -> AsyncIterator["Machine"]:
-    """A real Debian guest with systemd and OpenSSH, without a network, booted."""
+async def debian_machine() -> AsyncIterator["Machine"]:
+    """A real Debian guest with systemd and OpenSSH, without a network."""
     from devtools.guests import Machine, accelerator, build_debian, default_cache  # noqa: PLC0415  # as above
 
     try:
@@ -167,8 +167,16 @@ async def debian() -> AsyncIterator["Machine"]:
         pytest.skip(f"no Debian guest here: {error}")
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         async with Machine(image, Path(name), vmid=112, accel=await accelerator(image)) as machine:
-            await machine.wait_for_agent()
             yield machine
+
+
+@pytest.fixture(scope="module")
+async def debian(debian_machine: "Machine") -> "Machine":
+    """It has booted; a file's last test may end it."""
+    if not debian_machine.running:
+        await debian_machine.start()
+    await debian_machine.wait_for_agent()
+    return debian_machine
 
 
 # A real guest with one agent or the other

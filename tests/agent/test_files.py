@@ -161,7 +161,7 @@ async def test_a_handle_is_closed_when_its_number_comes_late(fake_agent: GuestAg
     await until(lambda: guest.names().count("guest-file-open") == 2)
     reading.cancel()
 
-    await until(lambda: "guest-file-close" in guest.names())
+    await until(lambda: guest.names().count("guest-file-close") == 2)
     assert not guest.open_handles
 
 

@@ -274,3 +274,33 @@ async def test_closing_ends_every_call(channel: UnixChannel, guest: FakeGuest) -
     assert all(isinstance(result, GuestError) for result in await asyncio.gather(*calls, return_exceptions=True))
     with pytest.raises(GuestError):
         await channel.execute(PING)
+
+
+async def test_an_agent_that_is_answering_is_waited_for_before_its_host_goes(folder: Path) -> None:
+    """One that could not write its answer would try again and again, until there is a host."""
+    happened: list[str] = []
+    was_asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sync = json.loads((await reader.readline()).lstrip(b"\xff"))
+        writer.write(b'\xff{"return": %d}\n' % sync["arguments"]["id"])
+        await reader.readline()
+        was_asked.set()
+        await asyncio.sleep(0.2)
+        happened.append("answer")
+        writer.write(b'{"return": {}}\n')
+        await reader.read()
+        happened.append("hang-up")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, folder / "agent"):
+        channel = UnixChannel(folder / "agent", "web")
+        call = asyncio.create_task(channel.execute(PING))
+        await was_asked.wait()
+        call.cancel()
+        await channel.close()
+        async with asyncio.timeout(5):
+            while len(happened) < 2:
+                await asyncio.sleep(0.01)
+
+    assert happened == ["answer", "hang-up"]

@@ -59,9 +59,12 @@ class Emulator:
         self._loop.add_reader(self._ours, self._read)
 
     @classmethod
-    def guestwire(cls, target: str, *arguments: str, rows: int = 24, columns: int = 80) -> Self:
+    def guestwire(
+        cls, target: str, *arguments: str, rows: int = 24, columns: int = 80, env: Mapping[str, str] | None = None
+    ) -> Self:
         """The command with a target and arguments."""
-        return cls(sys.executable, "-m", "guestwire", "--host", target, *arguments, rows=rows, columns=columns)
+        line = [sys.executable, "-m", "guestwire", "--host", target, *arguments]
+        return cls(*line, rows=rows, columns=columns, env=env)
 
     async def __aenter__(self) -> Self:
         return self

@@ -60,14 +60,25 @@ async def write_until_refused(process: LiveProcess) -> None:
 
 async def streams_left(guest: Guest) -> str:
     """What streams have left in the guest: their folders, and their processes."""
-    found = await guest.run(["sh", "-c", "ls -d /run/guestwire-stream-* 2>/dev/null; pgrep -f relay[.]sh; true"])
+    found = await guest.run(["sh", "-c", "ls -d /run/guestwire-stream-* 2>/dev/null; pgrep -fa relay[.]sh; true"])
     return found.output
 
 
+async def until_ended(guest: Guest, pid: str) -> None:
+    """A process that was killed is there until its parent has asked for it."""
+    async with asyncio.timeout(10):
+        while (await guest.run(["kill", "-0", pid])).ok:
+            await asyncio.sleep(0.1)
+
+
 async def until_nothing_is_left(guest: Guest) -> None:
-    async with asyncio.timeout(25):
-        while await streams_left(guest):
-            await asyncio.sleep(0.2)
+    left = ""
+    try:
+        async with asyncio.timeout(25):
+            while left := await streams_left(guest):
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise AssertionError(f"streams have left {left}") from None
 
 
 async def test_every_byte_goes_there_and_back(way: Way) -> None:
@@ -144,7 +155,7 @@ async def test_leaving_the_block_ends_it(way: Way) -> None:
         pid = (await process.stdout.readline()).decode().strip()
 
     await until_nothing_is_left(way.guest)
-    assert not (await way.guest.run(["kill", "-0", pid])).ok
+    await until_ended(way.guest, pid)
 
 
 async def test_a_reader_that_stops_stops_the_writer(way: Way) -> None:
@@ -177,6 +188,13 @@ async def test_a_run_that_is_large_is_whole(way: Way) -> None:
     assert (back.stdout, back.stderr, back.code) == (data, b"odd\n", 3)
     with pytest.raises(ProcessFailed, match="odd"):
         await way.guest.run(["sh", "-c", "echo odd >&2; exit 3"], large=True, check=True)
+
+
+@pytest.mark.parametrize("way", ["unix", "guestwire"], indirect=True)
+async def test_what_it_wrote_is_all_to_be_read_behind_its_end(way: Way) -> None:
+    async with asyncio.timeout(40), way.guest.start(["head", "-c", "3000000", "/dev/zero"]) as process:
+        assert await process.wait() == Exit(code=0)
+        assert await process.stdout.read() == bytes(3_000_000)
 
 
 @without_libvirt
@@ -251,6 +269,16 @@ async def test_a_terminal_is_one(way: Way) -> None:
 
 
 @without_libvirt
+async def test_a_terminal_can_not_be_left(way: Way) -> None:
+    async with way.guest.start(["sh", "-c", "echo $$; exec sleep 1000"], tty=True) as process:
+        pid = (await process.stdout.readline()).decode().strip()
+        await process.leave()
+
+    await until_nothing_is_left(way.guest)
+    await until_ended(way.guest, pid)
+
+
+@without_libvirt
 async def test_end_of_input_on_a_terminal_is_ctrl_d(way: Way) -> None:
     async with way.guest.start(["cat"], tty=True) as process:
         await process.stdin.write("line\n")
@@ -299,4 +327,4 @@ async def test_who_ends_its_relay_loses_its_own_stream_alone(
                 with pytest.raises(StreamEnded, match="relay"):
                     await process.stdout.read()
             assert await both_ways(other, b"well") == b"well"
-        assert not (await guest.run(["kill", "-0", pid])).ok
+        await until_ended(guest, pid)

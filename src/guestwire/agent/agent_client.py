@@ -25,12 +25,14 @@ class AgentClient:
 
     Attributes:
         last_answer: when it last answered a command, in seconds since the epoch; None: it never did.
+        is_closed: nothing is begun any more.
     """
 
     def __init__(self, channel: Channel, guest: str) -> None:
         self.channel = channel
         self.guest = guest
         self.last_answer: float | None = None
+        self.is_closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def execute_raw(self, command: Command, arguments: dict[str, Any] | None = None) -> Any:
@@ -82,6 +84,7 @@ class AgentClient:
 
     async def close(self) -> None:
         """Cancels what is still under way."""
+        self.is_closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

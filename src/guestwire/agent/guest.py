@@ -72,4 +72,5 @@ class GuestAgent(AgentClient):
         await asyncio.gather(*(work.close() for work in self.long_work), return_exceptions=True)
         if self._large_files:
             await self._large_files.close()
+        await self.files.close()
         await super().close()

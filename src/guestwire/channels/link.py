@@ -349,6 +349,11 @@ class Link:
         """Calls that were sent and have no answer yet."""
         return len(self._sent)
 
+    @property
+    def owes(self) -> bool:
+        """True while an agent that answers has not answered all that was sent, a sync or for a caller who has gone."""
+        return self.phase in CONNECTED - {Phase.SILENT} and self._session.expects
+
     def take_actions(self) -> list[Action]:
         """What is to be done now, in order; each is returned once."""
         actions, self._actions = self._actions, []

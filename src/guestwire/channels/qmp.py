@@ -127,8 +127,8 @@ class Monitor:
                 try:
                     # Blanks between commands are nothing. Those are short, and written whole, so that it is between.
                     socket.send_fds(self._socket, [b" "], [descriptor])
-                except OSError as error:
-                    raise MonitorError(self._guest, "getfd", str(error)) from error
+                except OSError as error:  # QEMU has ended, and the watch has not seen it yet
+                    raise MonitorError(self._guest, "getfd", f"nothing answers there: {self.path}") from error
             await self.execute("getfd", {"fdname": name})
 
     def attend(self, agent: Path, channel: Channel) -> None:

@@ -15,7 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from guestwire.channels.budget import SMALL, ReadBudget, shared_budget
 from guestwire.channels.channel import ChannelState, GuestEvent, Limits, OnLateReply
@@ -35,6 +35,9 @@ from guestwire.wire import Command
 log = logging.getLogger("guestwire.channels")
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+ANSWERS_WITHIN: Final = 1.0
+"""Seconds."""
 
 StreamConnect = Callable[[ProtocolFactory], Awaitable[object]]
 """Connects a protocol made by the factory, as `loop.create_connection` does; `OSError` says that it can't."""
@@ -60,6 +63,8 @@ class StreamChannel:
         self.link = Link(guest, random.randrange(2**32, 2**52), self._loop.time())  # noqa: S311
         self._futures: dict[Call, asyncio.Future[bytes]] = {}
         self._connection: _Connection | None = None
+        self._silence: asyncio.Future[None] | None = None
+        """Wanted by `close`: nothing is owed any more."""
         self._connecting: set[asyncio.Task[None]] = set()
         self._timer: asyncio.Handle | None = None
         self._wakes_at = math.inf
@@ -94,7 +99,14 @@ class StreamChannel:
         self._perform()
 
     async def close(self) -> None:
-        """See `Channel.close`."""
+        """See `Channel.close`.
+
+        An agent that is just answering is waited for, a second at most. One whose host is gone tries to write its
+        answer again and again, without a pause, until there is a host: it would take a processor of the guest's.
+        """
+        if self.link.owes:
+            self._silence = self._loop.create_future()
+            await asyncio.wait([self._silence], timeout=ANSWERS_WITHIN)
         self.link.close()
         self._perform()
         if self._timer:
@@ -124,6 +136,8 @@ class StreamChannel:
                 case StateChanged(state, why):
                     reason = "" if state is ChannelState.UP else f": {why}"
                     log.info("%s: its agent is %s%s", self._guest, state.value, reason)
+        if self._silence and not self.link.owes and not self._silence.done():
+            self._silence.set_result(None)
         self._schedule()
 
     def _schedule(self) -> None:

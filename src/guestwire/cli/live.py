@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import queue
-import shutil
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from guestwire.cli.output import note, visible
 from guestwire.cli.terminal import writer
 from guestwire.cli.watched import BYTE, SIGNALLED, LeftRunning
 from guestwire.client.errors import StreamEnded
+from guestwire.client.live_processes import DEFAULT_WINDOW
 from guestwire.client.processes import StillRunning
 from guestwire.errors import GuestwireError
 from guestwire.streams.remote_process import MOST_AT_ONCE, WindowSize
@@ -42,6 +42,13 @@ class Hangup(GuestwireError):
     """As after SIGHUP, which the program got."""
 
 
+class TimeIsUp(GuestwireError):
+    """A program on a terminal has not ended in its time, and ended with that."""
+
+    exit_code = 124
+    """As of `StillRunning`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """What is to run.
@@ -53,7 +60,7 @@ class Program:
         env: more variables.
         cwd: its working directory.
         user: the guest's user it runs as.
-        timeout: seconds after which it is left running.
+        timeout: seconds after which it is left running, or loses its terminal.
     """
 
     argv: Sequence[str]
@@ -73,14 +80,16 @@ async def run_live(guest: "Guest", program: Program) -> int:
     Raises:
         LeftRunning: it was interrupted.
         StillRunning: the time is up.
+        TimeIsUp: as well, with a terminal.
         CallFailed: see `client.errors`.
     """
     env = dict(program.env)
     if program.tty:
         env.setdefault("TERM", os.environ.get("TERM", "xterm-256color"))
+    window = _window()
     starting = guest.start(
         program.argv,
-        tty=_window() if program.tty else False,
+        tty=window if program.tty else False,
         env=env,
         cwd=program.cwd,
         user=program.user,
@@ -88,7 +97,7 @@ async def run_live(guest: "Guest", program: Program) -> int:
     )
     async with contextlib.AsyncExitStack() as stack:
         process = await _start(guest, stack.enter_async_context(starting))
-        live = _Live(guest, process, program)
+        live = _Live(guest, process, program, window)
         with _raw_terminal() if program.tty else contextlib.nullcontext():
             return await live.carry()
 
@@ -107,15 +116,21 @@ async def _start(guest: "Guest", starting: "Coroutine[Any, Any, LiveProcess]") -
 
 
 def _window() -> WindowSize:
-    size = shutil.get_terminal_size((80, 24))
-    return WindowSize(size.lines, size.columns)
+    """The size of this terminal, from itself: variables that name one are not changed when it is."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            size = os.get_terminal_size(stream.fileno())
+            if size.lines and size.columns:
+                return WindowSize(size.lines, size.columns)
+    return DEFAULT_WINDOW
 
 
 class _Live:
-    def __init__(self, guest: "Guest", process: "LiveProcess", program: Program) -> None:
+    def __init__(self, guest: "Guest", process: "LiveProcess", program: Program, window: WindowSize) -> None:
         self._guest = guest
         self._process = process
         self._program = program
+        self._window = window
         self._is_left = self._is_hung_up = False
         self._interrupts = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,11 +142,17 @@ class _Live:
             self._main, self._exit = main, asyncio.ensure_future(self._process.wait())
             if self._program.stdin or self._program.tty:
                 self._spawn(self._input())
+            if self._program.tty and _window() != self._window:
+                self._spawn(self._resize())  # it was drawn larger or smaller while the program was started
             try:
                 async with asyncio.timeout(self._program.timeout):
                     await main
             except TimeoutError:
                 await self._process.leave()
+                if self._program.tty:
+                    raise TimeIsUp(
+                        f"{self._guest.context}: the time is up, and process {self._process.pid} ended with its terminal"
+                    ) from None
                 raise StillRunning(
                     self._guest.context, self._process.pid, self._program.timeout or 0.0, loses_output=True
                 ) from None

@@ -169,7 +169,10 @@ class LiveProcess:
             await self._process.kill(signal.Signals[f"SIG{name.removeprefix('SIG')}"])
 
     async def leave(self) -> None:
-        """Lets it run on without its stream: its input ends, and what it writes from now on is lost."""
+        """Lets it run on without its stream: its input ends, and what it writes from now on is lost.
+
+        One on a terminal loses that, and ends, as with `close`.
+        """
         with _errors_of(self._context):
             await self._process.leave()
 

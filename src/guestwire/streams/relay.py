@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from guestwire.agent.systems import UNIX, Command, CommandSpec, script_text
 from guestwire.errors import AgentError, GuestError
@@ -16,7 +16,7 @@ _name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _by_env = re.compile(r"PATH|IFS|ENV|PPID|E?UID|OPTIND|BASH.*|SHELLOPTS|HOME|SHELL|USER|LOGNAME|(?:LD|PYTHON).*")
 """Variables that mean something to what starts the program (a shell, su, script): `env` sets them last. They hold no secrets."""
 
-_mark = re.compile(rb"\x1e([0-9a-f-]{36})\n")
+_mark = re.compile(rb"\x1e([0-9a-f-]{36}) (p?)\n")
 
 FEW: Final = 100
 """Bytes that go as text: the relay's shell has them without another process."""
@@ -55,14 +55,26 @@ def input_frame(number: int, data: bytes) -> bytes:
     return b"i %d %d\n" % (number, len(data)) + data
 
 
-def mark_in(content: bytes) -> str | None:
-    """The digits of the mark, in what its file holds; None: not all of them are there yet."""
+class RelayMark(NamedTuple):
+    """What the file of a relay's mark holds.
+
+    Attributes:
+        digits: see `MarkScanner`.
+        by_port: the program's terminal has its port.
+    """
+
+    digits: str
+    by_port: bool
+
+
+def mark_in(content: bytes) -> RelayMark | None:
+    """The mark, in what its file holds; None: not all of it is there yet."""
     found = _mark.fullmatch(content)
-    return found[1].decode() if found else None
+    return RelayMark(found[1].decode(), bool(found[2])) if found else None
 
 
-def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
-    """The command that starts the relay of the stream with this id, and becomes the program."""
+def starting(request: StreamRequest, stream: str, *, reads: int, port: str = "") -> Command:
+    """The command that starts the relay of the stream with this id, and becomes the program; `port` is for its terminal."""
     size = f"{request.tty.rows} {request.tty.columns}" if request.tty else ""
     ours = {name: value for name, value in request.env if _name.fullmatch(name) and not _by_env.fullmatch(name)}
     others = {name: value for name, value in request.env if name not in ours}
@@ -70,7 +82,7 @@ def starting(request: StreamRequest, stream: str, *, reads: int) -> Command:
     flags = "m" * request.merge + "n" * (not request.input)
     return UNIX.script(
         "stream", stream, script_text("unix/relay.sh"), size, request.user or "", flags,
-        request.cwd or "", str(reads), request.argv[0], environment and f"export{environment}",
+        request.cwd or "", str(reads), request.argv[0], environment and f"export{environment}", port,
         *UNIX.command(CommandSpec(request.argv, others)),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 It begins with files and FIFOs of the guest's, which every agent can read and write. Where the VM can be given ports of
 our own, the bytes go over to them as soon as those are up; that they are not up yet, or never, costs nobody anything.
+A terminal waits a second for its port and then has it from its first byte on, with nothing of ours between the two.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
 from guestwire.streams.relay import (
     MANY_READS,
     ONE_READ,
+    RelayMark,
     clearing,
     file_of,
     folders_of,
@@ -183,6 +185,8 @@ class RelayProcess:
         self._buffers = {output: OutputBuffer() for output in self._outputs}
         self._port_of: dict[Output, asyncio.Future[socket.socket]] = {}
         self._input: socket.socket | None = None
+        self._plugged = contextlib.AsyncExitStack()
+        """The ports that it has."""
         self._input_turn = asyncio.Lock()
         self._input_ended = self._input_refused = False
         self._sequence = 0
@@ -197,14 +201,26 @@ class RelayProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers: list[asyncio.Task[None]] = []
 
-    def begin(self, ports: OwnPorts | None) -> None:
-        """Carries its bytes from now on."""
+    def begin(
+        self, ports: OwnPorts | None, plugged: contextlib.AsyncExitStack, port: socket.socket | None = None
+    ) -> None:
+        """Carries its bytes from now on.
+
+        Args:
+            ports: of the VM, where it can be given some.
+            plugged: what is plugged in for it already; it belongs to the process from now on.
+            port: its terminal's, of these, where that uses it.
+        """
         loop = asyncio.get_running_loop()
+        self._plugged = plugged
         self._port_of = {output: loop.create_future() for output in self._outputs} if ports else {}
+        if port:
+            self._port_of[STDOUT].set_result(port)
+            self._input, self.way = port, "port"
         self._readers = [self._spawn(self._read_output(output)) for output in self._outputs]
         self._spawn(self._watch_end())
         self._spawn(self._keep_alive())
-        if ports:
+        if ports and not port:
             self._spawn(self._use_ports(ports), "ports")
 
     # What `RemoteProcess` promises
@@ -266,6 +282,9 @@ class RelayProcess:
 
     async def leave(self) -> None:
         """See `RemoteProcess.leave`."""
+        if self._request.tty:
+            await self.close()
+            return
         await self._order("l")
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._clear(), name=f"end of stream {self.pid}")
@@ -311,6 +330,10 @@ class RelayProcess:
                 self._in_flight.popleft()
 
     async def _send_by_port(self, port: socket.socket, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # it is full, or what is wrong with it is seen below
+            data = data[port.send(data) :]
+        if not data:
+            return
         sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(port, data))
         pauses = Backoff(0.5, 2.0)
         try:
@@ -341,8 +364,8 @@ class RelayProcess:
     async def _read_output(self, output: Output) -> None:
         buffer = self._buffers[output]
         try:
-            letter = await self._read_files(output, buffer)
-            if letter == PORT:
+            has_port = self._port_of and self._port_of[output].done()
+            if has_port or await self._read_files(output, buffer) == PORT:
                 await self._read_port(output, await self._port_of[output], buffer)
             await buffer.end()
         except AgentError as error:
@@ -428,31 +451,26 @@ class RelayProcess:
                 async with asyncio.timeout(PORTS_AFTER):
                     await self._ports_wanted.wait()
         kinds = ("t",) if self._request.tty else ("0", *map(str, self._outputs))
+        await self._plugged.aclose()  # what came too late for its start
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                if ports not in _cleared:
-                    for name in await leftovers(ports, PURPOSE):
-                        await ports.unplug(name)
-                    _cleared.add(ports)
-                sockets = {}
-                for kind in kinds:
-                    name = new_name(PURPOSE)
-                    await stack.enter_async_context(plugged_in(ports, name))
-                    sockets[kind] = await ports.connect(name)
-                    stack.callback(sockets[kind].close)
-                    await self._order(f"p {kind} {name} {int(ports.needs_acknowledgement)}")
-                async with asyncio.timeout(PORTS_WITHIN):
-                    await asyncio.gather(*map(self._greet, sockets.values()))
-                # From here on there is no way back, and so no time limit but that of each call.
-                try:
-                    await self._move_over(sockets)
-                except GuestError as error:
-                    await self._break(f"its move to ports failed: {error}")
-                    raise
-                self.way = "port"
-                await asyncio.Event().wait()  # until it is cancelled, at the end
+            sockets = {}
+            for kind in kinds:
+                name = new_name(PURPOSE)
+                sockets[kind] = await _plug_in(ports, name, self._plugged)
+                await self._order(f"p {kind} {name} {int(ports.needs_acknowledgement)}")
+            async with asyncio.timeout(PORTS_WITHIN):
+                await asyncio.gather(*map(self._greet, sockets.values()))
         except (GuestError, TimeoutError, OSError) as error:
             log.debug("process %d of %s goes on without ports: %s", self.pid, self._access.guest, error)
+            await self._plugged.aclose()
+            return
+        # From here on there is no way back, and so no time limit but that of each call.
+        try:
+            await self._move_over(sockets)
+        except GuestError as error:
+            await self._break(f"its move to ports failed: {error}")
+        else:
+            self.way = "port"
 
     async def _greet(self, port: socket.socket) -> None:
         """Waits for the relay's first word."""
@@ -541,6 +559,7 @@ class RelayProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._plugged.aclose()
         for buffer in self._buffers.values():
             await buffer.end()
         if not self._exit.done():
@@ -634,25 +653,49 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
         GuestError: the guest can't do it, or does not answer.
     """
     await access.check()
-    stream = secrets.token_hex(8)
-    pid = await access.start(starting(request, stream, reads=ONE_READ if ports else MANY_READS))
+    stream, plugged = secrets.token_hex(8), contextlib.AsyncExitStack()
+    name = new_name(PURPOSE) if request.tty and ports and not ports.needs_acknowledgement else ""
+    plugging = None
     try:
-        async with asyncio.timeout(STARTS_WITHIN):
-            folder, mark = await _find_relay(access, request, stream, pid)
-    except asyncio.CancelledError:
+        if ports and name:
+            plugging = asyncio.create_task(_plug_in(ports, name, plugged), name="port")
+            plugged.push_async_callback(_end, plugging)
+        pid = await access.start(starting(request, stream, reads=ONE_READ if ports else MANY_READS, port=name))
+        try:
+            async with asyncio.timeout(STARTS_WITHIN):
+                folder, mark = await _find_relay(access, request, stream, pid)
+        except TimeoutError:
+            raise GuestError(
+                f"{access.guest}: process {pid} was started and its relay did not come up in {STARTS_WITHIN:g} seconds; where it does, it ends the process"
+            ) from None
+        port = await plugging if plugging and mark.by_port else None
+    except BaseException:
+        await plugged.aclose()
         await access.forget_all()
         raise
-    except TimeoutError:
-        await access.forget_all()
-        raise GuestError(
-            f"{access.guest}: process {pid} was started and its relay did not come up in {STARTS_WITHIN:g} seconds; where it does, it ends the process"
-        ) from None
-    process = RelayProcess(access, request, pid, folder, mark)
-    process.begin(ports)
+    process = RelayProcess(access, request, pid, folder, mark.digits)
+    process.begin(ports, plugged, port)
     return process
 
 
-async def _find_relay(access: RelayAccess, request: StreamRequest, stream: str, pid: int) -> tuple[str, str]:
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _plug_in(ports: OwnPorts, name: str, plugged: contextlib.AsyncExitStack) -> socket.socket:
+    """Our side of a new port of that name, which is there until `plugged` is closed."""
+    if ports not in _cleared:
+        for left in await leftovers(ports, PURPOSE):
+            await ports.unplug(left)
+        _cleared.add(ports)
+    await plugged.enter_async_context(plugged_in(ports, name))
+    port = await ports.connect(name)
+    plugged.callback(port.close)
+    return port
+
+
+async def _find_relay(access: RelayAccess, request: StreamRequest, stream: str, pid: int) -> tuple[str, RelayMark]:
     pauses = Backoff(access.pace.first, access.pace.longest)
     while True:
         state = await access.status(pid)
@@ -665,6 +708,5 @@ async def _find_relay(access: RelayAccess, request: StreamRequest, stream: str, 
                 await access.forget(f"{folder}/mark")
                 return folder, found
         if state.exited:
-            await access.forget_all()
             raise refusal(access.guest, request, state.exitcode)
         await asyncio.sleep(pauses.next())

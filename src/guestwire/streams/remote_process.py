@@ -102,7 +102,10 @@ class RemoteProcess(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Lets it run on without its stream: its input ends, and what it writes from now on is lost. Instead of `close`."""
+        """Lets it run on without its stream: its input ends, and what it writes from now on is lost. Instead of `close`.
+
+        A terminal can't be left: this is `close` then.
+        """
         ...
 
     async def close(self) -> None:

@@ -187,6 +187,11 @@ class Session:
         """Bytes of a line that has arrived in part."""
         return len(self._lines)
 
+    @property
+    def expects(self) -> bool:
+        """True while a command or a sync is to be answered."""
+        return any(sent.command is None or sent.command.answers for sent in self._queue)
+
     def sync(self) -> bytes:
         """Bytes that ask for synchronisation."""
         self._move(Input.SYNC_SENT)

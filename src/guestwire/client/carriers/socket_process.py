@@ -84,7 +84,8 @@ class SocketProcess:
     async def receive(self, output: Output) -> bytes:
         """See `RemoteProcess.receive`."""
         data = await self._buffers[output].get()
-        if data and (more := self._rooms[output].take(len(data))) and not self._exit.done():
+        # Behind the program's end, too: what it wrote may still be on its way.
+        if data and (more := self._rooms[output].take(len(data))):
             with contextlib.suppress(StreamBroken):  # what has come is to be had
                 await self._say(ToServer(room={str(output): more}))
         return data

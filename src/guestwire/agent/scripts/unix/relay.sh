@@ -8,8 +8,10 @@
 #           n (another follows), p (it goes on by a port) or e (the output has ended); with w it means nothing
 #   ack     the SEQ that was taken last; x: nothing is taken any more
 #   i o e   the program's own ends
+# A terminal may have been given its port, file 6, by `stream.sh`: then none of its bytes go by here, and `o` only tells when it has ended.
 # include: tree.sh
 # include: clear_stream.sh
+# include: find_port.sh
 
 # `chunk NUMBER READS`: what so many reads of its input give goes to its output; false at the end.
 chunk() {
@@ -97,13 +99,8 @@ carry() {
     0) exec 5<>"$d/h0" ;;
     *) exec 5<>"$d/h$1" 9>&- ;; # an output that has ended waits here for ever, and no input would end
   esac
-  tries=0
-  until for port in /sys/class/virtio-ports/*; do [ "$(cat "$port/name" 2>/dev/null)" = "$2" ] && [ -c "/dev/${port##*/}" ] && break; done; do
-    tries=$((tries + 1))
-    [ $tries -lt 100 ] || exit
-    sleep 0.1 2>/dev/null || sleep 1
-  done
-  exec 6<>"/dev/${port##*/}"
+  find_port "$2" 200 || exit
+  exec 6<>"$port"
   printf '%sh' "$mark" >&6
   if [ "$1" = t ]; then
     (
@@ -244,16 +241,30 @@ obey() {
 }
 trap '' HUP
 d=$1 program=$2 merge=$3 reads=$4 terminal=$5
-read -r mark <"$d/mark"
+read -r mark by_port <"$d/mark"
 look
 start=$found
 echo $$ >"$d/relay"
 # Outside the agent's own group: who ends its service ends all that is in that, and nothing would clear what is left.
 for group in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/systemd/cgroup.procs; do echo 0 >"$group"; done
 watch &
+exec 4<>"$d/ctl"
+if [ "$by_port" ]; then
+  exec 7<"$d/o"
+  (
+    exec <&7 7<&- 4<&-
+    read -r _
+    printf '%se' "$mark" >&6
+    # What was written last must not meet a port that closes.
+    read -r _ <"$d/wait"
+  ) &
+  exec <&4 4<&- 6<&-
+  obey
+  exit
+fi
 exec 9>"$d/i" 7<"$d/o"
 if [ "$merge" = 1 ]; then exec 8</dev/null; else exec 8<"$d/e"; fi
-exec 3<>"$d/in" 4<>"$d/ctl"
+exec 3<>"$d/in"
 # With `exec`, for a shell keeps what a function's redirection replaces: an input would not end.
 (
   exec <&3 3<&- 4<&- 7<&- 8<&-

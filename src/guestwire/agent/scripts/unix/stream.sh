@@ -1,10 +1,12 @@
 # Becomes a program whose standard streams are FIFOs, with a relay beside it that carries their bytes to and from the host.
 #   $1 the stream's id   $2 the relay, a script   $3 "ROWS COLUMNS": it gets a terminal   $4 the user it runs as   $5 m: its errors go
 #   where its output goes; n: it gets no input   $6 its folder   $7 how many reads of its outputs make one part of a file   $8 the program   $9 what
-#   sets its variables, a line for the shell; then the program and its arguments
+#   sets its variables, a line for the shell   ${10} the port that its terminal uses where that is there in time; then the program and
+#   its arguments
 # The program keeps the id of this process: the agent says how it ended.
-id=$1 relay=$2 size=$3 user=$4 flags=$5 folder=$6 reads=$7 program=$8 environment=$9
-shift 9
+# include: find_port.sh
+id=$1 relay=$2 size=$3 user=$4 flags=$5 folder=$6 reads=$7 program=$8 environment=$9 name=${10}
+shift 10
 merge=
 case $flags in *m*) merge=1 ;; esac
 [ -z "$folder" ] || cd -- "$folder" 2>/dev/null || exit 96
@@ -43,7 +45,11 @@ printf %s "$relay" >"$d/relay.sh"
 : >"$d/2.0"
 # Only the host may know it: who can write it into an output can end that.
 read -r mark </proc/sys/kernel/random/uuid || mark=$(od -An -N18 -tx1 /dev/urandom | tr -d ' \n')
-printf '\036%s\n' "$mark" >"$d/mark"
+by_port=
+if [ "$name" ] && find_port "$name" 20; then
+  command exec 6<>"$port" && by_port=p
+fi
+printf '\036%s %s\n' "$mark" "$by_port" >"$d/mark"
 read -r _ _ _ _ group _ </proc/$$/stat
 # Not below the program: what is sent to that and all below it is not for the relay.
 (/bin/sh "$d/relay.sh" "$d" $$ "$merge" "$reads" "$terminal" &) </dev/null >/dev/null 2>&1
@@ -56,7 +62,12 @@ if [ "$size" ]; then
   [ "$HOME" ] || export HOME=/
   export TERM="${TERM:-xterm-256color}"
 fi
-exec <"$d/i" >"$d/o"
+if [ "$by_port" ]; then
+  # Nothing is between: each process on the way of a key costs half a millisecond in a guest that is emulated. 5 tells the relay of the end.
+  exec <&6 >&6 5>"$d/o" 6<&-
+else
+  exec <"$d/i" >"$d/o"
+fi
 case $flags in *n*) exec </dev/null ;; esac
 if [ "$merge" = 1 ]; then exec 2>&1; else exec 2>"$d/e"; fi
 umask "$old"
@@ -76,11 +87,13 @@ if [ "$terminal" = script ]; then
   # `script` takes one line for a shell: the words are quoted for it.
   line=
   for word; do line="$line '$(printf %s. "$word" | sed "s/'/'\\\\''/g" | sed '$s/.$//')'"; done
-  become script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; chown '${user:-root}' \"\$(tty)\"; stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec$line" /dev/null
+  become script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; chown '${user:-root}' \"\$(tty)\"; stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec 5>&-; exec$line" /dev/null
 fi
 become "$terminal" -c 'import fcntl, os, pty, struct, sys, termios
 rows, columns, folder = int(sys.argv[1]), int(sys.argv[2]), os.environ.pop("GUESTWIRE_STREAM")
 def begin():
+    try: os.close(5)
+    except OSError: pass
     fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     with open(folder + "/tty", "w") as file: file.write(os.ttyname(0) + "\n")
     try: os.execvp(sys.argv[3], sys.argv[3:])

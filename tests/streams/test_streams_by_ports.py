@@ -1,0 +1,246 @@
+"""Streams over ports of our own, into a real guest: every byte, every order of ends, and ports that come late or misbehave."""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from devtools.guests import Machine
+from guestwire import Guest, connect
+from guestwire.channels.qmp_ports import QmpPorts
+from guestwire.client.errors import StreamEnded
+from guestwire.client.live_processes import LiveProcess
+from guestwire.errors import GuestError
+from guestwire.streams import relay_process
+from guestwire.streams.marks import LEAD
+from guestwire.streams.remote_process import Exit
+
+pytestmark = pytest.mark.guest
+
+WITHIN = 60.0
+MANY = 24 * 1024 * 1024
+
+
+@pytest.fixture
+async def guest(debian: Machine) -> AsyncIterator[Guest]:
+    async with await connect(f"unix:{debian.agent_socket}?qmp={debian.qmp_socket}") as host:
+        yield await host.guest("112")
+
+
+async def until_by_port(process: LiveProcess) -> None:
+    async with asyncio.timeout(WITHIN):
+        while process.way != "port":  # only asking tells
+            await asyncio.sleep(0.02)
+
+
+async def until_nothing_is_left(guest: Guest) -> None:
+    looks = "ls -d /run/guestwire-stream-* 2>/dev/null; pgrep -f relay[.]sh; grep -l guestwire. /sys/class/virtio-ports/*/name; true"
+    async with asyncio.timeout(WITHIN):
+        while (await guest.run(["sh", "-c", looks])).output:
+            await asyncio.sleep(0.2)
+
+
+class TestBytes:
+    async def test_many_go_there_and_back_at_once(self, guest: Guest) -> None:
+        piece = bytes(range(256)) * 4 + random.Random(1).randbytes(MANY // 64 - 1024)
+        sent, found = hashlib.sha256(), hashlib.sha256()
+        async with asyncio.timeout(WITHIN), guest.start(["cat"]) as process:
+            await until_by_port(process)
+
+            async def send() -> None:
+                for _ in range(64):
+                    sent.update(piece)
+                    await process.stdin.write(piece)
+                await process.stdin.close()
+
+            sending = asyncio.create_task(send())
+            while data := await process.stdout.read(65536):
+                found.update(data)
+            await sending
+            assert await process.wait() == Exit(code=0)
+        assert found.digest() == sent.digest()
+        await until_nothing_is_left(guest)
+
+    async def test_none_are_lost_or_doubled_where_they_go_over_to_ports(self, guest: Guest) -> None:
+        program = "i=0; while [ $i -lt 3000 ]; do echo line $i; echo error $i >&2; i=$((i + 1)); done; cat"
+        numbers = "".join(f"{number}\n" for number in range(4000)).encode()
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program]) as process:
+            assert process.stderr
+
+            async def send() -> None:
+                for start in range(0, len(numbers), 100):
+                    await process.stdin.write(numbers[start : start + 100])
+                    await asyncio.sleep(0.005)
+                await process.stdin.close()
+
+            output, errors, _ = await asyncio.gather(process.stdout.read(), process.stderr.read(), send())
+            assert process.way == "port"
+        assert output == "".join(f"line {number}\n" for number in range(3000)).encode() + numbers
+        assert errors == "".join(f"error {number}\n" for number in range(3000)).encode()
+
+    async def test_what_looks_like_a_mark_is_the_programs_own(self, guest: Guest) -> None:
+        almost = LEAD + b"01234567-89ab-cdef-0123-456789abcdefe"
+        async with asyncio.timeout(WITHIN), guest.start(["cat"]) as process:
+            await until_by_port(process)
+            await process.stdin.write(almost * 50 + LEAD)
+            await process.stdin.close()
+            assert await process.stdout.read() == almost * 50 + LEAD
+
+    async def test_a_reader_that_stops_stops_the_writer(self, guest: Guest) -> None:
+        program = "read -r _; i=0; while head -c 65536 /dev/zero; do i=$((i + 1)); echo $i >/run/blocks; done"
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program]) as process:
+            await until_by_port(process)
+            await process.stdin.write(b"\n")
+            await process.stdout.read(1)
+            before, now = -1, 0
+            while before != now:
+                before = now
+                await asyncio.sleep(1)
+                now = int(await guest.read_file("/run/blocks"))
+            assert now * 65536 < 16_000_000
+            count = 0
+            while count < (now + 100) * 65536:
+                data = await process.stdout.read(65536)
+                assert data == bytes(len(data))
+                count += len(data)
+
+
+class TestEnds:
+    async def test_they_come_in_any_order(self, guest: Guest) -> None:
+        async def end(program: str) -> tuple[bytes, bytes, Exit]:
+            async with guest.start(["sh", "-c", program]) as process:
+                assert process.stderr
+                await until_by_port(process)
+                with contextlib.suppress(BrokenPipeError):
+                    await process.stdin.write(b"some")
+                await process.stdin.close()
+                return await process.stdout.read(), await process.stderr.read(), await process.wait()
+
+        async with asyncio.timeout(WITHIN):
+            found = await asyncio.gather(
+                end("cat; exit 3"),
+                end("exec >&- 2>&-; cat >/run/got; exit 4"),
+                end("exec <&-; sleep 2; echo out; exit 5"),
+                end("cat; kill -TERM $$"),
+                end("exec 2>&-; cat; sleep 0.5 & exit 6"),
+            )
+        assert [*found] == [
+            (b"some", b"", Exit(code=3)),
+            (b"", b"", Exit(code=4)),
+            (b"out\n", b"", Exit(code=5)),
+            (b"some", b"", Exit(signal=15)),
+            (b"some", b"", Exit(code=6)),
+        ]
+        assert await guest.read_file("/run/got") == b"some"
+        await until_nothing_is_left(guest)
+
+    async def test_input_goes_on_behind_the_end_of_the_outputs(self, guest: Guest) -> None:
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", "exec >&- 2>&-; wc -c >/run/count"]) as process:
+            await until_by_port(process)
+            assert await process.stdout.read() == b""
+            await process.stdin.write(bytes(1_000_000))
+            await process.stdin.close()
+            assert await process.wait() == Exit(code=0)
+        assert await guest.read_file("/run/count") == b"1000000\n"
+
+
+async def test_the_agent_is_idle_when_its_host_has_gone(debian: Machine) -> None:
+    async with await connect(f"unix:{debian.agent_socket}?qmp={debian.qmp_socket}") as host:
+        guest = await host.guest("112")
+        async with guest.start(["cat"]) as process:
+            await until_by_port(process)
+
+    # An agent that could not write its last answer would try it again and again.
+    took = "cut -d' ' -f14,15 /proc/$(pidof qemu-ga)/stat"
+    before, after = (await debian.shell(f"{took}; sleep 3; {took}")).splitlines()
+    assert sum(map(int, after.split())) - sum(map(int, before.split())) < 150, "of 300 hundredths of a second"
+
+
+class TestTerminals:
+    async def test_the_port_is_the_terminals_from_its_first_byte_on(self, guest: Guest) -> None:
+        async with (
+            asyncio.timeout(WITHIN),
+            guest.start(["sh", "-c", "stty size; read -r it; echo $it"], tty=(7, 33)) as one,
+        ):
+            assert one.way == "port"
+            assert await one.stdout.readline() == b"7 33\r\n"
+            await one.stdin.write("words\r")
+            assert await one.stdout.read() == b"words\r\nwords\r\n"
+            assert await one.wait() == Exit(code=0)
+        await until_nothing_is_left(guest)
+
+    async def test_a_program_in_the_background_does_not_hold_it(self, guest: Guest) -> None:
+        program = "trap '' HUP; sleep 1000 & echo $!"
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program], tty=True) as process:
+            pid = (await process.stdout.read()).decode().strip()
+            assert await process.wait() == Exit(code=0)
+        assert (await guest.run(["kill", pid])).ok
+        await until_nothing_is_left(guest)
+
+    @pytest.mark.parametrize("delay", [5.0, None], ids=["late", "never"])
+    async def test_a_port_that_is_late_costs_nothing(
+        self, guest: Guest, monkeypatch: pytest.MonkeyPatch, delay: float | None
+    ) -> None:
+        plug_in = QmpPorts.plug_in
+
+        async def plug_in_late(self: QmpPorts, name: str) -> None:
+            if delay is None:
+                raise GuestError("there is no room for another port")
+            await asyncio.sleep(delay)
+            await plug_in(self, name)
+
+        monkeypatch.setattr(QmpPorts, "plug_in", plug_in_late)
+        async with asyncio.timeout(WITHIN), guest.start(["cat"], tty=True) as process:
+            assert process.way == "agent"
+            await process.stdin.write("one\r")
+            found = b""
+            while found.count(b"one\r\n") < 2:
+                found += await process.stdout.read(100)
+            if delay:
+                await until_by_port(process)
+            await process.stdin.write("two\r")
+            while found.count(b"two\r\n") < 2:
+                found += await process.stdout.read(100)
+            await process.stdin.close()
+            assert await process.stdout.read() == b""
+        assert found == b"one\r\none\r\ntwo\r\ntwo\r\n"
+        await until_nothing_is_left(guest)
+
+
+TAKES_OVER = """
+read -r _
+folder=$(ls -td /run/guestwire-stream-* | head -1)
+ours=$(pgrep -f "relay.sh $folder ")
+ours="$ours $(for one in $ours; do pgrep -P $one; done)"
+for one in $ours; do case $(readlink /proc/$one/fd/1) in /dev/vport*) port=$(readlink /proc/$one/fd/1) ;; esac; done
+kill -9 $ours
+until command exec 6<>$port; do sleep 0.1; done 2>/dev/null
+echo over >/run/over
+while :; do printf "\\036%s" 01234567-89ab >&6; done
+"""
+"""Ends the relay of its own stream, and takes the place of what writes into the port of an output: with a flood of halves of marks."""
+
+
+async def test_a_hostile_relay_costs_only_its_own_stream(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_process, "PATIENCE", 3.0)
+    monkeypatch.setattr(relay_process, "KEEPALIVE", 0.5)
+    await guest.run(["rm", "-f", "/run/over"])
+    async with asyncio.timeout(WITHIN), guest.start(["cat"]) as other:
+        await until_by_port(other)
+        with contextlib.suppress(StreamEnded):  # and closing it is no second error
+            async with guest.start(["sh", "-c", TAKES_OVER]) as hostile:
+                await until_by_port(hostile)
+                await hostile.stdin.write(b"\n")
+                while not (await guest.run(["test", "-e", "/run/over"])).ok:
+                    await asyncio.sleep(0.1)
+                await guest.ping()
+                await other.stdin.write(b"well")
+                assert await other.stdout.read(4) == b"well"
+                with pytest.raises(StreamEnded, match="relay"):
+                    await hostile.wait()
+        await other.stdin.write(b"well")
+        assert await other.stdout.read(4) == b"well"
+    await until_nothing_is_left(guest)
