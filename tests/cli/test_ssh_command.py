@@ -118,14 +118,12 @@ PLAYBOOK = """
       register: as_it_is
     - ansible.builtin.script: script
       register: script
-    - ansible.builtin.copy: {{src: data, dest: /tmp/ansible}}
-      register: copy
     - ansible.builtin.assert:
         that:
           - as_it_is.stdout_lines == ["labuser"]
-          - script.stdout_lines == ["from here"]
-          - copy.checksum == "{checksum}"
+          - script.stdout_lines == ["{checksum}"]
 """
+"""What needs no Python in the guest, whose own has not all that Ansible's modules want. A script is copied there."""
 
 
 @pytest.fixture
@@ -140,19 +138,15 @@ async def kept(ssh: Ssh, config: Path, folder: Path) -> AsyncIterator[Path]:
 
 
 async def test_ansible_works_over_them(ssh: Ssh, kept: Path) -> None:
-    data = os.urandom(100_000)
-    checksum = hashlib.sha1(data).hexdigest()  # as Ansible has it
-    (ssh.folder / "data").write_bytes(data)
-    (ssh.folder / "script").write_text("#!/bin/sh\necho from here\n")
+    script = b'#!/bin/sh\nsha256sum "$0" | cut -c1-64\nexit\n' + os.urandom(100_000)
+    (ssh.folder / "script").write_bytes(script)
     playbook = ssh.folder / "playbook.yml"
-    playbook.write_text(PLAYBOOK.format(checksum=checksum))
+    playbook.write_text(PLAYBOOK.format(checksum=hashlib.sha256(script).hexdigest()))
     own = {"ANSIBLE_HOME": str(ssh.folder), "ANSIBLE_SSH_ARGS": f"-F {kept}", "LC_ALL": "C.UTF-8"}
-    python = "ansible_python_interpreter=/usr/bin/python3"
 
-    code, output, errors = await ssh("ansible-playbook", "-i", "web.guest,", "-e", python, str(playbook), **own)
+    code, output, errors = await ssh("ansible-playbook", "-i", "web.guest,", str(playbook), **own)
 
-    assert (code, "ok=4 " in output) == (0, True), output + errors
-    assert (await ssh.machine.shell("sha1sum /tmp/ansible")).split()[0] == checksum
+    assert (code, "ok=3 " in output) == (0, True), output + errors
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="this machine has no git")

@@ -24,7 +24,7 @@ PACKAGES: Final = (
     "sysvinit-utils", "tar", "util-linux",
     # What the guest is for
     "systemd-sysv", "udev", "kmod", "qemu-guest-agent", "openssh-server", "openssh-client", "passwd", "procps",
-    "iproute2", "netbase", "less", "vim", "tmux", "rsync", "python3", "busybox-static",
+    "iproute2", "netbase", "less", "vim", "tmux", "rsync", "python3-minimal", "busybox-static",
 )  # fmt: skip
 
 MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "button", "crc32c_generic", "ext4")  # fmt: skip
