@@ -172,6 +172,19 @@ class TestTerminals:
             assert await one.wait() == Exit(code=0)
         await until_nothing_is_left(guest)
 
+    async def test_python_makes_one_where_there_is_no_script(self, guest: Guest, debian: Machine) -> None:
+        await debian.shell("mv /usr/bin/script /usr/bin/script-")
+        try:
+            program = "stty size; ls /proc/self/fd; read -r it; exit 9"
+            async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program], tty=(7, 33)) as process:
+                assert await process.stdout.readline() == b"7 33\r\n"
+                assert (await process.stdout.readline()).split() == [b"0", b"1", b"2", b"3"]
+                await process.stdin.write("words\r")
+                assert await process.stdout.read() == b"words\r\n"
+                assert await process.wait() == Exit(code=9)
+        finally:
+            await debian.shell("mv /usr/bin/script- /usr/bin/script")
+
     async def test_a_program_in_the_background_does_not_hold_it(self, guest: Guest) -> None:
         program = "trap '' HUP; sleep 1000 & echo $!"
         async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program], tty=True) as process:

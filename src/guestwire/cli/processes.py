@@ -65,7 +65,7 @@ pid_argument = click.argument("pid", metavar="PID", help="The process id that `e
 @click.option(
     "--timeout",
     metavar="S",
-    help="Seconds to wait for the end; the program runs on after them.",
+    help="Seconds to wait for the end; the program runs on after them, but not on a terminal.",
     type=Seconds(),
 )
 @click.option("--detach", help="Show the process id, and do not wait.", is_flag=True)

@@ -166,9 +166,9 @@ finish() {
   signal KILL
   # A file that the agent has open takes no room.
   for file in "$d"/[12].*; do : >"$file"; done
-  rm -rf "$d"
   # shellcheck disable=SC2046 # each number is a word
   kill -KILL $(tree $$ | sed 1d)
+  remove_stream "$d"
   exit
 }
 # The program runs on without its stream: what it writes is lost, and no error.
@@ -176,7 +176,7 @@ leave() {
   # shellcheck disable=SC2046 # each number is a word
   kill -KILL $(tree $$ | sed 1d)
   exec 9>&- 3<&-
-  rm -rf "$d"
+  remove_stream "$d"
   cat <&7 >/dev/null &
   cat <&8 >/dev/null &
   wait

@@ -89,18 +89,19 @@ if [ "$terminal" = script ]; then
   for word; do line="$line '$(printf %s. "$word" | sed "s/'/'\\\\''/g" | sed '$s/.$//')'"; done
   become script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; chown '${user:-root}' \"\$(tty)\"; stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec 5>&-; exec$line" /dev/null
 fi
-become "$terminal" -c 'import fcntl, os, pty, struct, sys, termios
+become "$terminal" -c 'import fcntl, os, select, struct, sys
+try: from termios import TIOCSWINSZ
+except ImportError: TIOCSWINSZ = 0x5414
 rows, columns, folder = int(sys.argv[1]), int(sys.argv[2]), os.environ.pop("GUESTWIRE_STREAM")
 def begin():
     try: os.close(5)
     except OSError: pass
-    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    fcntl.ioctl(0, TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     with open(folder + "/tty", "w") as file: file.write(os.ttyname(0) + "\n")
     try: os.execvp(sys.argv[3], sys.argv[3:])
     except OSError as error: print(error); os._exit(126)
-pid, master = pty.fork()
+pid, master = os.forkpty()
 if not pid: begin()
-import select
 ends = [0, master]
 while True:
     ready = select.select(ends, [], [])[0]
