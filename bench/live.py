@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,7 @@ from typing import Final
 from bench import streams
 from bench.errors import BenchError
 from bench.results import LIVE, Row
-from bench.service import free_port
+from bench.service import Vm, free_port, serve
 from bench.timing import Samples, timed_async
 from devtools.guests import GuestImage, Machine
 from guestwire.client import connect
@@ -23,20 +22,22 @@ LOGINS: Final = 7
 LOGIN_TIMES: Final = 1.5
 """How many times the network's login one by a proxy command may take."""
 
-COPIED: Final = 64 * 1024 * 1024
+MIB: Final = 1024 * 1024
+COPIED: Final = 64 * MIB
 """Bytes each way."""
+
+COPIED_SLOWLY: Final = 8 * MIB
+"""By agent commands alone, which take minutes for the other."""
 
 COPY_SHARE: Final = 0.5
 """Of the network's rate."""
 
+SETTLES: Final = 2.0
+"""Seconds between logins: what one leaves in the guest ends meanwhile."""
+
 SSH_STARTS_WITHIN: Final = 60.0
 ENDS_WITHIN: Final = 300.0
 """Seconds for one command."""
-
-PROXIES: Final[Mapping[str, str]] = {
-    "agent commands": f"{sys.executable} -m guestwire --host unix:{{agent}} proxy --sshd guest",
-}
-"""Proxy commands by the name of their way; `{agent}` and `{qmp}` in them are the VM's sockets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,48 +81,47 @@ class Ssh:
         return output
 
     async def login_time(self) -> float:
-        """Milliseconds of a login with one command, the median."""
-        return Samples(await timed_async(LOGINS, lambda: self.run("true"))).median
+        """Milliseconds of a login with one command."""
+        return (await timed_async(1, lambda: self.run("true")))[0]
 
-    async def rate_to_guest(self, data: Path) -> float:
+    async def rate_to_guest(self, data: Path, copied: int) -> float:
         """MB a second into the guest."""
         began = time.perf_counter()
         count = await self.run("wc -c", data)
-        return _rate(int(count), time.perf_counter() - began)
+        return _rate(int(count), copied, time.perf_counter() - began)
 
-    async def rate_from_guest(self) -> float:
+    async def rate_from_guest(self, count: int) -> float:
         """MB a second out of the guest."""
         began = time.perf_counter()
-        output = await self.run(f"head -c {COPIED} /dev/zero")
-        return _rate(len(output), time.perf_counter() - began)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Milliseconds of a login with one command, and MB a second each way."""
-
-    login: float
-    to_guest: float
-    from_guest: float
+        output = await self.run(f"head -c {count} /dev/zero")
+        return _rate(len(output), count, time.perf_counter() - began)
 
 
 async def measure(image: GuestImage, accelerator: str) -> list[Row]:
     """Boots the Debian guest with a forwarded port, measures every way, and leaves nothing behind."""
     with TemporaryDirectory(prefix="gw-bench-") as name:
         folder, port = Path(name), free_port()
-        (folder / "data").write_bytes(os.urandom(COPIED))
         async with Machine(image, folder, accel=accelerator, forward={port: 22}) as machine:
             await machine.wait_for_agent()
             found = await streams.measure(machine, folder)
             await _prepare(machine, folder)
             network = Ssh(folder, ("-o", "HostName=127.0.0.1", "-p", str(port)))
             await _until_ready(network)
-            raw = await _figures(network)
-            rows = _rows("QEMU's network", raw, None)
-            for way, proxy in PROXIES.items():
-                command = proxy.format(agent=machine.agent_socket, qmp=machine.qmp_socket)
-                rows += _rows(way, raw, await _figures(Ssh(folder, ("-o", f"ProxyCommand={command}"))))
+            by_port = _by_proxy(machine, folder, f"--host 'unix:{machine.agent_socket}?qmp={machine.qmp_socket}'")
+            rows = await _compare("a port of our own", network, by_port, COPIED)
+            by_agent = _by_proxy(machine, folder, f"--host unix:{machine.agent_socket}")
+            rows += await _compare("agent commands", network, by_agent, COPIED_SLOWLY)
+            # Last: it keeps both sockets.
+            async with serve(folder, [Vm(machine.vmid, machine.agent_socket, machine.qmp_socket)]) as service:
+                token, ca = folder / "state" / "admin-token", service.address.certificate
+                target = f"--host https://127.0.0.1:{service.address.port} --token-file {token} --ca {ca}"
+                rows += await _compare("guestwire's server", network, _by_proxy(machine, folder, target), COPIED)
             return found + rows
+
+
+def _by_proxy(machine: Machine, folder: Path, options: str) -> Ssh:
+    proxy = f"{sys.executable} -m guestwire {options} proxy --sshd {machine.vmid}"
+    return Ssh(folder, ("-o", f"ProxyCommand={proxy}"))
 
 
 async def _prepare(machine: Machine, folder: Path) -> None:
@@ -152,30 +152,37 @@ async def _until_ready(ssh: Ssh) -> None:
         raise BenchError(f"nobody can log in to the guest in {SSH_STARTS_WITHIN:g} seconds") from error
 
 
-async def _figures(ssh: Ssh) -> Figures:
-    login = await ssh.login_time()
-    return Figures(login, await ssh.rate_to_guest(ssh.folder / "data"), await ssh.rate_from_guest())
-
-
-def _rows(way: str, raw: Figures, own: Figures | None) -> list[Row]:
-    """The network's figures alone, or those of a way beside them."""
-    login, rate = f"at most {LOGIN_TIMES:g} x", f"at least {COPY_SHARE:g} x"
-    login_time, to_guest, from_guest = (own.login, own.to_guest, own.from_guest) if own else (None, None, None)
-    found = [
-        ("login and one command", "ms", raw.login, login_time, login),
-        ("64 MiB to the guest", "MB/s", raw.to_guest, to_guest, rate),
-        ("64 MiB from the guest", "MB/s", raw.from_guest, from_guest, rate),
+async def _compare(way: str, network: Ssh, own: Ssh, copied: int) -> list[Row]:
+    """Both by turns: what else this machine does meets both."""
+    data = own.folder / "data"
+    data.write_bytes(os.urandom(copied))
+    logins: dict[Ssh, list[float]] = {network: [], own: []}
+    for _ in range(LOGINS):
+        for ssh, times in logins.items():
+            await asyncio.sleep(SETTLES)
+            times.append(await ssh.login_time())
+    before, after = (Samples(times).median for times in logins.values())
+    to_guest, from_guest = f"{way}: {copied // MIB} MiB to the guest", f"{way}: {copied // MIB} MiB from the guest"
+    return [
+        Row(
+            LIVE,
+            f"{way}: login and one command",
+            "ms",
+            before,
+            after,
+            f"at most {LOGIN_TIMES:g} x",
+            after <= LOGIN_TIMES * before,
+        ),
+        _rate_row(to_guest, await network.rate_to_guest(data, copied), await own.rate_to_guest(data, copied)),
+        _rate_row(from_guest, await network.rate_from_guest(copied), await own.rate_from_guest(copied)),
     ]
-    rows = []
-    for name, unit, before, after, target in found:
-        good = (
-            None if after is None else after <= LOGIN_TIMES * before if unit == "ms" else after >= COPY_SHARE * before
-        )
-        rows.append(Row(LIVE, f"{way}: {name}", unit, before, after, target if own else "", good))
-    return rows
 
 
-def _rate(count: int, seconds: float) -> float:
-    if count != COPIED:
-        raise BenchError(f"ssh: {count} of {COPIED} bytes came")
+def _rate_row(name: str, before: float, after: float) -> Row:
+    return Row(LIVE, name, "MB/s", before, after, f"at least {COPY_SHARE:g} x", after >= COPY_SHARE * before)
+
+
+def _rate(count: int, copied: int, seconds: float) -> float:
+    if count != copied:
+        raise BenchError(f"ssh: {count} of {copied} bytes came")
     return count / seconds / 1e6

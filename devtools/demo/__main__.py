@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -15,12 +16,26 @@ from rich.table import Table
 from rich.text import Text
 
 from devtools.demo.folder import own_folder
-from devtools.demo.server import Answer, DemoError, Server
-from devtools.demo.steps import STEPS, Scene, Step
-from devtools.guests import Machine, accelerator, build, default_cache
+from devtools.demo.server import WITH_SSH, Answer, DemoError, Server
+from devtools.demo.steps import STEPS, Scene, Step, until_usable
+from devtools.guests import Machine, accelerator, build, build_debian, default_cache
 from guestwire.errors import GuestwireError
 
 LONGEST: Final = 42
+LONGEST_STAY: Final = 30 * 86400.0
+"""Seconds."""
+
+BUILD_DEBIAN: Final = """
+import sys
+from devtools.guests import build_debian, default_cache
+from guestwire.errors import GuestImageError
+try:
+    build_debian(default_cache())
+except GuestImageError as error:
+    sys.exit(str(error))
+"""
+"""In a process of its own, which can be ended."""
+
 SECRET: Final = "password"  # noqa: S105  # a parameter's name
 
 
@@ -70,7 +85,7 @@ async def _demo(console: Console, agent: Any, *, once: bool) -> int:
                 )
                 failed = await _drive(console, scene)
                 if not once:
-                    await _stay(console, server, machine)
+                    await _stay(console, server, machine, folder, accel)
         finally:
             await machine.stop()
     return failed
@@ -136,17 +151,73 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
-async def _stay(console: Console, server: Server, machine: Machine) -> None:
-    for line in _to_copy(server, machine.vmid):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    await machine.wait_exit(within=30 * 86400)
+async def _stay(console: Console, server: Server, machine: Machine, folder: Path, accel: str) -> None:
+    _say(console, *_to_copy(server, machine.vmid))
+    more = asyncio.create_task(_guest_with_ssh(console, server, folder, accel), name="a guest with an SSH server")
+    try:
+        await machine.wait_exit(within=LONGEST_STAY)
+    finally:
+        more.cancel()
+        await asyncio.gather(more, return_exceptions=True)
     console.print("The guest was stopped: so the demo ends, and what it made is gone.", highlight=False)
+
+
+async def _guest_with_ssh(console: Console, server: Server, folder: Path, accel: str) -> None:
+    """Boots a larger guest beside the first, for which nobody has to wait: it takes seconds, and a minute where it must be built."""
+    key = folder / "key"
+    try:
+        await _run(sys.executable, "-c", BUILD_DEBIAN)
+        image = await asyncio.to_thread(build_debian, default_cache())
+        async with Machine(image, folder, vmid=WITH_SSH, accel=accel) as debian:
+            await _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", str(key))
+            await until_usable(server, server.url_of(debian.vmid))
+            _say(
+                console,
+                "",
+                "A Debian guest without a network runs now, too:",
+                "",
+                f"{_command(server)} ssh --push-key root@debian -i {key}",
+                f"{_command(server)} logs -f debian",
+                f"{_command(server)} exec -t debian -- top",
+            )
+            await debian.wait_exit(within=LONGEST_STAY)
+    except GuestwireError as error:
+        console.print(f"There is no guest with an SSH server: {error}", markup=False, highlight=False)
+
+
+async def _run(*command: str) -> None:
+    """Runs a program to its end; what ends the demo ends that, with all that it started.
+
+    Raises:
+        DemoError: it failed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        "setpriv", "--pdeathsig", "TERM", *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if process.returncode:
+        raise DemoError(output.decode("utf-8", "replace")[-400:].strip() or f"{command[0]} failed")
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _command(server: Server) -> str:
+    program = f"{Path(sys.executable).with_name('guestwire')} --host https://127.0.0.1:{server.port}"
+    return f"{program} --token-file {server.state_dir}/admin-token --ca {server.state_dir}/server.pem"
 
 
 def _to_copy(server: Server, vmid: int) -> tuple[str, ...]:
     curl = f"curl --cacert {server.state_dir}/server.pem -H 'Authorization: PVEAPIToken={server.token}'"
-    command = f"{Path(sys.executable).with_name('guestwire')} --host https://127.0.0.1:{server.port}"
-    command = f"{command} --token-file {server.state_dir}/admin-token --ca {server.state_dir}/server.pem"
+    command = _command(server)
     return (
         f"address  https://127.0.0.1:{server.port}",
         f"token    {server.token}",

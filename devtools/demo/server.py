@@ -18,6 +18,9 @@ from guestwire.errors import GuestwireError
 
 NODE: Final = "demo"
 PORT: Final = 8006
+WITH_SSH: Final = 101
+"""The id of the guest that has an SSH server."""
+
 START_TIMEOUT: Final = 20.0
 
 
@@ -63,13 +66,14 @@ class Server:
 
     Args:
         folder: for its configuration, state and log.
-        machine: the VM to serve.
+        machine: the VM to serve. Another is served when it is there, `WITH_SSH`.
     """
 
     def __init__(self, folder: Path, machine: Machine) -> None:
         self.state_dir = folder / "state"
         self.log = folder / "server.log"
         self.port = _free_port()
+        self._folder = folder
         self._config = folder / "guestwire.toml"
         self._machine = machine
         self._process: asyncio.subprocess.Process | None = None
@@ -78,7 +82,11 @@ class Server:
     @property
     def url(self) -> str:
         """Of the VM's agent."""
-        return f"https://127.0.0.1:{self.port}/api2/json/nodes/{NODE}/qemu/{self._machine.vmid}/agent"
+        return self.url_of(self._machine.vmid)
+
+    def url_of(self, vmid: int) -> str:
+        """Of a VM's agent."""
+        return f"https://127.0.0.1:{self.port}/api2/json/nodes/{NODE}/qemu/{vmid}/agent"
 
     @property
     def token(self) -> str:
@@ -122,15 +130,15 @@ class Server:
             except TimeoutError:
                 self._process.kill()
 
-    async def call(self, method: str, name: str, parameters: dict[str, Any]) -> Answer:
-        """Calls the endpoint `name` below the VM's agent ("" for the agent itself)."""
+    async def call(self, method: str, name: str, parameters: dict[str, Any], *, url: str = "") -> Answer:
+        """Calls the endpoint `name` below the VM's agent, or another's ("" for the agent itself)."""
         assert self._session  # noqa: S101  # entered
         loop = asyncio.get_running_loop()
         began = loop.time()
         reads = method == "GET"
         async with self._session.request(
             method,
-            f"{self.url}/{name}".rstrip("/"),
+            f"{url or self.url}/{name}".rstrip("/"),
             params=parameters if reads else None,
             json=None if reads else parameters or None,
             timeout=aiohttp.ClientTimeout(total=60),
@@ -142,7 +150,9 @@ class Server:
         self._config.write_text(
             f'[server]\nlisten = "127.0.0.1:{self.port}"\nnode = "{NODE}"\nstate_dir = "{self.state_dir}"\n\n'
             f'[[vm]]\nvmid = {self._machine.vmid}\nname = "small-guest"\n'
-            f'agent = "unix:{self._machine.agent_socket}"\nqmp = "unix:{self._machine.qmp_socket}"\n'
+            f'agent = "unix:{self._machine.agent_socket}"\nqmp = "unix:{self._machine.qmp_socket}"\n\n'
+            f'[[vm]]\nvmid = {WITH_SSH}\nname = "debian"\n'
+            f'agent = "unix:{self._folder}/{WITH_SSH}.qga"\nqmp = "unix:{self._folder}/{WITH_SSH}.qmp"\n'
         )
 
     async def _wait(self) -> None:

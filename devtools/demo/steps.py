@@ -37,12 +37,21 @@ class Scene:
         Raises:
             DemoError: it does not in time.
         """
-        try:
-            async with asyncio.timeout(BOOT_TIMEOUT):
-                while (await self.server.call("POST", "ping", {})).status != 200:  # noqa: ASYNC110, PLR2004  # only asking tells
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise DemoError(f"the guest did not answer again in {BOOT_TIMEOUT:g} seconds") from None
+        await until_usable(self.server, self.server.url)
+
+
+async def until_usable(server: Server, url: str) -> None:
+    """Waits until a guest answers through the server; `url` is its agent's.
+
+    Raises:
+        DemoError: it does not in time.
+    """
+    try:
+        async with asyncio.timeout(BOOT_TIMEOUT):
+            while (await server.call("POST", "ping", {}, url=url)).status != 200:  # noqa: ASYNC110, PLR2004  # only asking tells
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise DemoError(f"the guest did not answer again in {BOOT_TIMEOUT:g} seconds") from None
 
 
 Check = Callable[[Scene, Answer], Awaitable[str]]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -81,7 +82,7 @@ async def test_what_is_written_is_followed_until_ctrl_c(target: Target) -> None:
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Serving, SandboxedAgent, SandboxedAgent]]:
     async with (
-        Serving.of(site(vm(100, "web"), vm(101, "database"))) as server,
+        Serving.of(site(vm(100, "web"), vm(101, "database"), vm(102, "off", running="false"))) as server,
         SandboxedAgent(server.folder / "100.qga", name="web") as web,
         SandboxedAgent(server.folder / "101.qga", name="database") as database,
     ):
@@ -110,6 +111,37 @@ async def test_several_guests_have_their_names_in_front(pair: tuple[Serving, San
     assert (code, output) == (3, b"web       a\nweb       b\n")
     assert errors.startswith(b"guestwire: guest database (101) on ")
     assert b"there is no /root/log; `guestwire ls" in errors
+
+
+@pytest.mark.agent
+@pytest.mark.parametrize("follow", [(), ("-f",)])
+async def test_an_error_does_not_wait_for_other_guests(
+    pair: tuple[Serving, SandboxedAgent, SandboxedAgent], follow: tuple[str, ...]
+) -> None:
+    """The log of the first has no line yet: a pipe, into which nothing was written."""
+    server, _, database = pair
+    os.mkfifo(database.home / "pipe")
+    line = [*options_for(server), "logs", *follow, "database", "web", "off", "/root/pipe"]
+    process = await started(*line, env=environment(Path("/nowhere")))
+    try:
+        async with asyncio.timeout(WITHIN):
+            assert process.stdout
+            assert process.stderr
+            errors = sorted([await process.stderr.readline(), await process.stderr.readline()])
+            assert errors[0].startswith(b"guestwire: guest off (102) on ")
+            assert b"VM 102 is not running" in errors[0]
+            assert errors[1].startswith(b"guestwire: guest web (100) on ")
+            assert b"there is no /root/pipe" in errors[1]
+            await asyncio.to_thread((database.home / "pipe").write_bytes, b"a\n")
+            assert await process.stdout.readline() == b"database  a\n"
+            if follow:
+                process.send_signal(2)
+            rest = b"\nguestwire: interrupted\n" if follow else b""
+            assert (await process.wait(), await process.stderr.read()) == (130 if follow else 3, rest)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.mark.agent

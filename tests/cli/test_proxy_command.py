@@ -170,7 +170,7 @@ async def test_what_is_wrong_is_one_sentence(agent: SandboxedAgent, words: list[
 async def test_a_guest_without_an_ssh_server_says_what_to_install(agent: SandboxedAgent, tmp_path: Path) -> None:
     options = ["--host", f"unix:{agent.socket}"]
 
-    done = await guestwire(options, "proxy", "--sshd", "--known-hosts", str(tmp_path / "known"), "web")
+    done = await guestwire(options, "proxy", "--sshd", "--known-hosts", str(tmp_path), "web.guest")
 
     assert done.code == 3
     assert "no SSH host keys in /etc/ssh; install an SSH server in the guest, as openssh-server" in done.line

@@ -1,7 +1,9 @@
 """`guestwire ssh` with the real OpenSSH: into a Debian guest that has no network, with the guest's own users and keys."""
 
 import asyncio
+import hashlib
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,10 +30,11 @@ class Ssh:
         self._environment = os.environ | {"PATH": programs, "XDG_CACHE_HOME": str(folder)}
         self.root = ["--host", f"unix:{machine.agent_socket}"]
 
-    async def __call__(self, *line: str) -> tuple[int | None, str, str]:
+    async def __call__(self, *line: str, **more: str) -> tuple[int | None, str, str]:
+        """Runs a program, with more in its environment, to its end."""
         process = await asyncio.create_subprocess_exec(
             *line,
-            env=self._environment,
+            env=self._environment | more,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -105,6 +108,69 @@ async def test_its_lines_of_configuration_make_programs_work_as_they_are(ssh: Ss
 
     assert [(code, errors) for code, _, errors in done] == [(0, "")] * len(done), done
     assert tree(ssh.folder / "rsync") == tree(ssh.folder / "sftp") == tree(data)
+
+
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.raw: id -un
+      register: as_it_is
+    - ansible.builtin.script: script
+      register: script
+    - ansible.builtin.assert:
+        that:
+          - as_it_is.stdout_lines == ["labuser"]
+          - script.stdout_lines == ["{checksum}"]
+"""
+"""What needs no Python in the guest, whose own has not all that Ansible's modules want. A script is copied there."""
+
+
+@pytest.fixture
+async def kept(ssh: Ssh, config: Path, folder: Path) -> AsyncIterator[Path]:
+    """The lines of `--config` over a port of our own, with a connection that is kept for a while."""
+    machine = ssh.machine
+    with_port = f"'unix:{machine.agent_socket}?qmp={machine.qmp_socket}'"
+    text = config.read_text().replace(f"unix:{machine.agent_socket}", with_port)
+    config.write_text(f"{text}    ControlMaster auto\n    ControlPath {folder}/%C\n    ControlPersist 60\n")
+    yield config
+    await ssh("ssh", "-q", "-F", str(config), "-O", "exit", "web.guest")
+
+
+async def test_ansible_works_over_them(ssh: Ssh, kept: Path) -> None:
+    script = b'#!/bin/sh\nsha256sum "$0" | cut -c1-64\nexit\n' + os.urandom(100_000)
+    (ssh.folder / "script").write_bytes(script)
+    playbook = ssh.folder / "playbook.yml"
+    playbook.write_text(PLAYBOOK.format(checksum=hashlib.sha256(script).hexdigest()))
+    own = {"ANSIBLE_HOME": str(ssh.folder), "ANSIBLE_SSH_ARGS": f"-F {kept}", "LC_ALL": "C.UTF-8"}
+
+    code, output, errors = await ssh("ansible-playbook", "-i", "web.guest,", str(playbook), **own)
+
+    assert (code, "ok=3 " in output) == (0, True), output + errors
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="this machine has no git")
+async def test_git_works_over_them(ssh: Ssh, kept: Path) -> None:
+    """The guest is made of this host's packages: the git that is installed here runs there, too."""
+    guest_git = "/usr/bin/git"
+    assert (await ssh("scp", "-q", "-F", str(kept), str(shutil.which("git")), "web.guest:/tmp/git"))[0] == 0
+    await ssh.machine.shell(f"mv /tmp/git {guest_git}")
+    await ssh.machine.shell(f"for one in upload-pack receive-pack; do ln -sf git {guest_git}-$one; done")
+    await ssh.machine.shell("su labuser -c 'git init -q --bare -b main /tmp/site.git' 2>&1")
+    own = {"GIT_SSH_COMMAND": f"ssh -F {kept}", "GIT_CONFIG_GLOBAL": "/dev/null"}
+    there, here = "web.guest:/tmp/site.git", str(ssh.folder / "here")
+    by_name = ["-c", "user.name=x", "-c", "user.email=x@example"]
+    steps = [
+        ["clone", "-q", there, here],
+        ["-C", here, *by_name, "commit", "-q", "--allow-empty", "-m", "from here"],
+        ["-C", here, "push", "-q", "origin", "HEAD:main"],
+        ["clone", "-q", there, str(ssh.folder / "again")],
+    ]
+
+    done = [await ssh("git", *step, **own) for step in steps]
+    code, subject, _ = await ssh("git", "-C", str(ssh.folder / "again"), "log", "--format=%s")
+
+    assert ([one[0] for one in done], code, subject) == ([0] * len(steps), 0, "from here\n"), done
 
 
 async def test_a_guest_without_an_ssh_server_is_one_sentence(machine: Machine) -> None:

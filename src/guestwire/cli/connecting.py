@@ -36,10 +36,15 @@ def find_settings(context: click.Context) -> "Settings":
     from guestwire.cli.trust import add_known_fingerprint  # noqa: PLC0415
     from guestwire.client.settings import settings_for  # noqa: PLC0415
 
+    profile = context.find_root().params.get("profile")
+    return _with_password(add_known_fingerprint(settings_for(given_settings(context), profile=profile)))
+
+
+def given_settings(context: click.Context) -> dict[str, str | bool | None]:
+    """The settings that the options before the command name; the others are None."""
     options = context.find_root().params
     values = {name: options.get(name) for name in ("host", "token_file", "ca", "fingerprint")}
-    values["verify"] = False if options.get("insecure") else None
-    return _with_password(add_known_fingerprint(settings_for(values, profile=options.get("profile"))))
+    return values | {"verify": False if options.get("insecure") else None}
 
 
 def _with_password(settings: "Settings") -> "Settings":

@@ -1,11 +1,11 @@
-"""A guest's SSH host keys, read through its agent: what the agent says needs no question of trust."""
+"""A guest's name for OpenSSH, and its SSH host keys, read through its agent: what the agent says needs no question of trust."""
 
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from guestwire.errors import GuestwireError
+from guestwire.errors import GuestwireError, RequestError
 
 if TYPE_CHECKING:
     from guestwire.client import Guest
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
 FILES: Final = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
 """Where OpenSSH's server has them unless its configuration says something else."""
 
+SUFFIX: Final = ".guest"
+"""Ends the names of guests in `~/.ssh/config`."""
+
 LONGEST: Final = 16 * 1024
 """Bytes of a file with one key: a guest may give a file of any length."""
+
+_odd: Final = re.compile(r"[^\w.-]|\A-")
+_node_and_id: Final = re.compile(r"([A-Za-z0-9-]+)\.([1-9][0-9]{2,8})")
 
 _key: Final = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) +(AAAA[A-Za-z0-9+/]+={0,3})(?:\s|\Z)")
 """The kind and the key itself. Nothing else of the guest's gets into a file that OpenSSH reads."""
@@ -24,6 +30,24 @@ class NoHostKeys(GuestwireError):
     """The guest has no SSH server, or its host keys are not where they should be."""
 
     exit_code = 3
+
+
+def ssh_name(guest: str) -> str:
+    """A guest's name as ssh takes it: `pve1.100.guest` for `pve1/100`, `my_vm.guest` for `my vm`."""
+    return _odd.sub("_", guest.replace("/", ".")) + SUFFIX
+
+
+def guest_of(name: str) -> str:
+    """The guest that somebody means who says this name to ssh: `web` by `web.guest`, `pve1/100` by `pve1.100.guest`.
+
+    Raises:
+        RequestError: it is no guest's, or would lead to a file elsewhere.
+    """
+    guest = name.removesuffix(SUFFIX)
+    if guest in ("", name) or "/" in name:
+        raise RequestError(f"'{name}' is no guest's name for ssh; write web{SUFFIX}, 100{SUFFIX} or pve1.100{SUFFIX}")
+    found = _node_and_id.fullmatch(guest)
+    return f"{found[1]}/{found[2]}" if found else guest
 
 
 async def read_host_keys(guest: "Guest") -> list[str]:

@@ -167,27 +167,26 @@ class _Logs:
         return False
 
     async def _show_in_turn(self) -> list[bool]:
-        """Shows each guest's last lines after those of the guest before; several are asked at the same time."""
+        """Shows each guest's last lines after those of the guest before; several are asked at the same time.
+
+        An error is shown at once: the guest before may take long.
+        """
         from guestwire.client.cancellation import map_ordered  # noqa: PLC0415  # `--help` must not wait for the client
 
-        async def jobs() -> AsyncGenerator[Coroutine[Any, Any, list[bytes] | GuestwireError], None]:
+        async def jobs() -> AsyncGenerator[Coroutine[Any, Any, list[bytes] | None], None]:
             for number in range(len(self._guests)):
                 yield self._last_lines(number)
 
-        failed = []
+        failed: list[bool] = []
         async with aclosing(map_ordered(jobs(), AT_ONCE)) as answers:
-            number = 0
             async for answer in answers:
-                if isinstance(answer, GuestwireError):
-                    note(f"guestwire: {answer}")
-                else:
-                    for line in answer:
-                        self._print(number, line)
-                failed.append(isinstance(answer, GuestwireError))
-                number += 1
+                for line in answer or ():
+                    self._print(len(failed), line)
+                failed.append(answer is None)
         return failed
 
-    async def _last_lines(self, number: int) -> list[bytes] | GuestwireError:
+    async def _last_lines(self, number: int) -> list[bytes] | None:
+        """None where there are none to show, which it has said."""
         found: list[bytes] = []
         size = 0
         try:
@@ -195,9 +194,10 @@ class _Logs:
                 async for line in lines:
                     found.append(line)
                     if (size := size + len(line)) > MOST_KEPT:
-                        return NoLog(f"{self._guests[number].context}: its last lines are too large; show it alone")
+                        raise NoLog(f"{self._guests[number].context}: its last lines are too large; show it alone")
         except GuestwireError as error:
-            return error
+            note(f"guestwire: {error}")
+            return None
         return found
 
     async def _read(self, number: int, *, follow: bool) -> AsyncGenerator[bytes, None]:

@@ -11,7 +11,7 @@ import click
 
 from guestwire.cli.byte_streams import ProcessEnd, SocketEnd, StandardStreams, carry, until_signal
 from guestwire.cli.connecting import guest_argument, on_guest
-from guestwire.cli.host_keys import write_known_hosts
+from guestwire.cli.host_keys import guest_of, write_known_hosts
 from guestwire.cli.output import examples, json_option, note, to_json, visible
 from guestwire.errors import GuestwireError
 
@@ -63,8 +63,11 @@ class Forward(NamedTuple):
 @guest_argument
 @click.argument("target", metavar="[[HOST:]PORT]", help="A TCP port, of the guest itself without HOST.", required=False)
 @click.option("--sshd", help="To an SSH server that is started for this connection.", is_flag=True)
-@click.option("--known-hosts", metavar="FILE", help="Write the guest's SSH host keys there first.")
-@click.option("--known-as", metavar="NAME", help="The guest's name in that file.")
+@click.option(
+    "--known-hosts",
+    metavar="FOLDER",
+    help="GUEST is a name of `ssh --config`, as web.guest: write its host keys to a file of that name there first.",
+)
 @click.pass_context
 def proxy(
     context: click.Context,
@@ -73,7 +76,6 @@ def proxy(
     *,
     sshd: bool,
     known_hosts: str | None,
-    known_as: str | None,
 ) -> None:
     """Connect standard input and output to a TCP port in a guest."""
     if sshd == (target is not None):
@@ -82,7 +84,7 @@ def proxy(
 
     async def connect(one: "Guest") -> int:
         if known_hosts:
-            await write_known_hosts(one, known_as or guest, Path(known_hosts))
+            await write_known_hosts(one, guest, Path(known_hosts) / guest)
         if sshd:
             return await _serve_ssh(one)
         async with one.connect_tcp(host, port) as connection:
@@ -92,7 +94,8 @@ def proxy(
 
     # ssh ends its proxy with SIGHUP. Ctrl-C reaches both; ssh says what there is to say.
     signals = (signal.SIGINT,) if sshd else ()
-    raise click.exceptions.Exit(on_guest(context, guest, lambda one: until_signal(connect(one), *signals)))
+    name = guest_of(guest) if known_hosts else guest
+    raise click.exceptions.Exit(on_guest(context, name, lambda one: until_signal(connect(one), *signals)))
 
 
 async def _serve_ssh(guest: "Guest") -> int:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from guestwire.cli.connecting import guest_names, on_guest
-from guestwire.cli.host_keys import write_known_hosts
+from guestwire.addresses import HybridVsockAddress, UnixAddress, parse_agent_address
+from guestwire.cli.connecting import given_settings, guest_names, on_guest
+from guestwire.cli.host_keys import SUFFIX, ssh_name, write_known_hosts
 from guestwire.cli.output import examples, note
 from guestwire.cli.ssh_keys import public_keys_in
 from guestwire.errors import GuestwireError, RequestError
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 REMOVED_WITHIN: Final = 20.0
 """Seconds for taking a pushed key away again, in which no signal ends this."""
 
-SUFFIX: Final = ".guest"
-"""Ends the names of guests in `~/.ssh/config`."""
 
-ROOT_OPTIONS: Final = ("host", "profile", "token_file", "ca", "fingerprint")
+_THIS_GUESTWIRE: Final = (sys.executable, "-P", "-m", "guestwire")
 
 
 class NoOpenSsh(GuestwireError):
@@ -60,6 +59,10 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
     """
     if config:
         print(config_lines(context), end="")
+        if os.environ.get("GUESTWIRE_TOKEN") or os.environ.get("GUESTWIRE_PASSWORD"):
+            note(
+                "guestwire: secrets of the environment are not in these lines: a token's file (--token-file) is better"
+            )
         return
     if not guest:
         raise click.UsageError("a guest is missing, as in `guestwire ssh root@web`.")
@@ -68,11 +71,11 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
     user, at, name = guest.rpartition("@")
     with _signals_undo(), tempfile.TemporaryDirectory(prefix="guestwire-ssh-") as folder:
         known_hosts = Path(folder) / "known_hosts"
-        line = [program, *_options(context, name, known_hosts), f"{user}{at}{_alias(name)}", *arguments]
+        line = [program, *_options(context, name, known_hosts), f"{user}{at}{ssh_name(name)}", *arguments]
         login, key = _login_and_key(line) if push_key else ("", "")
 
         async def prepare(one: "Guest") -> bool:
-            await write_known_hosts(one, _alias(name), known_hosts)
+            await write_known_hosts(one, ssh_name(name), known_hosts)
             return bool(key) and not await _has_key(one, login, key)
 
         # Before ssh: what is wrong with the guest is one sentence, and not ssh's.
@@ -94,13 +97,16 @@ def ssh(context: click.Context, guest: str | None, arguments: tuple[str, ...], *
 def config_lines(context: click.Context) -> str:
     """The lines for `~/.ssh/config`, which lead every name that ends in `.guest` to the guest of that name."""
     # A file a guest, and no `~`: the shell and ssh may not agree on whose home it is.
-    known_hosts = str(_cache_folder() / "ssh").replace("%", "%%") + "/%n"
-    # A shell reads the command; ssh itself puts the name in the place of %n, and refuses one that could be more.
-    proxy = shlex.join(["guestwire", *_root_options(context), "proxy", "--sshd"]).replace("%", "%%")
+    folder = str(_cache_folder() / "ssh")
+    program = ("guestwire",) if shutil.which("guestwire") else _THIS_GUESTWIRE
+    proxy = shlex.join([*program, *_lasting_options(context), "proxy", "--sshd", "--known-hosts", folder])
+    # ssh itself puts the name in the place of %n, and a shell reads what comes out. Today's ssh refuses a name with a
+    # character that means something there; before 9.6 (CVE-2023-51385) it took any, and a link in a git repository was
+    # enough to run a command. In single quotes only a quote could, and names with one are left to other lines.
     return (
-        f"Host *{SUFFIX}\n"
-        f"    ProxyCommand {proxy} --known-as %n --known-hosts {shlex.quote(known_hosts)} \"$(basename '%n' {SUFFIX})\"\n"
-        f'    UserKnownHostsFile "{known_hosts}"\n'
+        f'Host *{SUFFIX} "!*\'*"\n'
+        f"    ProxyCommand {proxy.replace('%', '%%')} -- '%n'\n"
+        f'    UserKnownHostsFile "{folder.replace("%", "%%")}/%n"\n'
         "    GlobalKnownHostsFile /dev/null\n"
         "    StrictHostKeyChecking yes\n"
         "    UpdateHostKeys no\n"
@@ -114,10 +120,10 @@ def _cache_folder() -> Path:
 
 def _options(context: click.Context, name: str, known_hosts: Path) -> list[str]:
     """Options of ssh that lead to the guest."""
-    proxy = [sys.executable, "-P", "-m", "guestwire", *_root_options(context), "proxy", "--sshd", name]
+    proxy = [*_THIS_GUESTWIRE, *_lasting_options(context), "proxy", "--sshd", "--", name]
     options = {
         "ProxyCommand": shlex.join(proxy).replace("%", "%%"),
-        "HostKeyAlias": _alias(name),
+        "HostKeyAlias": ssh_name(name),
         "UserKnownHostsFile": f'"{known_hosts}"'.replace("%", "%%"),
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
@@ -127,18 +133,42 @@ def _options(context: click.Context, name: str, known_hosts: Path) -> list[str]:
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
-def _root_options(context: click.Context) -> list[str]:
-    """The options before the command, for another `guestwire`; the environment reaches that by itself."""
-    given = context.find_root().params
-    found = [
-        word for name in ROOT_OPTIONS if (value := given.get(name)) for word in (f"--{name.replace('_', '-')}", value)
-    ]
-    return [*found, *(["--insecure"] if given.get("insecure") else [])]
+def _lasting_options(context: click.Context) -> list[str]:
+    """The options before the command, for another `guestwire`, which ssh may start in another folder and environment.
+
+    So paths are whole, and what the environment names is among them, except for secrets.
+    """
+    from guestwire.client.settings import DEFAULT_PROFILE, ENVIRONMENT, settings_for  # noqa: PLC0415  # as above
+
+    given = given_settings(context)
+    profile = context.find_root().params.get("profile")
+    settings = settings_for(given, profile=profile)
+    if settings.host and not (profile or given["host"] or os.environ.get(ENVIRONMENT["host"])):
+        profile = os.environ.get("GUESTWIRE_PROFILE") or DEFAULT_PROFILE
+    options = {
+        "profile": profile,
+        "host": settings.host and _whole_target(settings.host),
+        "token-file": settings.token_file and not settings.token and _whole_path(settings.token_file),
+        "ca": settings.ca and _whole_path(settings.ca),
+        "fingerprint": settings.fingerprint,
+    }
+    found = [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
+    return found if settings.verify else [*found, "--insecure"]
 
 
-def _alias(name: str) -> str:
-    """The guest's name as ssh has it: one that is named with its node has a slash."""
-    return name.replace("/", ".") + SUFFIX
+def _whole_target(host: str) -> str:
+    match parse_agent_address(host):
+        case UnixAddress(path, qmp):
+            return str(UnixAddress(path.absolute(), qmp and qmp.absolute()))
+        case HybridVsockAddress(path, port):
+            return str(HybridVsockAddress(path.absolute(), port))
+    return host
+
+
+def _whole_path(text: str) -> str:
+    from guestwire.client.settings import expand_home  # noqa: PLC0415  # as above
+
+    return str(expand_home(text).absolute())
 
 
 async def _has_key(guest: "Guest", user: str, key: str) -> bool:

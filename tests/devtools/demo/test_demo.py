@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devtools.demo.folder import remove_left
-from devtools.guests import GuestImage
+from devtools.guests import GuestImage, Machine
 
 ENDS_WITHIN = 180.0
 ROUTES = 27
@@ -44,20 +44,27 @@ async def run(*command: str) -> tuple[int, str]:
 
 @pytest.mark.guest
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-async def test_every_end_of_the_demo_ends_its_server_and_its_guest(
-    image: GuestImage, folder: Path, signum: signal.Signals
+@pytest.mark.parametrize(
+    ("signum", "moment"), [(signal.SIGKILL, " up after "), (signal.SIGTERM, " ssh --push-key root@debian ")]
+)
+async def test_every_end_of_the_demo_ends_its_server_and_its_guests(
+    image: GuestImage, debian: Machine, folder: Path, signum: signal.Signals, moment: str
 ) -> None:
+    """In the middle of its work; and when it stays, and the lines that it shows for another guest work."""
     assert image.agent_version
+    assert debian.running  # its image is there, so that building it takes none of the time
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "devtools.demo", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
     assert process.stdout
     async with asyncio.timeout(ENDS_WITHIN):
-        while b" up after " not in (line := await process.stdout.readline()):
+        while moment not in (line := (await process.stdout.readline()).decode()):
             assert line, "the demo has ended"
-        while len(children := [int(pid) for pid in children_of(process.pid)]) < 2:  # in the middle of its work
+        if "ssh" in moment:
+            assert await run("sh", "-c", f"{line.strip()} -o BatchMode=yes uname -n") == (0, "debian\n")
+        guests = 2 if "ssh" in moment else 1
+        while len(children := [int(pid) for pid in children_of(process.pid)]) < 1 + guests:
             await asyncio.sleep(0.05)
         process.send_signal(signum)
         await process.stdout.read()
