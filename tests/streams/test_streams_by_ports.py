@@ -30,6 +30,11 @@ async def guest(debian: Machine) -> AsyncIterator[Guest]:
         yield await host.guest("112")
 
 
+@pytest.fixture(autouse=True)
+def ports_come_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_process, "PORTS_AFTER", 0.3)
+
+
 async def until_by_port(process: LiveProcess) -> None:
     async with asyncio.timeout(WITHIN):
         while process.way != "port":  # only asking tells

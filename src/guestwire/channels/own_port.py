@@ -90,14 +90,26 @@ async def plugged_in(ports: OwnPorts, name: str) -> AsyncIterator[None]:
         await asyncio.shield(plugging)
         yield
     finally:
-        # Who was cancelled while it was plugged in does not know whether it was: a call into libvirt can't be ended.
-        with contextlib.suppress(GuestError, TimeoutError):
-            async with asyncio.timeout(UNPLUGGED_WITHIN):
-                await asyncio.wait([plugging])
-                await ports.unplug(name)
-                forget(ports.place, name)
-        if plugging.done() and not plugging.cancelled():
-            plugging.exception()  # its waiter may be gone
+        # To its end, however often its owner is cancelled meanwhile: nobody else takes this port out while this process lives.
+        unplugging = asyncio.create_task(_unplug(ports, name, plugging), name=f"unplug {name}")
+        try:
+            await asyncio.shield(unplugging)
+        except asyncio.CancelledError:
+            while not unplugging.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([unplugging])
+            raise
+
+
+async def _unplug(ports: OwnPorts, name: str, plugging: "asyncio.Future[None]") -> None:
+    # Who was cancelled while it was plugged in does not know whether it was: a call into libvirt can't be ended.
+    with contextlib.suppress(GuestError, TimeoutError):
+        async with asyncio.timeout(UNPLUGGED_WITHIN):
+            await asyncio.wait([plugging])
+            await ports.unplug(name)
+            forget(ports.place, name)
+    if plugging.done() and not plugging.cancelled():
+        plugging.exception()  # its waiter may be gone
 
 
 async def leftovers(ports: OwnPorts, purpose: str) -> list[str]:

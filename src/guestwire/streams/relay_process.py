@@ -65,8 +65,11 @@ PATIENT: Final = 1.25
 QUIET_AFTER: Final = 10.0
 """Seconds without a byte, after which an output is looked at less often."""
 
-PORTS_AFTER: Final = 0.3
-"""Seconds that a program without a terminal must run to be given ports."""
+PORTS_AFTER: Final = 2.0
+"""Seconds that a program without a terminal must run to be given ports: they cost its guest as much as ten of its commands."""
+
+MANY: Final = 64 * 1024
+"""Bytes, either way, that get it ports at once."""
 
 PORTS_WITHIN: Final = 15.0
 HELD_FOR: Final = 1.0
@@ -200,6 +203,7 @@ class RelayProcess:
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._broken: StreamBroken | None = None
         self._ports_wanted = asyncio.Event()
+        self._carried = 0
         self._closing: asyncio.Task[None] | None = None
         self.on_close: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -245,6 +249,7 @@ class RelayProcess:
                 self._in_flight.append((self._sequence, len(piece)))
                 await self._frame(input_frame(self._sequence, piece))
                 rest = rest[len(piece) :]
+                self._count(len(piece))
                 self._wake.set()
 
     async def send_eof(self) -> None:
@@ -304,6 +309,11 @@ class RelayProcess:
     async def prepare_freeze(self) -> None:
         """The relay is told that the host will be silent: its agent takes no command while file systems are frozen."""
         await self._access.write(f"{self._folder}/ctl", b"f\n")
+
+    def _count(self, size: int) -> None:
+        self._carried += size
+        if self._carried > MANY:
+            self._ports_wanted.set()
 
     # Input
 
@@ -404,8 +414,7 @@ class RelayProcess:
             if data:
                 heard_at = time.monotonic()
                 pauses.reset()
-                if len(data) > MOST_AT_ONCE:
-                    self._ports_wanted.set()
+                self._count(len(data))
                 continue
             if self._broken:
                 return END
@@ -718,9 +727,13 @@ async def _plug_in(ports: OwnPorts, name: str, plugged: contextlib.AsyncExitStac
 
 async def _find_relay(access: RelayAccess, request: StreamRequest, stream: str, pid: int) -> tuple[str, RelayMark]:
     pauses = Backoff(access.pace.first, access.pace.longest)
+    folders = folders_of(stream)
+    looks = 0
     while True:
+        looks += 1
         state = await access.status(pid)
-        for folder in folders_of(stream):
+        # Hardly ever is it another than the first, and each look is a line in the guest's log.
+        for folder in folders if looks % 4 == 0 or state.exited else folders[:1]:
             try:
                 found = mark_in(await access.read(f"{folder}/mark", 0, 64))
             except AgentError:
