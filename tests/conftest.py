@@ -141,19 +141,30 @@ async def image() -> "GuestImage":
 
 
 @pytest.fixture(scope="session")
-async def machine(image: "GuestImage") -> AsyncIterator["Machine"]:
-    """A real guest, booted."""
+async def small_machine(image: "GuestImage") -> AsyncIterator["Machine"]:
+    """A real guest."""
     from devtools.guests import Machine, accelerator  # noqa: PLC0415  # as above
 
     folder = Path(tempfile.mkdtemp(prefix="gw-"))
     machine = Machine(image, folder, accel=await accelerator(image))
     try:
-        await machine.start()
-        await machine.wait_for_agent()
         yield machine
     finally:
         await machine.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+async def machine(small_machine: "Machine") -> "Machine":
+    """It has booted; a file's last test that needs it may end it."""
+    return await _booted(small_machine)
+
+
+async def _booted(machine: "Machine") -> "Machine":
+    if not machine.running:
+        await machine.start()
+    await machine.wait_for_agent()
+    return machine
 
 
 @pytest.fixture(scope="session")
@@ -172,19 +183,23 @@ async def debian_machine() -> AsyncIterator["Machine"]:
 
 @pytest.fixture(scope="module")
 async def debian(debian_machine: "Machine") -> "Machine":
-    """It has booted; a file's last test may end it."""
-    if not debian_machine.running:
-        await debian_machine.start()
-    await debian_machine.wait_for_agent()
-    return debian_machine
+    """As `machine`."""
+    return await _booted(debian_machine)
+
+
+@pytest.fixture
+async def at_its_end(machine: "Machine") -> AsyncIterator["Machine"]:
+    """The same for a file's last test that needs it: it is stopped after that, however the test ends."""
+    yield machine
+    await machine.stop()
 
 
 # A real guest with one agent or the other
 
 
 @pytest.fixture(scope="session")
-async def newer() -> AsyncIterator["tuple[Machine, GuestImage] | str"]:
-    """A guest with Debian 13's agent; or why there is none."""
+async def newer_machine() -> AsyncIterator["tuple[Machine, GuestImage] | str"]:
+    """A real guest with Debian 13's agent; or why there is none."""
     from devtools.guests import Machine, accelerator, build, default_cache  # noqa: PLC0415  # as above
 
     try:
@@ -194,8 +209,15 @@ async def newer() -> AsyncIterator["tuple[Machine, GuestImage] | str"]:
         return
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         async with Machine(image, Path(name), vmid=113, accel=await accelerator(image)) as machine:
-            await machine.wait_for_agent()
             yield machine, image
+
+
+@pytest.fixture(scope="module")
+async def newer(newer_machine: "tuple[Machine, GuestImage] | str") -> "tuple[Machine, GuestImage] | str":
+    """As `machine`."""
+    if not isinstance(newer_machine, str):
+        await _booted(newer_machine[0])
+    return newer_machine
 
 
 @pytest.fixture(params=["this host's agent", "Debian 13's agent"])

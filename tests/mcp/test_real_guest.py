@@ -98,26 +98,22 @@ async def freezes_and_thaws(ai: Assistant, machine: Machine) -> None:
     assert "/mnt/data" in str(await ai.did("fstrim", guest="web"))
 
 
-async def test_a_real_guest_sleeps_and_shuts_down(machine: Machine, tmp_path: Path) -> None:
-    try:
-        async with reached("guestwire", machine) as options, assistant(tmp_path, options, *ALL) as ai:
-            await ai.did("suspend_ram", guest="web")
+async def test_a_real_guest_sleeps_and_shuts_down(at_its_end: Machine, tmp_path: Path) -> None:
+    machine = at_its_end
+    async with reached("guestwire", machine) as options, assistant(tmp_path, options, *ALL) as ai:
+        await ai.did("suspend_ram", guest="web")
+        await machine.wake()
+        await answers(ai)
+        hybrid = await ai("suspend_hybrid", guest="web")
+        if not hybrid.is_error:
             await machine.wake()
             await answers(ai)
-            hybrid = await ai("suspend_hybrid", guest="web")
-            if not hybrid.is_error:
-                await machine.wake()
-                await answers(ai)
-            await ai.did("suspend_disk", guest="web")
-            await machine.wait_exit()
-            await machine.start()
-            await answers(ai)
-            await ai.did("shutdown", guest="web")
-            await machine.wait_exit()
-    finally:
-        if not machine.running:
-            await machine.start()
-        await machine.wait_for_agent()
+        await ai.did("suspend_disk", guest="web")
+        await machine.wait_exit()
+        await machine.start()
+        await answers(ai)
+        await ai.did("shutdown", guest="web")
+        await machine.wait_exit()
 
 
 async def answers(ai: Assistant) -> None:
