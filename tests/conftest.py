@@ -52,6 +52,18 @@ def pytest_configure() -> None:
         del os.environ[name]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that boot guests come first, then those with slow tests.
+
+    A worker takes a whole file. The last ones should be short, so that no worker is idle while another has minutes to go.
+    """
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = 0 if item.get_closest_marker("guest") else 1 if item.get_closest_marker("slow") else 2
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
+
+
 @pytest.fixture(autouse=True)
 async def nothing_is_left_behind(in_libvirt: object) -> AsyncIterator[None]:  # noqa: ARG001  # what it starts stays
     """A test ends with the tasks it began with."""
@@ -334,4 +346,4 @@ def target(
     if request.param == "unix":
         return Target(["--host", f"unix:{agent.socket}"], agent, "guest100")
     between, real = (server, served_agent) if request.param == "guestwire" else limited
-    return Target(options_for(between), real, "web")
+    return Target(options_for(between), real, "web", is_limited=between.limited)
