@@ -414,7 +414,7 @@ async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(at_its_end: "Mac
         await happenings.wait_for("guest-resumed")
 
         assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
                 await asyncio.sleep(0.2)
         await happenings.wait_for("guest-reset")
