@@ -36,11 +36,15 @@ class Way:
 
 @dataclass
 class Target:
-    """A guest, whatever it is called: what stands before the command to reach it, its agent, and the host name that it has."""
+    """A guest, whatever it is called: what stands before the command to reach it, its agent, and the host name that it has.
+
+    `is_limited`: by a server with what Proxmox VE has and no more.
+    """
 
     options: list[str]
     agent: SandboxedAgent
     host_name: str
+    is_limited: bool = False
 
 
 async def over_https(server: Serving) -> Host:

@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.agent]
 
 
 async def test_while_agents_and_server_fail_each_answer_is_right_or_there_is_none() -> None:
-    outcome = await soak(20, seed=20261126)
+    outcome = await soak(12, seed=20261126)
 
     assert not outcome.wrong, "\n".join(outcome.wrong[:5])
     assert not outcome.growth()

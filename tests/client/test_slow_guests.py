@@ -36,7 +36,7 @@ async def guest(slow: tuple[Serving, SandboxedAgent]) -> AsyncIterator[Guest]:
 
 
 async def test_a_file_comes_and_goes_whole(guest: Guest, slow: tuple[Serving, SandboxedAgent], tmp_path: Path) -> None:
-    data = os.urandom(1_500_000)
+    data = os.urandom(1_100_000)  # more than the MiB that Proxmox VE reads at once
     (tmp_path / "here").write_bytes(data)
 
     await guest.files.upload(tmp_path / "here", "/root/there")
@@ -54,7 +54,7 @@ async def test_a_program_runs_and_a_short_output_arrives(guest: Guest) -> None:
 
 async def test_output_that_takes_longer_than_the_host_waits_is_said_to_be_lost(guest: Guest) -> None:
     with pytest.raises(OutcomeUnknown, match="its output was lost, for the host did not wait") as lost:
-        await guest.run(["head", "-c", "2000000", "/dev/zero"])
+        await guest.run(["head", "-c", "1200000", "/dev/zero"])  # eight seconds, and the host waits for five
     assert "have it write its output to a file in the guest" in str(lost.value)
 
 

@@ -151,6 +151,8 @@ async def server_is_killed(way: Way) -> None:
 async def test_a_connection_that_breaks_in_the_middle_is_made_again(
     way: Way, tmp_path: Path, to_guest: bool, breaks: Callable[[Way], Awaitable[None]]
 ) -> None:
+    if breaks is server_is_killed and not way.server:
+        pytest.skip("no server is between")
     copy = Copy(way, tmp_path, 8 * MIB, to_guest=to_guest)
     begun = asyncio.Event()
 

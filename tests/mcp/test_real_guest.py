@@ -41,15 +41,10 @@ async def over_http(_: Path, options: list[str], *more: str) -> AsyncIterator[As
         yield ai
 
 
+# Each way to the guest and each transport to the assistant is here; tools know nothing of the latter.
 @pytest.mark.parametrize(
     ("way", "connected"),
-    [
-        ("unix", assistant),
-        ("unix", over_http),
-        ("guestwire", assistant),
-        ("guestwire", over_http),
-        ("limited", assistant),
-    ],
+    [("unix", over_http), ("guestwire", assistant), ("limited", assistant)],
 )
 async def test_every_tool_does_its_work_in_a_real_guest(
     way: str, connected: Callable[..., AbstractAsyncContextManager[Assistant]], machine: Machine, tmp_path: Path
@@ -98,26 +93,22 @@ async def freezes_and_thaws(ai: Assistant, machine: Machine) -> None:
     assert "/mnt/data" in str(await ai.did("fstrim", guest="web"))
 
 
-async def test_a_real_guest_sleeps_and_shuts_down(machine: Machine, tmp_path: Path) -> None:
-    try:
-        async with reached("guestwire", machine) as options, assistant(tmp_path, options, *ALL) as ai:
-            await ai.did("suspend_ram", guest="web")
+async def test_a_real_guest_sleeps_and_shuts_down(at_its_end: Machine, tmp_path: Path) -> None:
+    machine = at_its_end
+    async with reached("guestwire", machine) as options, assistant(tmp_path, options, *ALL) as ai:
+        await ai.did("suspend_ram", guest="web")
+        await machine.wake()
+        await answers(ai)
+        hybrid = await ai("suspend_hybrid", guest="web")
+        if not hybrid.is_error:
             await machine.wake()
             await answers(ai)
-            hybrid = await ai("suspend_hybrid", guest="web")
-            if not hybrid.is_error:
-                await machine.wake()
-                await answers(ai)
-            await ai.did("suspend_disk", guest="web")
-            await machine.wait_exit()
-            await machine.start()
-            await answers(ai)
-            await ai.did("shutdown", guest="web")
-            await machine.wait_exit()
-    finally:
-        if not machine.running:
-            await machine.start()
-        await machine.wait_for_agent()
+        await ai.did("suspend_disk", guest="web")
+        await machine.wait_exit()
+        await machine.start()
+        await answers(ai)
+        await ai.did("shutdown", guest="web")
+        await machine.wait_exit()
 
 
 async def answers(ai: Assistant) -> None:

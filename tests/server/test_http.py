@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from calling import Client, agent, connected, site, vm
+from calling import Client, Connection, agent, connected, site, vm
 from serving import Serving
 from waiting import until
 
@@ -26,6 +26,16 @@ JSON = "Content-Type: application/json"
 async def server() -> AsyncIterator[Serving]:
     async with Serving.of(site(vm(100), vm(101))) as server:
         yield server
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def idle(server: Serving) -> AsyncIterator[tuple[Connection, Connection]]:
+    """Two connections for the last test, one that was used: a silent one has fifteen seconds, in which the other tests run."""
+    client = Client(server)
+    async with client.connection() as silent, client.connection() as used:
+        used.send(client.request("GET", VERSION))
+        assert (await used.answer()).status == 200
+        yield silent, used
 
 
 @pytest.fixture
@@ -468,10 +478,10 @@ class Known(dict[str, object]):
 
 
 @pytest.mark.slow
-async def test_a_connection_that_says_nothing_is_ended_and_one_that_is_used_is_kept(client: Client) -> None:
-    async with client.connection() as silent, client.connection() as used:
-        used.send(client.request("GET", VERSION))
-        assert (await used.answer()).status == 200
-        assert await silent.rest() == b""
-        used.send(client.request("GET", VERSION))
-        assert (await used.answer()).status == 200
+async def test_a_connection_that_says_nothing_is_ended_and_one_that_is_used_is_kept(
+    client: Client, idle: tuple[Connection, Connection]
+) -> None:
+    silent, used = idle
+    assert await silent.rest() == b""
+    used.send(client.request("GET", VERSION))
+    assert (await used.answer()).status == 200

@@ -22,7 +22,7 @@ from guestwire.contract.upid import Upid
 from guestwire.stores import AclEntry, Change, Put, Role
 
 if TYPE_CHECKING:
-    from devtools.guests import GuestImage
+    from devtools.guests import GuestImage, Machine
 
 NODE: Final = "/api2/json/nodes/pve1"
 VM: Final = f"{NODE}/qemu/100"
@@ -388,50 +388,43 @@ async def test_the_command_line_starts_and_stops_a_vm(boss: As, server: Serving)
 
 
 @pytest.mark.guest
-async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(image: "GuestImage") -> None:
-    from devtools.guests import Machine, accelerator  # noqa: PLC0415  # as tests/conftest.py
+async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(at_its_end: "Machine") -> None:
+    machine = at_its_end
 
     def real(folder: Path, port: int) -> str:
         places = f'agent = "unix:{machine.agent_socket}"\nqmp = "unix:{machine.qmp_socket}"'
         return f"{site()(folder, port)}\n[[vm]]\nvmid = 100\n{places}\n"
 
-    with tempfile.TemporaryDirectory(prefix="gw-") as name:
-        machine = Machine(image, Path(name), accel=await accelerator(image))
-        await machine.start()
-        try:
-            await machine.wait_for_agent()
-            async with (
-                Serving.of(real, prepare=settling(person("boss@pve", ("/", "Administrator")))) as server,
-                await over_https(server) as host,
-                followed(host) as happenings,
-            ):
-                boss = As(server)
-                state = await current(boss)
-                assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
-                assert state["maxdisk"] > 0
+    async with (
+        Serving.of(real, prepare=settling(person("boss@pve", ("/", "Administrator")))) as server,
+        await over_https(server) as host,
+        followed(host) as happenings,
+    ):
+        boss = As(server)
+        state = await current(boss)
+        assert (state["agent"], state["maxmem"], state["cpus"]) == (1, 320 * 2**20, 2)
+        assert state["maxdisk"] > 0
 
-                assert (await power(boss, "suspend"))[0] == "OK"
-                silent = await command(server, "ping", "100")
-                assert (silent.code == 0, "answers" in silent.output) == (False, False)
-                assert (await power(boss, "resume"))[0] == "OK"
-                assert (await command(server, "wait", "100")).code == 0
-                await happenings.wait_for("guest-paused")
-                await happenings.wait_for("guest-resumed")
+        assert (await power(boss, "suspend"))[0] == "OK"
+        silent = await command(server, "ping", "100")
+        assert (silent.code == 0, "answers" in silent.output) == (False, False)
+        assert (await power(boss, "resume"))[0] == "OK"
+        assert (await command(server, "wait", "100")).code == 0
+        await happenings.wait_for("guest-paused")
+        await happenings.wait_for("guest-resumed")
 
-                assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
-                async with asyncio.timeout(60):
-                    while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
-                        await asyncio.sleep(0.2)
-                await happenings.wait_for("guest-reset")
-                await happenings.wait_for("agent-up")
-                assert await power(boss, "shutdown") == (
-                    "OK",
-                    ["the guest's agent is asked to shut down", "TASK OK"],
-                )
-                assert (await current(boss))["status"] == "stopped"
-                await happenings.wait_for("guest-stopped")
-        finally:
-            await machine.stop()
+        assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
+        async with asyncio.timeout(120):
+            while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
+                await asyncio.sleep(0.2)
+        await happenings.wait_for("guest-reset")
+        await happenings.wait_for("agent-up")
+        assert await power(boss, "shutdown") == (
+            "OK",
+            ["the guest's agent is asked to shut down", "TASK OK"],
+        )
+        assert (await current(boss))["status"] == "stopped"
+        await happenings.wait_for("guest-stopped")
 
 
 @pytest.mark.guest

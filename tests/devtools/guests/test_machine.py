@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from waiting import until, until_succeeds
 
-from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
+from devtools.guests import GuestImage, Machine, build, default_cache
 from guestwire.agent.commands import (
     FSFREEZE_FREEZE,
     FSFREEZE_STATUS,
@@ -232,29 +231,6 @@ async def test_a_reset_ends_the_call_in_flight_and_the_agent_comes_back(machine:
         assert await machine.shell("ls /root/before-the-reset 2>/dev/null || echo gone") == "gone"
 
 
-@pytest.fixture
-async def other(image: GuestImage) -> AsyncIterator[Machine]:
-    """A machine that a test may stop."""
-    with tempfile.TemporaryDirectory(prefix="gw-") as name:
-        async with Machine(image, Path(name), accel=await accelerator(image)) as machine:
-            yield machine
-
-
-async def test_a_guest_that_shuts_down_says_nothing_and_is_known_to_be_stopped(other: Machine) -> None:
-    async with reached(other) as agent, watched(other, agent) as monitor:
-        assert await monitor.is_running()
-        assert await agent.execute_raw(SHUTDOWN.command) is None
-        await other.wait_exit()
-
-        assert not other.running
-        await until(lambda: agent.channel.state is ChannelState.GONE)
-        async with asyncio.timeout(10):
-            while await monitor.is_running():  # it hears of the end by itself
-                await asyncio.sleep(0.02)
-        with pytest.raises(AgentNotRunning):
-            await agent.execute(PING)
-
-
 # The machine itself
 
 
@@ -291,3 +267,22 @@ def test_a_folder_whose_name_is_too_long_for_sockets_is_refused(image: GuestImag
 
 async def test_the_image_is_built_once(image: GuestImage) -> None:
     assert await asyncio.to_thread(build, default_cache()) == image
+
+
+# Its end, which comes last
+
+
+async def test_a_guest_that_shuts_down_says_nothing_and_is_known_to_be_stopped(at_its_end: Machine) -> None:
+    machine = at_its_end
+    async with reached(machine) as agent, watched(machine, agent) as monitor:
+        assert await monitor.is_running()
+        assert await agent.execute_raw(SHUTDOWN.command) is None
+        await machine.wait_exit()
+
+        assert not machine.running
+        await until(lambda: agent.channel.state is ChannelState.GONE)
+        async with asyncio.timeout(10):
+            while await monitor.is_running():  # it hears of the end by itself
+                await asyncio.sleep(0.02)
+        with pytest.raises(AgentNotRunning):
+            await agent.execute(PING)
