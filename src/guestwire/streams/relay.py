@@ -18,11 +18,11 @@ _by_env = re.compile(r"PATH|IFS|ENV|PPID|E?UID|OPTIND|BASH.*|SHELLOPTS|HOME|SHEL
 
 _mark = re.compile(rb"\x1e([0-9a-f-]{36}) (p?)\n")
 
-FEW: Final = 100
+FEW: Final = 300
 """Bytes that go as text: the relay's shell has them without another process."""
 
-ONE_READ, MANY_READS = 1, 16
-"""Reads of an output that make one part of a file: what goes over to a port does so behind one."""
+FEW_READS, MANY_READS = 4, 16
+"""Reads of an output that make one part of a file, by one process: what goes over to a port does so behind one."""
 
 NO_TERMINAL: Final = (
     "no terminal can be had: the guest has neither `script` (package bsdutils or util-linux) nor Python"

@@ -24,8 +24,8 @@ from guestwire.pacing import Backoff
 from guestwire.streams.buffers import OutputBuffer
 from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
 from guestwire.streams.relay import (
+    FEW_READS,
     MANY_READS,
-    ONE_READ,
     RelayMark,
     clearing,
     file_of,
@@ -61,6 +61,9 @@ KEEPALIVE: Final = 3.0
 
 PATIENT: Final = 1.25
 """A pause to the one before it, while something may come: it comes a quarter of the time later at most than it might."""
+
+ERRORS_AFTER: Final = 0.015
+"""Seconds between looks at standard error, at first."""
 
 QUIET_AFTER: Final = 10.0
 """Seconds without a byte, after which an output is looked at less often."""
@@ -391,7 +394,9 @@ class RelayProcess:
     async def _read_files(self, output: Output, buffer: OutputBuffer) -> bytes:
         scanner = MarkScanner(self._mark)
         number = offset = 0
-        pauses = Backoff(self._access.pace.first, self._access.pace.longest, PATIENT)
+        # Errors wait a little longer: each look takes the guest's processor from what is to answer.
+        first = self._access.pace.first if output == STDOUT else max(self._access.pace.first, ERRORS_AFTER)
+        pauses = Backoff(first, self._access.pace.longest, PATIENT)
         heard_at = time.monotonic()
         while True:
             path = f"{self._folder}/{file_of(output, number)}"
@@ -690,7 +695,7 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
         if ports and name:
             plugging = asyncio.create_task(_plug_in(ports, name, plugged), name="port")
             plugged.push_async_callback(_end, plugging)
-        pid = await access.start(starting(request, stream, reads=ONE_READ if ports else MANY_READS, port=name))
+        pid = await access.start(starting(request, stream, reads=FEW_READS if ports else MANY_READS, port=name))
         try:
             async with asyncio.timeout(STARTS_WITHIN):
                 folder, mark = await _find_relay(access, request, stream, pid)

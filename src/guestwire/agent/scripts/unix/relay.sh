@@ -32,6 +32,7 @@ write_files() {
       fi
       if [ -e "$d/switch" ]; then
         printf '%sp' "$mark" >>"$d/$1.$file"
+        : >"$d/over$1"
         echo 1<>"$d/h$1"
         exit
       fi
@@ -41,6 +42,15 @@ write_files() {
     printf '%sn' "$mark" >>"$d/$1.$file"
     file=$((file + 1))
     [ $file -lt 2 ] || read -r _ <&5
+  done
+}
+# `wake NUMBER END`: has an output go over to its port also where nothing is written now, by as many reads as a part of a file takes.
+wake() {
+  left=$reads
+  while [ "$left" -gt 0 ] && ! [ -e "$d/over$1" ]; do
+    printf '%sw' "$mark" 1<>"$d/$2"
+    sleep 0.05 2>/dev/null || sleep 1
+    left=$((left - 1))
   done
 }
 # `write_port NUMBER ACKED`: the same by a port, once the files are over. A host that must take whatever comes says what it has taken.
@@ -225,8 +235,8 @@ obey() {
       g) signal "$first" ;;
       w)                                   # every port has said h: the outputs go there, also where nothing is written now
         : >"$d/switch"
-        printf '%sw' "$mark" 1<>"$d/o" &
-        [ "$merge" = 1 ] || printf '%sw' "$mark" 1<>"$d/e" &
+        wake 1 o &
+        [ "$merge" = 1 ] || wake 2 e &
         ;;
       p)                                   # a port is there
         (

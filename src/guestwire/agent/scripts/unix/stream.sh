@@ -31,7 +31,7 @@ umask 077
 for base in /run /dev/shm /tmp /var/tmp; do
   # Of a stream whose relay was killed, too.
   for d in "$base"/guestwire-stream-*; do
-    [ -f "$d/relay" ] && ! [ -d "/proc/$(cat "$d/relay")" ] && rm -rf "$d"
+    { read -r relay_of <"$d/relay"; } 2>/dev/null && ! [ -d "/proc/$relay_of" ] && rm -rf "$d"
   done
   d=$base/guestwire-stream-$id
   mkdir "$d" 2>/dev/null && break
@@ -86,8 +86,15 @@ export GUESTWIRE_STREAM
 if [ "$terminal" = script ]; then
   # `script` takes one line for a shell: the words are quoted for it.
   line=
-  for word; do line="$line '$(printf %s. "$word" | sed "s/'/'\\\\''/g" | sed '$s/.$//')'"; done
-  become script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; chown '${user:-root}' \"\$(tty)\"; stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec 5>&-; exec$line" /dev/null
+  for word; do
+    case $word in
+      *\'*) word=$(printf %s. "$word" | sed "s/'/'\\\\''/g" | sed '$s/.$//') ;;
+    esac
+    line="$line '$word'"
+  done
+  owner=
+  [ -z "$user" ] || owner="chown '$user' \"\$(tty)\"; "
+  become script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; ${owner}stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec 5>&-; exec$line" /dev/null
 fi
 become "$terminal" -c 'import fcntl, os, select, struct, sys
 try: from termios import TIOCSWINSZ
