@@ -75,6 +75,9 @@ MANY: Final = 64 * 1024
 """Bytes, either way, that get it ports at once."""
 
 PORTS_WITHIN: Final = 15.0
+PLUGS_WITHIN: Final = 0.1
+"""Seconds that a start waits for a port, which the guest may take another second to see."""
+
 HELD_FOR: Final = 1.0
 """Seconds that what may be half a mark waits for its other half."""
 
@@ -695,6 +698,10 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
         if ports and name:
             plugging = asyncio.create_task(_plug_in(ports, name, plugged), name="port")
             plugged.push_async_callback(_end, plugging)
+            # Where there is none to be had, the guest need not look for it.
+            await asyncio.wait([plugging], timeout=PLUGS_WITHIN)
+            if plugging.done() and plugging.exception():
+                name, plugging = "", None
         pid = await access.start(starting(request, stream, reads=FEW_READS if ports else MANY_READS, port=name))
         try:
             async with asyncio.timeout(STARTS_WITHIN):
