@@ -180,12 +180,24 @@ class RelayProcess:
         pid: the program's.
         folder: the relay's.
         mark: the relay's; see `streams.marks`.
+        ports: of the VM, where it can be given some.
+        resets: of the VM before its start.
 
     Attributes:
         on_close: called when nothing of it is left.
     """
 
-    def __init__(self, access: RelayAccess, request: StreamRequest, pid: int, folder: str, mark: str) -> None:
+    def __init__(
+        self,
+        access: RelayAccess,
+        request: StreamRequest,
+        pid: int,
+        folder: str,
+        mark: str,
+        *,
+        ports: OwnPorts | None,
+        resets: int,
+    ) -> None:
         self.pid = pid
         self.way = access.way
         self._access = access
@@ -196,8 +208,8 @@ class RelayProcess:
         self._buffers = {output: OutputBuffer() for output in self._outputs}
         self._port_of: dict[Output, asyncio.Future[socket.socket]] = {}
         self._input: socket.socket | None = None
-        self._ports: OwnPorts | None = None
-        self._resets = 0
+        self._ports = ports
+        self._resets = resets
         self._plugged = contextlib.AsyncExitStack()
         """The ports that it has."""
         self._input_turn = asyncio.Lock()
@@ -215,28 +227,24 @@ class RelayProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers: list[asyncio.Task[None]] = []
 
-    def begin(
-        self, ports: OwnPorts | None, plugged: contextlib.AsyncExitStack, port: socket.socket | None = None
-    ) -> None:
+    def begin(self, plugged: contextlib.AsyncExitStack, port: socket.socket | None) -> None:
         """Carries its bytes from now on.
 
         Args:
-            ports: of the VM, where it can be given some.
             plugged: what is plugged in for it already; it belongs to the process from now on.
             port: its terminal's, of these, where that uses it.
         """
         loop = asyncio.get_running_loop()
         self._plugged = plugged
-        self._ports, self._resets = ports, ports.resets if ports else 0
-        self._port_of = {output: loop.create_future() for output in self._outputs} if ports else {}
+        self._port_of = {output: loop.create_future() for output in self._outputs} if self._ports else {}
         if port:
             self._port_of[STDOUT].set_result(port)
             self._input, self.way = port, "port"
         self._readers = [self._spawn(self._read_output(output)) for output in self._outputs]
         self._spawn(self._watch_end())
         self._spawn(self._keep_alive())
-        if ports and not port:
-            self._spawn(self._use_ports(ports), "ports")
+        if self._ports and not port:
+            self._spawn(self._use_ports(self._ports), "ports")
 
     # What `RemoteProcess` promises
 
@@ -691,7 +699,7 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
         GuestError: the guest can't do it, or does not answer.
     """
     await access.check()
-    stream, plugged = secrets.token_hex(8), contextlib.AsyncExitStack()
+    stream, plugged, resets = secrets.token_hex(8), contextlib.AsyncExitStack(), ports.resets if ports else 0
     name = new_name(PURPOSE) if request.tty and ports and not ports.needs_acknowledgement else ""
     plugging = None
     try:
@@ -715,8 +723,8 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
         await plugged.aclose()
         await access.forget_all()
         raise
-    process = RelayProcess(access, request, pid, folder, mark.digits)
-    process.begin(ports, plugged, port)
+    process = RelayProcess(access, request, pid, folder, mark.digits, ports=ports, resets=resets)
+    process.begin(plugged, port)
     return process
 
 
