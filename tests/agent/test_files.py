@@ -2,12 +2,17 @@ import asyncio
 import base64
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from waiting import until
 
+from guestwire.agent.exit_status_cache import ExitStatusCache
 from guestwire.agent.files import PIECE, decode_leniently, decoded_size
 from guestwire.agent.guest import GuestAgent
+from guestwire.channels import UnixChannel
+from guestwire.channels.qmp import Monitor
+from guestwire.channels.qmp_ports import QmpPorts
 from guestwire.errors import AgentError, CommandFailed, GuestError
 from guestwire.testing import FakeGuest, SandboxedAgent
 
@@ -162,6 +167,23 @@ async def test_a_handle_is_closed_when_its_number_comes_late(fake_agent: GuestAg
     reading.cancel()
 
     await until(lambda: guest.names().count("guest-file-close") == 2)
+    assert not guest.open_handles
+
+
+@pytest.mark.parametrize("has_ports", [False, True])
+async def test_closing_the_agent_waits_for_handles_that_are_just_being_closed(
+    channel: UnixChannel, guest: FakeGuest, folder: Path, has_ports: bool
+) -> None:
+    """In the agent they would stay open until that ends."""
+    guest.files["/f"] = bytearray(10)
+    monitor = Monitor(folder / "none.qmp", "VM 100", None, None)
+    agent = GuestAgent(channel, "VM 100", ExitStatusCache(), QmpPorts(monitor, "VM 100") if has_ports else None)
+    (await agent.files.open("/f", "r")).close()
+
+    await agent.close()
+    await monitor.close()
+
+    assert guest.names() == ["guest-file-open", "guest-file-close"]
     assert not guest.open_handles
 
 

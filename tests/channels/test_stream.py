@@ -304,3 +304,52 @@ async def test_an_agent_that_is_answering_is_waited_for_before_its_host_goes(fol
                 await asyncio.sleep(0.01)
 
     assert happened == ["answer", "hang-up"]
+
+
+async def test_no_call_is_begun_while_it_closes(folder: Path) -> None:
+    """Its answer would be owed when the host goes."""
+    asked = 0
+    was_asked, has_gone = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        sync = json.loads((await reader.readline()).lstrip(b"\xff"))
+        writer.write(b'\xff{"return": %d}\n' % sync["arguments"]["id"])
+        while await reader.readline():
+            asked += 1
+            was_asked.set()
+            await asyncio.sleep(0.05)
+            writer.write(b'{"return": {}}\n')
+        has_gone.set()
+        writer.close()
+
+    async def call_again_and_again() -> None:
+        while True:
+            await channel.execute(PING)
+
+    async with await asyncio.start_unix_server(serve, folder / "agent"):
+        channel = UnixChannel(folder / "agent", "web")
+        calling = [asyncio.create_task(call_again_and_again()) for _ in range(10)]
+        await was_asked.wait()
+        sent = channel.link.in_flight
+        await channel.close()
+        results = await asyncio.gather(*calling, return_exceptions=True)
+        await asyncio.wait_for(has_gone.wait(), 5)
+
+    assert all(isinstance(result, AgentNotRunning) for result in results)
+    assert asked == sent
+
+
+async def test_a_close_that_is_cancelled_has_closed_all_the_same(channel: UnixChannel, guest: FakeGuest) -> None:
+    guest.fault = faults.silent()
+    call = asyncio.create_task(channel.execute(PING))
+    await until(lambda: guest.received != [])
+    closing = asyncio.create_task(channel.close())
+    await asyncio.sleep(0)  # it has begun
+    closing.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert channel.link.phase is Phase.CLOSED
+    with pytest.raises(GuestError):
+        await call

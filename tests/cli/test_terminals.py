@@ -225,6 +225,20 @@ async def test_its_own_terminal_is_as_before_when_the_agent_is_gone(agent: Sandb
         await terminal.see(r"the stream of process \d+ broke: its agent")
 
 
+async def test_a_window_that_is_drawn_costs_the_guest_few_changes(target: str) -> None:
+    reached = "until [ \"$(stty size)\" = '33 111' ]; do sleep 0.1; done"
+    program = f"n=0; trap 'n=$((n + 1))' WINCH; echo up; {reached}; echo $n changes"
+    async with Emulator.guestwire(target, "exec", "-t", "web", "--", "sh", "-c", program) as terminal:
+        await terminal.see(r"^up$")
+        for number in range(50):
+            terminal.resize(20 + number % 25, 60 + number)
+            await asyncio.sleep(0.01)
+        terminal.resize(33, 111)
+        changes = await terminal.see(r"^(\d+) changes$")
+
+    assert 1 <= int(changes[1]) <= 10
+
+
 async def test_its_own_terminal_is_as_before_when_the_vm_is_gone(target: str, debian: Machine) -> None:
     line = ["exec", "-t", "web", "--", "sh", "-c", "echo up; sleep 1000"]
     async with Emulator.guestwire(target, *line, columns=200) as terminal:

@@ -11,7 +11,7 @@ import pytest
 from devtools.guests import Machine
 from guestwire import Guest, connect
 from guestwire.channels.qmp_ports import QmpPorts
-from guestwire.client.errors import StreamEnded
+from guestwire.client.errors import CallFailed, StreamEnded
 from guestwire.client.live_processes import LiveProcess
 from guestwire.errors import GuestError
 from guestwire.streams import relay_process
@@ -204,6 +204,36 @@ class TestTerminals:
                 assert await process.wait() == Exit(code=9)
         finally:
             await debian.shell("mv /usr/bin/script- /usr/bin/script")
+
+    async def test_a_size_that_comes_while_it_is_made_is_its_size(self, guest: Guest) -> None:
+        program = "until [ \"$(stty size)\" = '40 120' ]; do sleep 0.1; done; echo so"
+        for _ in range(2):
+            async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program], tty=(24, 80)) as process:
+                await process.resize(40, 120)
+                assert await process.stdout.read() == b"so\r\n"
+
+    async def test_one_that_is_killed_before_it_began_leaves_nothing_behind_the_next(
+        self, guest: Guest, debian: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It waits for its port, with a folder and without a relay."""
+
+        async def plug_in_never(_: QmpPorts, __: str) -> None:
+            raise GuestError("there is no room for another port")
+
+        monkeypatch.setattr(QmpPorts, "plug_in", plug_in_never)
+
+        async def start() -> None:
+            async with guest.start(["cat"], tty=True):
+                pass
+
+        starting = asyncio.create_task(start())
+        finds = "until ls -d /run/guestwire-stream-* 2>/dev/null; do :; done"
+        await debian.shell(f"{finds}; pkill -9 -f 'guestwire-stream-[$]id'")
+        with pytest.raises(CallFailed):
+            await starting
+        async with guest.start(["cat"]):
+            pass
+        await until_nothing_is_left(guest)
 
     async def test_a_program_in_the_background_does_not_hold_it(self, guest: Guest) -> None:
         program = "trap '' HUP; sleep 1000 & echo $!"

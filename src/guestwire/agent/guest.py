@@ -63,14 +63,12 @@ class GuestAgent(AgentClient):
     ) -> bytes:
         if command.name in FREEZES:
             if self._large_files:
-                await self._large_files.close()
+                await self._large_files.end_relay()
             await asyncio.gather(*(work.prepare_freeze() for work in self.long_work), return_exceptions=True)
         return await super()._send(command, arguments, on_late_reply)
 
     async def close(self) -> None:
         """See `AgentClient.close`; the channel must still be open."""
         await asyncio.gather(*(work.close() for work in self.long_work), return_exceptions=True)
-        if self._large_files:
-            await self._large_files.close()
         await self.files.close()
         await super().close()

@@ -66,7 +66,7 @@ class LargeFiles(Files):
         await super().write_piece(path, content, size, at=at)
         self._note(size)
 
-    async def close(self) -> None:
+    async def end_relay(self) -> None:
         """Ends the relay, and returns when nothing is left of it; what is on its way there is done by the agent.
 
         Before a freeze, too: a relay that writes would not come to its end.
@@ -77,6 +77,11 @@ class LargeFiles(Files):
             await asyncio.wait([keeper])
             # What goes on by the agent meanwhile must not start another one at once.
             self._not_before = time.monotonic() + IDLE
+
+    async def close(self) -> None:
+        """See `Files.close`; ends the relay before."""
+        await self.end_relay()
+        await super().close()
 
     async def _by_relay(self, work: Callable[[PieceRelay], Awaitable[T]]) -> T:
         relay = self._relay

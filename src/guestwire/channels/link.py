@@ -332,6 +332,8 @@ class Link:
         self._ping_at = math.inf
         # When the time is up of what was sent for a caller who has gone.
         self._given_up_at = math.inf
+        # It is about to be closed.
+        self._takes_no_calls = False
         # What is remembered from connection to connection.
         self._is_doubtful = False
         self._hang_ups = 0
@@ -370,6 +372,8 @@ class Link:
             AgentNotRunning: the agent is known not to answer.
             CommandFailed: too many calls are waiting.
         """
+        if self._takes_no_calls:
+            raise AgentNotRunning(self._guest, STOPPING)
         if self.phase in _REFUSING:
             raise AgentNotRunning(self._guest, self._why)
         if len(self._waiting) >= MAX_WAITING:
@@ -418,6 +422,11 @@ class Link:
             self._suspect(now)
         elif self.phase in (Phase.DOWN, Phase.SILENT):
             self._look(now, unsent=0)
+
+    def refuse_calls(self) -> None:
+        """Nothing is sent for a caller any more; what was sent may still be answered, until `close`."""
+        self._takes_no_calls = True
+        self._refuse_waiting(STOPPING)
 
     def close(self) -> None:
         """Ends everything; no call can be made any more."""

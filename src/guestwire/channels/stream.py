@@ -104,14 +104,18 @@ class StreamChannel:
         An agent that is just answering is waited for, a second at most. One whose host is gone tries to write its
         answer again and again, without a pause, until there is a host: it would take a processor of the guest's.
         """
-        if self.link.owes:
-            self._silence = self._loop.create_future()
-            await asyncio.wait([self._silence], timeout=ANSWERS_WITHIN)
-        self.link.close()
-        self._perform()
-        if self._timer:
-            self._timer.cancel()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
+        try:
+            self.link.refuse_calls()
+            self._perform()
+            if self.link.owes:
+                self._silence = self._silence or self._loop.create_future()
+                await asyncio.wait([self._silence], timeout=ANSWERS_WITHIN)
+        finally:
+            self.link.close()
+            self._perform()
+            if self._timer:
+                self._timer.cancel()
+            await asyncio.gather(*self._connecting, return_exceptions=True)
 
     # What the link wants
 

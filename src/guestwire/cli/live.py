@@ -28,6 +28,9 @@ ENDS_WITHIN: Final = 3.0
 OUTPUTS_WITHIN: Final = 1.0
 """Seconds from Ctrl-C to a program's end, and from that to the end of its outputs, if it has left nobody behind."""
 
+RESIZED_EVERY: Final = 0.2
+"""Seconds from one size of a window to the next, at least."""
+
 ESCAPE: Final = b"~."
 """Typed at the beginning of a line, it ends a terminal's connection, as with OpenSSH."""
 
@@ -131,7 +134,7 @@ class _Live:
         self._process = process
         self._program = program
         self._window = window
-        self._is_left = self._is_hung_up = False
+        self._is_left = self._is_hung_up = self._follows_window = False
         self._interrupts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -142,8 +145,8 @@ class _Live:
             self._main, self._exit = main, asyncio.ensure_future(self._process.wait())
             if self._program.stdin or self._program.tty:
                 self._spawn(self._input())
-            if self._program.tty and _window() != self._window:
-                self._spawn(self._resize())  # it was drawn larger or smaller while the program was started
+            if self._program.tty:
+                self._follow_window()  # it was drawn larger or smaller while the program was started
             try:
                 async with asyncio.timeout(self._program.timeout):
                     await main
@@ -208,7 +211,7 @@ class _Live:
         loop = asyncio.get_running_loop()
         handlers = {signal.SIGTERM: self._hang_up, signal.SIGHUP: self._hang_up}
         if self._program.tty:
-            handlers[signal.SIGWINCH] = lambda: self._spawn(self._resize())
+            handlers[signal.SIGWINCH] = self._follow_window
         else:
             handlers[signal.SIGINT] = self._interrupt
         for number, handler in handlers.items():
@@ -241,8 +244,20 @@ class _Live:
             self._is_left = True
             self._main.cancel()
 
+    def _follow_window(self) -> None:
+        if not self._follows_window:
+            self._follows_window = True
+            self._spawn(self._resize())
+
     async def _resize(self) -> None:
-        await self._process.resize(*_window())
+        """Until the window rests: one that is drawn changes a hundred times a second, and each time costs the guest processes."""
+        try:
+            while (size := _window()) != self._window:
+                self._window = size
+                await self._process.resize(*size)
+                await asyncio.sleep(RESIZED_EVERY)
+        finally:
+            self._follows_window = False
 
     def _spawn(self, work: Any) -> None:
         async def quietly() -> None:

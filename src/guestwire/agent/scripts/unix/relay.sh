@@ -231,7 +231,17 @@ obey() {
         : >"$d/ended"
         ;;
       a) rm -f "$d/$first.$second"; echo 1<>"$d/a$first" ;; # it has read this file of an output, or part of a port's
-      s) stty -F "$(cat "$d/tty")" rows "$first" cols "$second" || stty rows "$first" cols "$second" <"$(cat "$d/tty")" ;;
+      s)                                   # its window's size; the terminal may be just being made
+        tries=0
+        until [ -s "$d/tty" ] || [ $tries -ge 20 ]; do
+          tries=$((tries + 1))
+          sleep 0.05 2>/dev/null || {
+            sleep 1
+            tries=$((tries + 19))
+          }
+        done
+        stty -F "$(cat "$d/tty")" rows "$first" cols "$second" || stty rows "$first" cols "$second" <"$(cat "$d/tty")"
+        ;;
       g) signal "$first" ;;
       w)                                   # every port has said h: the outputs go there, also where nothing is written now
         : >"$d/switch"

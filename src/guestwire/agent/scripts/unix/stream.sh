@@ -39,6 +39,8 @@ for base in /run /dev/shm /tmp /var/tmp; do
 done
 [ "$d" ] || exit 92
 mkfifo "$d/i" "$d/o" "$d/e" "$d/in" "$d/ctl" "$d/a1" "$d/a2" "$d/h0" "$d/h1" "$d/h2" "$d/wait" || exit 92
+# Until the relay writes its own number there: what is killed before leaves nothing that the next stream would not remove.
+echo $$ >"$d/relay"
 [ -z "$user" ] || chown -- "$user" "$d/i" "$d/o" "$d/e"
 printf %s "$relay" >"$d/relay.sh"
 : >"$d/1.0"
@@ -94,7 +96,7 @@ if [ "$terminal" = script ]; then
   done
   owner=
   [ -z "$user" ] || owner="chown '$user' \"\$(tty)\"; "
-  become script -qefc "tty >\"\$GUESTWIRE_STREAM/tty\"; ${owner}stty rows ${size% *} cols ${size#* }; unset GUESTWIRE_STREAM; exec 5>&-; exec$line" /dev/null
+  become script -qefc "${owner}stty rows ${size% *} cols ${size#* }; tty >\"\$GUESTWIRE_STREAM/tty\"; unset GUESTWIRE_STREAM; exec 5>&-; exec$line" /dev/null
 fi
 become "$terminal" -c 'import fcntl, os, select, struct, sys
 try: from termios import TIOCSWINSZ
