@@ -218,9 +218,11 @@ class TestTerminals:
         """It waits for its port, with a folder and without a relay."""
 
         async def plug_in_never(_: QmpPorts, __: str) -> None:
+            await asyncio.sleep(3.0)  # as long as the guest looks for it, and longer
             raise GuestError("there is no room for another port")
 
         monkeypatch.setattr(QmpPorts, "plug_in", plug_in_never)
+        await until_nothing_is_left(guest)  # of the test before
 
         async def start() -> None:
             async with guest.start(["cat"], tty=True):
