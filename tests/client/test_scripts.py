@@ -36,6 +36,7 @@ from guestwire.agent.systems import (
     digest_in,
     script_text,
 )
+from guestwire.streams.port_process import NO_PORT
 
 POSIX = ("sh", "cat", "mv", "chmod", "chown", "rm", "wc", "dd", "mkdir", "head", "readlink", "ln", "printf")
 
@@ -588,7 +589,7 @@ def test_both_systems_have_the_scripts_that_both_need() -> None:
     )
 
     assert unix - windows == {
-        "attributes", "connect", "disarm", "end_relay", "interrupt", "logs", "redirect", "relay", "sshd", "stream", "symlinks", "walk_entries",
+        "attributes", "connect", "disarm", "end_relay", "logs", "on_port", "redirect", "relay", "signal", "sshd", "stream", "symlinks", "walk_entries",
         "watchdog",
     }  # fmt: skip
     assert windows - unix == {"frame", "temporary"}
@@ -606,3 +607,4 @@ def test_exit_codes_of_the_scripts_are_those_that_the_client_knows() -> None:
     assert f"|| exit {NO_TOOL};" in assemble("unix/finish.sh")
     assert f"$code = {OTHER_BYTES} }}" in assemble("windows/finish.ps1")
     assert f"|| exit {CAN_NOT_START}; fi" in assemble("unix/start.sh")
+    assert f"|| exit {NO_PORT}\n" in assemble("unix/on_port.sh")

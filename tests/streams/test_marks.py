@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestwire.streams.marks import END, LEAD, NEXT, MarkScanner, Piece
+from guestwire.streams.marks import END, HELD_FOR, LEAD, LEAD_HELD_FOR, NEXT, MarkScanner, Piece
 
 DIGITS = "0123456789abcdef01234567"
 MARK = LEAD + DIGITS.encode()
@@ -33,16 +33,25 @@ def test_it_is_found_wherever_reads_end(before: bytes, between: bytes, cuts: lis
     data, letters, scanner = scan([whole[start:end] for start, end in pairwise(places)])
 
     assert (data, letters) == (before + between, [NEXT, END])
-    assert not scanner.waits
+    assert scanner.held_for is None
 
 
 @given(st.binary(max_size=40).map(lambda data: data + MARK[:7]))
 def test_half_a_mark_waits_and_is_given_when_it_is_none(data: bytes) -> None:
     seen, letters, scanner = scan([data])
 
-    assert scanner.waits
+    assert scanner.held_for == HELD_FOR
     assert (seen + scanner.release(), letters) == (data, [])
 
 
 def test_what_can_not_go_on_waits_for_nothing() -> None:
     assert MarkScanner(DIGITS).feed(b"key" + LEAD, may_go_on=False) == [Piece(b"key" + LEAD)]
+
+
+def test_its_first_byte_alone_waits_for_a_moment() -> None:
+    scanner = MarkScanner(DIGITS)
+
+    assert scanner.feed(b"bytes" + LEAD, may_go_on=True) == [Piece(b"bytes")]
+    assert scanner.held_for == LEAD_HELD_FOR
+    assert scanner.release() == LEAD
+    assert scanner.held_for is None

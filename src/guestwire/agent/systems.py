@@ -242,7 +242,11 @@ class UnixSystem(System):
 
     def interrupt(self, pid: int) -> Command:
         """Sends SIGINT to a process and to those below it."""
-        return self.script("interrupt", str(pid))
+        return self.signal(pid, "INT")
+
+    def signal(self, pid: int, name: str) -> Command:
+        """Sends a signal, as `kill -s` names it, to a process and to those below it."""
+        return self.script("signal", name, str(pid))
 
 
 class WindowsSystem(System):

@@ -41,9 +41,9 @@ class GuestEnd(End, Protocol):
 
 
 class ProcessEnd:
-    """Standard input and output of a program in a guest."""
+    """Standard input and output of a program in a guest that serves a connection."""
 
-    can_write_eof = True
+    can_write_eof = False
 
     def __init__(self, process: "LiveProcess") -> None:
         self.read = process.stdout.read

@@ -103,7 +103,7 @@ async def _serve_ssh(guest: "Guest") -> int:
 
     from guestwire.agent.systems import SHELL, script_text  # noqa: PLC0415  # `--help` must not wait for it
 
-    async with guest.start([SHELL, "-c", script_text("unix/sshd.sh")]) as process:
+    async with guest.start([SHELL, "-c", script_text("unix/sshd.sh")], connection=True) as process:
         reporting = asyncio.create_task(_report(process), name="errors of sshd")
         try:
             with StandardStreams() as streams:

@@ -181,6 +181,7 @@ class Guest(Endpoints):
         user: str | None = None,
         merge: bool = False,
         input: bool = True,  # noqa: A002  # as of `run`
+        connection: bool = False,
     ) -> "contextlib.AbstractAsyncContextManager[LiveProcess]":
         """Starts a program whose input and outputs are streams while it runs; at the end of the block it ends, where it still runs.
 
@@ -192,6 +193,9 @@ class Guest(Endpoints):
             user: the guest's user it runs as; None: the agent's own, mostly root.
             merge: its errors go where its output goes.
             input: it has a standard input; without, that ends at once.
+            connection: it serves one connection on its standard streams, as `sshd -i` does: the end of its input may be
+                that of its output, its errors may come when it has ended, and after a signal its exit code may be 128
+                and more. It is faster where the VM can be given a port.
 
         Raises:
             NoStream: the guest can't do it, as Windows.
@@ -200,7 +204,9 @@ class Guest(Endpoints):
         """
         from guestwire.client.live_processes import start_in  # noqa: PLC0415  # few calls are about it
 
-        return start_in(self.processes, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge, input=input)
+        return start_in(
+            self.processes, argv, tty=tty, env=env, cwd=cwd, user=user, merge=merge, input=input, connection=connection
+        )
 
     def connect_tcp(self, host: str, port: int) -> "contextlib.AbstractAsyncContextManager[TcpConnection]":
         """Connects from within the guest, which needs no network for its own services; at the end of the block it is closed.

@@ -205,6 +205,7 @@ async def start_in(
     user: str | None = None,
     merge: bool = False,
     input: bool = True,  # noqa: A002  # as of `run`
+    connection: bool = False,
 ) -> AsyncIterator[LiveProcess]:
     """See `Guest.start`."""
     if isinstance(argv, str | bytes):
@@ -217,7 +218,7 @@ async def start_in(
         raise WrongParameters(processes.context, f"no variable is called '{wrong[0]}'")
     check_texts(processes.context, *words, *(text for pair in variables for text in pair), cwd or "", user or "")
     window = None if tty is False else DEFAULT_WINDOW if tty is True else WindowSize(*tty)
-    request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge, input)
+    request = StreamRequest(words, window, variables, cwd and plain_text(cwd), user, merge, input, connection)
     starting = asyncio.create_task(_start(processes, request), name=f"start of {words[0]!r}")
     try:
         process = LiveProcess(await asyncio.shield(starting), request, processes.context)
@@ -293,6 +294,7 @@ async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
         "user": request.user,
         "merge": request.merge or None,
         "input": None if request.input else False,
+        "connection": request.connection or None,
     }
     secrets = {"env": [f"{name}={value}" for name, value in request.env]} if request.env else {}
     given = {name: value for name, value in parameters.items() if value is not None}

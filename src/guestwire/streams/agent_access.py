@@ -8,6 +8,7 @@ from guestwire.agent.files import OpenFile
 from guestwire.agent.guest import GuestAgent
 from guestwire.agent.results import ProcessStatus
 from guestwire.errors import AgentError, GuestError
+from guestwire.streams.port_process import PortProcess, start_on_port
 from guestwire.streams.relay import NO_FILES
 from guestwire.streams.relay_process import Pace, RelayProcess, start_process
 from guestwire.streams.remote_process import StreamRequest
@@ -73,10 +74,20 @@ class AgentAccess:
         return self._files[path]
 
 
-async def start_in_guest(agent: GuestAgent, request: StreamRequest) -> RelayProcess:
+async def start_in_guest(agent: GuestAgent, request: StreamRequest) -> RelayProcess | PortProcess:
     """Starts a program by its guest's agent, and over ports of our own where its VM can be given some; see `start_process`."""
     async with agent.stream_starts:
-        process = await start_process(AgentAccess(agent), request, agent.ports)
+        process = await _start_connection(agent, request) or await start_process(
+            AgentAccess(agent), request, agent.ports
+        )
     agent.long_work.add(process)
     process.on_close = lambda: agent.long_work.discard(process)
     return process
+
+
+async def _start_connection(agent: GuestAgent, request: StreamRequest) -> PortProcess | None:
+    """A program that wants no more than a port can give, by one; None: it goes another way."""
+    is_plain = request == StreamRequest(request.argv, connection=True)
+    if not is_plain or not agent.ports or agent.ports.needs_acknowledgement:
+        return None
+    return await start_on_port(agent, request, agent.ports)

@@ -5,6 +5,10 @@ from typing import Final, NamedTuple
 LEAD: Final = b"\x1e"
 """Before the mark's digits; hardly ever typed or written, so that hardly ever something waits here."""
 
+LEAD_HELD_FOR: Final = 0.02
+HELD_FOR: Final = 1.0
+"""Seconds that what may be half a mark waits for its other half: its first byte alone, which bytes at random often end with, and more."""
+
 HELLO: Final = b"h"
 NEXT: Final = b"n"
 PORT: Final = b"p"
@@ -51,9 +55,11 @@ class MarkScanner:
         return [*pieces, Piece(data)] if data else pieces
 
     @property
-    def waits(self) -> bool:
-        """True if bytes are kept back that may be a mark's first half."""
-        return bool(self._kept)
+    def held_for(self) -> float | None:
+        """Seconds after which what is kept back, as a mark's first half, is none; None: nothing is."""
+        if not self._kept:
+            return None
+        return LEAD_HELD_FOR if self._kept == LEAD else HELD_FOR
 
     def release(self) -> bytes:
         """What was kept back, when it turned out to be no mark."""

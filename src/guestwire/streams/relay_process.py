@@ -12,16 +12,16 @@ import secrets
 import signal
 import socket
 import time
-import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable
+from typing import Any, Final, NamedTuple, Protocol
 
 from guestwire.agent.missing_commands import is_refused
-from guestwire.channels.own_port import OwnPorts, leftovers, new_name, plugged_in
-from guestwire.errors import AgentError, GuestError, GuestwireError, StreamBroken
+from guestwire.channels.own_port import OwnPorts
+from guestwire.errors import AgentError, GuestError
 from guestwire.pacing import Backoff
 from guestwire.streams.buffers import OutputBuffer
+from guestwire.streams.carried_process import PATIENCE, RESET, CarriedProcess, signal_word
 from guestwire.streams.marks import END, HELLO, NEXT, PORT, MarkScanner, Piece
 from guestwire.streams.relay import (
     FEW_READS,
@@ -35,13 +35,10 @@ from guestwire.streams.relay import (
     refusal,
     starting,
 )
-from guestwire.streams.remote_process import MOST_AT_ONCE, STDERR, STDOUT, Exit, Output, StreamRequest, WindowSize
+from guestwire.streams.remote_process import STDERR, STDOUT, Exit, Output, StreamRequest, WindowSize
+from guestwire.streams.stream_ports import new_port_name, pieces_of, plug_in
 
 log = logging.getLogger("guestwire.streams")
-
-T = TypeVar("T")
-
-PURPOSE: Final = "stream"
 
 READ_AT_ONCE: Final = 256 * 1024
 """Bytes of a file that are asked for at once."""
@@ -50,12 +47,6 @@ IN_FLIGHT: Final = 28 * 1024
 """Bytes of input that the relay has not taken yet, at most: they wait in a pipe of 64 KiB, some of them perhaps twice."""
 
 STARTS_WITHIN: Final = 30.0
-PATIENCE: Final = 20.0
-"""Seconds that agent or host may be away; the relay waits about as long."""
-
-FROZEN_FOR: Final = 600.0
-"""Seconds that the file systems of a guest may be frozen; its relay waits as long."""
-
 KEEPALIVE: Final = 3.0
 """Seconds between signs of life; a relay that has heard of none for 18 to 24 ends everything."""
 
@@ -78,18 +69,10 @@ PORTS_WITHIN: Final = 15.0
 PLUGS_WITHIN: Final = 0.1
 """Seconds that a start waits for a port, which the guest may take another second to see."""
 
-HELD_FOR: Final = 1.0
-"""Seconds that what may be half a mark waits for its other half."""
-
 ENDS_WITHIN: Final = 5.0
 """Seconds from the order to end a program to its end: it gets SIGHUP, and after two seconds SIGKILL."""
 
 CLOSES_WITHIN: Final = 5.0
-
-RESET: Final = "its VM was reset"
-
-_cleared: "weakref.WeakSet[OwnPorts]" = weakref.WeakSet()
-"""The ports of VMs where nothing is left of streams whose owners are gone."""
 
 
 class Pace(NamedTuple):
@@ -171,7 +154,7 @@ class RelayAccess(Protocol):
         ...
 
 
-class RelayProcess:
+class RelayProcess(CarriedProcess):
     """See `RemoteProcess`. `start_process` makes one.
 
     Args:
@@ -182,9 +165,6 @@ class RelayProcess:
         mark: the relay's; see `streams.marks`.
         ports: of the VM, where it can be given some.
         resets: of the VM before its start.
-
-    Attributes:
-        on_close: called when nothing of it is left.
     """
 
     def __init__(
@@ -198,18 +178,15 @@ class RelayProcess:
         ports: OwnPorts | None,
         resets: int,
     ) -> None:
-        self.pid = pid
+        self._outputs: tuple[Output, ...] = (STDOUT,) if request.merge or request.tty else (STDOUT, STDERR)
+        super().__init__(access.guest, pid, self._outputs, ports=ports, resets=resets)
         self.way = access.way
         self._access = access
         self._request = request
         self._folder = folder
         self._mark = mark
-        self._outputs: tuple[Output, ...] = (STDOUT,) if request.merge or request.tty else (STDOUT, STDERR)
-        self._buffers = {output: OutputBuffer() for output in self._outputs}
         self._port_of: dict[Output, asyncio.Future[socket.socket]] = {}
         self._input: socket.socket | None = None
-        self._ports = ports
-        self._resets = resets
         self._plugged = contextlib.AsyncExitStack()
         """The ports that it has."""
         self._input_turn = asyncio.Lock()
@@ -218,13 +195,8 @@ class RelayProcess:
         self._in_flight: deque[tuple[int, int]] = deque()
         self._wake = asyncio.Event()
         """Something was sent: an answer may come soon."""
-        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self._broken: StreamBroken | None = None
         self._ports_wanted = asyncio.Event()
         self._carried = 0
-        self._closing: asyncio.Task[None] | None = None
-        self.on_close: Callable[[], None] = lambda: None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._readers: list[asyncio.Task[None]] = []
 
     def begin(self, plugged: contextlib.AsyncExitStack, port: socket.socket | None) -> None:
@@ -284,11 +256,6 @@ class RelayProcess:
             await self._order("e")
             self._input_ended = True
 
-    async def receive(self, output: Output) -> bytes:
-        """See `RemoteProcess.receive`."""
-        buffer = self._buffers.get(output)
-        return await buffer.get() if buffer else b""
-
     async def resize(self, size: WindowSize) -> None:
         """See `RemoteProcess.resize`."""
         if self._request.tty and not self._exit.done():
@@ -297,12 +264,8 @@ class RelayProcess:
     async def kill(self, number: signal.Signals) -> None:
         """See `RemoteProcess.kill`."""
         if not self._exit.done():
-            await self._order(f"g {signal.Signals(number).name.removeprefix('SIG')}")
+            await self._order(f"g {signal_word(number)}")
             self._wake.set()
-
-    async def wait(self) -> Exit:
-        """See `RemoteProcess.wait`."""
-        return await asyncio.shield(self._exit)
 
     async def leave(self) -> None:
         """See `RemoteProcess.leave`."""
@@ -312,12 +275,6 @@ class RelayProcess:
         await self._order("l")
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._clear(), name=f"end of stream {self.pid}")
-        await asyncio.shield(self._closing)
-
-    async def close(self) -> None:
-        """See `RemoteProcess.close`."""
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._close(), name=f"end of process {self.pid}")
         await asyncio.shield(self._closing)
 
     async def prepare_freeze(self) -> None:
@@ -450,28 +407,15 @@ class RelayProcess:
             await buffer.put(piece.data)
 
     async def _read_port(self, output: Output, port: socket.socket, buffer: OutputBuffer) -> None:
-        scanner = MarkScanner(self._mark)
-        loop = asyncio.get_running_loop()
         parts = 0
-        while True:
-            try:
-                async with asyncio.timeout(HELD_FOR if scanner.waits else None):
-                    data = await loop.sock_recv(port, 4 * MOST_AT_ONCE)
-            except TimeoutError:
-                await buffer.put(scanner.release())
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                await self._break("its port was closed, as by a stop of the VM")
+        async for piece in pieces_of(port, MarkScanner(self._mark)):
+            await self._put(buffer, piece)
+            if piece.letter == END:
                 return
-            for piece in scanner.feed(data, may_go_on=True):
-                await self._put(buffer, piece)
-                if piece.letter == END:
-                    return
-                if piece.letter == NEXT:
-                    await self._order(f"a {output} p{parts}")
-                    parts += 1
+            if piece.letter == NEXT:
+                await self._order(f"a {output} p{parts}")
+                parts += 1
+        await self._break("its port was closed, as by a stop of the VM")
 
     # Ports
 
@@ -485,8 +429,8 @@ class RelayProcess:
         try:
             sockets = {}
             for kind in kinds:
-                name = new_name(PURPOSE)
-                sockets[kind] = await _plug_in(ports, name, self._plugged)
+                name = new_port_name()
+                sockets[kind] = await plug_in(ports, name, self._plugged)
                 await self._order(f"p {kind} {name} {int(ports.needs_acknowledgement)}")
             async with asyncio.timeout(PORTS_WITHIN):
                 await asyncio.gather(*map(self._greet, sockets.values()))
@@ -594,15 +538,9 @@ class RelayProcess:
 
     async def _clear(self) -> None:
         """Leaves nothing of the stream on this side."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_tasks()
         await self._plugged.aclose()
-        for buffer in self._buffers.values():
-            await buffer.end()
-        if not self._exit.done():
-            self._exit.set_exception(self._broken or self._broken_error("it was closed"))
-            self._exit.exception()
+        await self._end_all()
         with contextlib.suppress(GuestError, TimeoutError):
             async with asyncio.timeout(CLOSES_WITHIN):
                 await self._access.forget_all()
@@ -622,68 +560,9 @@ class RelayProcess:
                     return order is None
         return False
 
-    # Faults
-
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Makes a call that may be made twice, until agent and host answer again."""
-        since = time.monotonic()
-        pauses = Backoff(0.05, 1.0)
-        while True:
-            if self._broken:
-                raise self._broken
-            try:
-                return await call()
-            except GuestError as error:
-                if self._was_reset:
-                    await self._break(RESET)
-                    raise self._broken or error from error
-                patience = PATIENCE
-                if isinstance(error, AgentError):
-                    # What it did before it does again, when its file systems are thawed.
-                    if not is_refused(error):
-                        raise
-                    patience = FROZEN_FOR
-                if time.monotonic() - since > patience:
-                    await self._break(str(error))
-                    raise self._broken or error from error
-            await asyncio.sleep(pauses.next())
-
-    @property
-    def _was_reset(self) -> bool:
-        return self._ports is not None and self._ports.resets != self._resets
-
-    def _broken_error(self, why: str) -> StreamBroken:
-        if self._exit.done():
-            fate = "it had ended before"
-        elif self._was_reset:
-            fate = "it ended with that"
-        else:
-            fate = "it is ended there within 25 seconds, if the guest still runs it"
-        return StreamBroken(self._access.guest, self.pid, why, fate)
-
     async def _break(self, why: str) -> None:
-        if self._broken is None and self._closing is None:
-            self._broken = self._broken_error(why)
-            if not self._exit.done():
-                self._exit.set_exception(self._broken)
-                self._exit.exception()  # its waiter may be gone
-            for buffer in self._buffers.values():
-                await buffer.end(self._broken)
-            self._wake.set()
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
-        async def until_broken() -> None:
-            try:
-                await work
-            except StreamBroken:
-                pass  # its users hear of it
-            except GuestwireError as error:
-                await self._break(str(error))
-
-        task = asyncio.get_running_loop().create_task(until_broken(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        await super()._break(why)
+        self._wake.set()
 
 
 async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnPorts | None = None) -> RelayProcess:
@@ -700,11 +579,11 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
     """
     await access.check()
     stream, plugged, resets = secrets.token_hex(8), contextlib.AsyncExitStack(), ports.resets if ports else 0
-    name = new_name(PURPOSE) if request.tty and ports and not ports.needs_acknowledgement else ""
+    name = new_port_name() if request.tty and ports and not ports.needs_acknowledgement else ""
     plugging = None
     try:
         if ports and name:
-            plugging = asyncio.create_task(_plug_in(ports, name, plugged), name="port")
+            plugging = asyncio.create_task(plug_in(ports, name, plugged), name="port")
             plugged.push_async_callback(_end, plugging)
             # Where there is none to be had, the guest need not look for it.
             await asyncio.wait([plugging], timeout=PLUGS_WITHIN)
@@ -731,18 +610,6 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
 async def _end(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def _plug_in(ports: OwnPorts, name: str, plugged: contextlib.AsyncExitStack) -> socket.socket:
-    """Our side of a new port of that name, which is there until `plugged` is closed."""
-    if ports not in _cleared:
-        for left in await leftovers(ports, PURPOSE):
-            await ports.unplug(left)
-        _cleared.add(ports)
-    await plugged.enter_async_context(plugged_in(ports, name))
-    port = await ports.connect(name)
-    plugged.callback(port.close)
-    return port
 
 
 async def _find_relay(access: RelayAccess, request: StreamRequest, stream: str, pid: int) -> tuple[str, RelayMark]:

@@ -49,6 +49,9 @@ class StreamRequest:
         user: the guest's user it runs as; None: the agent's own.
         merge: standard error goes where standard output goes.
         input: it has a standard input; without, that ends at once.
+        connection: it serves one connection on its standard streams, as `sshd -i` does. The end of its input is that of the
+            connection, and so of its output; what it writes to standard error may come when it has ended, and its end by
+            a signal may be an exit code of 128 and more. Where it can be, it gets a port at once.
     """
 
     argv: tuple[str, ...]
@@ -58,6 +61,7 @@ class StreamRequest:
     user: str | None = None
     merge: bool = False
     input: bool = True
+    connection: bool = False
 
 
 class RemoteProcess(Protocol):

@@ -44,6 +44,9 @@ class StreamStart(VmParameters, frozen=True, kw_only=True):
     ) = None
     merge: Annotated[bool, parameter("Its errors go where its output goes.")] = False
     input: Annotated[bool, parameter("It has a standard input; without, that ends at once.")] = True
+    connection: Annotated[
+        bool, parameter("It serves one connection on its standard streams: the end of its input is that of its output.")
+    ] = False
 
 
 @endpoints.endpoint(
@@ -75,6 +78,7 @@ async def stream(context: GuestContext, parameters: StreamStart) -> RemoteProces
         user=parameters.user,
         merge=parameters.merge,
         input=parameters.input,
+        connection=parameters.connection,
     )
     try:
         return await start_in_guest(agent, request)

@@ -1,8 +1,0 @@
-# Sends SIGINT to the process $1 and all below it, as a terminal does: to all at once, from the top. A shell that hears of it later
-# than what it waits for would go on with its next command.
-# include: tree.sh
-kill -0 "$1" 2>/dev/null || exit 1
-# A child that ended since it was listed is no failure.
-# shellcheck disable=SC2046 # each number is a word
-kill -INT $(tree "$1") 2>/dev/null
-true

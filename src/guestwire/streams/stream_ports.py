@@ -1,0 +1,56 @@
+"""Ports of our own for streams: what earlier owners left of them goes before the first one comes."""
+
+import asyncio
+import contextlib
+import socket
+import weakref
+from collections.abc import AsyncIterator
+from typing import Final
+
+from guestwire.channels.own_port import OwnPorts, leftovers, new_name, plugged_in
+from guestwire.streams.marks import MarkScanner, Piece
+from guestwire.streams.remote_process import MOST_AT_ONCE
+
+PURPOSE: Final = "stream"
+
+_cleared: "weakref.WeakSet[OwnPorts]" = weakref.WeakSet()
+"""The ports of VMs where nothing is left of streams whose owners are gone."""
+
+
+def new_port_name() -> str:
+    """The name of a port that is plugged in now."""
+    return new_name(PURPOSE)
+
+
+async def plug_in(ports: OwnPorts, name: str, plugged: contextlib.AsyncExitStack) -> socket.socket:
+    """Our side of a new port of that name, which is there until `plugged` is closed.
+
+    Raises:
+        GuestError: it can't be had.
+    """
+    if ports not in _cleared:
+        for left in await leftovers(ports, PURPOSE):
+            await ports.unplug(left)
+        _cleared.add(ports)
+    await plugged.enter_async_context(plugged_in(ports, name))
+    port = await ports.connect(name)
+    plugged.callback(port.close)
+    return port
+
+
+async def pieces_of(port: socket.socket, scanner: MarkScanner) -> AsyncIterator[Piece]:
+    """What comes from a port, until it is closed."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            async with asyncio.timeout(scanner.held_for):
+                data = await loop.sock_recv(port, 4 * MOST_AT_ONCE)
+        except TimeoutError:
+            yield Piece(scanner.release())
+            continue
+        except OSError:
+            return
+        if not data:
+            return
+        for piece in scanner.feed(data, may_go_on=True):
+            yield piece
