@@ -85,6 +85,11 @@ class Recorder:
         """See `Carrier.start`."""
         return await self.carrier.start(path, parameters, secrets, context)
 
+    @property
+    def may_have_ports(self) -> bool:
+        """See `Carrier.may_have_ports`."""
+        return self.carrier.may_have_ports
+
     def another(self) -> Carrier | None:
         """See `Carrier.another`."""
         return self.carrier.another()

@@ -282,6 +282,19 @@ async def test_what_is_left_when_the_keeper_is_killed_too_is_the_next_ones_to_cl
     assert await ours(machine) == []
 
 
+async def test_a_client_that_wants_no_port_clears_what_is_left_too(machine: "Machine") -> None:
+    """It has QEMU's only QMP socket for as long as it lives, and a keeper would wait for that."""
+    async with owner(machine) as process:
+        os.kill(await keeper_of(process.pid), signal.SIGKILL)
+    async with ports_of(machine) as ports:
+
+        async def is_gone() -> bool:
+            return await ports.names() == []
+
+        await until_true(is_gone, within=30)
+    assert await ours(machine) == []
+
+
 async def test_a_copy_that_is_killed_leaves_no_port(machine: "Machine", target: str, tmp_path: Path) -> None:
     huge = tmp_path / "huge"
     huge.write_bytes(os.urandom(SIZE) * 8)

@@ -128,6 +128,8 @@ class Bare:
     ) -> RemoteProcess:
         raise NoSuchEndpoint(context, "Method not implemented")
 
+    may_have_ports = True
+
     def another(self) -> None:
         pass
 

@@ -5,10 +5,10 @@ import contextlib
 import hashlib
 import random
 import socket
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from killed_client import start_and_be_killed
 
 from devtools.guests import Machine
 from guestwire import Guest, connect
@@ -131,16 +131,8 @@ class TestEnds:
 
     async def test_one_that_does_not_read_ends_with_its_client(self, debian: Machine) -> None:
         target = f"unix:{debian.agent_socket}?qmp={debian.qmp_socket}"
-        client = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", CLIENT, target, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
-        )
-        try:
-            async with asyncio.timeout(WITHIN):
-                assert client.stdout
-                assert await client.stdout.readline() == b"port\n"
-        finally:
-            client.kill()
-            await client.wait()
+        async with asyncio.timeout(WITHIN):
+            await start_and_be_killed(target, "sh", "-c", "trap '' HUP; sleep 1000", connection=True)
         async with await connect(target) as host:
             await until_nothing_is_left(await host.guest("112"))
 
@@ -156,18 +148,6 @@ class TestEnds:
             assert caught.value.fate == "it ended with that"
             await guest.wait_ready()
             await until_nothing_is_left(guest)
-
-
-CLIENT = """
-import asyncio, sys
-from guestwire import connect
-async def main():
-    async with await connect(sys.argv[1]) as host:
-        async with (await host.guest("112")).start(["sh", "-c", "trap '' HUP; sleep 1000"], connection=True) as process:
-            print(process.way, flush=True)
-            await asyncio.sleep(1000)
-asyncio.run(main())
-"""
 
 
 class TestStarts:

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+from killed_client import start_and_be_killed
 
 from devtools.guests import Machine
 from guestwire import Guest, connect
@@ -113,6 +114,17 @@ class TestBytes:
                 count += len(data)
 
 
+@pytest.mark.parametrize(("size", "has_qmp", "streams"), [(262_144, True, 0), (262_145, True, 1), (300_000, False, 0)])
+async def test_a_run_has_a_large_input_go_by_a_stream_where_a_port_may_be_had(
+    debian: Machine, size: int, *, has_qmp: bool, streams: int
+) -> None:
+    async with await connect(f"unix:{debian.agent_socket}" + f"?qmp={debian.qmp_socket}" * has_qmp) as host:
+        guest = await host.guest("112")
+        await until_nothing_is_left(guest)
+        ended = await guest.run(["sh", "-c", "wc -c; ls /run | grep -c guestwire-stream-"], input=bytes(size))
+    assert ended.output == f"{size}\n{streams}\n"
+
+
 class TestEnds:
     async def test_they_come_in_any_order(self, guest: Guest) -> None:
         async def end(program: str) -> tuple[bytes, bytes, Exit]:
@@ -141,6 +153,29 @@ class TestEnds:
         ]
         assert await guest.read_file("/run/got") == b"some"
         await until_nothing_is_left(guest)
+
+    async def test_input_ends_also_where_it_does_so_while_its_port_comes(self, guest: Guest) -> None:
+        async def count(size: int) -> bytes:
+            async with guest.start(["wc", "-c"]) as process:
+                await process.stdin.write(bytes(size))
+                await process.stdin.close()
+                return await process.stdout.read()
+
+        sizes = (relay_process.MANY, relay_process.MANY + 1, 100_000)
+        async with asyncio.timeout(WITHIN):
+            assert [await count(size) for size in sizes] == [f"{size}\n".encode() for size in sizes]
+        await until_nothing_is_left(guest)
+
+    @pytest.mark.parametrize("ends_input", [True, False])
+    async def test_one_ends_with_its_client(self, debian: Machine, *, ends_input: bool) -> None:
+        """One whose input still goes on hears less of its host: it sees the end of its port."""
+        target = f"unix:{debian.agent_socket}?qmp={debian.qmp_socket}"
+        async with asyncio.timeout(WITHIN):
+            await start_and_be_killed(target, "sh", "-c", "cat; sleep 1000", ends_input=ends_input)
+            async with await connect(target) as host:
+                guest = await host.guest("112")
+                await until_nothing_is_left(guest)
+                assert (await guest.run(["pgrep", "-f", "sleep 100[0]"])).output == ""
 
     async def test_input_goes_on_behind_the_end_of_the_outputs(self, guest: Guest) -> None:
         async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", "exec >&- 2>&-; wc -c >/run/count"]) as process:

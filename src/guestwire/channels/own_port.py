@@ -112,8 +112,8 @@ async def _unplug(ports: OwnPorts, name: str, plugging: "asyncio.Future[None]") 
         plugging.exception()  # its waiter may be gone
 
 
-async def leftovers(ports: OwnPorts, purpose: str) -> list[str]:
-    """The ports for a purpose whose owner is gone.
+async def leftovers(ports: OwnPorts, purpose: str | None = None) -> list[str]:
+    """The ports for a purpose, or for any, whose owner is gone.
 
     Raises:
         GuestError: they are not known.
@@ -121,7 +121,11 @@ async def leftovers(ports: OwnPorts, purpose: str) -> list[str]:
     left = []
     for name in await ports.names():
         found = _name.fullmatch(name)
-        if not found or found["purpose"] != purpose or time.time() - int(found["since"], 16) < CONNECTS_WITHIN:
+        if (
+            not found
+            or purpose not in (None, found["purpose"])
+            or time.time() - int(found["since"], 16) < CONNECTS_WITHIN
+        ):
             continue
         if await ports.is_free(name):
             left.append(name)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +57,7 @@ class Monitor:
         path: the QMP socket.
         pid: the process that answers, as long as it does; None: not known.
         resets: how often the VM has started anew, as far as that was seen.
+        beside: work for each connection, from its beginning to its end at most.
         run_state: what it does, in QEMU's words: running, paused, suspended, and more; None: not known.
     """
 
@@ -77,6 +78,7 @@ class Monitor:
         self.pid: int | None = None
         self.resets = 0
         self.run_state: str | None = None
+        self.beside: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._task = asyncio.get_running_loop().create_task(self._watch(), name=f"monitor {guest}")
 
     @property
@@ -207,12 +209,15 @@ class Monitor:
                 async with asyncio.timeout(COMMAND_TIMEOUT):
                     found: Any = await client.execute("query-status")
                     self.run_state = str(found.get("status")) if isinstance(found, dict) else None
-            hearing = asyncio.create_task(self._hear(client, events))
+            tasks = [asyncio.create_task(self._hear(client, events))]
+            if self.beside:
+                tasks.append(asyncio.create_task(self.beside()))
             try:
                 await client.runstate_changed()
             finally:
-                hearing.cancel()
-                await asyncio.gather(hearing, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _hear(self, client: QMPClient, events: EventListener) -> None:
         async for event in events:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+from guestwire.channels.own_port import CONNECTS_WITHIN, leftovers
 from guestwire.channels.port_keeper import (
     CONTROLLER,
     PERIPHERAL,
@@ -62,6 +63,7 @@ class QmpPorts:
         self._turn = asyncio.Lock()
         """Held while it is seen where there is room: two at once would make a controller each."""
         self._next_at = 0.0
+        monitor.beside = self._clear_leftovers
 
     @property
     def resets(self) -> int:
@@ -121,6 +123,14 @@ class QmpPorts:
         if found := self._sockets.pop(name, None):
             return found
         raise GuestError(f"{self._guest}: the port {name} is in use, or another program's")
+
+    async def _clear_leftovers(self) -> None:
+        """What killed owners have left goes, too, where nobody wants a port: their keepers get no word while QEMU has this client."""
+        for _ in range(2):
+            with contextlib.suppress(GuestError):
+                for name in await leftovers(self):
+                    await self.unplug(name)
+            await asyncio.sleep(CONNECTS_WITHIN + 1.0)  # one that was just being made may have been left, too
 
     async def _connected(self) -> None:
         """Waits a moment for QEMU where nothing was asked of it yet; what is wrong is said by the next command."""

@@ -126,6 +126,10 @@ class Host:
         """True if it is guestwire, which has none of the limits of Proxmox VE's own service."""
         return self.is_local or "guestwire" in await self.version()
 
+    async def may_have_ports(self) -> bool:
+        """False where it is known that programs and files can't have ports of our own, for the host is another or has no QMP."""
+        return self._carrier.may_have_ports and await self.is_guestwire()
+
     async def may_run(self, vmid: int) -> bool:
         """True if the caller may run programs in a VM; asked once, and true where the host does not tell.
 

@@ -45,6 +45,10 @@ class HostOfGuest(Protocol):
         """See `Host.is_guestwire`."""
         ...
 
+    async def may_have_ports(self) -> bool:
+        """See `Host.may_have_ports`."""
+        ...
+
     async def may_run(self, vmid: int) -> bool:
         """See `Host.may_run`."""
         ...

@@ -50,6 +50,9 @@ STARTS_WITHIN: Final = 30.0
 KEEPALIVE: Final = 3.0
 """Seconds between signs of life; a relay that has heard of none for 18 to 24 ends everything."""
 
+KEEPALIVES_LEFT_OUT: Final = 1
+"""Behind each, while input goes by a port: the end of that tells the relay as much."""
+
 PATIENT: Final = 1.25
 """A pause to the one before it, while something may come: it comes a quarter of the time later at most than it might."""
 
@@ -253,7 +256,7 @@ class RelayProcess(CarriedProcess):
                 with contextlib.suppress(BrokenPipeError):
                     await self._wait_for_room(self._access.largest_frame)
                 await self._frame(b"e\n")
-            await self._order("e")
+            await self._order("e p" if self._input else "e")
             self._input_ended = True
 
     async def resize(self, size: WindowSize) -> None:
@@ -471,7 +474,7 @@ class RelayProcess(CarriedProcess):
     # Its end
 
     async def _watch_end(self) -> None:
-        pauses = Backoff(0.05, 2.0)
+        pauses = Backoff(0.05, 4.0)
         while not self._exit.done():
             if not all(reader.done() for reader in self._readers):
                 await asyncio.wait(self._readers, timeout=pauses.next())
@@ -494,13 +497,17 @@ class RelayProcess(CarriedProcess):
 
     async def _keep_alive(self) -> None:
         """Shows the relay that the host is there, and sees that the relay is: a program may have ended it."""
-        number, answered_at = 0, time.monotonic()
+        number, left_out, answered_at = 0, 0, time.monotonic()
         while True:
             await asyncio.sleep(KEEPALIVE)
-            number += 1
             if self._was_reset:
                 await self._break(RESET)
                 return
+            feeds = self._input and not (self._request.tty or self._input_ended or self._input_refused)
+            if feeds and left_out < KEEPALIVES_LEFT_OUT:
+                left_out += 1
+                continue
+            number, left_out = number + 1, 0
             try:
                 await self._access.write(f"{self._folder}/ctl", b"k %d\n" % number)
                 noted = await self._access.read(f"{self._folder}/alive", 0, 32)

@@ -23,6 +23,11 @@ class Carrier(Protocol):
         """How messages name the host."""
         ...
 
+    @property
+    def may_have_ports(self) -> bool:
+        """False where it is known that the VM can't be given ports of our own."""
+        ...
+
     async def call(
         self,
         method: str,

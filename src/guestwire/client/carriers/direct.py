@@ -113,6 +113,11 @@ class DirectCarrier(InProcessCarrier):
         self.guest = GuestInfo(VMID, target.name, "unknown", NODE)
         """The one that is behind the socket."""
 
+    @property
+    def may_have_ports(self) -> bool:
+        """See `Carrier.may_have_ports`."""
+        return self._monitor is not None
+
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self._agent.close()

@@ -109,6 +109,11 @@ class HttpsCarrier:
         """See `Carrier.name`."""
         return self._name
 
+    @property
+    def may_have_ports(self) -> bool:
+        """See `Carrier.may_have_ports`: only the server knows."""
+        return True
+
     def another(self) -> "HttpsCarrier":
         """See `Carrier.another`."""
         return HttpsCarrier(self._target, self._credentials, self._trust, connections=1)

@@ -38,6 +38,11 @@ class InProcessCarrier:
         """See `Carrier.name`."""
         return self._name
 
+    @property
+    def may_have_ports(self) -> bool:
+        """See `Carrier.may_have_ports`."""
+        return True
+
     def another(self) -> None:
         """See `Carrier.another`."""
 

@@ -106,7 +106,10 @@ feed() {
 carry() {
   case $1 in
     t) exec 5<>"$d/h0" 3<>"$d/h1" ;;
-    0) exec 5<>"$d/h0" ;;
+    0)
+      exec 5<>"$d/h0"
+      [ -e "$d/ended" ] && exec 9>&-
+      ;;
     *) exec 5<>"$d/h$1" 9>&- ;; # an output that has ended waits here for ever, and no input would end
   esac
   find_port "$2" 200 || exit
@@ -120,15 +123,19 @@ carry() {
     ) &
     read -r _ <&3
   else
-    read -r _ <&5
+    read -r word <&5
   fi
-  if [ "$1" = 0 ]; then
-    if cat <&6 >&9; then
+  # An input that ended before it was handed over goes nowhere, and nobody else may hold it open.
+  if [ "$1" = 0 ] && [ "$word" != e ]; then
+    : >"$d/fed"
+    # A port that is taken out is an end, or an error of its reader's.
+    if cat <&6 >&9 || ! [ -c "$port" ]; then
       exec 9>&-
       # A host that ends the input says so, too; one that has gone does not.
       sleep 3
       [ -e "$d/ended" ] || echo b 1<>"$d/ctl"
     else
+      : >"$d/ended"
       echo x >"$d/ack"
     fi
   fi
@@ -192,12 +199,14 @@ leave() {
   wait
   exit
 }
-# Ends all when the host has said nothing for two looks; `hold` stands while file systems are frozen, when it can't.
+# Ends all when the host has said nothing for two looks; `hold` stands while file systems are frozen, when it can't. While an input comes by
+# a port, whose end is seen, it says little, and nothing is counted.
 watch() {
   missed=0
   held=0
   seen=
-  while sleep 6; do
+  pause=6
+  while sleep $pause; do
     # The relay itself was killed, and this is not.
     if ! [ -d "/proc/$$" ]; then
       signal KILL
@@ -210,6 +219,11 @@ watch() {
     seen=$beat
     if [ -e "$d/hold" ] && [ $held -lt 100 ]; then
       held=$((held + 1))
+      missed=0
+    fi
+    pause=6
+    if [ -e "$d/fed" ] && ! [ -e "$d/ended" ]; then
+      pause=10
       missed=0
     fi
     [ $missed -lt 2 ] || echo b 1<>"$d/ctl"
@@ -226,9 +240,10 @@ obey() {
         echo "$first" >"$d/alive"
         ;;
       f) : >"$d/hold" ;;                   # it will be silent: file systems are to be frozen
-      e)                                   # no more input
+      e)                                   # no more input; p: of what goes by its port
         exec 9>&-
         : >"$d/ended"
+        [ "$first" ] || echo e 1<>"$d/h0"
         ;;
       a) rm -f "$d/$first.$second"; echo 1<>"$d/a$first" ;; # it has read this file of an output, or part of a port's
       s)                                   # its window's size; the terminal may be just being made
