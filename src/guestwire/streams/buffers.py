@@ -17,10 +17,15 @@ class OutputBuffer:
         self._error: Exception | None = None
         self._changed = asyncio.Condition()
 
+    @property
+    def is_full(self) -> bool:
+        """True if what comes next waits for the reader."""
+        return len(self._data) >= BOUND and not self._is_over
+
     async def put(self, data: bytes) -> None:
         """Adds bytes; waits before it while as many wait as may."""
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self._data) < BOUND or self._is_over)
+            await self._changed.wait_for(lambda: not self.is_full)
             if not self._is_over:
                 self._data += data
                 self._changed.notify_all()

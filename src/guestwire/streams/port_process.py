@@ -81,6 +81,7 @@ class PortProcess(CarriedProcess):
         self._plugged = plugged
         self._mark = mark
         self._input_turn = asyncio.Lock()
+        self._received = 0
         self._unplugging: asyncio.Task[None] | None = None
         """We have ended the connection."""
         self._reader = self._spawn(self._read(), "output")
@@ -133,6 +134,7 @@ class PortProcess(CarriedProcess):
     async def _read(self) -> None:
         output = self._buffers[STDOUT]
         async for piece in pieces_of(self._port, MarkScanner(self._mark)):
+            self._received += len(piece.data)
             if piece.data:
                 await output.put(piece.data)
             if piece.letter == END:
@@ -167,9 +169,11 @@ class PortProcess(CarriedProcess):
                 break
         await self._note_end(status)
         # Where the shell above the program was killed, nothing says that this is all.
-        await asyncio.wait([self._reader], timeout=LAST_BYTES_WITHIN)
-        self._hang_up()
-        await asyncio.wait([self._reader])
+        while not self._reader.done():
+            before = self._received
+            await asyncio.wait([self._reader], timeout=LAST_BYTES_WITHIN)
+            if self._received == before and not self._buffers[STDOUT].is_full:
+                self._hang_up()
         self._closing = self._closing or asyncio.get_running_loop().create_task(self._close())
 
     async def _note_end(self, status: ProcessStatus) -> None:

@@ -32,10 +32,9 @@ async def plug_in(ports: OwnPorts, name: str, plugged: contextlib.AsyncExitStack
         for left in await leftovers(ports, PURPOSE):
             await ports.unplug(left)
         _cleared.add(ports)
+    sockets = plugged.enter_context(contextlib.ExitStack())  # which ends last: who reads from it sees an end before
     await plugged.enter_async_context(plugged_in(ports, name))
-    port = await ports.connect(name)
-    plugged.callback(port.close)
-    return port
+    return sockets.enter_context(await ports.connect(name))
 
 
 async def pieces_of(port: socket.socket, scanner: MarkScanner) -> AsyncIterator[Piece]:

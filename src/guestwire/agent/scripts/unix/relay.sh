@@ -46,7 +46,7 @@ write_files() {
 }
 # `wake NUMBER END`: has an output go over to its port also where nothing is written now, by as many reads as a part of a file takes.
 wake() {
-  left=$reads
+  left=$((reads * 3))
   while [ "$left" -gt 0 ] && ! [ -e "$d/over$1" ]; do
     printf '%sw' "$mark" 1<>"$d/$2"
     sleep 0.05 2>/dev/null || sleep 1
