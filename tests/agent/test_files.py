@@ -262,6 +262,31 @@ async def test_a_handle_is_closed_when_a_real_agent_was_stopped_and_goes_on(
 
 
 @pytest.mark.agent
+@pytest.mark.parametrize("ends_with_agent", [False, True])
+async def test_a_handle_whose_number_comes_while_all_is_closed_stays_in_no_real_agent(
+    agent: SandboxedAgent, ends_with_agent: bool
+) -> None:
+    (agent.home / "g").write_bytes(b"here")
+    channel = UnixChannel(agent.socket, "VM 100")
+    typed = GuestAgent(channel, "VM 100", ExitStatusCache())
+    await typed.files.read("/root/g", count=1)
+    reading = typed.files.read("/root/g", count=1)
+    agent.pause()
+    caller = typed.spawn(reading) if ends_with_agent else asyncio.create_task(reading)
+    await until(lambda: channel.link.in_flight == 1)
+    if not ends_with_agent:
+        caller.cancel()
+    await typed.close()
+    closing = asyncio.create_task(channel.close())
+    await asyncio.sleep(0)  # it has begun
+    agent.resume()
+    await closing
+    await asyncio.gather(caller, return_exceptions=True)
+
+    assert agent.handles() == []
+
+
+@pytest.mark.agent
 async def test_an_open_handle_would_be_seen(real_agent: GuestAgent, agent: SandboxedAgent) -> None:
     """The check above can fail."""
     await real_agent.files.write("/root/g", bytes(20 * PIECE))

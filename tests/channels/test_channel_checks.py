@@ -18,6 +18,7 @@ from guestwire.channels import (
     open_channel,
 )
 from guestwire.channels.stream import ProtocolFactory
+from guestwire.errors import AgentNotRunning
 from guestwire.testing import FakeGuest, SandboxedAgent, channel_checks, check_channel
 from guestwire.testing.channels import ChannelCheck
 from guestwire.wire import Command
@@ -92,6 +93,8 @@ class Naive:
         self, command: Command, arguments: dict[str, object] | None = None, *, on_late_reply: OnLateReply | None = None
     ) -> bytes:
         late = None if self.fault == "forgets late replies" else on_late_reply
+        if self.fault == "releases nothing" and command.releases:
+            raise AgentNotRunning("VM 100", "it is closed")
         answer = await self.inner.execute(command, arguments, on_late_reply=late)
         if self.fault == "mixes up" and arguments:
             mine, self.swapped = self.swapped, asyncio.get_running_loop().create_future()
@@ -107,7 +110,9 @@ class Naive:
             await self.inner.close()
 
 
-@pytest.mark.parametrize("fault", ["mixes up", "forgets late replies", "is always up", "does not close"])
+@pytest.mark.parametrize(
+    "fault", ["mixes up", "forgets late replies", "is always up", "does not close", "releases nothing"]
+)
 async def test_a_channel_with_a_fault_does_not_pass(
     guest: FakeGuest, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -14,6 +14,9 @@ from guestwire.errors import AgentError, UnexpectedAnswer
 from guestwire.wire import Command
 
 T = TypeVar("T")
+
+RELEASED_WITHIN: Final = 1.0
+"""Seconds."""
 
 
 class AgentClient:
@@ -34,6 +37,7 @@ class AgentClient:
         self.last_answer: float | None = None
         self.is_closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._releases: set[asyncio.Task[Any]] = set()
 
     async def execute_raw(self, command: Command, arguments: dict[str, Any] | None = None) -> Any:
         """The answer as the agent gave it, whatever its shape.
@@ -72,26 +76,43 @@ class AgentClient:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs `work` to its end, also when its caller goes away; `close` cancels it."""
+        return self._run(work, self._tasks)
+
+    def spawn_release(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work` that gives back what the agent holds for us, which it would hold until it ends; `close` waits for it.
+
+        It may begin when this is closed, and the channel is just being closed, too: its calls end with that.
+        """
+        self._run(work, self._releases)
+
+    def _run(self, work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:
+        def forget(task: asyncio.Task[T]) -> None:
+            tasks.discard(task)
+            if not task.cancelled():
+                task.exception()  # an error whose caller went away is nothing for the log: the guest decides how often it comes
+
         task = asyncio.get_running_loop().create_task(work, name=f"work for {self.guest}")
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        tasks.add(task)
+        task.add_done_callback(forget)
         return task
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # an error whose caller went away is nothing for the log: the guest decides how often it comes
-
     async def close(self) -> None:
-        """Cancels what is still under way."""
+        """Cancels what is still under way, and gives back what the agent holds for us."""
         self.is_closed = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel(self._tasks)
+        if self._releases:
+            await asyncio.wait(self._releases, timeout=RELEASED_WITHIN)
+        await _cancel(self._releases)
 
     def _decode(self, command: Command, answer: bytes, shape: Any) -> Any:
         try:
             return check_numbers(msgspec.json.decode(answer, type=shape))
         except (msgspec.DecodeError, RecursionError, NumberTooLarge) as error:
             raise UnexpectedAnswer(self.guest, command.name, str(error)) from error
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

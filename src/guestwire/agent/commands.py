@@ -115,7 +115,7 @@ FILE_SEEK: Final[TypedCommand[FilePosition]] = _changes("guest-file-seek", FileP
 FILE_READ: Final[TypedCommand[FilePiece]] = _changes("guest-file-read", FilePiece)
 FILE_WRITE: Final[TypedCommand[FileWritten]] = _changes("guest-file-write", FileWritten)
 FILE_FLUSH: Final[TypedCommand[Done]] = _changes("guest-file-flush", Done)
-FILE_CLOSE: Final[TypedCommand[Done]] = _changes("guest-file-close", Done)
+FILE_CLOSE: Final[TypedCommand[Done]] = TypedCommand(Command("guest-file-close", releases=True), Done)
 
 ABSENT: Final[dict[str, frozenset[str]]] = {
     "mswindows": frozenset(

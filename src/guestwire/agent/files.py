@@ -35,7 +35,6 @@ AHEAD: Final = 2
 
 CLOSE_LATER_ATTEMPTS: Final = 3000
 CLOSE_LATER_EVERY: Final = 0.2
-CLOSED_WITHIN: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,6 @@ class Files:
     def __init__(self, agent: AgentClient) -> None:
         self._agent = agent
         self._most_written = WRITTEN_AT_ONCE if agent.channel.limits.command else None
-        self._closing: set[asyncio.Task[None]] = set()
 
     async def read(self, path: str, *, offset: int = 0, count: int) -> Contents:
         """At most `count` bytes of the file `path`, from `offset` on.
@@ -141,14 +139,7 @@ class Files:
 
     def close_soon(self, handle: int) -> None:
         """See `OpenFile.close`."""
-        task = self._agent.spawn(self._close_eventually(handle))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def close(self) -> None:
-        """Waits for handles that are just being closed: in the agent they would stay open until it ends."""
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=CLOSED_WITHIN)
+        self._agent.spawn_release(self._close_eventually(handle))
 
     async def _seek(self, handle: int, offset: int, *, or_at: int) -> None:
         found = await self._agent.execute(FILE_SEEK, {"handle": handle, "offset": offset, "whence": 0})
@@ -257,14 +248,14 @@ class Files:
 
     def _close_late(self, reply: Reply) -> None:
         """Closes the handle in the answer to an open whose caller has gone away."""
-        if reply.value is not msgspec.UNSET and not self._agent.is_closed:
+        if reply.value is not msgspec.UNSET:
             with contextlib.suppress(msgspec.DecodeError):
                 self.close_soon(msgspec.json.decode(reply.value, type=int))
 
     async def _close_eventually(self, handle: int) -> None:
-        """Tries until the agent has answered, for ten minutes and more."""
+        """Tries until the agent has answered, for ten minutes and more; once where all is being closed."""
         for _ in range(CLOSE_LATER_ATTEMPTS):
-            if await self._try_to_close(handle):
+            if await self._try_to_close(handle) or self._agent.is_closed:
                 return
             await asyncio.sleep(CLOSE_LATER_EVERY)
 

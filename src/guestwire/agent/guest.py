@@ -70,5 +70,6 @@ class GuestAgent(AgentClient):
     async def close(self) -> None:
         """See `AgentClient.close`; the channel must still be open."""
         await asyncio.gather(*(work.close() for work in self.long_work), return_exceptions=True)
-        await self.files.close()
+        if self._large_files:
+            await self._large_files.end_relay()
         await super().close()

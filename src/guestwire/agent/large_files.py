@@ -38,7 +38,7 @@ AGAIN_AFTER: Final = 300.0
 
 
 class LargeFiles(Files):
-    """Reads and writes one guest's files; see `Files`. `close` must be called while the agent's channel is open."""
+    """Reads and writes one guest's files; see `Files`. `end_relay` must be called while the agent is open."""
 
     def __init__(self, agent: AgentClient, ports: OwnPorts) -> None:
         super().__init__(agent)
@@ -77,11 +77,6 @@ class LargeFiles(Files):
             await asyncio.wait([keeper])
             # What goes on by the agent meanwhile must not start another one at once.
             self._not_before = time.monotonic() + IDLE
-
-    async def close(self) -> None:
-        """See `Files.close`; ends the relay before."""
-        await self.end_relay()
-        await super().close()
 
     async def _by_relay(self, work: Callable[[PieceRelay], Awaitable[T]]) -> T:
         relay = self._relay

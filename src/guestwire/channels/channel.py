@@ -86,5 +86,9 @@ class Channel(Protocol):
         ...
 
     async def close(self) -> None:
-        """Ends the connection and every call on it."""
+        """Ends the connection and every call on it.
+
+        What the agent just answers to nobody is still handed on for a moment, and commands that release what is in it
+        are executed.
+        """
         ...

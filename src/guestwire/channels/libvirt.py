@@ -58,6 +58,9 @@ OTHER_CALLS: Final = 3
 """Calls at once, of the daemon's twenty workers: to guests that answered last, to those of which that is not known, which
 may hang and then take no place from the first, and about VMs."""
 
+ANSWERS_WITHIN: Final = 1.0
+"""Seconds that closing waits for an answer."""
+
 MAX_WAITING: Final = 1024
 LATE: Final = 5
 """Seconds that libvirt waits for a reply longer than its caller, where somebody wants it late."""
@@ -341,7 +344,7 @@ class LibvirtChannel:
         self._guest = guest
         self._state = ChannelState.GONE
         self._why = "never asked"
-        self._is_closed = False
+        self._is_closing = self._is_closed = False
         self._waiting: deque[_Call] = deque()
         self._current: _Call | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -360,8 +363,9 @@ class LibvirtChannel:
         Raises:
             GuestError: also for a command that libvirt does not carry; it was not sent then.
         """
-        if self._is_closed or self._state is ChannelState.SILENT:
-            raise AgentNotRunning(self._guest, STOPPING if self._is_closed else self._why)
+        refuses = self._is_closed or (self._is_closing and not command.releases)
+        if refuses or self._state is ChannelState.SILENT:
+            raise AgentNotRunning(self._guest, STOPPING if refuses else self._why)
         if len(self._waiting) >= MAX_WAITING:
             raise AgentNotRunning(self._guest, f"{MAX_WAITING} calls wait for it")
         call = _Call(command, arguments or {}, self._text_of(command, arguments or {}), on_late_reply)
@@ -397,18 +401,40 @@ class LibvirtChannel:
                 self._set_state(ChannelState.GONE, event.value)
 
     async def close(self) -> None:
-        """See `Channel.close`."""
-        self._is_closed = True
-        self._state = ChannelState.GONE
-        tasks = [task for task in (self._runner, self._prober) if task]
-        for task in tasks:
-            task.cancel()
-        current = [self._current] if self._current else []
-        for call in (*current, *self._waiting):
-            if not call.future.done():
+        """See `Channel.close`.
+
+        A guest that is just answering is waited for, a second at most, where there may be a handle in its answer, which is
+        closed then.
+        """
+        try:
+            self._is_closing = True
+            self._refuse(lambda call: not call.command.releases)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWERS_WITHIN):
+                    while self._runner and self._has_to_release:
+                        await asyncio.wait([self._runner])
+        finally:
+            self._is_closed = True
+            self._state = ChannelState.GONE
+            tasks = [task for task in (self._runner, self._prober) if task]
+            for task in tasks:
+                task.cancel()
+            self._refuse(lambda _: True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _refuse(self, is_meant: Callable[[_Call], bool]) -> None:
+        """Ends such calls for their callers."""
+        for call in (*([self._current] if self._current else []), *self._waiting):
+            if is_meant(call) and not call.future.done():
                 call.future.set_exception(AgentNotRunning(self._guest, STOPPING))
-        self._waiting.clear()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def _has_to_release(self) -> bool:
+        """True while something is to be given back, or an answer may say what."""
+        if self._state is not ChannelState.UP:
+            return False
+        may_hold = self._current is not None and self._current.on_late_reply is not None
+        return may_hold or any(call.command.releases for call in (*self._waiting, *filter(None, [self._current])))
 
     def _text_of(self, command: Command, arguments: dict[str, Any]) -> str:
         """The command as libvirt takes it; refused here where it would hang there, or its answer would do harm."""

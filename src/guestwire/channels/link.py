@@ -354,7 +354,7 @@ class Link:
     @property
     def owes(self) -> bool:
         """True while an agent that answers has not answered all that was sent, a sync or for a caller who has gone."""
-        return self.phase in CONNECTED - {Phase.SILENT} and self._session.expects
+        return self.phase in CONNECTED - {Phase.SILENT} and (self._session.expects or bool(self._waiting))
 
     def take_actions(self) -> list[Action]:
         """What is to be done now, in order; each is returned once."""
@@ -372,7 +372,7 @@ class Link:
             AgentNotRunning: the agent is known not to answer.
             CommandFailed: too many calls are waiting.
         """
-        if self._takes_no_calls:
+        if self._takes_no_calls and not command.releases:
             raise AgentNotRunning(self._guest, STOPPING)
         if self.phase in _REFUSING:
             raise AgentNotRunning(self._guest, self._why)
@@ -424,9 +424,12 @@ class Link:
             self._look(now, unsent=0)
 
     def refuse_calls(self) -> None:
-        """Nothing is sent for a caller any more; what was sent may still be answered, until `close`."""
+        """Nothing is sent any more but what releases something; what was sent may still be answered, until `close`."""
         self._takes_no_calls = True
+        releases = deque(call for call in self._waiting if call.command.releases)
+        self._waiting = deque(call for call in self._waiting if not call.command.releases)
         self._refuse_waiting(STOPPING)
+        self._waiting = releases
 
     def close(self) -> None:
         """Ends everything; no call can be made any more."""

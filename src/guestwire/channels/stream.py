@@ -11,6 +11,7 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -102,14 +103,18 @@ class StreamChannel:
         """See `Channel.close`.
 
         An agent that is just answering is waited for, a second at most. One whose host is gone tries to write its
-        answer again and again, without a pause, until there is a host: it would take a processor of the guest's.
+        answer again and again, without a pause, until there is a host: it would take a processor of the guest's. And
+        there may be a handle in its answer, which is closed then: the agent owes another one.
         """
         try:
             self.link.refuse_calls()
             self._perform()
-            if self.link.owes:
-                self._silence = self._silence or self._loop.create_future()
-                await asyncio.wait([self._silence], timeout=ANSWERS_WITHIN)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWERS_WITHIN):
+                    while self.link.owes:
+                        if self._silence is None or self._silence.done():
+                            self._silence = self._loop.create_future()
+                        await asyncio.wait([self._silence])
         finally:
             self.link.close()
             self._perform()

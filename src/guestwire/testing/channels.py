@@ -29,6 +29,7 @@ ECHO: Final = Command("guest-sync", repeatable=True, timeout=10.0)
 
 CHANGING_ECHO: Final = Command("guest-sync", timeout=10.0)
 SHORT_ECHO: Final = Command("guest-sync", timeout=0.2)
+RELEASING_ECHO: Final = Command("guest-sync", timeout=10.0, releases=True)
 UNKNOWN: Final = Command("guest-no-such-command")
 
 
@@ -163,6 +164,27 @@ async def _closing_ends_every_call(channel: Channel, agent: AgentControl) -> Non
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
     _expect(all(isinstance(outcome, GuestError) for outcome in outcomes), "closing ends calls, sent and waiting ones")
     await _expect_error(GuestError, _echo(channel, 1))
+
+
+@_check
+async def _what_an_answer_to_nobody_gives_is_released_while_it_closes(channel: Channel, agent: AgentControl) -> None:
+    releases: list[asyncio.Future[bytes]] = []
+
+    def release(reply: Reply) -> None:
+        arguments = {"id": (_number(reply) or 0) + 1}
+        releases.append(asyncio.ensure_future(channel.execute(RELEASING_ECHO, arguments)))
+
+    with _pause(agent):
+        call = asyncio.ensure_future(channel.execute(CHANGING_ECHO, {"id": 2}, on_late_reply=release))
+        await asyncio.sleep(0.1)  # it is on its way
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        closing = asyncio.ensure_future(channel.close())
+        await asyncio.sleep(0)  # it has begun
+        await _expect_error(GuestError, _echo(channel, 1))
+    await closing
+    outcomes = await asyncio.gather(*releases, return_exceptions=True)
+    _expect(outcomes == [b"3"], "a channel that is closing still carries what gives something back")
 
 
 def _expect(holds: object, what: str) -> None:

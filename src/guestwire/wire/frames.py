@@ -50,6 +50,8 @@ class Command:
         answers: False for `success-response: false`, a *no-reply* command: on success the agent says nothing.
         timeout: seconds until the caller is told that there is no answer; bytes of a long answer extend it.
         reply_limit: bytes of the longest reply that is accepted.
+        releases: True for one that gives back what the agent holds for us, as a handle: a channel that is closing still
+            sends it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Command:
     answers: bool = True
     timeout: float = 5.0
     reply_limit: int = DEFAULT_REPLY_LIMIT
+    releases: bool = False
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
