@@ -60,7 +60,7 @@ async def test_they_lead_there_from_any_folder_and_environment(
         config = tmp_path / "ssh"
         config.write_bytes(done.output)
 
-        names = ["web.guest", "100.guest", f"{NODE}.100.guest", "db.example.guest"]
+        names = ["web.guest", "100.guest", f"{NODE}+100.guest", "db.example.guest"]
         jobs = [asyncio.to_thread(ssh, config, name, Path("/"), env) for name in names]
         said = await asyncio.gather(*jobs)
 
@@ -94,6 +94,8 @@ async def test_secrets_stay_in_the_environment() -> None:
     assert b"secret" not in done.output
     assert "secrets of the environment are not in these lines" in done.errors
 
+
+DOTTED = ["a.b", "release.2024", "v1.2.345", "pve1.100", "1.100", "a..b", ".a", "a.", "..", "web.guest", "10.0.0.1"]
 
 ODD = [
     "a;touch hit;b.guest",
@@ -144,16 +146,32 @@ async def test_a_name_that_is_no_guests_is_refused(name: str, tmp_path: Path) ->
     done = await run(["--host", "unix:/none", "proxy", "--sshd", "--known-hosts", str(tmp_path / "here"), "--", name])
 
     assert done.code == 2
-    assert b"is no guest's name for ssh; write web.guest, 100.guest or pve1.100.guest" in done.errors
+    assert b"is no guest's name for ssh; write web.guest, 100.guest or pve1+100.guest" in done.errors
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("guest", "name"),
-    [("web", "web.guest"), ("a.b", "a.b.guest"), ("pve1/100", "pve1.100.guest"), ("100", "100.guest")],
+    [
+        ("web", "web.guest"),
+        ("100", "100.guest"),
+        ("pve1/100", "pve1+100.guest"),
+        *((dotted, f"{dotted}.guest") for dotted in DOTTED),
+    ],
 )
 def test_a_name_for_ssh_means_its_guest(guest: str, name: str) -> None:
     assert (ssh_name(guest), guest_of(name)) == (name, guest)
+
+
+@pytest.mark.parametrize("name", DOTTED)
+async def test_ssh_hands_on_a_name_with_dots_as_it_is(name: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(await lines("--host", f"unix:{tmp_path}/none"))
+    env = environment(tmp_path, PATH=PROGRAMS, XDG_CACHE_HOME=str(tmp_path))
+
+    said = await asyncio.to_thread(ssh, config, f"{name}.guest", tmp_path, env)
+
+    assert said.startswith(f"guestwire: guest {name} on unix:{tmp_path}/none: QEMU guest agent is not running")
 
 
 @pytest.mark.parametrize(("guest", "name"), [("my vm", "my_vm.guest"), ("-x;y", "_x_y.guest"), ("ü", "ü.guest")])

@@ -20,7 +20,8 @@ LONGEST: Final = 16 * 1024
 """Bytes of a file with one key: a guest may give a file of any length."""
 
 _odd: Final = re.compile(r"[^\w.-]|\A-")
-_node_and_id: Final = re.compile(r"([A-Za-z0-9-]+)\.([1-9][0-9]{2,8})")
+_node_and_id: Final = re.compile(r"([A-Za-z0-9-]+)[/+]([1-9][0-9]{2,8})")
+"""With a plus for ssh: a slash would make a path of it for scp, and a dot another VM's name, as `release.2024`."""
 
 _key: Final = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) +(AAAA[A-Za-z0-9+/]+={0,3})(?:\s|\Z)")
 """The kind and the key itself. Nothing else of the guest's gets into a file that OpenSSH reads."""
@@ -33,19 +34,20 @@ class NoHostKeys(GuestwireError):
 
 
 def ssh_name(guest: str) -> str:
-    """A guest's name as ssh takes it: `pve1.100.guest` for `pve1/100`, `my_vm.guest` for `my vm`."""
-    return _odd.sub("_", guest.replace("/", ".")) + SUFFIX
+    """A guest's name as ssh takes it: `pve1+100.guest` for `pve1/100`, `my_vm.guest` for `my vm`."""
+    found = _node_and_id.fullmatch(guest)
+    return (f"{found[1]}+{found[2]}" if found else _odd.sub("_", guest)) + SUFFIX
 
 
 def guest_of(name: str) -> str:
-    """The guest that somebody means who says this name to ssh: `web` by `web.guest`, `pve1/100` by `pve1.100.guest`.
+    """The guest that somebody means who says this name to ssh: `web` by `web.guest`, `pve1/100` by `pve1+100.guest`.
 
     Raises:
         RequestError: it is no guest's, or would lead to a file elsewhere.
     """
     guest = name.removesuffix(SUFFIX)
     if guest in ("", name) or "/" in name:
-        raise RequestError(f"'{name}' is no guest's name for ssh; write web{SUFFIX}, 100{SUFFIX} or pve1.100{SUFFIX}")
+        raise RequestError(f"'{name}' is no guest's name for ssh; write web{SUFFIX}, 100{SUFFIX} or pve1+100{SUFFIX}")
     found = _node_and_id.fullmatch(guest)
     return f"{found[1]}/{found[2]}" if found else guest
 
@@ -71,13 +73,13 @@ async def read_host_keys(guest: "Guest") -> list[str]:
 
 async def _content(guest: "Guest", path: str) -> bytes:
     """The beginning of a file; nothing of one that is not there."""
-    from guestwire.client.errors import CallFailed  # noqa: PLC0415  # as above
+    from guestwire.client.errors import CallFailed, is_no_such_file  # noqa: PLC0415  # as above
 
     try:
         async with guest.open(path) as file:
             return await file.read(LONGEST)
     except CallFailed as error:
-        if "No such file" not in error.message:
+        if not is_no_such_file(error):
             raise
         return b""
 

@@ -173,12 +173,12 @@ def _whole_path(text: str) -> str:
 
 async def _has_key(guest: "Guest", user: str, key: str) -> bool:
     """True if this key may log in already."""
-    from guestwire.client.errors import CallFailed  # noqa: PLC0415  # `--help` must not wait for the client
+    from guestwire.client.errors import CallFailed, is_no_such_file  # noqa: PLC0415  # `--help` must not wait for the client
 
     try:
         known = (await guest.ssh_get_authorized_keys(user)).keys
     except CallFailed as error:
-        if "No such file" not in error.message:
+        if not is_no_such_file(error):
             raise
         return False
     return any(key.split()[1] in one.split() for one in known)

@@ -210,6 +210,11 @@ def is_passing(error: CallFailed) -> bool:
     return bool(_broken_off.search(error.message))
 
 
+def is_no_such_file(error: CallFailed) -> bool:
+    """True if the guest says so; that the agent's socket is not there is something else."""
+    return isinstance(error, (AgentRefused, FileRefused)) and "no such file" in error.message.lower()
+
+
 class NoStream(CallFailed):
     """The guest can't carry a stream, or has no terminal."""
 

@@ -13,7 +13,7 @@ from typing import Annotated, cast
 import msgspec
 
 from guestwire.client import CallFailed, Guest
-from guestwire.client.errors import LocalFile
+from guestwire.client.errors import LocalFile, is_no_such_file
 from guestwire.client.transfer.local_files import Progress
 from guestwire.contract import Effect, Level, Role, parameter
 from guestwire.contract.parameters import RoleBy
@@ -303,7 +303,7 @@ async def _old(guest: Guest, path: str) -> _Old | None:
             raise Refused(f"the file is over {MOST_WRITTEN} bytes; use copy_file for files of that size")
         return _Old(data, facts.mode)
     except CallFailed as error:
-        if "No such file" in error.message or "no such file" in error.message:
+        if is_no_such_file(error):
             return None
         raise
 
