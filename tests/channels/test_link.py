@@ -22,6 +22,7 @@ from guestwire.channels.link import (
     REST,
     REST_AT_MOST,
     RESYNC_TIMEOUT,
+    STALLED,
     STOPPING,
     TRANSITIONS,
     WINDOW,
@@ -219,6 +220,33 @@ def test_time_counts_while_a_call_waits(rig: Rig) -> None:
     rig.wait(READ.timeout)
 
     assert all(isinstance(rig.outcomes[call], CommandTimeout) for call in calls)
+
+
+def test_an_agent_that_is_busy_with_others_calls_is_not_taken_for_silent(rig: Rig) -> None:
+    calls = [rig.call(READ) for _ in range(40)]
+    for _ in range(20):
+        rig.wait(READ.timeout / 20)
+        rig.answer()
+    late = [call for call in calls if isinstance(rig.outcomes.get(call), CommandTimeout)]
+    assert len(late) >= 20
+    assert (rig.phase, len(rig.connects)) == (Phase.UP, 1)
+    assert SYNC not in rig.sent[1:]
+    after = rig.call(READ)
+    rig.answer_all()
+
+    assert json.loads(bytes(rig.outcomes[after])) == {"of": after.id}  # type: ignore[arg-type]
+
+
+def test_an_agent_that_was_busy_and_then_says_nothing_is_left_for_a_new_connection(rig: Rig) -> None:
+    for _ in range(2):
+        rig.call(READ)
+    rig.wait(READ.timeout - 0.5)
+    rig.answer()
+    rig.wait(0.5)
+    assert (rig.phase, len(rig.connects)) == (Phase.UP, 1)
+    rig.wait(STALLED - 0.5)
+
+    assert (rig.phase, len(rig.connects)) == (Phase.SYNCING, 2)
 
 
 def test_after_a_time_out_a_new_connection_must_prove_itself_with_a_ping(rig: Rig) -> None:

@@ -10,7 +10,8 @@ The rules
 3. The first sync on a connection may take `OPEN_TIMEOUT` (Proxmox VE waits as long for its ping); the one after a
    time-out only `RESYNC_TIMEOUT`, because the caller before has waited already.
 4. After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing
-   else. Then the link is up only when a guest-ping of our own is answered, too.
+   else. Then the link is up only when a guest-ping of our own is answered, too. One that was answering others a moment
+   ago is busy, and not in doubt.
 5. A call fails at once while the agent is known not to answer (SILENT, RESTING). The link asks again by itself.
 6. A command that only reads is sent a second time, once, when the agent hangs up before answering it, or answers
    something else because it was started again. A changing one never is.
@@ -701,7 +702,7 @@ class Link:
         else:
             self.abandon(call)
             self._actions.append(Fail(call, CommandTimeout(self._guest, call.command.name)))
-            if self.phase is not Phase.UP:
+            if self.phase is not Phase.UP or self._is_busy(now, call):
                 return
             if self._sent or self._late or self._session.buffered:
                 self._suspect(
@@ -713,7 +714,11 @@ class Link:
     def _renew_if_stuck(self, now: float) -> None:
         """Where all that is on its way has no caller any more, whose time would be up, and does not end."""
         is_owed = self._session.in_flight and not self._session.buffered
-        if self.phase is Phase.UP and is_owed and not (self._sent or self._late):
+        if self.phase is not Phase.UP or not is_owed or self._sent or self._late:
+            return
+        if now - self._last_byte < STALLED:  # it works through what is before
+            self._given_up_at = self._last_byte + STALLED
+        else:
             self._renew(now)
 
     def _renew(self, now: float) -> None:
@@ -725,8 +730,15 @@ class Link:
     def _is_arriving(self, now: float, call: Call) -> bool:
         """True if part of its answer is there, and more of it came just now, or would have if we read."""
         session = self._session
-        flows = self.reading_paused or now - self._last_byte < min(STALLED, call.command.timeout / 2)
+        flows = self.reading_paused or self._said_something(now, call)
         return session.head == call.id and session.buffered > 0 and flows and call.extensions < MAX_EXTENSIONS
+
+    def _is_busy(self, now: float, call: Call) -> bool:
+        """True if the agent was still answering the calls before this one, and has had no time for it."""
+        return self._said_something(now, call) and not self._session.buffered
+
+    def _said_something(self, now: float, call: Call) -> bool:
+        return now - self._last_byte < min(STALLED, call.command.timeout / 2)
 
     def _finish_without_reply(self, now: float, call: Call) -> None:
         """A no-reply command has done its work, as far as can be known."""
