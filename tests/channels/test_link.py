@@ -237,6 +237,21 @@ def test_an_agent_that_is_busy_with_others_calls_is_not_taken_for_silent(rig: Ri
     assert json.loads(bytes(rig.outcomes[after])) == {"of": after.id}  # type: ignore[arg-type]
 
 
+def test_an_agent_that_said_something_a_while_ago_gets_more_time_for_a_sync(rig: Rig) -> None:
+    calls = [rig.call(READ) for _ in range(WINDOW + 1)]
+    rig.wait(READ.timeout - STALLED)
+    rig.answer()
+    rig.wait(STALLED)
+    assert (rig.phase, len(rig.connects)) == (Phase.SYNCING, 1)
+    rig.wait(OPEN_TIMEOUT - STALLED - 0.01)
+    assert rig.is_in(Phase.SYNCING)
+    after = rig.call(READ)
+    rig.answer_all()
+    assert isinstance(rig.outcomes[after], bytes)
+
+    assert [isinstance(rig.outcomes[call], CommandTimeout) for call in calls] == [False, *[True] * WINDOW]
+
+
 def test_an_agent_that_was_busy_and_then_says_nothing_is_left_for_a_new_connection(rig: Rig) -> None:
     for _ in range(2):
         rig.call(READ)

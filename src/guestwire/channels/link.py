@@ -8,7 +8,8 @@ The rules
    virtio-serial, replies get lost as soon as more than `MOST_AHEAD` bytes of several commands are on their way
    (measured to the byte, with pings too; one alone may be of any length).
 3. The first sync on a connection may take `OPEN_TIMEOUT` (Proxmox VE waits as long for its ping); the one after a
-   time-out only `RESYNC_TIMEOUT`, because the caller before has waited already.
+   time-out only `RESYNC_TIMEOUT`, because the caller before has waited already: an agent that has said something since
+   gets as long as at first, counted from then. It may be busy with its guest's other work.
 4. After a command without a proper answer, a sync that is answered proves little: an agent may answer syncs and nothing
    else. Then the link is up only when a guest-ping of our own is answered, too. One that was answering others a moment
    ago is busy, and not in doubt.
@@ -583,13 +584,13 @@ class Link:
             self._rests.reset()
             self._pauses.reset()
 
-    def _suspect(self, now: float, *, doubt: bool = False) -> None:
+    def _suspect(self, now: float, *, doubt: bool = False, within: float = RESYNC_TIMEOUT) -> None:
         """Is the agent there, and does it know where it stands? In every phase but UP that is being found out already."""
         if self.phase is not Phase.UP:
             return
         self._is_doubtful |= doubt
         self._move(Input.SUSPECT)
-        self._look_again(now + RESYNC_TIMEOUT)
+        self._look_again(now + within)
         self._actions.append(Send(self._session.sync()))
 
     def _probe(self, now: float, unsent: int) -> None:
@@ -705,9 +706,8 @@ class Link:
             if self.phase is not Phase.UP or self._is_busy(now, call):
                 return
             if self._sent or self._late or self._session.buffered:
-                self._suspect(
-                    now, doubt=True
-                )  # the connection still carries something for a caller, and is not given up
+                # The connection still carries something for a caller, and is not given up.
+                self._suspect(now, doubt=True, within=self._patience(now))
             else:
                 self._renew(now)
 
@@ -725,7 +725,11 @@ class Link:
         """Makes a new connection: on this one, an answer is missing."""
         self._is_doubtful = True
         self._end_connection(Input.RECONNECT, "no answer in time", by_agent=False)
-        self._connect(now, RESYNC_TIMEOUT)
+        self._connect(now, self._patience(now))
+
+    def _patience(self, now: float) -> float:
+        """Seconds that a sync after a time-out may take: rule 3."""
+        return max(RESYNC_TIMEOUT, self._last_byte + OPEN_TIMEOUT - now)
 
     def _is_arriving(self, now: float, call: Call) -> bool:
         """True if part of its answer is there, and more of it came just now, or would have if we read."""

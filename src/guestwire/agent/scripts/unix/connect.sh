@@ -4,9 +4,14 @@
 export LC_ALL=C PATH="$PATH:/usr/local/bin:/usr/libexec"
 [ "$1" != localhost ] || grep -qs localhost /etc/hosts || set -- 127.0.0.1 "$2"
 has() { command -v "$1" >/dev/null 2>&1; }
+# Without what its site loads, nor the codec of names that are not ASCII: half the time until it is up, which counts where a guest
+# has many connections to make.
 for python in python3 platform-python; do
-  has $python && exec $python -c 'import os, socket, sys, threading
-try: s = socket.create_connection(sys.argv[1:])
+  has $python && exec $python -IS -c 'import os, socket, sys, threading
+host, port = sys.argv[1:]
+try: host = host.encode("ascii")
+except UnicodeError: pass
+try: s = socket.create_connection((host, port))
 except OSError as e: sys.exit(e.strerror or str(e))
 os.write(2, b"connected\n")
 def send():
