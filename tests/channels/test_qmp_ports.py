@@ -14,6 +14,7 @@ import pytest
 from calling import keeper_of, site
 from qemu.qmp import QMPClient
 from serving import Serving
+from waiting import succeeds
 from ways import over_https
 
 from guestwire.channels import own_port
@@ -199,6 +200,28 @@ async def test_what_can_not_be_had_is_said_and_leaves_nothing(ports: QmpPorts, m
     async with ports_of(machine) as others:  # QMP takes one client
         with pytest.raises(GuestError, match="another client holds it"):
             await others.plug_in(new_name("test"))
+
+
+async def test_a_socket_is_ours_as_soon_as_its_other_clients_have_gone(machine: "Machine") -> None:
+    first = QMPClient("tests")
+    await first.connect(str(machine.qmp_socket))
+    try:
+        for _ in range(4):  # who gives up stays in QEMU's queue
+            monitor = Monitor(machine.qmp_socket, "VM 100", None, None)
+            assert await monitor.is_running()
+            await monitor.close()
+        monitor = Monitor(machine.qmp_socket, "VM 100", None, None)
+        assert await monitor.is_running()
+        with pytest.raises(GuestError, match="another client holds it"):
+            await QmpPorts(monitor, "VM 100").names()
+    finally:
+        await first.disconnect()
+
+    async def answers() -> bool:
+        return await succeeds(QmpPorts(monitor, "VM 100").names())
+
+    await until_true(answers)
+    await monitor.close()
 
 
 # Other machines, without a guest

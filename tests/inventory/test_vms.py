@@ -484,6 +484,25 @@ async def test_closing_right_after_a_vm_was_removed_leaves_no_task(guest: FakeGu
         await vm.close()
 
 
+async def test_a_vm_runs_at_whose_qmp_others_wait_already(inventory: Inventory, folder: Path) -> None:
+    """QEMU's queue is short, and who gave up stays in it."""
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as gone:
+        listening.bind(str(folder / "vm.qmp"))
+        listening.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(10):
+                waiting = gone.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)  # noqa: FBT003
+                waiting.connect(str(folder / "vm.qmp"))
+        gone.close()
+        await inventory.apply([VmConfig(vmid=100, qmp=f"unix:{folder}/vm.qmp")])
+        vm = inventory.vms[100]
+
+        assert await vm.is_running()
+        assert vm.known_state is True
+        await inventory.close()
+
+
 async def test_a_vm_runs_whose_qmp_another_client_holds(inventory: Inventory, folder: Path) -> None:
     """QEMU takes the next client when the one before has left: until then it says nothing to it."""
     with socket.socket(socket.AF_UNIX) as listening:

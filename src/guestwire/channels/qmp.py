@@ -22,6 +22,10 @@ from guestwire.pacing import Backoff
 
 CONNECT_TIMEOUT: Final = 3.0
 COMMAND_TIMEOUT: Final = 3.0
+GREETS_WITHIN: Final = 1.0
+"""Seconds from the beginning of a connection that callers wait for it: QEMU greets a client in a hundredth of that, unless the host
+is busy or another client is just leaving."""
+
 RETRY: Final = 0.5
 RETRY_AT_MOST: Final = 4.0
 
@@ -71,6 +75,11 @@ class Monitor:
         self._wake = asyncio.Event()
         self._is_listening = False
         """It takes connections; while another client holds it, that is all it says."""
+        self._is_held = False
+        """QEMU runs and does not greet us, for another client holds it."""
+        self._connects_since: float | None = None
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection that is being made, or else the next one, is there or can't be had."""
         self._client: QMPClient | None = None
         self._socket: socket.socket | None = None
         """The client's, while there is one."""
@@ -84,18 +93,29 @@ class Monitor:
     @property
     def known_state(self) -> bool | None:
         """True if the VM's QEMU runs, False if it has no socket; None: `is_running` would wait to find out."""
-        if self._running.is_set():
+        if self._running.is_set() or self._is_held:
             return True
         return None if self._path_exists() else False
 
     async def is_running(self) -> bool:
         """True if the VM's QEMU runs; a socket that has just appeared is waited for, one second at most."""
         if self.known_state is None:
-            self._wake.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._running.wait()
+            await self.until_connected()
         return self._running.is_set() or self._is_listening
+
+    async def until_connected(self) -> None:
+        """Waits where it may be that commands can be executed then, until `GREETS_WITHIN` after the connection was begun.
+
+        Where another client holds the socket, nobody waits once that is known.
+        """
+        if self._client or self._is_held or not self._path_exists():
+            return
+        now = asyncio.get_running_loop().time()
+        if self._connects_since is None:
+            self._wake.set()
+        left = (self._connects_since or now) + GREETS_WITHIN - now
+        if left > 0:
+            await asyncio.wait([self._outcome], timeout=left)
 
     async def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, within: float = COMMAND_TIMEOUT
@@ -107,7 +127,8 @@ class Monitor:
         """
         client = self._client
         if client is None:
-            why = "another client holds it" if self._running.is_set() or self._is_listening else "nothing answers there"
+            is_there = self._running.is_set() or self._is_listening
+            why = "another client holds it" if is_there else "nothing answers there"
             raise MonitorError(self._guest, command, f"{why}: {self.path}")
         try:
             async with asyncio.timeout(within):
@@ -173,25 +194,23 @@ class Monitor:
     async def _attend_to(self, client: QMPClient) -> bool:
         own = socket.socket(socket.AF_UNIX)
         own.setblocking(False)  # noqa: FBT003
+        self._connects_since = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await asyncio.get_running_loop().sock_connect(own, str(self.path))
-                self._is_listening = True
-                pid, _, _ = _PEER.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-                await client.connect(own)
-        except TimeoutError:
-            own.close()
-            self._running.set()
-            return True
+            await self._connect(own)
+            self._is_listening = True
+            pid, _, _ = _PEER.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            await self._until_greeted(client, own)
         except (ConnectError, OSError):
             self._is_listening = False
             own.close()
+            self._settle()
             return False
         except BaseException:
             own.close()
             raise
         self._client, self._socket, self.pid = client, own, pid or None
         self._running.set()
+        self._settle()
         try:
             await self._listen(client)
         finally:
@@ -202,6 +221,36 @@ class Monitor:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await client.disconnect()
         return True
+
+    async def _connect(self, own: socket.socket) -> None:
+        """Connects; waits while others wait for QEMU to take them, whose queue is short."""
+        while True:
+            try:
+                own.connect(str(self.path))  # with a path it takes no time
+            except BlockingIOError:
+                self._is_listening = True
+                self._settle(is_held=True)
+                await asyncio.sleep(RETRY)
+            else:
+                return
+
+    async def _until_greeted(self, client: QMPClient, own: socket.socket) -> None:
+        """Waits for QEMU to take this client, however long another one holds it; one that gives up would stay in its queue."""
+        greeting = asyncio.ensure_future(client.connect(own))
+        try:
+            done, _ = await asyncio.wait([greeting], timeout=GREETS_WITHIN)
+            if not done:
+                self._settle(is_held=True)
+            await greeting
+        finally:
+            greeting.cancel()
+            await asyncio.gather(greeting, return_exceptions=True)
+
+    def _settle(self, *, is_held: bool = False) -> None:
+        """The connection that was made is there, or can't be had."""
+        self._is_held, self._connects_since = is_held, None
+        self._outcome.set_result(None)
+        self._outcome = asyncio.get_running_loop().create_future()
 
     async def _listen(self, client: QMPClient) -> None:
         with client.listener({*EVENTS, *STATES, PORT_CHANGE}) as events:

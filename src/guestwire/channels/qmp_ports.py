@@ -134,7 +134,7 @@ class QmpPorts:
 
     async def _connected(self) -> None:
         """Waits a moment for QEMU where nothing was asked of it yet; what is wrong is said by the next command."""
-        await self._monitor.is_running()
+        await self._monitor.until_connected()
 
     async def _chardevs(self) -> Iterable[dict[str, Any]]:
         await self._connected()
