@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from calling import site, vm
 from persons import authorization, person, settling
 from serving import Serving
-from ways import over_https
+from waiting import until
+from ways import options_for, over_https
 
 from guestwire.testing import SandboxedAgent
 
@@ -96,3 +99,31 @@ async def test_a_right_that_is_withdrawn_ends_it(served: Serving) -> None:
             while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
                 said += message.data
     assert "the right to it was withdrawn" in said
+
+
+@pytest.mark.parametrize("options", [("-i",), ("-t",)])
+async def test_a_client_that_is_killed_leaves_no_handle_in_a_real_agent(options: tuple[str, ...]) -> None:
+    async with (
+        Serving.of(site(vm(100, "web"))) as server,
+        SandboxedAgent(server.folder / "100.qga") as agent,
+        await over_https(server) as host,
+    ):
+        guest = await host.guest("web")
+        number = (await guest.run(["pgrep", "-x", "qemu-ga"])).output
+        client = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "guestwire", *options_for(server), "exec", *options, "web", "--", "sh", "-c", "echo up; cat",
+            env=dict(os.environ), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert client.stdout
+        assert client.stdin
+        async with asyncio.timeout(20):
+            assert (await client.stdout.readline()).split() == [b"up"]
+            client.stdin.write(b"here\n")
+            assert (await client.stdout.readline()).split() == [b"here"]
+        assert len(agent.handles(below="/run/guestwire-")) >= 2
+
+        client.kill()
+        await client.wait()
+
+        await until(lambda: not agent.handles(below="/run/guestwire-"), within=20)
+        assert (await guest.run(["pgrep", "-x", "qemu-ga"])).output == number, "it was not started anew"

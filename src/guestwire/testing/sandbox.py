@@ -147,14 +147,14 @@ class SandboxedAgent:
         """Lets it go on."""
         self._signal(signal.SIGCONT)
 
-    def handles(self) -> list[str]:
-        """Paths below the agent's home that it has open now."""
+    def handles(self, below: str = "/root/") -> list[str]:
+        """Paths that the agent has open now, of those that begin so; its home's."""
         found = []
         for pid in self._pids():
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
                     found.append(str(link.readlink()))
-        return [path for path in found if path.startswith("/root/")]
+        return [path for path in found if path.startswith(below)]
 
     def bytes_read(self) -> int:
         """The number of bytes that the agent has read; it grows with every request that arrives."""
