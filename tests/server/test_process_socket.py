@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,8 +16,9 @@ from calling import site, vm
 from persons import authorization, person, settling
 from serving import Serving
 from waiting import until
-from ways import options_for, over_https
+from ways import ca_of, options_for, over_https
 
+from guestwire.client import connect
 from guestwire.testing import SandboxedAgent
 
 pytestmark = pytest.mark.agent
@@ -59,11 +62,71 @@ async def test_a_page_of_another_site_opens_none(served: Serving) -> None:
     assert await refusal(served, Origin="https://elsewhere.example") == 403
 
 
+def header_of(**given: object) -> str:
+    return base64.b64encode(json.dumps(given).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("query", "given", "status"),
+    [
+        ("command=true", {"command": ["id"]}, 400),
+        ("command=true", {"vmid": 101}, 400),
+        ("command=true", {"user": "nobody"}, 400),
+        ("", {"command": []}, 400),
+        ("", {"env": ["A=1"]}, 400),
+        ("", {"command": ["/nowhere/program"]}, 500),
+    ],
+)
+async def test_a_header_has_secrets_and_arguments_alone(
+    served: Serving, query: str, given: dict[str, object], status: int
+) -> None:
+    assert await refusal(served, query=query, Guestwire_Secrets=header_of(**given)) == status
+
+
+@contextlib.asynccontextmanager
+async def overheard(server: Serving) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A port that leads to a server, as a proxy does that ends TLS, and the first line of each connection there."""
+    heard: list[bytes] = []
+    tasks: set[asyncio.Task[Any] | None] = set()
+    state = server.folder / "state"
+    own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    own.load_cert_chain(state / "server.pem", state / "server.key")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
+        there, to_there = await asyncio.open_connection("127.0.0.1", server.port, ssl=server.tls)
+        heard.append(await reader.readline())
+        to_there.write(heard[-1])
+        await asyncio.gather(copy(reader, to_there), copy(there, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=own) as listening:
+        yield listening.sockets[0].getsockname()[1], heard
+        serving = [task for task in tasks if task]
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+
+@pytest.mark.parametrize("argument", ["secret", "secret\udcff", "secret" * 1500])
+async def test_arguments_stand_in_no_address(served: Serving, argument: str) -> None:
+    async with overheard(served) as (port, heard):
+        host = await connect(f"https://127.0.0.1:{port}", token=served.token, ca=ca_of(served))
+        async with host, (await host.guest("web")).start(["printf", "%s", argument]) as process:
+            assert (await process.stdout.read()).decode("utf-8", "surrogateescape") == argument
+    assert heard
+    assert not any(b"secret" in line for line in heard)
+
+
 async def test_variables_are_refused_in_an_address(served: Serving) -> None:
     assert await refusal(served, query="command=true&env=A%3D1") == 400
     assert await refusal(served, Guestwire_Secrets="no base64") == 400
-    wrong = base64.b64encode(json.dumps({"command": ["id"]}).encode()).decode()
-    assert await refusal(served, Guestwire_Secrets=wrong) == 400
 
 
 @pytest.mark.parametrize("message", ["{", '{"unknown": 1}', '{"resize": [0, 1]}', '{"signal": 999}', b"\x05x"])

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
+
 from guestwire.client.api_access import ApiAccess
 from guestwire.client.cancellation import LAST_WITHIN, finish_when_cancelled
 from guestwire.client.errors import (
@@ -46,7 +48,7 @@ LONGEST_LINE: Final = 1024 * 1024
 """Bytes that `readline` gives at most: a guest may write one of any length."""
 
 LONGEST_ADDRESS: Final = 7000
-"""Bytes of parameters that fit into the address of a request, or a header; longer ones go another way."""
+"""Bytes of parameters that fit into the address of a request, or a header; others go another way."""
 
 
 class InputStream:
@@ -287,7 +289,6 @@ async def run_by_stream(
 async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
     """By the host's own stream where it has one; else by what Proxmox VE's API has."""
     parameters: dict[str, Any] = {
-        "command": list(request.argv),
         "rows": request.tty.rows if request.tty else None,
         "columns": request.tty.columns if request.tty else None,
         "cwd": request.cwd,
@@ -296,13 +297,13 @@ async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
         "input": None if request.input else False,
         "connection": request.connection or None,
     }
-    secrets = {"env": [f"{name}={value}" for name, value in request.env]} if request.env else {}
+    # Arguments may hold a password, too, and logs keep addresses.
+    secrets = {"command": list(request.argv)}
+    if request.env:
+        secrets["env"] = [f"{name}={value}" for name, value in request.env]
     given = {name: value for name, value in parameters.items() if value is not None}
-    is_short = processes.host.is_local or (
-        len(urlencode(given, doseq=True, errors="surrogateescape")) < LONGEST_ADDRESS
-        and sum(len(item) for item in secrets.get("env", ())) < LONGEST_ADDRESS // 2
-    )
-    if is_short and await processes.host.is_guestwire():
+    fits = processes.host.is_local or (_fits_address(given) and _fits_header(secrets))
+    if fits and await processes.host.is_guestwire():
         calls = processes.calls
         path = STREAM_PATH.format(node=calls.node, vmid=calls.vmid)
         try:
@@ -316,3 +317,19 @@ async def _start(processes: Processes, request: StreamRequest) -> RemoteProcess:
             if await processes.is_windows():
                 raise NoStream(processes.context, NO_STREAM_IN_WINDOWS) from error
             raise
+
+
+def _fits_address(parameters: Mapping[str, Any]) -> bool:
+    """False also where they are not UTF-8."""
+    try:
+        return len(urlencode(parameters)) < LONGEST_ADDRESS
+    except UnicodeEncodeError:
+        return False
+
+
+def _fits_header(secrets: Mapping[str, Any]) -> bool:
+    """As `_fits_address`."""
+    try:
+        return len(msgspec.json.encode(secrets)) * 4 // 3 < LONGEST_ADDRESS
+    except UnicodeEncodeError:
+        return False

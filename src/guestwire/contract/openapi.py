@@ -116,9 +116,10 @@ def _operation(endpoint: Endpoint, result: dict[str, Any]) -> dict[str, Any]:
     else:
         operation["x-needs"] = str(endpoint.check).replace("`", "")
     if endpoint.method == "GET":
-        operation["parameters"] += [_parameter(rule, "query") for rule in others if not rule.is_secret]
-        if secrets := [rule for rule in others if rule.is_secret]:
-            operation["parameters"].append(_secrets_header(secrets))
+        in_header = [rule for rule in others if rule.is_private] if any(rule.is_secret for rule in others) else []
+        operation["parameters"] += [_parameter(rule, "query") for rule in others if rule not in in_header]
+        if in_header:
+            operation["parameters"].append(_secrets_header(in_header))
     elif others:
         operation["requestBody"] = _body(others)
     return operation
@@ -156,7 +157,7 @@ def _secrets_header(secrets: list[Rule]) -> dict[str, Any]:
         "name": SECRETS_HEADER,
         "in": "header",
         "required": any(rule.required for rule in secrets),
-        "description": "What must not stand in an address: an object of JSON, in base64.",
+        "description": "What should not stand in an address, which logs keep: an object of JSON, in base64.",
         "schema": {
             "type": "string",
             "contentEncoding": "base64",

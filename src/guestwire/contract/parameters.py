@@ -206,6 +206,11 @@ class Rule:
         return not SECRETS.isdisjoint(self.roles)
 
     @property
+    def is_private(self) -> bool:
+        """True when its value should not stand in an address, which logs keep: a secret, or arguments, where one may be."""
+        return self.is_secret or Role.ARGUMENTS in self.roles
+
+    @property
     def roles(self) -> frozenset[Role]:
         """All that it may have: one, or those that another parameter chooses from."""
         return roles_of(self.role)

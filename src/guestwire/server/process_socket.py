@@ -66,8 +66,13 @@ def handshake(request: Request) -> dict[str, str]:
 
 
 def read_with_secrets(request: Request, endpoint: Endpoint, read: ReadParameters) -> ReadParameters:
-    """Reads the parameters of a request without a body whose secrets stand in a header, for an address is kept in logs."""
-    secrets = {rule.name for rule in rules(endpoint.parameters).values() if rule.is_secret}
+    """Reads the parameters of a request without a body whose secrets stand in a header, for an address is kept in logs.
+
+    Arguments may stand there, too.
+    """
+    known = rules(endpoint.parameters).values()
+    secrets = {rule.name for rule in known if rule.is_secret}
+    private = {rule.name for rule in known if rule.is_private}
 
     async def parameters() -> dict[str, Any]:
         given = dict(await read())
@@ -78,8 +83,10 @@ def read_with_secrets(request: Request, endpoint: Endpoint, read: ReadParameters
                 found = msgspec.json.decode(base64.b64decode(text, validate=True), type=dict[str, Any])
             except ValueError:
                 raise InvalidParameters({SECRETS_HEADER: "no object of JSON, in base64"}) from None
-            if unknown := found.keys() - secrets:
-                raise InvalidParameters(dict.fromkeys(unknown, f"{SECRETS_HEADER} has secrets alone"))
+            if unknown := found.keys() - private:
+                raise InvalidParameters(dict.fromkeys(unknown, f"{SECRETS_HEADER} has secrets and arguments alone"))
+            if twice := found.keys() & given.keys():
+                raise InvalidParameters(dict.fromkeys(twice, f"it stands in the address and in {SECRETS_HEADER}"))
             given |= found
         return given
 

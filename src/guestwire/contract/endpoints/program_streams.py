@@ -61,6 +61,9 @@ async def stream(context: GuestContext, parameters: StreamStart) -> RemoteProces
     `{"room": {"0": BYTES}}`: so many more bytes of input are taken; `{"end": 1}`, the end of an output; `{"exit": {"code": 0,
     "signal": null}}`; `{"broken": WHY}`. Either side begins with room for 262144 bytes of each. The program ends with
     the connection.
+
+    A header `Guestwire-Secrets` has `env` and `command`, which logs should not keep: an object of JSON, in base64. `command`
+    is taken from the address, too.
     """
     agent = await context.agent(parameters.vmid)
     if not parameters.command:
