@@ -16,6 +16,8 @@ FREEZES: Final = frozenset({"guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list
 
 
 STARTS_AT_ONCE: Final = 3
+MOVES_AT_ONCE: Final = 2
+LOOKS_AT_ONCE: Final = 2
 
 
 class LongWork(Protocol):
@@ -43,6 +45,9 @@ class GuestAgent(AgentClient):
         ports: these.
         long_work: what goes on; it adds and removes itself.
         stream_starts: held while a stream starts, which takes a dozen processes: more at once take longer than one by one.
+        stream_moves: held while one goes over to ports of our own, which takes as many.
+        stream_looks: held while one looks for what may have come: the agent does one thing after the other, and what
+            starts and orders must not wait behind the looks of all.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class GuestAgent(AgentClient):
         self.ports = ports
         self.long_work: set[LongWork] = set()
         self.stream_starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self.stream_moves = asyncio.Semaphore(MOVES_AT_ONCE)
+        self.stream_looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._large_files = LargeFiles(self, ports) if ports else None
         self.files = self._large_files or Files(self)
         self.processes = Processes(self, exit_statuses)

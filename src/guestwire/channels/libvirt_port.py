@@ -40,6 +40,7 @@ class LibvirtPorts:
     """
 
     needs_acknowledgement = True
+    is_reached = True  # libvirt says when it is asked
     resets = 0
 
     def __init__(self, libvirt: Libvirt, uuid: str, guest: str) -> None:

@@ -49,6 +49,11 @@ class OwnPorts(Protocol):
     needs_acknowledgement: bool
 
     @property
+    def is_reached(self) -> bool:
+        """False while nothing is there yet that would plug a port in: no guest need look for one."""
+        ...
+
+    @property
     def resets(self) -> int: ...  # noqa: D102  # above
 
     async def plug_in(self, name: str) -> None:

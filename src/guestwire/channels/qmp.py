@@ -103,6 +103,11 @@ class Monitor:
             await self.until_connected()
         return self._running.is_set() or self._is_listening
 
+    @property
+    def is_connected(self) -> bool:
+        """True while commands can be executed."""
+        return self._client is not None
+
     async def until_connected(self) -> None:
         """Waits where it may be that commands can be executed then, until `GREETS_WITHIN` after the connection was begun.
 

@@ -66,6 +66,11 @@ class QmpPorts:
         monitor.beside = self._clear_leftovers
 
     @property
+    def is_reached(self) -> bool:
+        """See `OwnPorts`."""
+        return self._monitor.is_connected
+
+    @property
     def resets(self) -> int:
         """See `OwnPorts`."""
         return self._monitor.resets

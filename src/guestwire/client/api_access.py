@@ -32,6 +32,7 @@ class ApiAccess:
         self.guest = str(processes.context)
         self._calls = processes.calls
         self._processes = processes
+        self.moves = asyncio.Semaphore()
         self._turn = asyncio.Lock()
         self._ended: dict[int, ProcessState[str]] = {}
         """Proxmox VE says once how a process ended."""

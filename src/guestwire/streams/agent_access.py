@@ -1,6 +1,7 @@
 """A relay by the commands of its guest's agent alone: handles that stay open, commands that are sent ahead."""
 
 import asyncio
+import re
 from typing import Final
 
 from guestwire.agent.commands import FILE_CLOSE, FILE_FLUSH, FILE_OPEN, FILE_READ, FILE_SEEK, FILE_WRITE, INFO
@@ -12,6 +13,8 @@ from guestwire.streams.port_process import PortProcess, start_on_port
 from guestwire.streams.relay import NO_FILES
 from guestwire.streams.relay_process import Pace, RelayProcess, start_process
 from guestwire.streams.remote_process import StreamRequest
+
+_output: Final = re.compile(r"[12]\.\d+")
 
 USED: Final = frozenset(
     one.command.name for one in (FILE_OPEN, FILE_CLOSE, FILE_READ, FILE_WRITE, FILE_SEEK, FILE_FLUSH)
@@ -28,6 +31,7 @@ class AgentAccess:
     def __init__(self, agent: GuestAgent) -> None:
         self.guest = agent.guest
         self._agent = agent
+        self.moves = agent.stream_moves
         self._files: dict[str, OpenFile] = {}
         self._opening = asyncio.Lock()
 
@@ -47,11 +51,16 @@ class AgentAccess:
 
     async def status(self, pid: int) -> ProcessStatus:
         """See `RelayAccess.status`."""
-        return await self._agent.processes.status(pid)
+        async with self._agent.stream_looks:
+            return await self._agent.processes.status(pid)
 
     async def read(self, path: str, offset: int, count: int) -> bytes:
         """See `RelayAccess.read`."""
-        return await (await self._open(path, "r")).read(offset, count)
+        file = await self._open(path, "r")
+        if not _output.fullmatch(path.rpartition("/")[2]):
+            return await file.read(offset, count)
+        async with self._agent.stream_looks:
+            return await file.read(offset, count)
 
     async def write(self, path: str, data: bytes) -> None:
         """See `RelayAccess.write`."""

@@ -113,12 +113,14 @@ class RelayAccess(Protocol):
         way: see `RemoteProcess.way`.
         pace: how often it may be asked.
         largest_frame: bytes that go into a FIFO at once.
+        moves: held while one of the guest's programs goes over to ports of our own.
     """
 
     guest: str
     way: str
     pace: Pace
     largest_frame: int
+    moves: asyncio.Semaphore
 
     async def check(self) -> None:
         """Looks whether the guest's agent allows what a relay is reached by.
@@ -427,6 +429,10 @@ class RelayProcess(CarriedProcess):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PORTS_AFTER):
                     await self._ports_wanted.wait()
+        async with self._access.moves:
+            await self._go_over(ports)
+
+    async def _go_over(self, ports: OwnPorts) -> None:
         kinds = ("t",) if self._request.tty else ("0", *map(str, self._outputs))
         await self._plugged.aclose()  # what came too late for its start
         try:
@@ -594,7 +600,7 @@ async def start_process(access: RelayAccess, request: StreamRequest, ports: OwnP
             plugged.push_async_callback(_end, plugging)
             # Where there is none to be had, the guest need not look for it.
             await asyncio.wait([plugging], timeout=PLUGS_WITHIN)
-            if plugging.done() and plugging.exception():
+            if not ports.is_reached or (plugging.done() and plugging.exception()):
                 name, plugging = "", None
         pid = await access.start(starting(request, stream, reads=FEW_READS if ports else MANY_READS, port=name))
         try:
