@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-import hashlib
 import random
 from collections.abc import AsyncIterator
 
 import pytest
 from killed_client import start_and_be_killed
+from waiting import until
 
 from devtools.guests import Machine
+from devtools.streams import comes_back
 from guestwire import Guest, connect
 from guestwire.channels.qmp_ports import QmpPorts
 from guestwire.client.errors import CallFailed, StreamEnded
@@ -37,9 +38,7 @@ def ports_come_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until_by_port(process: LiveProcess) -> None:
-    async with asyncio.timeout(WITHIN):
-        while process.way != "port":  # only asking tells
-            await asyncio.sleep(0.02)
+    await until(lambda: process.way == "port", within=WITHIN)
 
 
 async def until_nothing_is_left(guest: Guest) -> None:
@@ -52,22 +51,10 @@ async def until_nothing_is_left(guest: Guest) -> None:
 class TestBytes:
     async def test_many_go_there_and_back_at_once(self, guest: Guest) -> None:
         piece = bytes(range(256)) * 4 + random.Random(1).randbytes(MANY // 64 - 1024)
-        sent, found = hashlib.sha256(), hashlib.sha256()
         async with asyncio.timeout(WITHIN), guest.start(["cat"]) as process:
             await until_by_port(process)
-
-            async def send() -> None:
-                for _ in range(64):
-                    sent.update(piece)
-                    await process.stdin.write(piece)
-                await process.stdin.close()
-
-            sending = asyncio.create_task(send())
-            while data := await process.stdout.read(65536):
-                found.update(data)
-            await sending
+            assert await comes_back(process, [piece] * 64)
             assert await process.wait() == Exit(code=0)
-        assert found.digest() == sent.digest()
         await until_nothing_is_left(guest)
 
     async def test_none_are_lost_or_doubled_where_they_go_over_to_ports(self, guest: Guest) -> None:
