@@ -187,6 +187,34 @@ async def test_what_can_not_be_had_is_said_and_leaves_nothing(ports: QmpPorts, m
             await others.plug_in(new_name("test"))
 
 
+@pytest.mark.parametrize("is_used", [False, True], ids=["while it is plugged in", "while it is used"])
+async def test_it_is_taken_out_to_the_end_however_often_its_owner_is_cancelled(
+    ports: QmpPorts, machine: "Machine", monkeypatch: pytest.MonkeyPatch, *, is_used: bool
+) -> None:
+    begins, is_there = asyncio.Event(), asyncio.Event()
+    plug_in = QmpPorts.plug_in
+
+    async def plug_in_and_say(self: QmpPorts, name: str) -> None:
+        begins.set()
+        await plug_in(self, name)
+
+    async def own() -> None:
+        async with plugged_in(ports, new_name("test")):
+            is_there.set()
+            await asyncio.sleep(600)
+
+    monkeypatch.setattr(QmpPorts, "plug_in", plug_in_and_say)
+    owning = asyncio.create_task(own())
+    async with asyncio.timeout(20):
+        await (is_there if is_used else begins).wait()
+        while not owning.done():  # once in each turn of the loop
+            owning.cancel()
+            await asyncio.sleep(0)
+    assert owning.cancelled()
+    assert is_there.is_set() == is_used
+    assert await machine.plugged_in() == []
+
+
 # Other machines, without a guest
 
 
