@@ -14,7 +14,7 @@ from devtools.streams import comes_back
 from guestwire import Guest, connect
 from guestwire.channels.qmp_ports import QmpPorts
 from guestwire.client.errors import CallFailed, StreamEnded
-from guestwire.client.live_processes import LiveProcess
+from guestwire.client.live_processes import LiveProcess, OutputStream
 from guestwire.errors import GuestError
 from guestwire.streams import relay_process
 from guestwire.streams.marks import LEAD
@@ -39,6 +39,15 @@ def ports_come_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until_by_port(process: LiveProcess) -> None:
     await until(lambda: process.way == "port", within=WITHIN)
+
+
+async def read_exactly(stream: OutputStream, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        data = await stream.read(count - len(found))
+        assert data, f"it ended after {len(found)} bytes"
+        found += data
+    return found
 
 
 async def until_nothing_is_left(guest: Guest) -> None:
@@ -94,11 +103,58 @@ class TestBytes:
                 await asyncio.sleep(1)
                 now = int(await guest.read_file("/run/blocks"))
             assert now * 65536 < 16_000_000
-            count = 0
-            while count < (now + 100) * 65536:
-                data = await process.stdout.read(65536)
-                assert data == bytes(len(data))
-                count += len(data)
+            for _ in range(now + 100):
+                assert await read_exactly(process.stdout, 65536) == bytes(65536)
+
+
+class TestWhoGetsPorts:
+    """With the real time, and the real number of bytes."""
+
+    @pytest.fixture(autouse=True)
+    def ports_come_soon(self) -> None:
+        """They do not."""
+
+    @pytest.fixture
+    def only_bytes_get_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(relay_process, "PORTS_AFTER", 3600.0)
+
+    async def test_one_that_runs_on_with_few_bytes_goes_over_after_its_time(self, guest: Guest) -> None:
+        async with asyncio.timeout(WITHIN), guest.start(["cat"]) as process:
+            assert process.way == "agent"
+            await process.stdin.write(b"one\n")
+            assert await process.stdout.readline() == b"one\n"
+            await until_by_port(process)
+            await process.stdin.write(b"two\n")
+            await process.stdin.close()
+            assert await process.stdout.read() == b"two\n"
+            assert await process.wait() == Exit(code=0)
+        await until_nothing_is_left(guest)
+
+    @pytest.mark.usefixtures("only_bytes_get_them")
+    async def test_one_byte_of_input_too_many_gets_them(self, guest: Guest, debian: Machine) -> None:
+        async with asyncio.timeout(WITHIN), guest.start(["wc", "-c"]) as process:
+            await process.stdin.write(bytes(relay_process.MANY))
+            assert (process.way, await debian.plugged_in()) == ("agent", [])
+            await process.stdin.write(b"x")
+            await until_by_port(process)
+            await process.stdin.write(bytes(relay_process.MANY))
+            await process.stdin.close()
+            assert await process.stdout.read() == b"%d\n" % (2 * relay_process.MANY + 1)
+        await until_nothing_is_left(guest)
+
+    @pytest.mark.usefixtures("only_bytes_get_them")
+    async def test_one_byte_of_output_too_many_gets_them(self, guest: Guest, debian: Machine) -> None:
+        program = f"head -c {relay_process.MANY - 1} /dev/zero; read -r _; echo; cat"
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program]) as process:
+            assert await read_exactly(process.stdout, relay_process.MANY - 1) == bytes(relay_process.MANY - 1)
+            assert (process.way, await debian.plugged_in()) == ("agent", [])
+            await process.stdin.write(b"\n")
+            assert await process.stdout.readline() == b"\n"
+            await until_by_port(process)
+            await process.stdin.write(b"more")
+            await process.stdin.close()
+            assert await process.stdout.read() == b"more"
+        await until_nothing_is_left(guest)
 
 
 @pytest.mark.parametrize(("size", "has_qmp", "streams"), [(262_144, True, 0), (262_145, True, 1), (300_000, False, 0)])
