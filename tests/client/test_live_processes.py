@@ -6,6 +6,7 @@ import hashlib
 import random
 
 import pytest
+from waiting import until_ended
 from ways import Way
 
 from guestwire import Guest, connect
@@ -62,13 +63,6 @@ async def streams_left(guest: Guest) -> str:
     """What streams have left in the guest: their folders, and their processes."""
     found = await guest.run(["sh", "-c", "ls -d /run/guestwire-stream-* 2>/dev/null; pgrep -fa relay[.]sh; true"])
     return found.output
-
-
-async def until_ended(guest: Guest, pid: str) -> None:
-    """A process that was killed is there until its parent has asked for it."""
-    async with asyncio.timeout(10):
-        while (await guest.run(["kill", "-0", pid])).ok:
-            await asyncio.sleep(0.1)
 
 
 async def until_nothing_is_left(guest: Guest) -> None:
