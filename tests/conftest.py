@@ -186,16 +186,24 @@ async def _booted(machine: "Machine") -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="session")
-async def debian_machine() -> AsyncIterator["Machine"]:
-    """A real Debian guest with systemd and OpenSSH, without a network."""
-    from devtools.guests import Machine, accelerator, build_debian, default_cache  # noqa: PLC0415  # as above
+async def debian_image() -> "GuestImage":
+    """Debian with systemd and OpenSSH, without a network."""
+    from devtools.guests import build_debian, default_cache  # noqa: PLC0415  # as above
 
     try:
-        image = await asyncio.to_thread(build_debian, default_cache())
+        return await asyncio.to_thread(build_debian, default_cache())
     except GuestImageError as error:
         pytest.skip(f"no Debian guest here: {error}")
+
+
+@pytest.fixture(scope="session")
+async def debian_machine(debian_image: "GuestImage") -> AsyncIterator["Machine"]:
+    """A real guest with that."""
+    from devtools.guests import Machine, accelerator  # noqa: PLC0415  # as above
+
+    accel = await accelerator(debian_image)
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
-        async with Machine(image, Path(name), vmid=112, accel=await accelerator(image)) as machine:
+        async with Machine(debian_image, Path(name), vmid=112, accel=accel) as machine:
             yield machine
 
 
