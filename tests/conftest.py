@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
     from devtools.guests import GuestImage, Machine
 
+_with_guests: set[Path] = set()
+"""Files with tests that boot guests."""
+_guests: "list[Machine]" = []
+"""All that this process has made for several files."""
+
 # A busy machine is slow at drawing examples, too: that says nothing about the code.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
@@ -62,6 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rank = 0 if item.get_closest_marker("guest") else 1 if item.get_closest_marker("slow") else 2
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
     items.sort(key=lambda item: ranks[item.path])
+    _with_guests.update(path for path, rank in ranks.items() if not rank)
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def no_guest_is_idle(request: pytest.FixtureRequest) -> None:
+    """An emulated guest takes a fiftieth of a processor also when it does nothing; files that need none come last."""
+    if request.path not in _with_guests:
+        await asyncio.gather(*(guest.stop() for guest in _guests))
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +172,7 @@ async def small_machine(image: "GuestImage") -> AsyncIterator["Machine"]:
 
     folder = Path(tempfile.mkdtemp(prefix="gw-"))
     machine = Machine(image, folder, accel=await accelerator(image))
+    _guests.append(machine)
     try:
         yield machine
     finally:
@@ -204,6 +218,7 @@ async def debian_machine(debian_image: "GuestImage") -> AsyncIterator["Machine"]
     accel = await accelerator(debian_image)
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         async with Machine(debian_image, Path(name), vmid=112, accel=accel) as machine:
+            _guests.append(machine)
             yield machine
 
 
@@ -236,6 +251,7 @@ async def newer_machine() -> AsyncIterator["tuple[Machine, GuestImage] | str"]:
         return
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         async with Machine(image, Path(name), vmid=113, accel=await accelerator(image)) as machine:
+            _guests.append(machine)
             yield machine, image
 
 
