@@ -312,6 +312,7 @@ async def test_who_ends_its_relay_loses_its_own_stream_alone(
 ) -> None:
     monkeypatch.setattr(relay_process, "PATIENCE", 2.0)
     monkeypatch.setattr(relay_process, "KEEPALIVE", 0.5)
+    monkeypatch.setattr(relay_process, "ENDS_WITHIN", 1.0)  # the relay that would end it is gone
     async with await connect(f"unix:{agent.socket}") as host:
         guest = await host.guest("web")
         async with guest.start(["cat"]) as other:
