@@ -58,16 +58,22 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that boot guests come first, then those with slow tests.
+    """Files that boot guests come first, those that end them after the others; then come those with slow tests.
 
     A worker takes a whole file. The last ones should be short, so that no worker is idle while another has minutes to go.
     """
-    ranks: dict[Path, int] = {}
+    marks: dict[Path, set[str]] = {}
     for item in items:
-        rank = 0 if item.get_closest_marker("guest") else 1 if item.get_closest_marker("slow") else 2
-        ranks[item.path] = min(rank, ranks.get(item.path, rank))
-    items.sort(key=lambda item: ranks[item.path])
-    _with_guests.update(path for path, rank in ranks.items() if not rank)
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    _with_guests.update(path for path, names in marks.items() if "guest" in names)
+
+    def rank(item: pytest.Item) -> int:
+        names = marks[item.path]
+        if "guest" in names:
+            return 1 if "ends_guest" in names else 0
+        return 2 if "slow" in names else 3
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -231,7 +237,7 @@ async def debian(debian_machine: "Machine") -> AsyncIterator["Machine"]:
 
 @pytest.fixture
 async def at_its_end(machine: "Machine") -> AsyncIterator["Machine"]:
-    """The same for a file's last test that needs it: it is stopped after that, however the test ends."""
+    """The same for a file's last test that needs it, which is marked so: it is stopped after that, however the test ends."""
     yield machine
     await machine.stop()
 

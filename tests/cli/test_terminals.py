@@ -237,6 +237,7 @@ async def test_a_window_that_is_drawn_costs_the_guest_few_changes(target: str) -
     assert 1 <= int(changes[1]) <= 10
 
 
+@pytest.mark.ends_guest
 async def test_its_own_terminal_is_as_before_when_the_vm_is_gone(target: str, debian: Machine) -> None:
     line = ["exec", "-t", "web", "--", "sh", "-c", "echo up; sleep 1000"]
     async with Emulator.guestwire(target, *line, columns=200) as terminal:

@@ -389,6 +389,7 @@ async def test_the_command_line_starts_and_stops_a_vm(boss: As, server: Serving)
 
 
 @pytest.mark.guest
+@pytest.mark.ends_guest
 async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(at_its_end: "Machine") -> None:
     machine = at_its_end
 
