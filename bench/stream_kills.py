@@ -17,14 +17,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
-
-from qemu.qmp import QMPClient
+from typing import Final
 
 from bench.errors import BenchError
 from bench.service import Service, Vm, serve
 from devtools.guests import GuestImage, Machine, accelerator, build, default_cache
-from guestwire.channels.port_keeper import PERIPHERAL, PREFIX
 from guestwire.client import Guest, connect
 from guestwire.client.errors import CallFailed
 from guestwire.client.live_processes import OutputStream
@@ -130,7 +127,7 @@ async def _until_nothing_is_left(machine: Machine, service: Service | None, tag:
     said = 0.0
     last: list[str] = []
     while True:
-        left = [*_here(tag, {os.getpid()} | ({service.pid} if service else set())), *await _in_qemu(machine)]
+        left = [*_here(tag, {os.getpid()} | ({service.pid} if service else set())), *await machine.plugged_in()]
         left += [line for line in (await machine.shell(LEFT)).splitlines() if line.strip()]
         passed = time.monotonic() - began
         if not left:
@@ -149,18 +146,6 @@ def _kinds(left: Iterable[str]) -> str:
     """In a few words: what differs in its numbers alone is one kind."""
     found = Counter(re.sub(r"[0-9a-f]{6,}|[0-9]+", "N", line)[:100] for line in left)
     return ", ".join(f"{count} x {kind}" for kind, count in found.items())
-
-
-async def _in_qemu(machine: Machine) -> list[str]:
-    client = QMPClient("kills")
-    await client.connect(str(machine.own_qmp_socket))
-    try:
-        chardevs: Any = await client.execute("query-chardev")
-        devices: Any = await client.execute("qom-list", {"path": PERIPHERAL})
-    finally:
-        await client.disconnect()
-    names = [str(one["label"]) for one in chardevs] + [str(one["name"]) for one in devices]
-    return [name for name in names if name.startswith(PREFIX)]
 
 
 def _pids(tag: str, allowed: set[int]) -> Iterator[int]:

@@ -5,7 +5,6 @@ The echo of a key is made by the guest's kernel, for `cat` on a terminal: what i
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from bench.results import STREAMS, Row
 from bench.service import Vm, serve
 from bench.timing import Samples
 from devtools.guests import Machine
+from devtools.streams import comes_back
 from guestwire.client import Guest, connect
 from guestwire.client.live_processes import LiveProcess
 from guestwire.errors import GuestwireError
@@ -186,24 +186,12 @@ async def _rate_in(guest: Guest) -> Row:
 
 async def _there_and_back(guest: Guest) -> Row:
     """1 GiB both ways at once, by SHA-256."""
-    piece, sent, came = os.urandom(1024 * 1024), hashlib.sha256(), hashlib.sha256()
+    piece = os.urandom(1024 * 1024)
     async with asyncio.timeout(WHOLE_WITHIN), guest.start(["cat"]) as process:
         await _until_way(process, "port")
         began = time.perf_counter()
-
-        async def send() -> None:
-            for number in range(WHOLE):
-                data = number.to_bytes(8, "big") + piece[8:]
-                sent.update(data)
-                await process.stdin.write(data)
-            await process.stdin.close()
-
-        sending = asyncio.create_task(send())
-        while data := await process.stdout.read(65536):
-            came.update(data)
-        await sending
+        is_whole = await comes_back(process, (number.to_bytes(8, "big") + piece[8:] for number in range(WHOLE)))
     rate = WHOLE * len(piece) / (time.perf_counter() - began) / 1e6
-    is_whole = sent.digest() == came.digest()
     return Row(STREAMS, "1 GiB there and back at once, by SHA-256", "MB/s", None, rate, "whole", is_whole)
 
 

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
     from devtools.guests import GuestImage, Machine
 
+_with_guests: set[Path] = set()
+"""Files with tests that boot guests."""
+_guests: "list[Machine]" = []
+"""All that this process has made for several files."""
+
 # A busy machine is slow at drawing examples, too: that says nothing about the code.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
@@ -53,15 +58,29 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that boot guests come first, then those with slow tests.
+    """Files that boot guests come first, those that end them after the others; then come those with slow tests.
 
     A worker takes a whole file. The last ones should be short, so that no worker is idle while another has minutes to go.
     """
-    ranks: dict[Path, int] = {}
+    marks: dict[Path, set[str]] = {}
     for item in items:
-        rank = 0 if item.get_closest_marker("guest") else 1 if item.get_closest_marker("slow") else 2
-        ranks[item.path] = min(rank, ranks.get(item.path, rank))
-    items.sort(key=lambda item: ranks[item.path])
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    _with_guests.update(path for path, names in marks.items() if "guest" in names)
+
+    def rank(item: pytest.Item) -> int:
+        names = marks[item.path]
+        if "guest" in names:
+            return 1 if "ends_guest" in names else 0
+        return 2 if "slow" in names else 3
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def no_guest_is_idle(request: pytest.FixtureRequest) -> None:
+    """An emulated guest takes a fiftieth of a processor also when it does nothing; files that need none come last."""
+    if request.path not in _with_guests:
+        await asyncio.gather(*(guest.stop() for guest in _guests))
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +178,7 @@ async def small_machine(image: "GuestImage") -> AsyncIterator["Machine"]:
 
     folder = Path(tempfile.mkdtemp(prefix="gw-"))
     machine = Machine(image, folder, accel=await accelerator(image))
+    _guests.append(machine)
     try:
         yield machine
     finally:
@@ -186,16 +206,25 @@ async def _booted(machine: "Machine") -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="session")
-async def debian_machine() -> AsyncIterator["Machine"]:
-    """A real Debian guest with systemd and OpenSSH, without a network."""
-    from devtools.guests import Machine, accelerator, build_debian, default_cache  # noqa: PLC0415  # as above
+async def debian_image() -> "GuestImage":
+    """Debian with systemd and OpenSSH, without a network."""
+    from devtools.guests import build_debian, default_cache  # noqa: PLC0415  # as above
 
     try:
-        image = await asyncio.to_thread(build_debian, default_cache())
+        return await asyncio.to_thread(build_debian, default_cache())
     except GuestImageError as error:
         pytest.skip(f"no Debian guest here: {error}")
+
+
+@pytest.fixture(scope="session")
+async def debian_machine(debian_image: "GuestImage") -> AsyncIterator["Machine"]:
+    """A real guest with that."""
+    from devtools.guests import Machine, accelerator  # noqa: PLC0415  # as above
+
+    accel = await accelerator(debian_image)
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
-        async with Machine(image, Path(name), vmid=112, accel=await accelerator(image)) as machine:
+        async with Machine(debian_image, Path(name), vmid=112, accel=accel) as machine:
+            _guests.append(machine)
             yield machine
 
 
@@ -208,7 +237,7 @@ async def debian(debian_machine: "Machine") -> AsyncIterator["Machine"]:
 
 @pytest.fixture
 async def at_its_end(machine: "Machine") -> AsyncIterator["Machine"]:
-    """The same for a file's last test that needs it: it is stopped after that, however the test ends."""
+    """The same for a file's last test that needs it, which is marked so: it is stopped after that, however the test ends."""
     yield machine
     await machine.stop()
 
@@ -228,6 +257,7 @@ async def newer_machine() -> AsyncIterator["tuple[Machine, GuestImage] | str"]:
         return
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         async with Machine(image, Path(name), vmid=113, accel=await accelerator(image)) as machine:
+            _guests.append(machine)
             yield machine, image
 
 

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from guestwire.client import Guest
 from guestwire.errors import GuestError
+
+DIES_WITHIN = 2.0
 
 
 async def until(holds: Callable[[], bool], within: float = 5.0) -> None:
@@ -27,3 +30,15 @@ async def succeeds(call: Awaitable[object]) -> bool:
     except GuestError:
         return False
     return True
+
+
+async def until_ended(guest: Guest, pid: str) -> None:
+    """A process in a guest that was killed before runs no more, as soon as its kernel has had its turn.
+
+    What is left of one until its parent asks how it ended does not run: that may be any time later.
+    """
+    deadline = asyncio.get_running_loop().time() + DIES_WITHIN
+    runs = f"read -r line </proc/{pid}/stat && case ${{line##*) }} in [ZX]*) exit 1 ;; esac"
+    while (await guest.run(["sh", "-c", runs])).ok:
+        assert asyncio.get_running_loop().time() < deadline, f"process {pid} still runs"
+        await asyncio.sleep(0.05)

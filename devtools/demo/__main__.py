@@ -1,4 +1,4 @@
-"""`./dev demo [--once]`."""
+"""`./dev demo [--once | --serve]`."""
 
 import argparse
 import asyncio
@@ -44,7 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="./dev demo", description="Boots a real guest, serves it, and drives every route over HTTPS."
     )
-    parser.add_argument("--once", action="store_true", help="end after the table")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--once", action="store_true", help="end after the table")
+    length.add_argument("--serve", action="store_true", help="leave out the table, and stay at once")
     parser.add_argument(
         "--agent", choices=("host", "trixie"), default="host", help="whose guest agent: the host's, or Debian 13's"
     )
@@ -56,7 +58,7 @@ def main() -> None:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        failed = asyncio.run(_demo(console, options.agent, once=options.once))
+        failed = asyncio.run(_demo(console, options))
     except KeyboardInterrupt:
         console.print("stopped")
         failed = 0
@@ -66,10 +68,10 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
-async def _demo(console: Console, agent: Any, *, once: bool) -> int:
+async def _demo(console: Console, options: argparse.Namespace) -> int:
     began = time.monotonic()
     with console.status("building the guest from packages (once; it is cached)"):
-        image = await asyncio.to_thread(build, default_cache(), agent=agent)
+        image = await asyncio.to_thread(build, default_cache(), agent=options.agent)
     with console.status("finding out whether KVM works here (once)"):
         accel = await accelerator(image)
     with own_folder() as folder:
@@ -83,8 +85,8 @@ async def _demo(console: Console, agent: Any, *, once: bool) -> int:
                 console.print(
                     f"guest agent {image.agent_version} up after {time.monotonic() - began:.1f} s ({accel})\n"
                 )
-                failed = await _drive(console, scene)
-                if not once:
+                failed = 0 if options.serve else await _drive(console, scene)
+                if not options.once:
                     await _stay(console, server, machine, folder, accel)
         finally:
             await machine.stop()

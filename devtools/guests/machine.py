@@ -13,6 +13,7 @@ from typing import Any, Final, Self, cast
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 from devtools.guests.image import GuestImage
+from guestwire.channels.port_keeper import PERIPHERAL, PREFIX
 from guestwire.errors import GuestImageError
 
 EMULATION: Final = "tcg"
@@ -169,6 +170,14 @@ class Machine:
         """Presses the reset button."""
         async with self._monitor() as monitor:
             await monitor.execute("system_reset")
+
+    async def plugged_in(self) -> list[str]:
+        """What guestwire has plugged into it, as QEMU itself says: the ids of chardevs and of devices."""
+        async with self._monitor() as monitor:
+            chardevs: Any = await monitor.execute("query-chardev")
+            devices: Any = await monitor.execute("qom-list", {"path": PERIPHERAL})
+        found = [str(one["label"]) for one in chardevs] + [str(one["name"]) for one in devices]
+        return [name for name in found if name.startswith(PREFIX)]
 
     @contextlib.asynccontextmanager
     async def with_disk(self, name: str, port: int) -> AsyncIterator[None]:

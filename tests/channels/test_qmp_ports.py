@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from calling import keeper_of, site
@@ -19,7 +19,7 @@ from ways import over_https
 
 from guestwire.channels import own_port
 from guestwire.channels.own_port import leftovers, new_name, plugged_in
-from guestwire.channels.port_keeper import CONTROLLER, PERIPHERAL, PREFIX
+from guestwire.channels.port_keeper import CONTROLLER, PREFIX
 from guestwire.channels.qmp import Monitor
 from guestwire.channels.qmp_ports import QmpPorts
 from guestwire.client import connect
@@ -51,19 +51,6 @@ asyncio.run(main())
 """
 
 
-async def ours(machine: "Machine") -> list[str]:
-    """What QEMU itself has of ours: chardevs and devices, seen by a QMP socket that only tests use."""
-    client = QMPClient("tests")
-    await client.connect(str(machine.own_qmp_socket))
-    try:
-        chardevs: Any = await client.execute("query-chardev")
-        devices: Any = await client.execute("qom-list", {"path": PERIPHERAL})
-    finally:
-        await client.disconnect()
-    found = [str(one["label"]) for one in chardevs] + [str(one["name"]) for one in devices]
-    return [name for name in found if name.startswith(PREFIX)]
-
-
 async def until_true(holds: Callable[[], Awaitable[bool]], within: float = 15.0) -> None:
     async with asyncio.timeout(within):
         while not await holds():  # only asking tells
@@ -72,7 +59,7 @@ async def until_true(holds: Callable[[], Awaitable[bool]], within: float = 15.0)
 
 async def until_gone(machine: "Machine", within: float = 15.0) -> None:
     async def is_gone() -> bool:
-        return await ours(machine) == []
+        return await machine.plugged_in() == []
 
     await until_true(is_gone, within)
 
@@ -96,7 +83,7 @@ async def owner(machine: "Machine") -> AsyncIterator[asyncio.subprocess.Process]
     try:
         async with asyncio.timeout(20):
             assert await process.stdout.readline() == b"plugged in\n"
-        assert len(await ours(machine)) == 4  # two chardevs, two devices
+        assert len(await machine.plugged_in()) == 4  # two chardevs, two devices
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -108,7 +95,7 @@ async def owner(machine: "Machine") -> AsyncIterator[asyncio.subprocess.Process]
 async def ports(machine: "Machine") -> AsyncIterator[QmpPorts]:
     async with ports_of(machine) as ports:
         yield ports
-    assert await ours(machine) == []
+    assert await machine.plugged_in() == []
 
 
 @pytest.fixture
@@ -153,7 +140,7 @@ async def test_a_full_controller_gets_another_one_beside_it_which_goes_with_its_
     async with contextlib.AsyncExitStack() as stack:
         names = [new_name("test") for _ in range(40)]
         await asyncio.gather(*(stack.enter_async_context(plugged_in(ports, name)) for name in names))
-        controllers = [name for name in await ours(machine) if name.startswith(CONTROLLER)]
+        controllers = [name for name in await machine.plugged_in() if name.startswith(CONTROLLER)]
         assert len(controllers) == 1
 
         async def are_all_in_the_guest() -> bool:
@@ -174,7 +161,7 @@ async def test_a_vm_that_is_paused_or_reset_keeps_no_port(machine: "Machine") ->
             assert await ports.names() == []
             await ports._monitor.execute(after)  # as above
     await machine.wait_for_agent()
-    assert await ours(machine) == []
+    assert await machine.plugged_in() == []
 
 
 async def test_a_vm_that_ends_takes_its_ports_along(
@@ -196,7 +183,7 @@ async def test_a_vm_that_ends_takes_its_ports_along(
 async def test_what_can_not_be_had_is_said_and_leaves_nothing(ports: QmpPorts, machine: "Machine") -> None:
     with pytest.raises(GuestError, match=r"Invalid parameter|identifier"):
         await ports.plug_in(f"{PREFIX}no id")
-    assert await ours(machine) == []
+    assert await machine.plugged_in() == []
     async with ports_of(machine) as others:  # QMP takes one client
         with pytest.raises(GuestError, match="another client holds it"):
             await others.plug_in(new_name("test"))
@@ -222,6 +209,34 @@ async def test_a_socket_is_ours_as_soon_as_its_other_clients_have_gone(machine: 
 
     await until_true(answers)
     await monitor.close()
+
+
+@pytest.mark.parametrize("is_used", [False, True], ids=["while it is plugged in", "while it is used"])
+async def test_it_is_taken_out_to_the_end_however_often_its_owner_is_cancelled(
+    ports: QmpPorts, machine: "Machine", monkeypatch: pytest.MonkeyPatch, *, is_used: bool
+) -> None:
+    begins, is_there = asyncio.Event(), asyncio.Event()
+    plug_in = QmpPorts.plug_in
+
+    async def plug_in_and_say(self: QmpPorts, name: str) -> None:
+        begins.set()
+        await plug_in(self, name)
+
+    async def own() -> None:
+        async with plugged_in(ports, new_name("test")):
+            is_there.set()
+            await asyncio.sleep(600)
+
+    monkeypatch.setattr(QmpPorts, "plug_in", plug_in_and_say)
+    owning = asyncio.create_task(own())
+    async with asyncio.timeout(20):
+        await (is_there if is_used else begins).wait()
+        while not owning.done():  # once in each turn of the loop
+            owning.cancel()
+            await asyncio.sleep(0)
+    assert owning.cancelled()
+    assert is_there.is_set() == is_used
+    assert await machine.plugged_in() == []
 
 
 # Other machines, without a guest
@@ -292,7 +307,7 @@ async def test_what_is_left_when_the_keeper_is_killed_too_is_the_next_ones_to_cl
 ) -> None:
     async with owner(machine) as process:
         os.kill(await keeper_of(process.pid), signal.SIGKILL)
-    assert len(await ours(machine)) == 4
+    assert len(await machine.plugged_in()) == 4
     async with ports_of(machine) as ports, plugged_in(ports, used := new_name("test")):
         assert await leftovers(ports, "test") == []  # they are too new
         monkeypatch.setattr(own_port, "CONNECTS_WITHIN", -1.0)
@@ -302,7 +317,7 @@ async def test_what_is_left_when_the_keeper_is_killed_too_is_the_next_ones_to_cl
         assert await leftovers(ports, "copy") == []
         for name in left:
             await ports.unplug(name)
-    assert await ours(machine) == []
+    assert await machine.plugged_in() == []
 
 
 async def test_a_client_that_wants_no_port_clears_what_is_left_too(machine: "Machine") -> None:
@@ -315,7 +330,7 @@ async def test_a_client_that_wants_no_port_clears_what_is_left_too(machine: "Mac
             return await ports.names() == []
 
         await until_true(is_gone, within=30)
-    assert await ours(machine) == []
+    assert await machine.plugged_in() == []
 
 
 async def test_a_copy_that_is_killed_leaves_no_port(machine: "Machine", target: str, tmp_path: Path) -> None:
@@ -326,7 +341,7 @@ async def test_a_copy_that_is_killed_leaves_no_port(machine: "Machine", target: 
     )
 
     async def is_plugged_in() -> bool:
-        return bool(await ours(machine))
+        return bool(await machine.plugged_in())
 
     await until_true(is_plugged_in, within=30)
     copying.kill()
@@ -341,7 +356,7 @@ async def test_a_service_that_is_killed_leaves_no_port(machine: "Machine", large
         guest = await host.guest("web")
         await guest.wait_ready()
         await guest.upload(large, "/tmp/served")
-        assert await ours(machine)
+        assert await machine.plugged_in()
         server.process.kill()
         await server.process.wait()
         await until_gone(machine, within=10)
@@ -357,13 +372,13 @@ async def test_a_large_file_goes_there_and_back_by_a_port_that_the_target_allows
     async with await connect(target) as host:
         guest = await host.guest(100)
         await guest.upload(large, "/tmp/large")
-        assert await ours(machine)
+        assert await machine.plugged_in()
         await guest.download("/tmp/large", tmp_path / "back")
         assert (await guest.files.stat("/tmp/large")).mode == 0o640
         await guest.files.remove("/tmp/large")
     assert (tmp_path / "back").read_bytes() == large.read_bytes()
     assert stat.S_IMODE((tmp_path / "back").stat().st_mode) == 0o640
-    assert await ours(machine) == []
+    assert await machine.plugged_in() == []
 
 
 async def test_a_server_copies_by_a_port_where_a_vm_has_a_qmp_socket(machine: "Machine", large: Path) -> None:
@@ -372,10 +387,10 @@ async def test_a_server_copies_by_a_port_where_a_vm_has_a_qmp_socket(machine: "M
         guest = await host.guest("web")
         await guest.wait_ready()
         await guest.upload(large, "/tmp/served")
-        assert await ours(machine)
+        assert await machine.plugged_in()
         assert (await guest.files.stat("/tmp/served")).size == large.stat().st_size
         await guest.files.remove("/tmp/served")
-    assert await ours(machine) == []
+    assert await machine.plugged_in() == []
 
 
 async def test_where_another_client_holds_qmp_copies_go_by_the_agent(
@@ -390,4 +405,4 @@ async def test_where_another_client_holds_qmp_copies_go_by_the_agent(
             await guest.upload(path, "/tmp/large")
             assert (await guest.files.stat("/tmp/large")).size == path.stat().st_size
             await guest.files.remove("/tmp/large")
-        assert await ours(machine) == []
+        assert await machine.plugged_in() == []

@@ -64,16 +64,37 @@ async def started(*arguments: str, env: Mapping[str, str]) -> asyncio.subprocess
     )
 
 
+@contextlib.asynccontextmanager
+async def running(*arguments: str, env: Mapping[str, str], within: float) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command while it runs, for so many seconds at most; it is killed where it has not ended by then."""
+    process = await started(*arguments, env=env)
+    try:
+        async with asyncio.timeout(within):
+            yield process
+    finally:
+        await _kill(process)
+
+
+async def line_of(process: asyncio.subprocess.Process) -> bytes:
+    """The next line of its output; b"" when that has ended."""
+    assert process.stdout
+    return await process.stdout.readline()
+
+
 async def ended(process: asyncio.subprocess.Process, stdin: bytes = b"") -> Done:
     """How it ends."""
     try:
         async with asyncio.timeout(ANSWERS_WITHIN):
             output, errors = await process.communicate(stdin)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await _kill(process)
     return Done(process.returncode or 0, output, errors.decode("utf-8", "replace"))
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
 
 
 async def guestwire(*arguments: str, env: Mapping[str, str], stdin: bytes = b"") -> Done:

@@ -4,14 +4,14 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 from calling import site, vm
 from commands import on_terminal
 from in_process import Outcome
-from reaching import ended, environment, started
+from reaching import ended, environment, line_of, running, started
 from serving import Serving
 from ways import Target, options_for
 
@@ -27,21 +27,8 @@ async def logs(options: list[str], *arguments: str) -> Outcome:
     return Outcome(done.code, done.output, done.errors.encode())
 
 
-@asynccontextmanager
-async def followed(options: list[str], *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await started(*options, "logs", "-f", *arguments, env=environment(Path("/nowhere")))
-    try:
-        async with asyncio.timeout(WITHIN):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def line_of(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout
-    return await process.stdout.readline()
+def followed(options: list[str], *arguments: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    return running(*options, "logs", "-f", *arguments, env=environment(Path("/nowhere")), within=WITHIN)
 
 
 async def nothing_runs_on(agent: SandboxedAgent) -> None:
@@ -122,26 +109,20 @@ async def test_an_error_does_not_wait_for_other_guests(
     server, _, database = pair
     os.mkfifo(database.home / "pipe")
     line = [*options_for(server), "logs", *follow, "database", "web", "off", "/root/pipe"]
-    process = await started(*line, env=environment(Path("/nowhere")))
-    try:
-        async with asyncio.timeout(WITHIN):
-            assert process.stdout
-            assert process.stderr
-            errors = sorted([await process.stderr.readline(), await process.stderr.readline()])
-            assert errors[0].startswith(b"guestwire: guest off (102) on ")
-            assert b"VM 102 is not running" in errors[0]
-            assert errors[1].startswith(b"guestwire: guest web (100) on ")
-            assert b"there is no /root/pipe" in errors[1]
-            await asyncio.to_thread((database.home / "pipe").write_bytes, b"a\n")
-            assert await process.stdout.readline() == b"database  a\n"
-            if follow:
-                process.send_signal(2)
-            rest = b"\nguestwire: interrupted\n" if follow else b""
-            assert (await process.wait(), await process.stderr.read()) == (130 if follow else 3, rest)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with running(*line, env=environment(Path("/nowhere")), within=WITHIN) as process:
+        assert process.stdout
+        assert process.stderr
+        errors = sorted([await process.stderr.readline(), await process.stderr.readline()])
+        assert errors[0].startswith(b"guestwire: guest off (102) on ")
+        assert b"VM 102 is not running" in errors[0]
+        assert errors[1].startswith(b"guestwire: guest web (100) on ")
+        assert b"there is no /root/pipe" in errors[1]
+        await asyncio.to_thread((database.home / "pipe").write_bytes, b"a\n")
+        assert await process.stdout.readline() == b"database  a\n"
+        if follow:
+            process.send_signal(2)
+        rest = b"\nguestwire: interrupted\n" if follow else b""
+        assert (await process.wait(), await process.stderr.read()) == (130 if follow else 3, rest)
 
 
 @pytest.mark.agent

@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from reaching import Done, ended, environment, started
+from reaching import Done, ended, environment, line_of, running, started
 from ways import Target
 
 from guestwire.testing import SandboxedAgent
@@ -58,21 +58,8 @@ async def reversing(target: Target) -> AsyncIterator[str]:
         await guestwire(target.options, "exec", target.host_name, "--", "kill", pid)
 
 
-@asynccontextmanager
-async def forwarding(options: list[str], *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await started(*options, "forward", *arguments, env=ENV)
-    try:
-        async with asyncio.timeout(WITHIN):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def line_of(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout
-    return (await process.stdout.readline()).decode()
+def forwarding(options: list[str], *arguments: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    return running(*options, "forward", *arguments, env=ENV, within=WITHIN)
 
 
 async def reversed_by(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
@@ -91,7 +78,7 @@ async def test_standard_streams_and_sockets_reach_a_port_in_the_guest(target: Ta
         assert (done.code, done.errors, done.output == data[::-1]) == (0, "", True)
 
         async with forwarding(target.options, target.host_name, f"0:localhost:{there}", "0:127.0.0.1:9") as process:
-            port, nobody = [int(re.split("[: ]", await line_of(process))[1]) for _ in range(2)]
+            port, nobody = [int(re.split("[: ]", (await line_of(process)).decode())[1]) for _ in range(2)]
             assert await reversed_by(nobody, b"x") == b""  # and the others go on
             pieces = [f"{number} ".encode() * 500 for number in range(4)]
             found = await asyncio.gather(*(reversed_by(port, piece) for piece in pieces))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from emulator import Emulator
+from waiting import until_ended
 
 from devtools.guests import Machine
 from guestwire import connect
@@ -208,10 +209,7 @@ async def test_its_own_terminal_is_as_before_after_every_end(
 
     async with await connect(target) as host:
         guest = await host.guest("web")
-        pid = (await guest.read_file("/root/pid")).decode().strip()
-        async with asyncio.timeout(10):  # one that was killed is there until the agent has asked for it
-            while (await guest.run(["kill", "-0", pid])).ok:
-                await asyncio.sleep(0.1)
+        await until_ended(guest, (await guest.read_file("/root/pid")).decode().strip())
 
 
 @pytest.mark.agent
@@ -239,6 +237,7 @@ async def test_a_window_that_is_drawn_costs_the_guest_few_changes(target: str) -
     assert 1 <= int(changes[1]) <= 10
 
 
+@pytest.mark.ends_guest
 async def test_its_own_terminal_is_as_before_when_the_vm_is_gone(target: str, debian: Machine) -> None:
     line = ["exec", "-t", "web", "--", "sh", "-c", "echo up; sleep 1000"]
     async with Emulator.guestwire(target, *line, columns=200) as terminal:

@@ -352,6 +352,7 @@ async def test_the_options_of_other_systems_lines_mean_the_same_to_a_real_agent(
 # Its end, which comes last
 
 
+@pytest.mark.ends_guest
 async def test_a_guest_starts_anew_and_halts(real: Machine) -> None:
     async with contextlib.AsyncExitStack() as stack:
         guest = await stack.enter_async_context(reached(real, "guestwire"))

@@ -6,6 +6,7 @@ import hashlib
 import random
 
 import pytest
+from waiting import until_ended
 from ways import Way
 
 from guestwire import Guest, connect
@@ -62,13 +63,6 @@ async def streams_left(guest: Guest) -> str:
     """What streams have left in the guest: their folders, and their processes."""
     found = await guest.run(["sh", "-c", "ls -d /run/guestwire-stream-* 2>/dev/null; pgrep -fa relay[.]sh; true"])
     return found.output
-
-
-async def until_ended(guest: Guest, pid: str) -> None:
-    """A process that was killed is there until its parent has asked for it."""
-    async with asyncio.timeout(10):
-        while (await guest.run(["kill", "-0", pid])).ok:
-            await asyncio.sleep(0.1)
 
 
 async def until_nothing_is_left(guest: Guest) -> None:
@@ -318,6 +312,7 @@ async def test_who_ends_its_relay_loses_its_own_stream_alone(
 ) -> None:
     monkeypatch.setattr(relay_process, "PATIENCE", 2.0)
     monkeypatch.setattr(relay_process, "KEEPALIVE", 0.5)
+    monkeypatch.setattr(relay_process, "ENDS_WITHIN", 1.0)  # the relay that would end it is gone
     async with await connect(f"unix:{agent.socket}") as host:
         guest = await host.guest("web")
         async with guest.start(["cat"]) as other:

@@ -1,15 +1,17 @@
 """The client over Proxmox VE's times, on a guest that reads and writes 200 KB a second."""
 
 import asyncio
+import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from calling import site, vm
 from serving import Serving
 from slow_line import slow_line
-from ways import over_https
+from ways import options_for, over_https
 
 from guestwire import Guest
 from guestwire.client.errors import AgentUnavailable
@@ -18,13 +20,46 @@ from guestwire.testing import FakeGuest, SandboxedAgent
 
 pytestmark = [pytest.mark.agent, pytest.mark.slow]
 
+COPIED_WITHIN = 120.0
 
-@pytest.fixture(scope="module")
-async def slow() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
+
+@contextlib.asynccontextmanager
+async def slow_guests() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
     async with Serving.of(site(vm(100, "slow"), vm(101, "fake")), strict=True) as server:
         behind = server.folder / "behind.qga"
         async with SandboxedAgent(behind, name="slow") as agent, slow_line(server.folder / "100.qga", behind):
             yield server, agent
+
+
+@pytest.fixture(scope="module")
+async def slow() -> AsyncIterator[tuple[Serving, SandboxedAgent]]:
+    async with slow_guests() as slow:
+        yield slow
+
+
+def command(options: list[str], *words: str) -> None:
+    line = [sys.executable, "-m", "guestwire", *options, *words]
+    subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=COPIED_WITHIN)
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def copies(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[asyncio.Task[list[bytes]]]:
+    """A file, what of it came to a guest of its own, and what came back: copied while the other tests run, for it takes half a minute of waiting."""
+    folder = tmp_path_factory.mktemp("copies")
+    data = os.urandom(1_100_000)  # more than the MiB that Proxmox VE reads at once
+    (folder / "here").write_bytes(data)
+    async with slow_guests() as (server, agent):
+
+        def there_and_back() -> list[bytes]:
+            options = options_for(server)
+            command(options, "wait", "slow")
+            command(options, "cp", str(folder / "here"), "slow:/root/there")
+            command(options, "cp", "slow:/root/there", str(folder / "back"))
+            return [data, (agent.home / "there").read_bytes(), (folder / "back").read_bytes()]
+
+        copying = asyncio.create_task(asyncio.to_thread(there_and_back))
+        yield copying
+        await asyncio.gather(copying, return_exceptions=True)
 
 
 @pytest.fixture
@@ -33,17 +68,6 @@ async def guest(slow: tuple[Serving, SandboxedAgent]) -> AsyncIterator[Guest]:
         found = await host.guest(100)
         await found.wait_ready(60)
         yield found
-
-
-async def test_a_file_comes_and_goes_whole(guest: Guest, slow: tuple[Serving, SandboxedAgent], tmp_path: Path) -> None:
-    data = os.urandom(1_100_000)  # more than the MiB that Proxmox VE reads at once
-    (tmp_path / "here").write_bytes(data)
-
-    await guest.files.upload(tmp_path / "here", "/root/there")
-    assert await asyncio.to_thread((slow[1].home / "there").read_bytes) == data
-    await guest.files.download("/root/there", tmp_path / "back")
-
-    assert (tmp_path / "back").read_bytes() == data
 
 
 async def test_a_program_runs_and_a_short_output_arrives(guest: Guest) -> None:
@@ -84,3 +108,12 @@ async def test_a_silent_agent_is_not_running_after_three_seconds(slow: tuple[Ser
         fake.pause()
         with pytest.raises(AgentUnavailable, match="QEMU guest agent is not running"):
             await found.get_host_name()
+
+
+# What waits for the copies comes last
+
+
+async def test_a_file_comes_and_goes_whole(copies: asyncio.Task[list[bytes]]) -> None:
+    here, there, back = await copies
+
+    assert here == there == back

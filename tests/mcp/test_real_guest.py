@@ -93,6 +93,7 @@ async def freezes_and_thaws(ai: Assistant, machine: Machine) -> None:
     assert "/mnt/data" in str(await ai.did("fstrim", guest="web"))
 
 
+@pytest.mark.ends_guest
 async def test_a_real_guest_sleeps_and_shuts_down(at_its_end: Machine, tmp_path: Path) -> None:
     machine = at_its_end
     async with reached("guestwire", machine) as options, assistant(tmp_path, options, *ALL) as ai:

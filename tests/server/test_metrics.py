@@ -67,6 +67,27 @@ async def series(client: Client, name: str) -> dict[str, float]:
     return {sample.labels["name"]: sample.value for sample in found if sample.name == f"guestwire_guest_{name}"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def ends(server: Serving) -> AsyncIterator[asyncio.Task[None]]:
+    """A guest is stopped while it is frozen, and is waited for until it has no series: while the other tests wait for theirs."""
+
+    async def freeze_and_stop() -> None:
+        client = Client(server)
+        async with FakeGuest(server.folder / f"{ENDS}.qga") as fake, asyncio.timeout(30):
+            FrozenGuest(fake, 2, 2)
+            await client.post(agent("fsfreeze-freeze", ENDS))
+            while (await series(client, "frozen")).get("ends") != 1:
+                await asyncio.sleep(0.2)
+        async with asyncio.timeout(30):
+            while "ends" in await series(client, "frozen"):
+                await asyncio.sleep(0.2)
+
+    ending = asyncio.create_task(freeze_and_stop())
+    yield ending
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+
+
 async def test_real_guests_are_polled_and_each_caller_sees_its_own(server: Serving, client: Client) -> None:
     async with asyncio.timeout(30):
         while (await series(client, "agent_up")).get("db") != 1 or "web" not in await series(client, "users"):
@@ -126,15 +147,8 @@ async def test_a_hanging_guest_costs_its_own_series_and_a_frozen_one_is_left_alo
     await client.post(agent("fsfreeze-thaw", FINE))
 
 
-async def test_a_guest_that_was_stopped_while_it_was_frozen_has_no_series(server: Serving, client: Client) -> None:
-    async with FakeGuest(server.folder / f"{ENDS}.qga") as fake, asyncio.timeout(30):
-        FrozenGuest(fake, 2, 2)
-        await client.post(agent("fsfreeze-freeze", ENDS))
-        while (await series(client, "frozen")).get("ends") != 1:
-            await asyncio.sleep(0.2)
-    async with asyncio.timeout(30):
-        while "ends" in await series(client, "frozen"):
-            await asyncio.sleep(0.2)
+async def test_a_guest_that_was_stopped_while_it_was_frozen_has_no_series(ends: asyncio.Task[None]) -> None:
+    await ends
 
 
 async def test_without_a_table_in_the_configuration_there_is_no_page() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NODE: Final = "/api2/json/nodes/pve1"
 VM: Final = f"{NODE}/qemu/100"
 ENDS_WITHIN: Final = 30.0
+BOOTS_WITHIN: Final = 60.0
 
 QEMU: Final = (
     "qemu-system-x86_64", "-name", "bare", "-machine", "pc", "-accel", "tcg", "-m", "64", "-smp", "2", "-nodefaults",
@@ -388,6 +389,7 @@ async def test_the_command_line_starts_and_stops_a_vm(boss: As, server: Serving)
 
 
 @pytest.mark.guest
+@pytest.mark.ends_guest
 async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(at_its_end: "Machine") -> None:
     machine = at_its_end
 
@@ -414,7 +416,7 @@ async def test_a_real_guest_reboots_and_shuts_down_by_its_agent(at_its_end: "Mac
         await happenings.wait_for("guest-resumed")
 
         assert await power(boss, "reboot") == ("OK", ["the guest's agent is asked to reboot", "TASK OK"])
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(BOOTS_WITHIN):
             while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
                 await asyncio.sleep(0.2)
         await happenings.wait_for("guest-reset")
@@ -447,7 +449,7 @@ async def test_a_real_guest_without_a_channel_is_given_one_while_it_runs(image: 
                 again = await command(server, "channel", "add", "bare")
                 assert (again.code, "has a channel for a guest agent already" in again.errors) == (3, True)
 
-                async with asyncio.timeout(120):  # the guest is still booting
+                async with asyncio.timeout(BOOTS_WITHIN):  # the guest is still booting
                     while (await boss.call("POST", f"{VM}/agent/ping")).status != 200:
                         await asyncio.sleep(0.2)
                 assert (await command(server, "exec", "bare", "--", "echo", "here")).output == "here\n"

@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
-import hashlib
 import random
 from collections.abc import AsyncIterator
 
 import pytest
 from killed_client import start_and_be_killed
+from waiting import until
 
 from devtools.guests import Machine
+from devtools.streams import comes_back
 from guestwire import Guest, connect
 from guestwire.channels.qmp_ports import QmpPorts
 from guestwire.client.errors import CallFailed, StreamEnded
-from guestwire.client.live_processes import LiveProcess
+from guestwire.client.live_processes import LiveProcess, OutputStream
 from guestwire.errors import GuestError
 from guestwire.streams import relay_process
 from guestwire.streams.marks import LEAD
@@ -37,9 +38,16 @@ def ports_come_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until_by_port(process: LiveProcess) -> None:
-    async with asyncio.timeout(WITHIN):
-        while process.way != "port":  # only asking tells
-            await asyncio.sleep(0.02)
+    await until(lambda: process.way == "port", within=WITHIN)
+
+
+async def read_exactly(stream: OutputStream, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        data = await stream.read(count - len(found))
+        assert data, f"it ended after {len(found)} bytes"
+        found += data
+    return found
 
 
 async def until_nothing_is_left(guest: Guest) -> None:
@@ -52,22 +60,10 @@ async def until_nothing_is_left(guest: Guest) -> None:
 class TestBytes:
     async def test_many_go_there_and_back_at_once(self, guest: Guest) -> None:
         piece = bytes(range(256)) * 4 + random.Random(1).randbytes(MANY // 64 - 1024)
-        sent, found = hashlib.sha256(), hashlib.sha256()
         async with asyncio.timeout(WITHIN), guest.start(["cat"]) as process:
             await until_by_port(process)
-
-            async def send() -> None:
-                for _ in range(64):
-                    sent.update(piece)
-                    await process.stdin.write(piece)
-                await process.stdin.close()
-
-            sending = asyncio.create_task(send())
-            while data := await process.stdout.read(65536):
-                found.update(data)
-            await sending
+            assert await comes_back(process, [piece] * 64)
             assert await process.wait() == Exit(code=0)
-        assert found.digest() == sent.digest()
         await until_nothing_is_left(guest)
 
     async def test_none_are_lost_or_doubled_where_they_go_over_to_ports(self, guest: Guest) -> None:
@@ -107,11 +103,58 @@ class TestBytes:
                 await asyncio.sleep(1)
                 now = int(await guest.read_file("/run/blocks"))
             assert now * 65536 < 16_000_000
-            count = 0
-            while count < (now + 100) * 65536:
-                data = await process.stdout.read(65536)
-                assert data == bytes(len(data))
-                count += len(data)
+            for _ in range(now + 100):
+                assert await read_exactly(process.stdout, 65536) == bytes(65536)
+
+
+class TestWhoGetsPorts:
+    """With the real time, and the real number of bytes."""
+
+    @pytest.fixture(autouse=True)
+    def ports_come_soon(self) -> None:
+        """They do not."""
+
+    @pytest.fixture
+    def only_bytes_get_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(relay_process, "PORTS_AFTER", 3600.0)
+
+    async def test_one_that_runs_on_with_few_bytes_goes_over_after_its_time(self, guest: Guest) -> None:
+        async with asyncio.timeout(WITHIN), guest.start(["cat"]) as process:
+            assert process.way == "agent"
+            await process.stdin.write(b"one\n")
+            assert await process.stdout.readline() == b"one\n"
+            await until_by_port(process)
+            await process.stdin.write(b"two\n")
+            await process.stdin.close()
+            assert await process.stdout.read() == b"two\n"
+            assert await process.wait() == Exit(code=0)
+        await until_nothing_is_left(guest)
+
+    @pytest.mark.usefixtures("only_bytes_get_them")
+    async def test_one_byte_of_input_too_many_gets_them(self, guest: Guest, debian: Machine) -> None:
+        async with asyncio.timeout(WITHIN), guest.start(["wc", "-c"]) as process:
+            await process.stdin.write(bytes(relay_process.MANY))
+            assert (process.way, await debian.plugged_in()) == ("agent", [])
+            await process.stdin.write(b"x")
+            await until_by_port(process)
+            await process.stdin.write(bytes(relay_process.MANY))
+            await process.stdin.close()
+            assert await process.stdout.read() == b"%d\n" % (2 * relay_process.MANY + 1)
+        await until_nothing_is_left(guest)
+
+    @pytest.mark.usefixtures("only_bytes_get_them")
+    async def test_one_byte_of_output_too_many_gets_them(self, guest: Guest, debian: Machine) -> None:
+        program = f"head -c {relay_process.MANY - 1} /dev/zero; read -r _; echo; cat"
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program]) as process:
+            assert await read_exactly(process.stdout, relay_process.MANY - 1) == bytes(relay_process.MANY - 1)
+            assert (process.way, await debian.plugged_in()) == ("agent", [])
+            await process.stdin.write(b"\n")
+            assert await process.stdout.readline() == b"\n"
+            await until_by_port(process)
+            await process.stdin.write(b"more")
+            await process.stdin.close()
+            assert await process.stdout.read() == b"more"
+        await until_nothing_is_left(guest)
 
 
 @pytest.mark.parametrize(("size", "has_qmp", "streams"), [(262_144, True, 0), (262_145, True, 1), (300_000, False, 0)])
@@ -280,16 +323,17 @@ class TestTerminals:
         assert (await guest.run(["kill", pid])).ok
         await until_nothing_is_left(guest)
 
-    @pytest.mark.parametrize("delay", [5.0, None], ids=["late", "never"])
+    @pytest.mark.parametrize("comes", [True, False], ids=["late", "never"])
     async def test_a_port_that_is_late_costs_nothing(
-        self, guest: Guest, monkeypatch: pytest.MonkeyPatch, delay: float | None
+        self, guest: Guest, monkeypatch: pytest.MonkeyPatch, *, comes: bool
     ) -> None:
         plug_in = QmpPorts.plug_in
+        has_started = asyncio.Event()
 
         async def plug_in_late(self: QmpPorts, name: str) -> None:
-            if delay is None:
+            if not comes:
                 raise GuestError("there is no room for another port")
-            await asyncio.sleep(delay)
+            await has_started.wait()
             await plug_in(self, name)
 
         monkeypatch.setattr(QmpPorts, "plug_in", plug_in_late)
@@ -299,7 +343,8 @@ class TestTerminals:
             found = b""
             while found.count(b"one\r\n") < 2:
                 found += await process.stdout.read(100)
-            if delay:
+            has_started.set()
+            if comes:
                 await until_by_port(process)
             await process.stdin.write("two\r")
             while found.count(b"two\r\n") < 2:
@@ -327,6 +372,7 @@ while :; do printf "\\036%s" 01234567-89ab >&6; done
 async def test_a_hostile_relay_costs_only_its_own_stream(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_process, "PATIENCE", 3.0)
     monkeypatch.setattr(relay_process, "KEEPALIVE", 0.5)
+    monkeypatch.setattr(relay_process, "ENDS_WITHIN", 1.0)  # the relay that would end it is gone
     await guest.run(["rm", "-f", "/run/over"])
     async with asyncio.timeout(WITHIN), guest.start(["cat"]) as other:
         await until_by_port(other)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devtools.demo.folder import remove_left
-from devtools.guests import GuestImage, Machine
+from devtools.guests import GuestImage
 
 ENDS_WITHIN = 180.0
 ROUTES = 27
@@ -42,29 +42,32 @@ async def run(*command: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
+AT_WORK = " up after "
+WITH_TWO_GUESTS = " ssh --push-key root@debian "
+
+
 @pytest.mark.guest
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("signum", "moment"), [(signal.SIGKILL, " up after "), (signal.SIGTERM, " ssh --push-key root@debian ")]
-)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("moment", [AT_WORK, WITH_TWO_GUESTS])
 async def test_every_end_of_the_demo_ends_its_server_and_its_guests(
-    image: GuestImage, debian: Machine, folder: Path, signum: signal.Signals, moment: str
+    image: GuestImage, debian_image: GuestImage, folder: Path, moment: str, signum: signal.Signals
 ) -> None:
     """In the middle of its work; and when it stays, and the lines that it shows for another guest work."""
     assert image.agent_version
-    assert debian.running  # its image is there, so that building it takes none of the time
+    assert debian_image.disk  # it is there, so that building it takes none of the time
+    stays = moment == WITH_TWO_GUESTS
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "devtools.demo", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "TMPDIR": str(folder)},
+        sys.executable, "-m", "devtools.demo", *(["--serve"] if stays else []),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
     assert process.stdout
     async with asyncio.timeout(ENDS_WITHIN):
         while moment not in (line := (await process.stdout.readline()).decode()):
             assert line, "the demo has ended"
-        if "ssh" in moment:
+        if stays:
             assert await run("sh", "-c", f"{line.strip()} -o BatchMode=yes uname -n") == (0, "debian\n")
-        guests = 2 if "ssh" in moment else 1
-        while len(children := [int(pid) for pid in children_of(process.pid)]) < 1 + guests:
+        while len(children := [int(pid) for pid in children_of(process.pid)]) < (3 if stays else 2):
             await asyncio.sleep(0.05)
         process.send_signal(signum)
         await process.stdout.read()

@@ -272,6 +272,7 @@ async def test_the_image_is_built_once(image: GuestImage) -> None:
 # Its end, which comes last
 
 
+@pytest.mark.ends_guest
 async def test_a_guest_that_shuts_down_says_nothing_and_is_known_to_be_stopped(at_its_end: Machine) -> None:
     machine = at_its_end
     async with reached(machine) as agent, watched(machine, agent) as monitor:
