@@ -7,6 +7,7 @@
 #   1.0 …   what the program writes, a file after the other, and 2.0 … its errors. The mark stands where a file ends: behind it
 #           n (another follows), p (it goes on by a port) or e (the output has ended); with w it means nothing
 #   ack     the SEQ that was taken last; x: nothing is taken any more
+#   life    its end is the relay's; a line in it: `watch` is to count again
 #   i o e   the program's own ends
 # A terminal may have been given its port, file 6, by `stream.sh`: then none of its bytes go by here, and `o` only tells when it has ended.
 # include: tree.sh
@@ -135,7 +136,7 @@ carry() {
       sleep 3
       [ -e "$d/ended" ] || echo b 1<>"$d/ctl"
     else
-      : >"$d/ended"
+      end_input
       echo x >"$d/ack"
     fi
   fi
@@ -199,31 +200,34 @@ leave() {
   wait
   exit
 }
+# From now on only the host's words tell that it is there.
+end_input() {
+  : >"$d/ended"
+  echo 1<>"$d/life"
+}
+# The relay itself was killed, and this is not.
+end_alone() {
+  signal KILL
+  clear_stream "$d"
+  exit
+}
 # Ends all when the host has said nothing for two looks; `hold` stands while file systems are frozen, when it can't. While an input comes by
-# a port, whose end is seen, it says little, and nothing is counted.
+# a port, whose end is seen, nothing is counted, and nothing done: a guest may have a hundred streams.
 watch() {
   missed=0
   held=0
   seen=
-  pause=6
-  while sleep $pause; do
-    # The relay itself was killed, and this is not.
-    if ! [ -d "/proc/$$" ]; then
-      signal KILL
-      clear_stream "$d"
-      exit
+  while sleep 6; do
+    if [ -e "$d/fed" ] && ! [ -e "$d/ended" ]; then
+      read -r _ <"$d/life" || end_alone
+      missed=0
     fi
-    # No process is made for what is looked at again and again: a guest may have a hundred streams.
+    [ -d "/proc/$$" ] || end_alone
     read -r beat <"$d/beat"
     if [ "$beat" != "$seen" ]; then missed=0; else missed=$((missed + 1)); fi
     seen=$beat
     if [ -e "$d/hold" ] && [ $held -lt 100 ]; then
       held=$((held + 1))
-      missed=0
-    fi
-    pause=6
-    if [ -e "$d/fed" ] && ! [ -e "$d/ended" ]; then
-      pause=10
       missed=0
     fi
     [ $missed -lt 2 ] || echo b 1<>"$d/ctl"
@@ -242,7 +246,7 @@ obey() {
       f) : >"$d/hold" ;;                   # it will be silent: file systems are to be frozen
       e)                                   # no more input; p: of what goes by its port
         exec 9>&-
-        : >"$d/ended"
+        end_input
         [ "$first" ] || echo e 1<>"$d/h0"
         ;;
       a) rm -f "$d/$first.$second"; echo 1<>"$d/a$first" ;; # it has read this file of an output, or part of a port's
@@ -260,12 +264,12 @@ obey() {
       g) signal "$first" ;;
       w)                                   # every port has said h: the outputs go there, also where nothing is written now
         : >"$d/switch"
-        wake 1 o &
-        [ "$merge" = 1 ] || wake 2 e &
+        wake 1 o 4>&- &
+        [ "$merge" = 1 ] || wake 2 e 4>&- &
         ;;
       p)                                   # a port is there
         (
-          exec 3<&-
+          exec 3<&- 4>&-
           carry "$first" "$second" "$third"
         ) &
         ;;
@@ -314,4 +318,5 @@ exec 3<>"$d/in"
   write_files 2
 ) &
 exec <&4 4<&-
+exec 4<>"$d/life"
 obey

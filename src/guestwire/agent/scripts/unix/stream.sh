@@ -38,7 +38,7 @@ for base in /run /dev/shm /tmp /var/tmp; do
   d=
 done
 [ "$d" ] || exit 92
-mkfifo "$d/i" "$d/o" "$d/e" "$d/in" "$d/ctl" "$d/a1" "$d/a2" "$d/h0" "$d/h1" "$d/h2" "$d/wait" || exit 92
+mkfifo "$d/i" "$d/o" "$d/e" "$d/in" "$d/ctl" "$d/a1" "$d/a2" "$d/h0" "$d/h1" "$d/h2" "$d/wait" "$d/life" || exit 92
 # Until the relay writes its own number there: what is killed before leaves nothing that the next stream would not remove.
 echo $$ >"$d/relay"
 [ -z "$user" ] || chown -- "$user" "$d/i" "$d/o" "$d/e"
