@@ -223,7 +223,7 @@ async def test_long_input_leaves_no_file_however_often_it_is_cancelled(way: Way)
 
     assert await files() == []
     for moment in (0.0, 0.01, 0.03, 0.1):
-        task = asyncio.create_task(way.guest.run(["cat"], input=b"x" * 3 * MIB))
+        task = asyncio.create_task(way.guest.run(["cat"], input=b"x" * 3 * MIB, large=False))
         async with asyncio.timeout(30):
             while not await files():
                 assert not task.done()
@@ -236,10 +236,11 @@ async def test_long_input_leaves_no_file_however_often_it_is_cancelled(way: Way)
         assert await files() == []
 
 
-async def test_long_input_goes_through(way: Way) -> None:
+@pytest.mark.parametrize("large", [None, False])
+async def test_long_input_goes_through(way: Way, *, large: bool | None) -> None:
     data = os.urandom(300_000)
 
-    ended = await way.guest.run(["sha256sum"], input=data)
+    ended = await way.guest.run(["sha256sum"], input=data, large=large)
 
     assert ended.output.split()[0] == hashlib.sha256(data).hexdigest()
     assert way.leftovers() == []
