@@ -13,6 +13,8 @@ from guestwire.streams.remote_process import MOST_AT_ONCE
 
 PURPOSE: Final = "stream"
 
+RECEIVED_AT_ONCE: Final = 4 * MOST_AT_ONCE
+
 _cleared: "weakref.WeakSet[OwnPorts]" = weakref.WeakSet()
 """The ports of VMs where nothing is left of streams whose owners are gone."""
 
@@ -42,11 +44,16 @@ async def pieces_of(port: socket.socket, scanner: MarkScanner) -> AsyncIterator[
     loop = asyncio.get_running_loop()
     while True:
         try:
-            async with asyncio.timeout(scanner.held_for):
-                data = await loop.sock_recv(port, 4 * MOST_AT_ONCE)
-        except TimeoutError:
-            yield Piece(scanner.release())
-            continue
+            if scanner.held_for is None:
+                data = await loop.sock_recv(port, RECEIVED_AT_ONCE)
+            else:
+                receiving = asyncio.ensure_future(loop.sock_recv(port, RECEIVED_AT_ONCE))
+                try:
+                    if not (await asyncio.wait([receiving], timeout=scanner.held_for))[0]:
+                        yield Piece(scanner.release())
+                    data = await receiving  # the same one: bytes that have just come to one that is cancelled are lost
+                finally:
+                    receiving.cancel()
         except OSError:
             return
         if not data:
