@@ -188,6 +188,16 @@ async def test_nothing_of_it_stays_in_the_guest(ssh: Ssh) -> None:
             await asyncio.sleep(0.2)
 
 
+async def test_a_server_ends_with_an_ssh_that_was_killed(ssh: Ssh) -> None:
+    """It says nothing then: the input of its proxy ends."""
+    target = f"unix:{ssh.machine.agent_socket}?qmp={ssh.machine.qmp_socket}"
+
+    done = await ended(await started("--host", target, "proxy", "--sshd", "112", env=os.environ))
+
+    assert (done.output.startswith(b"SSH-2.0-"), done.errors) == (True, "")
+    assert await ssh.machine.shell("pgrep -f 'sshd -i' || true") == ""
+
+
 async def test_a_key_is_refused_where_none_is_there(ssh: Ssh) -> None:
     code, _, errors = await ssh.guestwire(
         "ssh", "--push-key", "labuser@web", "-o", f"IdentityFile={ssh.folder}/none", "true"

@@ -129,13 +129,16 @@ async def _ready(file: int, add: Callable[..., None], remove: Callable[[int], bo
         remove(file)
 
 
-async def carry(here: End, guest: GuestEnd, *, until_guest_ends: bool) -> None:
+async def carry(here: End, guest: GuestEnd, *, until_guest_ends: bool) -> bool:
     """Passes bytes on both ways.
 
     Args:
         here: this machine's end.
         guest: the guest's.
         until_guest_ends: no more is sent once the guest sends no more; else each direction has its own end.
+
+    Returns:
+        True if the guest sends no more; False: this machine's end has ended, and the guest's does not know.
 
     Raises:
         GuestwireError: the guest's end broke.
@@ -152,6 +155,7 @@ async def carry(here: End, guest: GuestEnd, *, until_guest_ends: bool) -> None:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        return receiving.done()
     finally:
         receiving.cancel()
         sending.cancel()

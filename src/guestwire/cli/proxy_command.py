@@ -107,7 +107,8 @@ async def _serve_ssh(guest: "Guest") -> int:
         reporting = asyncio.create_task(_report(process), name="errors of sshd")
         try:
             with StandardStreams() as streams:
-                await carry(streams, ProcessEnd(process), until_guest_ends=True)
+                if not await carry(streams, ProcessEnd(process), until_guest_ends=True):
+                    await process.stdin.close()  # ssh was killed, and its server would wait for it
             ended = await process.wait()
             await asyncio.wait([reporting], timeout=LAST_WORDS_WITHIN)
         finally:
