@@ -220,6 +220,18 @@ class TestEnds:
                 await until_nothing_is_left(guest)
                 assert (await guest.run(["pgrep", "-f", "sleep 100[0]"])).output == ""
 
+    async def test_one_whose_relay_was_killed_ends_with_its_client(self, debian: Machine) -> None:
+        """Also where that has just begun to count on the end of its port."""
+        target = f"unix:{debian.agent_socket}?qmp={debian.qmp_socket}"
+        program = """cd /run/guestwire-stream-*; while ! [ -e fed ]; do sleep 0.05; done
+            read -r relay <relay; kill -KILL "$relay"; sleep 1000"""
+        async with asyncio.timeout(WITHIN):
+            await start_and_be_killed(target, "sh", "-c", program)
+            async with await connect(target) as host:
+                guest = await host.guest("112")
+                await until_nothing_is_left(guest)
+                assert (await guest.run(["pgrep", "-f", "sleep 100[0]"])).output == ""
+
     async def test_input_goes_on_behind_the_end_of_the_outputs(self, guest: Guest) -> None:
         async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", "exec >&- 2>&-; wc -c >/run/count"]) as process:
             await until_by_port(process)

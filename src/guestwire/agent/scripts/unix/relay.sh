@@ -219,7 +219,10 @@ watch() {
   seen=
   while sleep 6; do
     if [ -e "$d/fed" ] && ! [ -e "$d/ended" ]; then
-      read -r _ <"$d/life" || end_alone
+      # Both ways first: to open it for reading alone waits for a relay, also for one that is gone.
+      command exec 5<>"$d/life" 4<"$d/life" || end_alone
+      exec 5<&-
+      read -r _ <&4 || end_alone
       missed=0
     fi
     [ -d "/proc/$$" ] || end_alone
