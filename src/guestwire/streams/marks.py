@@ -43,13 +43,15 @@ class MarkScanner:
         """
         data, self._kept = self._kept + data, b""
         pieces: list[Piece] = []
-        while (at := data.find(self._mark)) >= 0:
+        start = 0
+        while (at := data.find(self._mark, start)) >= 0:
             behind = at + len(self._mark)
             if behind == len(data):
                 self._kept = data[at:]
-                return [*pieces, Piece(data[:at])] if at else pieces
-            pieces.append(Piece(data[:at], data[behind : behind + 1]))
-            data = data[behind + 1 :]
+                return [*pieces, Piece(data[start:at])] if at > start else pieces
+            pieces.append(Piece(data[start:at], data[behind : behind + 1]))
+            start = behind + 1
+        data = data[start:]
         if may_go_on and (at := data.rfind(LEAD)) >= 0 and self._mark.startswith(data[at:]):
             data, self._kept = data[:at], data[at:]
         return [*pieces, Piece(data)] if data else pieces
