@@ -173,7 +173,7 @@ class LiveProcess:
     async def leave(self) -> None:
         """Lets it run on without its stream: its input ends, and what it writes from now on is lost.
 
-        One on a terminal loses that, and ends, as with `close`.
+        One on a terminal, or with a port as its connection, loses that, and ends, as with `close`.
         """
         with _errors_of(self._context):
             await self._process.leave()

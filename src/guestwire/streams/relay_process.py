@@ -48,7 +48,7 @@ IN_FLIGHT: Final = 28 * 1024
 
 STARTS_WITHIN: Final = 30.0
 KEEPALIVE: Final = 3.0
-"""Seconds between signs of life; a relay that has heard of none for 18 to 24 ends everything."""
+"""Seconds between signs of life; a relay that has heard of none for 12 to 18 ends everything."""
 
 KEEPALIVES_LEFT_OUT: Final = 1
 """Behind each, while input goes by a port: the end of that tells the relay as much."""

@@ -50,8 +50,9 @@ class StreamRequest:
         merge: standard error goes where standard output goes.
         input: it has a standard input; without, that ends at once.
         connection: it serves one connection on its standard streams, as `sshd -i` does. The end of its input is that of the
-            connection, and so of its output; what it writes to standard error may come when it has ended, and its end by
-            a signal may be an exit code of 128 and more. Where it can be, it gets a port at once.
+            connection, and so of its output; what it writes to standard error may come when it has ended, and that is when
+            none of what it has started writes there any more; its end by a signal may be an exit code of 128 and more.
+            Where it can be, it gets a port at once.
     """
 
     argv: tuple[str, ...]
@@ -108,7 +109,7 @@ class RemoteProcess(Protocol):
     async def leave(self) -> None:
         """Lets it run on without its stream: its input ends, and what it writes from now on is lost. Instead of `close`.
 
-        A terminal can't be left: this is `close` then.
+        A terminal and a connection by a port can't be left: this is `close` then.
         """
         ...
 
