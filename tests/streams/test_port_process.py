@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import random
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from killed_client import start_and_be_killed
@@ -17,7 +19,8 @@ from guestwire.client.errors import AgentRefused, CallFailed, StreamEnded
 from guestwire.errors import GuestError
 from guestwire.streams import port_process
 from guestwire.streams.marks import LEAD
-from guestwire.streams.remote_process import Exit
+from guestwire.streams.agent_access import start_in_guest
+from guestwire.streams.remote_process import Exit, StreamRequest
 
 pytestmark = pytest.mark.guest
 
@@ -116,6 +119,40 @@ class TestEnds:
             assert await process.wait() == ended
         await until_nothing_is_left(guest)
 
+    async def test_a_signal_that_it_takes_does_not_end_what_is_around_it(self, debian: Machine) -> None:
+        target = f"unix:{debian.agent_socket}?qmp={debian.qmp_socket}"
+        program = "trap 'echo hup' HUP; trap 'echo usr' USR1; echo on; while :; do sleep 0.2; done; : sleep 1000"
+        async with asyncio.timeout(WITHIN), await connect(target) as host:
+            guest = await host.guest("112")
+            async with guest.start(["sh", "-c", program], connection=True) as process:
+                found = [await process.stdout.readline()]
+                for signal in ("HUP", "USR1", "HUP"):
+                    await process.signal(signal)
+                    found.append(await process.stdout.readline())
+                assert found == [b"on\n", b"hup\n", b"usr\n", b"hup\n"]
+                await process.signal("KILL")
+                assert await process.wait() == Exit(signal=9)
+            await until_nothing_is_left(guest)
+
+    async def test_what_was_sent_before_its_input_ended_arrives(self, guest: Guest) -> None:
+        program = "sleep 1; wc -c >/run/count"
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program], connection=True) as process:
+            await process.stdin.write(bytes(300_000))
+            await process.stdin.close()
+            assert await process.stdout.read() == b""
+            assert await process.wait() == Exit(code=0)
+        assert await guest.read_file("/run/count") == b"300000\n"
+        await until_nothing_is_left(guest)
+
+    async def test_what_it_has_not_read_costs_nothing_of_what_it_wrote(self, guest: Guest) -> None:
+        program = "read -r _; head -c 1000000 /dev/zero"
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program], connection=True) as process:
+            await process.stdin.write(b"begin\n" + b"never read\n" * 1000)
+            await asyncio.sleep(2)  # it is to have ended before its output is read
+            assert len(await process.stdout.read()) == 1_000_000
+            assert await process.wait() == Exit(code=0)
+        await until_nothing_is_left(guest)
+
     async def test_its_input_ends_with_its_output(self, guest: Guest) -> None:
         async with asyncio.timeout(WITHIN), guest.start(["cat"], connection=True) as process:
             await process.stdin.write(b"some")
@@ -161,16 +198,20 @@ class TestStarts:
                 pass
         await until_nothing_is_left(guest)
 
-    @pytest.mark.parametrize("plugs", [True, False], ids=["unseen", "refused"])
+    @pytest.mark.parametrize(
+        "refusal",
+        [None, GuestError("there is no room for another port"), OSError(errno.EMFILE, "too many open files")],
+        ids=["unseen", "refused", "no room here"],
+    )
     async def test_without_a_port_it_goes_another_way(
-        self, guest: Guest, monkeypatch: pytest.MonkeyPatch, *, plugs: bool
+        self, guest: Guest, monkeypatch: pytest.MonkeyPatch, refusal: Exception | None
     ) -> None:
         ours, other = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003
 
         async def plug_in(self: QmpPorts, name: str) -> None:
-            if not plugs:
-                raise GuestError("there is no room for another port")
+            if refusal:
+                raise refusal
             self._sockets[name] = ours  # and QEMU knows nothing of it
 
         monkeypatch.setattr(QmpPorts, "plug_in", plug_in)
@@ -181,6 +222,19 @@ class TestStarts:
             assert await process.stdout.read() == b"some"
         ours.close()
         other.close()
+
+    async def test_a_start_that_is_cancelled_leaves_nothing(self, guest: Guest, debian: Machine) -> None:
+        carrier: Any = guest._carrier  # a client waits for a start that it cancels; a server does not
+        request = StreamRequest(("sleep", "1000"), connection=True)
+        for delay in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8):
+            starting = asyncio.create_task(start_in_guest(carrier._agent, request))
+            await asyncio.sleep(delay)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            if not starting.cancelled():
+                await starting.result().close()
+        await until_nothing_is_left(guest)
+        assert await debian.plugged_in() == []
 
     @pytest.mark.parametrize("word", [b"", LEAD + bytes(37), b"x" * 100_000], ids=["nothing", "another", "flood"])
     async def test_a_port_that_does_not_greet(self, guest: Guest, monkeypatch: pytest.MonkeyPatch, word: bytes) -> None:

@@ -39,7 +39,8 @@ LAST_BYTES_WITHIN: Final = 1.0
 """Seconds of silence after the end of a shell that did not say that this is all."""
 
 ENDS_WITHIN: Final = 2.0
-"""Seconds from the end of its port to the program's; then it gets SIGHUP, and as much later SIGKILL."""
+"""Seconds from the end of its port to the program's; then it gets SIGHUP, and as much later SIGKILL. As long has a program
+whose input has ended a port, to read what was sent."""
 
 CLOSES_WITHIN: Final = 10.0
 
@@ -81,6 +82,7 @@ class PortProcess(CarriedProcess):
         self._plugged = plugged
         self._mark = mark
         self._input_turn = asyncio.Lock()
+        self._input_ended = False
         self._received = 0
         self._unplugging: asyncio.Task[None] | None = None
         """We have ended the connection."""
@@ -95,7 +97,7 @@ class PortProcess(CarriedProcess):
         async with self._input_turn:
             if self._broken:
                 raise self._broken
-            if self._unplugging or self._reader.done():
+            if self._input_ended or self._unplugging or self._reader.done():
                 raise BrokenPipeError(f"process {self.pid} reads no more")
             sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(self._port, data))
             try:
@@ -112,7 +114,12 @@ class PortProcess(CarriedProcess):
     async def send_eof(self) -> None:
         """See `RemoteProcess.send_eof`: the connection ends both ways."""
         async with self._input_turn:
-            self._hang_up()
+            if not self._input_ended:
+                self._input_ended = True
+                # QEMU takes what was sent, then hangs up; the guest's kernel gives a reader all of it, then the end.
+                with contextlib.suppress(OSError):
+                    self._port.shutdown(socket.SHUT_WR)
+                self._spawn(self._unplug_read_port(), "end of input")
 
     async def resize(self, size: WindowSize) -> None:
         """See `RemoteProcess.resize`: there is no terminal."""
@@ -140,10 +147,15 @@ class PortProcess(CarriedProcess):
             if piece.letter == END:
                 self._hang_up()
                 break
-        if self._unplugging:
+        if self._unplugging or self._input_ended:
             await output.end()
         else:
             await self._break(RESET if self._was_reset else "its port was closed, as by a stop of the VM")
+
+    async def _unplug_read_port(self) -> None:
+        await asyncio.wait([self._reader])
+        await asyncio.sleep(ENDS_WITHIN)
+        self._hang_up()
 
     def _hang_up(self) -> None:
         if self._unplugging is None:
@@ -231,7 +243,7 @@ async def start_on_port(agent: GuestAgent, request: StreamRequest, ports: OwnPor
         try:
             async with asyncio.timeout(PLUGS_WITHIN):
                 port = await plug_in(ports, name, plugged)
-        except (GuestError, TimeoutError) as error:
+        except (GuestError, OSError) as error:  # also where there is no room for its keeper, or for one more socket
             log.debug("%s: no port for a connection: %s", agent.guest, error)
             await plugged.aclose()
             return None

@@ -17,7 +17,8 @@ command exec 6<>"$port" || exit 91
 exec 5>&2 2>/dev/null
 # Only the host may know it: who can write it can end the output.
 read -r mark </proc/sys/kernel/random/uuid || mark=$(od -An -N18 -tx1 /dev/urandom | tr -d ' \n')
-printf '\036%sh' "$mark" >&6
+# What is sent to all of them is the program's, which hears of it as if there were no `trap`; what waits for it and watches it goes on.
+trap '' HUP INT QUIT TERM USR1 USR2 ALRM
 # A program that does not read does not see that its host has gone, and with it the port.
 (
   exec 5>&- 6<&-
@@ -30,15 +31,17 @@ printf '\036%sh' "$mark" >&6
   done
 ) </dev/null >/dev/null &
 watcher=$!
-# What is sent to all of them ends the program, which hears of it as if there were no `trap`, and not what waits for it.
-trap : HUP INT QUIT TERM
+trap : HUP INT QUIT TERM USR1 USR2 ALRM
 (
   exec <&6 >&6 2>&5 5>&- 6<&-
+  # Only now, for what the host sends next may be a signal, and this shell is what hears of it already.
+  printf '\036%sh' "$mark"
   exec "$@"
 )
 code=$?
-kill "$watcher"
-printf '\036%se' "$mark" >&6
-# What was written last must not meet a port that closes: the host hangs up.
-read -r _ <&6
+kill -KILL "$watcher"
+# Beside this: where the host has hung up, it waits until the port is gone.
+printf '\036%se' "$mark" >&6 5>&- &
+# What was written last must not meet a port that closes: the host hangs up, behind what the program has not read.
+! read -r _ <&6 || cat <&6 >/dev/null
 exit "$code"
