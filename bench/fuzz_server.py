@@ -356,6 +356,8 @@ class Connection:
             if status[1] == b"100":
                 return await self.answer()
             values = {found[1].decode().lower(): found[2].decode() for found in headers if found}
+            if values.get("content-type") == "text/event-stream" and values.get("connection") == "close":
+                return Answer(int(status[1]), values, b"", head)  # what follows has no end
             if len(values) != len(headers) or not values.get("content-length", "").isdecimal():
                 raise NotHttp(f"headers: {head!r}")
             try:
@@ -505,6 +507,8 @@ class Fuzzer:
                 connection.drop()
                 while answer := await connection.answer():
                     self._check(one, answer)
+                    if answer.headers.get("connection") == "close":
+                        break
                 return False
             for _ in range(one.answers):
                 answer = await connection.answer()

@@ -256,6 +256,7 @@ class SyncHost(SyncProxy[Host]):
     events = iterating(Host.events)
     unusable = blocking(Host.unusable)
     version = blocking(Host.version)
+    may_have_ports = blocking(Host.may_have_ports)
     is_guestwire = blocking(Host.is_guestwire)
     may_run = blocking(Host.may_run)
     raw = blocking(Host.raw)
