@@ -131,12 +131,12 @@ class QmpPorts:
 
     async def _clear_leftovers(self) -> None:
         """What killed owners have left goes, too, where nobody wants a port: their keepers get no word while QEMU has this client."""
-        passes = 0
-        while passes < 2:
+        left = 2
+        while left:
             with contextlib.suppress(GuestError):  # a busy QEMU answers next time
                 for name in await leftovers(self):
                     await self.unplug(name)
-                passes += 1
+                left -= 1
             await asyncio.sleep(CONNECTS_WITHIN + 1.0)  # one that was just being made may have been left, too
 
     async def _connected(self) -> None:
