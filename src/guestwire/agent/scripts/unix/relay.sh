@@ -220,6 +220,7 @@ watch() {
   while sleep 6; do
     if [ -e "$d/fed" ] && ! [ -e "$d/ended" ]; then
       # Both ways first: to open it for reading alone waits for a relay, also for one that is gone.
+      # shellcheck disable=SC2094 # nothing goes from one to the other
       command exec 5<>"$d/life" 4<"$d/life" || end_alone
       exec 5<&-
       read -r _ <&4 || end_alone
