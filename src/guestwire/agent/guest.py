@@ -46,8 +46,8 @@ class GuestAgent(AgentClient):
         long_work: what goes on; it adds and removes itself.
         stream_starts: held while a stream starts, which takes a dozen processes: more at once take longer than one by one.
         stream_moves: held while one goes over to ports of our own, which takes as many.
-        stream_looks: held while one looks for what may have come: the agent does one thing after the other, and what
-            starts and orders must not wait behind the looks of all.
+        stream_looks: held while one looks for what may have come: the agent does one thing after the other, and orders and
+            new programs must not wait behind the looks of all.
     """
 
     def __init__(
