@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from killed_client import start_and_be_killed
+from stopped_writer import WRITES, blocks_when_stopped
 
 from devtools.guests import Machine
 from guestwire import Guest, connect
@@ -76,15 +77,9 @@ class TestBytes:
                 assert found == data
 
     async def test_a_reader_that_stops_stops_the_writer(self, guest: Guest) -> None:
-        program = "i=0; while head -c 65536 /dev/zero; do i=$((i + 1)); echo $i >/run/blocks; done"
-        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program], connection=True) as process:
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", WRITES], connection=True) as process:
             await process.stdout.read(1)
-            before, now = -1, 0
-            while before != now:
-                before = now
-                await asyncio.sleep(1)
-                now = int(await guest.read_file("/run/blocks"))
-            assert now * 65536 < 16_000_000
+            assert await blocks_when_stopped(guest) * 65536 < 16_000_000
         await until_nothing_is_left(guest)
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from killed_client import start_and_be_killed
+from stopped_writer import WRITES, blocks_when_stopped
 from waiting import until
 
 from devtools.guests import Machine
@@ -92,16 +93,11 @@ class TestBytes:
             assert await process.stdout.read() == almost * 50 + LEAD
 
     async def test_a_reader_that_stops_stops_the_writer(self, guest: Guest) -> None:
-        program = "read -r _; i=0; while head -c 65536 /dev/zero; do i=$((i + 1)); echo $i >/run/blocks; done"
-        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", program]) as process:
+        async with asyncio.timeout(WITHIN), guest.start(["sh", "-c", f"read -r _; {WRITES}"]) as process:
             await until_by_port(process)
             await process.stdin.write(b"\n")
             await process.stdout.read(1)
-            before, now = -1, 0
-            while before != now:
-                before = now
-                await asyncio.sleep(1)
-                now = int(await guest.read_file("/run/blocks"))
+            now = await blocks_when_stopped(guest)
             assert now * 65536 < 16_000_000
             for _ in range(now + 100):
                 assert await read_exactly(process.stdout, 65536) == bytes(65536)

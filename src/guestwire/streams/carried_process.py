@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
@@ -24,7 +25,7 @@ FROZEN_FOR: Final = 600.0
 RESET: Final = "its VM was reset"
 
 
-class CarriedProcess:
+class CarriedProcess(ABC):
     """The part of a `RemoteProcess` that does not depend on how its bytes go.
 
     Args:
@@ -65,9 +66,9 @@ class CarriedProcess:
             self._closing = asyncio.get_running_loop().create_task(self._close(), name=f"end of process {self.pid}")
         await asyncio.shield(self._closing)
 
+    @abstractmethod
     async def _close(self) -> None:
         """Ends the program where it still runs, and leaves nothing of its stream."""
-        raise NotImplementedError
 
     async def _end_tasks(self) -> None:
         """The first half of `_close`'s work on this side."""
